@@ -1,0 +1,3 @@
+"""edge-agent: policy and telemetry plugins for containers on small boards."""
+
+__version__ = "0.1.0"

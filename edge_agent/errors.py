@@ -1,0 +1,48 @@
+"""Every error that crosses a room's border. This file imports nothing.
+
+Each room raises its own kind, wrapped once at its edge; the message says who broke
+which rule and, where somebody can act on it, what to do.
+"""
+
+
+class EdgeAgentError(Exception):
+    """The root of this project's errors."""
+
+
+class ConfigError(EdgeAgentError):
+    """A configuration file or value is wrong; the message names file and key."""
+
+
+class ProtocolError(EdgeAgentError):
+    """A peer on the NRI socket broke the mux, ttRPC or NRI rules; its session ends."""
+
+
+class ModuleError(EdgeAgentError):
+    """A plugin file is not a module that this agent can host."""
+
+
+class EngineError(EdgeAgentError):
+    """The engine is missing or failed by itself, not through the guest."""
+
+
+class GuestError(EdgeAgentError):
+    """The guest answered a call with an error (the ABI's error bit); it lives on."""
+
+
+class GuestFault(EdgeAgentError):
+    """The guest is finished: it trapped, ran out of time or broke the ABI.
+
+    `kind` is one of `trap`, `timeout`, `memory`, `abi`: a word for reports.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class StoreError(EdgeAgentError):
+    """A file of the agent's own could not be read, written or trusted."""
+
+
+class LinkError(EdgeAgentError):
+    """The MQTT broker could not be reached or refused the agent."""
