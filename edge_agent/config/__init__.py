@@ -1,0 +1,36 @@
+"""Configuration: what an operator may write, checked in one place, then frozen.
+
+`model` says what there is, `agent` and `plugin` read the two kinds of file, `reader`
+collects every problem of a file with its line, `units` reads sizes and durations.
+Names carry their unit; in a file the value carries it (`memory = "32MiB"` becomes
+`memory_bytes`).
+"""
+
+from edge_agent.config.agent import load_agent_config, parse_agent_config
+from edge_agent.config.model import (
+    PERMISSIONS,
+    AgentConfig,
+    Broker,
+    Limits,
+    LogConfig,
+    MqttConfig,
+    NriConfig,
+    PluginSettings,
+    Report,
+)
+from edge_agent.config.plugin import load_plugin_settings
+
+__all__ = [
+    "PERMISSIONS",
+    "AgentConfig",
+    "Broker",
+    "Limits",
+    "LogConfig",
+    "MqttConfig",
+    "NriConfig",
+    "PluginSettings",
+    "Report",
+    "load_agent_config",
+    "load_plugin_settings",
+    "parse_agent_config",
+]

@@ -1,0 +1,142 @@
+"""What can be configured, with the defaults. Values here have been checked already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Engine = Literal["auto", "wasmtime", "wasmer", "wasm3"]
+Encoding = Literal["msgpack", "json"]
+FailurePolicy = Literal["Fail", "Ignore"]
+LogFormat = Literal["auto", "human", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Report = Literal["all", "changes", "errors"]
+
+# What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
+# `linux` part, and the two things a reply can ask for beside an adjustment.
+PERMISSIONS = (
+    "annotations",
+    "mounts",
+    "env",
+    "hooks",
+    "rlimits",
+    "cdi_devices",
+    "args",
+    "linux.devices",
+    "linux.resources",
+    "linux.cgroups_path",
+    "linux.oom_score_adj",
+    "linux.io_priority",
+    "linux.seccomp_policy",
+    "linux.namespaces",
+    "linux.sysctl",
+    "linux.net_devices",
+    "linux.scheduler",
+    "linux.rdt",
+    "linux.memory_policy",
+    "update",
+    "evict",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one plugin may use. The agent's are the defaults of each plugin's own."""
+
+    memory_bytes: int = 32 * MIB  # linear memory
+    deadline_ms: int = 1000  # one call; in effect never above half of the runtime's time-out
+    stack_bytes: int = 512 * KIB
+    reply_bytes: int = 4 * MIB  # ttRPC carries no more
+    log_lines_per_s: int = 50
+    log_line_bytes: int = 4 * KIB
+    start_ms: int = 5000  # `_initialize`, which runs while no runtime waits
+
+
+@dataclass(frozen=True)
+class NriConfig:
+    """Where runtimes listen. A missing socket is waited for, never an error."""
+
+    sockets: tuple[Path, ...] = (
+        Path("/var/run/nri/nri.sock"),  # containerd, CRI-O
+        Path("/var/run/docker/nri.sock"),  # Docker Engine, where docs/runtimes.md puts it
+    )
+    reconnect_min_s: float = 0.25
+    reconnect_max_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """`auto` is human on a terminal and JSON lines elsewhere."""
+
+    level: LogLevel = "info"
+    format: LogFormat = "auto"
+
+
+class Broker(NamedTuple):
+    """One MQTT broker to try."""
+
+    host: str  # a name or an address; an IPv6 address without its brackets
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """As an operator writes it, with its port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """How results leave this node. Files are named here and read by who needs them."""
+
+    brokers: tuple[Broker, ...]  # tried in turn
+    client_id: str
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None  # None: the system's certificate authorities
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    tls_server_name: str | None = None  # None: the broker's host
+    keepalive_s: int = 60
+    encoding: Encoding = "msgpack"
+    queue_records: int = 10_000
+    batch_ms: int = 250
+    batch_records: int = 100
+    reconnect_min_s: float = 1.0
+    reconnect_max_s: float = 60.0
+    metrics_interval_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Everything that `edge-agent run` is told."""
+
+    node: str
+    fleet: str = "default"
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    plugin_dir: Path = Path("/etc/edge-agent/plugins")
+    state_dir: Path = Path("/var/lib/edge-agent")
+    control_socket: Path = Path("/run/edge-agent/control.sock")
+    engine: Engine = "auto"
+    report: Report = "all"
+    nri: NriConfig = NriConfig()
+    limits: Limits = Limits()
+    log: LogConfig = LogConfig()
+    mqtt: MqttConfig | None = None  # None: the agent works alone
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """What `NN-name.toml` beside a plugin may say."""
+
+    limits: Limits = Limits()
+    # NRI itself fails a request whose plugin answers with an error, so does the default.
+    failure_policy: FailurePolicy = "Fail"
+    # Names of PERMISSIONS, parents such as `linux` written out; None: everything, as in NRI.
+    permissions: tuple[str, ...] | None = None
+    report: Report = "all"

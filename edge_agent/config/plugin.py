@@ -1,0 +1,75 @@
+"""Reads limits, and `NN-name.toml` beside a plugin."""
+
+from pathlib import Path
+
+from edge_agent.config.document import Document
+from edge_agent.config.model import (
+    KIB,
+    MIB,
+    PERMISSIONS,
+    FailurePolicy,
+    Limits,
+    PluginSettings,
+    Report,
+)
+from edge_agent.config.table import Table
+
+
+def load_plugin_settings(
+    path: Path, text: str, defaults: Limits, report: Report = "all"
+) -> PluginSettings:
+    """The settings in `text`, the content of `path`; what it leaves out comes from the agent.
+
+    Raises ConfigError with every problem of the file.
+    """
+    document = Document(path, text)
+    root = Table(document)
+    settings = PluginSettings(
+        limits=read_limits(root.table("limits"), defaults),
+        failure_policy=root.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy),
+        permissions=_read_permissions(root),
+        report=root.choice("report", Report, report),
+    )
+    root.end()
+    document.check()
+    return settings
+
+
+def read_limits(table: Table, defaults: Limits) -> Limits:
+    """A `limits` table over `defaults`."""
+    limits = Limits(
+        # From one Wasm page to what the largest of small boards could spare.
+        memory_bytes=table.size(
+            "memory", defaults.memory_bytes, at_least=64 * KIB, at_most=1024 * MIB
+        ),
+        deadline_ms=table.milliseconds(
+            "deadline", defaults.deadline_ms, at_least=1, at_most=60_000
+        ),
+        # The engine runs the guest on the thread's own stack, 8 MiB in most systems.
+        stack_bytes=table.size("stack", defaults.stack_bytes, at_least=32 * KIB, at_most=4 * MIB),
+        # ttRPC carries no message above 4 MiB.
+        reply_bytes=table.size("reply", defaults.reply_bytes, at_least=KIB, at_most=4 * MIB),
+        log_lines_per_s=table.count(
+            "log_lines_per_s", defaults.log_lines_per_s, at_least=0, at_most=10_000
+        ),
+        log_line_bytes=table.size(
+            "log_line", defaults.log_line_bytes, at_least=64, at_most=64 * KIB
+        ),
+        start_ms=table.milliseconds("start", defaults.start_ms, at_least=10, at_most=300_000),
+    )
+    table.end()
+    return limits
+
+
+def _read_permissions(root: Table) -> tuple[str, ...] | None:
+    """Names of PERMISSIONS in its order; a parent stands for all that is below it."""
+    names = root.texts("permissions", None)
+    if names is None:
+        return None
+    granted = set()
+    for name in names:
+        covered = [each for each in PERMISSIONS if each == name or each.startswith(f"{name}.")]
+        if not covered:
+            root.unknown_word("permissions", name, (*PERMISSIONS, "linux"))
+        granted.update(covered)
+    return tuple(name for name in PERMISSIONS if name in granted)

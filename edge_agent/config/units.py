@@ -1,0 +1,42 @@
+"""Sizes and durations as an operator writes them."""
+
+import re
+
+_SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)")
+_SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+SIZE_FORM = 'bytes as a number, or a string such as "64KiB" or "32MiB"'
+DURATION_FORM = 'a string with its unit (ms, s, m, h) such as "500ms", "1s" or "5m"'
+
+
+def parse_size(value: object) -> int | None:
+    """Bytes, or None if `value` is not a size."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(match[1]) * _SIZE_UNITS[match[2]] if match else None
+
+
+def format_size(size: int) -> str:
+    """The shortest exact way to write `size` bytes."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]}{unit}"
+    return f"{size}B"
+
+
+def parse_duration(value: object) -> float | None:
+    """Seconds, or None if `value` is not a duration; a bare number has no unit, so is none."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return float(match[1]) * _DURATION_UNITS[match[2]] if match else None
+
+
+def format_duration(seconds: float) -> str:
+    """A short way to write a duration."""
+    for unit in ("h", "m", "s"):
+        count = seconds / _DURATION_UNITS[unit]
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{seconds * 1000:g}ms"
