@@ -1,0 +1,170 @@
+"""The guest ABI (knqyf263/go-plugin as NRI uses it): names, packing, the order of a call.
+
+A call is: malloc, write the request, run the export, read the reply, free the reply,
+free the request. An adapter lends the few primitives; what may go wrong is decided here.
+"""
+
+from abc import ABC, abstractmethod
+
+from edge_agent.errors import GuestError, GuestFault, ModuleError
+from edge_agent.wasm.engine import Bounds, GuestExit
+from edge_agent.wasm.module import FuncType, ModuleInfo
+
+API_VERSION = 1
+ERROR_BIT = 1 << 31  # of the low word of a result; the bytes are then a text
+MAX_ERROR_TEXT_BYTES = 4096  # ours: what fits a status and a log line
+
+MALLOC, FREE, INITIALIZE, START, VERSION = (
+    "malloc",
+    "free",
+    "_initialize",
+    "_start",
+    "plugin_api_version",
+)
+REQUIRED = {
+    VERSION: FuncType((), ("i64",)),
+    MALLOC: FuncType(("i32",), ("i32",)),
+    FREE: FuncType(("i32",), ()),
+}
+OPTIONAL = {INITIALIZE: FuncType((), ()), START: FuncType((), ())}
+METHOD = FuncType(("i32", "i32"), ("i64",))
+METHOD_PREFIX = "plugin_"
+
+
+def pack(pointer: int, size: int) -> int:
+    """A result of the ABI: pointer in the high word, size in the low."""
+    return pointer << 32 | size
+
+
+def methods(info: ModuleInfo) -> frozenset[str]:
+    """The ABI methods that a module exports, such as "plugin_configure".
+
+    ModuleError: an export of the ABI is missing or has another type.
+    """
+    for name, wanted in REQUIRED.items():
+        found = info.functions.get(name)
+        if found != wanted:
+            state = "is missing" if found is None else f"has the type {found}"
+            raise ModuleError(f"not an NRI plugin: the export {name} {wanted} {state}")
+    for name, wanted in OPTIONAL.items():
+        found = info.functions.get(name)
+        if found is not None and found != wanted:
+            raise ModuleError(f"the export {name} has the type {found}, not {wanted}")
+    if not info.exports_memory:
+        raise ModuleError("not an NRI plugin: the memory is not exported as 'memory'")
+    exported = set()
+    for name, found in info.functions.items():
+        if name.startswith(METHOD_PREFIX) and name != VERSION:
+            if found != METHOD:
+                raise ModuleError(f"the export {name} has the type {found}, not {METHOD}")
+            exported.add(name)
+    return frozenset(exported)
+
+
+class AbiInstance(ABC):
+    """An instance in terms of an adapter's primitives; see `engine.Instance`."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._finished: GuestFault | None = None
+
+    @abstractmethod
+    def _begin(self, deadline_s: float) -> None:
+        """Arm the deadline of the calls that follow."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Disarm it."""
+
+    @abstractmethod
+    def _has(self, export: str) -> bool:
+        """Whether the function is exported."""
+
+    @abstractmethod
+    def _call(self, export: str, *arguments: int) -> int:
+        """Run an export; its result unsigned, 0 if it has none. GuestFault, GuestExit."""
+
+    @abstractmethod
+    def read(self, pointer: int, size: int) -> bytes:
+        """Copy out of the guest's memory. GuestFault (`abi`): not within it."""
+
+    @abstractmethod
+    def write(self, pointer: int, data: bytes) -> None:
+        """Copy into the guest's memory. GuestFault (`abi`): not within it."""
+
+    def start(self, deadline_s: float) -> None:
+        """Initialise the guest and check the version of its ABI. GuestFault."""
+        self._begin(deadline_s)
+        try:
+            # A command that returns from main (older TinyGo) exits with 0 and lives on.
+            for export in (INITIALIZE, START):
+                if self._has(export):
+                    try:
+                        self._call(export)
+                    except GuestExit as leaving:
+                        if leaving.code:
+                            raise self._fault("trap", f"{export}: {leaving}") from None
+                    break
+            version = self._call(VERSION)
+            if version != API_VERSION:
+                raise self._fault("abi", f"{VERSION} is {version}; this agent speaks {API_VERSION}")
+        except GuestExit as leaving:
+            raise self._fault("trap", str(leaving)) from None
+        except GuestFault as fault:
+            self._finished = fault
+            raise
+        finally:
+            self._end()
+
+    def call(self, export: str, request: bytes, deadline_s: float) -> bytes:
+        """One method of the guest; see `engine.Instance.call`."""
+        if self._finished is not None:
+            raise self._finished
+        self._begin(deadline_s)
+        try:
+            pointer = 0
+            if request:
+                pointer = self.allocate(len(request))
+                self.write(pointer, request)
+            result = self._call(export, pointer, len(request))
+            reply, failed = self._take(export, result)
+            if pointer:
+                self._call(FREE, pointer)
+        except GuestExit as leaving:
+            raise self._fault("trap", f"{export}: {leaving}") from None
+        except GuestFault as fault:
+            self._finished = fault
+            raise
+        finally:
+            self._end()
+        if failed:
+            raise GuestError(reply.decode(errors="replace") or "the guest gave no reason")
+        return reply
+
+    def allocate(self, size: int) -> int:
+        """A pointer to `size` bytes from the guest's malloc. GuestFault (`memory`)."""
+        pointer = self._call(MALLOC, size)
+        if pointer == 0:
+            raise self._fault("memory", f"malloc({size}) gave nothing: the guest is out of memory")
+        return pointer
+
+    def _take(self, export: str, result: int) -> tuple[bytes, bool]:
+        if result == 0:
+            return b"", False
+        pointer, size = result >> 32, result & (ERROR_BIT - 1)
+        failed = bool(result & ERROR_BIT)
+        if failed:
+            size = min(size, MAX_ERROR_TEXT_BYTES)
+        elif size > self._bounds.reply_bytes:
+            raise self._fault(
+                "abi",
+                f"{export} answered {size} bytes; its limit is {self._bounds.reply_bytes}",
+            )
+        reply = self.read(pointer, size) if size else b""
+        if pointer:
+            self._call(FREE, pointer)
+        return reply, failed
+
+    def _fault(self, kind: str, message: str) -> GuestFault:
+        self._finished = GuestFault(kind, message)
+        return self._finished

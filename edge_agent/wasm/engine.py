@@ -1,0 +1,108 @@
+"""The engine port: what an adapter in `engines/` offers the rest of the agent.
+
+Compiling and running are apart: `compile` is called in a short-lived child process only
+(edge_agent.wasm.compiler), the agent loads the artifact that it left. A module is
+shared by its instances; an instance belongs to one call at a time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge_agent.wasm.module import FuncType, ModuleInfo
+
+MEMORY_EXPORT = "memory"
+
+
+class Guest(Protocol):
+    """The running instance, as a host function sees it. Raises GuestFault (`abi`)."""
+
+    def read(self, pointer: int, size: int) -> bytes:
+        """Copy `size` bytes out of the guest's memory."""
+
+    def write(self, pointer: int, data: bytes) -> None:
+        """Copy `data` into the guest's memory."""
+
+    def allocate(self, size: int) -> int:
+        """A pointer to `size` fresh bytes, from the guest's own malloc."""
+
+    def seconds_left(self) -> float:
+        """What remains of the time for this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFunction:
+    """A function that a guest may import. It takes the guest and unsigned integers."""
+
+    type: FuncType
+    call: Callable[..., int | None]
+
+
+HostFunctions = Mapping[tuple[str, str], HostFunction]
+
+
+class GuestExit(Exception):
+    """Raised by the host function `proc_exit`; unwinds the guest. `code` 0 is no failure."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the guest called proc_exit({code})")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one instance may take: bytes of linear memory and of a reply."""
+
+    memory_bytes: int
+    reply_bytes: int
+
+
+class Instance(Protocol):
+    """One running copy of a module."""
+
+    def call(self, export: str, request: bytes, deadline_s: float) -> bytes:
+        """Run one export of the guest ABI: request bytes -> reply bytes.
+
+        GuestError: the guest answered with an error and lives on. GuestFault: it is
+        finished and every later call raises again. `deadline_s` is kept to within 50 ms.
+        """
+
+    @property
+    def memory_bytes(self) -> int:
+        """Linear memory held now."""
+
+    def close(self) -> None:
+        """Give the memory back; calls fail afterwards. Harmless when repeated."""
+
+
+class Module(Protocol):
+    """Code that is loaded and can be instantiated any number of times."""
+
+    def instantiate(self, bounds: Bounds, functions: HostFunctions, deadline_s: float) -> Instance:
+        """A fresh instance, initialised, its ABI version checked. GuestFault: it failed.
+
+        ModuleError: an import is not in `functions`, or the memory is over its bound.
+        """
+
+    def close(self) -> None:
+        """Release the code once the last instance is closed."""
+
+
+class Engine(Protocol):
+    """One Wasm engine in this process."""
+
+    name: str
+    version: str
+
+    def settings(self) -> str:
+        """All that an artifact depends on beside module, engine and version."""
+
+    def compile(self, wasm: bytes) -> bytes:
+        """An artifact that `load` takes. Slow and hungry. ModuleError: not valid Wasm."""
+
+    def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> Module:
+        """Map an artifact of this engine, made of the module `info`. EngineError: it is not.
+
+        The bytes are trusted: only what this node compiled may come here.
+        """

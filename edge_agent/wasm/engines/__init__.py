@@ -1,0 +1,1 @@
+"""Adapters of the engine port (edge_agent.wasm.engine), one file for each engine."""

@@ -1,0 +1,202 @@
+"""The part of Wasmtime's C API that the adapter needs, through ctypes.
+
+The library comes from the PyPI package `wasmtime`, whose Python half is not imported:
+its bindings of the whole API cost 3 MB, and its `Func.__call__` 40 us a call.
+Signatures: wasmtime/func.h, store.h, module.h, linker.h, config.h of version 50.
+"""
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+from ctypes import POINTER, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import EngineError
+
+VERSION = "50.0.1"  # whose C API is declared here; setup.cfg pins the same
+
+# Kinds (wasm.h, extern.h) and trap codes (trap.h) by number.
+KIND_I32, KIND_I64, KIND_F32, KIND_F64 = 0, 1, 2, 3
+EXTERN_FUNC, EXTERN_MEMORY = 0, 3
+TRAP_STACK_OVERFLOW, TRAP_INTERRUPT = 0, 10
+TRAP_NAMES = {
+    0: "call stack exhausted",
+    1: "memory access out of bounds",
+    2: "misaligned atomic access",
+    3: "table access out of bounds",
+    4: "indirect call to null",
+    5: "indirect call of another type",
+    6: "integer overflow",
+    7: "integer division by zero",
+    8: "invalid conversion to integer",
+    9: "unreachable executed",
+    10: "time is up",
+    11: "out of fuel",
+}
+
+
+class ByteVec(ctypes.Structure):
+    _fields_ = (("size", c_size_t), ("data", c_void_p))
+
+    def take(self, free: Any) -> bytes:
+        """Its bytes; the vector is given back."""
+        data = ctypes.string_at(self.data, self.size) if self.size else b""
+        free(ctypes.byref(self))
+        return data
+
+
+class TypeVec(ctypes.Structure):
+    _fields_ = (("size", c_size_t), ("data", POINTER(c_void_p)))
+
+
+class Func(ctypes.Structure):
+    _fields_ = (("store_id", c_uint64), ("private", c_void_p))
+
+
+class Memory(ctypes.Structure):
+    _fields_ = (("store_id", c_uint64), ("private1", c_uint64), ("private2", ctypes.c_uint32))
+
+
+class _ExternOf(ctypes.Union):
+    _fields_ = (("func", Func), ("memory", Memory), ("pad", c_uint64 * 3))
+
+
+class Extern(ctypes.Structure):
+    _fields_ = (("kind", c_uint8), ("of", _ExternOf))
+
+
+class Instance(ctypes.Structure):
+    _fields_ = (("store_id", c_uint64), ("private", c_size_t))
+
+
+# env, caller, arguments and results (16 bytes each), how many -> trap or NULL
+HOST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_uint64), c_size_t)
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "wasm_config_new": (c_void_p, []),
+    "wasmtime_config_epoch_interruption_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_cranelift_nan_canonicalization_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_parallel_compilation_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_signals_based_traps_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_max_wasm_stack_set": (None, [c_void_p, c_size_t]),
+    "wasmtime_config_memory_reservation_set": (None, [c_void_p, c_uint64]),
+    "wasmtime_config_memory_guard_size_set": (None, [c_void_p, c_uint64]),
+    "wasmtime_config_memory_reservation_for_growth_set": (None, [c_void_p, c_uint64]),
+    "wasmtime_config_wasm_threads_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_wasm_memory64_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_wasm_multi_memory_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_wasm_relaxed_simd_set": (None, [c_void_p, c_bool]),
+    "wasmtime_config_wasm_gc_set": (None, [c_void_p, c_bool]),
+    "wasm_engine_new_with_config": (c_void_p, [c_void_p]),
+    "wasmtime_engine_increment_epoch": (None, [c_void_p]),
+    "wasmtime_module_new": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_void_p)]),
+    "wasmtime_module_serialize": (c_void_p, [c_void_p, POINTER(ByteVec)]),
+    "wasmtime_module_deserialize_file": (c_void_p, [c_void_p, c_char_p, POINTER(c_void_p)]),
+    "wasmtime_module_delete": (None, [c_void_p]),
+    "wasmtime_store_new": (c_void_p, [c_void_p, c_void_p, c_void_p]),
+    "wasmtime_store_context": (c_void_p, [c_void_p]),
+    "wasmtime_store_limiter": (None, [c_void_p] + [c_int64] * 5),
+    "wasmtime_store_delete": (None, [c_void_p]),
+    "wasmtime_func_new_unchecked": (
+        None,
+        [c_void_p, c_void_p, HOST_CALLBACK, c_void_p, c_void_p, POINTER(Func)],
+    ),
+    "wasmtime_instance_new": (
+        c_void_p,
+        [c_void_p, c_void_p, c_void_p, c_size_t, POINTER(Instance), c_void_p],
+    ),
+    "wasmtime_instance_export_get": (
+        c_bool,
+        [c_void_p, POINTER(Instance), c_char_p, c_size_t, POINTER(Extern)],
+    ),
+    "wasm_valtype_new": (c_void_p, [c_uint8]),
+    "wasm_functype_new": (c_void_p, [POINTER(TypeVec), POINTER(TypeVec)]),
+    "wasm_functype_delete": (None, [c_void_p]),
+    "wasm_valtype_vec_new": (None, [POINTER(TypeVec), c_size_t, POINTER(c_void_p)]),
+    "wasmtime_error_message": (None, [c_void_p, POINTER(ByteVec)]),
+    "wasmtime_error_delete": (None, [c_void_p]),
+    "wasmtime_trap_new": (c_void_p, [c_char_p, c_size_t]),
+    "wasmtime_trap_code": (c_bool, [c_void_p, POINTER(c_uint8)]),
+    "wasm_trap_message": (None, [c_void_p, POINTER(ByteVec)]),
+    "wasm_trap_delete": (None, [c_void_p]),
+    "wasm_byte_vec_delete": (None, [POINTER(ByteVec)]),
+    # Runs guest code: the GIL is released.
+    "wasmtime_func_call_unchecked": (
+        c_void_p,
+        [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p],
+    ),
+}
+# A few instructions each: called with the GIL held, which spares its hand-over.
+_QUICK: dict[str, tuple[Any, list[Any]]] = {
+    "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
+    "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
+    "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
+}
+
+
+class Library:
+    """The loaded library; every function above is an attribute, `int` for pointers."""
+
+    def __init__(self) -> None:
+        path = find()
+        try:
+            slow, quick = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+            for dll, table in ((slow, _SIGNATURES), (quick, _QUICK)):
+                for name, (result, arguments) in table.items():
+                    function = getattr(dll, name)
+                    function.restype, function.argtypes = result, arguments
+                    setattr(self, name, function)
+        except (OSError, AttributeError) as error:
+            raise EngineError(f"wasmtime's library {path} cannot be used: {error}") from error
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name} is not declared in wasmtime_capi")
+
+    def error_text(self, error: int) -> str:
+        """The message of an error, which is given back."""
+        text = ByteVec()
+        self.wasmtime_error_message(error, ctypes.byref(text))
+        self.wasmtime_error_delete(error)
+        return text.take(self.wasm_byte_vec_delete).decode(errors="replace")
+
+    def trap(self, trap: int) -> tuple[int | None, str]:
+        """(code if it is one of Wasm's own, first line of the message); it is given back."""
+        code, text = c_uint8(), ByteVec()
+        known = self.wasmtime_trap_code(trap, ctypes.byref(code))
+        self.wasm_trap_message(trap, ctypes.byref(text))
+        self.wasm_trap_delete(trap)
+        message = text.take(self.wasm_byte_vec_delete).decode(errors="replace")
+        if known:
+            return code.value, TRAP_NAMES.get(code.value, f"trap {code.value}")
+        return None, message.strip("\0\n").split("\n")[0]
+
+    def func_type(self, params: list[int], results: list[int]) -> int:
+        """A function type of value kinds; the caller deletes it."""
+        vectors = []
+        for kinds in (params, results):
+            types = (c_void_p * len(kinds))(*[self.wasm_valtype_new(kind) for kind in kinds])
+            vector = TypeVec()
+            self.wasm_valtype_vec_new(ctypes.byref(vector), len(kinds), types)
+            vectors.append(vector)
+        made: int = self.wasm_functype_new(ctypes.byref(vectors[0]), ctypes.byref(vectors[1]))
+        return made
+
+
+def find() -> Path:
+    """The library's path. EngineError: not installed here, or another version."""
+    spec = importlib.util.find_spec("wasmtime")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineError(
+            f"wasmtime is not installed: pip install wasmtime=={VERSION} (x86-64 and aarch64 only)"
+        )
+    installed = importlib.metadata.version("wasmtime")
+    if installed != VERSION:
+        raise EngineError(f"wasmtime {installed} is installed; this agent needs {VERSION}")
+    machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    folder = Path(spec.submodule_search_locations[0]) / f"linux-{machine}"
+    library = folder / "_libwasmtime.so"
+    if not library.is_file() or ctypes.sizeof(c_void_p) != 8:
+        raise EngineError(f"wasmtime has no library for {platform.machine()}, only x86-64, aarch64")
+    return library
