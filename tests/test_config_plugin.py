@@ -1,0 +1,67 @@
+"""What NN-name.toml beside a plugin may say."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import PERMISSIONS, Limits, PluginSettings, load_plugin_settings
+from edge_agent.errors import ConfigError
+from edge_agent.pb import nri_pb2
+
+FILE = Path("/plugins/10-guard.toml")
+
+
+def load(text: str, defaults: Limits | None = None) -> PluginSettings:
+    return load_plugin_settings(FILE, text, defaults or Limits())
+
+
+def test_empty_settings_are_the_defaults() -> None:
+    assert load("") == PluginSettings()
+
+
+def test_limits_lie_over_the_agents() -> None:
+    agents = Limits(memory_bytes=1 << 20, deadline_ms=300)
+    limits = load('[limits]\ndeadline = "50ms"', agents).limits
+    assert limits == Limits(memory_bytes=1 << 20, deadline_ms=50)
+
+
+def test_report_comes_from_the_agent_unless_set() -> None:
+    assert load_plugin_settings(FILE, "", Limits(), "errors").report == "errors"
+    assert load_plugin_settings(FILE, 'report = "changes"', Limits(), "errors").report == "changes"
+
+
+def test_absent_permissions_mean_everything_and_an_empty_list_nothing() -> None:
+    assert load("").permissions is None
+    assert load("permissions = []").permissions == ()
+
+
+def test_a_parent_grants_all_below_it() -> None:
+    granted = load('permissions = ["linux", "env"]').permissions
+    assert granted == ("env", *(name for name in PERMISSIONS if name.startswith("linux.")))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('permissions = ["lnux"]', '"lnux" is unknown; did you mean "linux"?'),
+        ('permissions = ["linux.device"]', 'did you mean "linux.devices"?'),
+        ("permissions = [1]", "1 in it must be a string"),
+        ('permissions = "env"', 'must be a list of 0 to 100 entries, not "env"'),
+        ('failure_policy = "ignore"', 'must be one of "Fail", "Ignore", not "ignore"'),
+        ("[limit]\n", "limit: unknown key; did you mean limits?"),
+        ('[limits]\nreply = "5MiB"', "between 1KiB and 4MiB"),
+    ],
+)
+def test_a_mistake_names_the_file_and_what_is_right(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert str(caught.value).startswith(f"{FILE}:1: ") or "[limits]" in text
+    assert said in str(caught.value)
+
+
+def test_permissions_name_every_field_of_an_adjustment() -> None:
+    adjustment = [field.name.lower() for field in nri_pb2.ContainerAdjustment.DESCRIPTOR.fields]
+    linux = [field.name for field in nri_pb2.LinuxContainerAdjustment.DESCRIPTOR.fields]
+    expected = {name for name in adjustment if name != "linux"}
+    expected |= {f"linux.{name}" for name in linux} | {"update", "evict"}
+    assert set(PERMISSIONS) == expected
