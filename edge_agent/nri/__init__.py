@@ -1,0 +1,1 @@
+"""The Node Resource Interface: its events, a plugin's session, the socket."""

@@ -1,0 +1,25 @@
+"""Which events a runtime knows. A bit that it does not know makes it drop the plugin.
+
+From NRI 0.12 the runtime says its version; before that it is inferred from the runtime's
+own name and version, as upstream's stub does (containerd/nri, pkg/api/version.go). In
+doubt the older generation is assumed: a plugin that misses new events still works.
+"""
+
+import re
+
+OLD_EVENTS = (1 << 11) - 1  # NRI 0.2 - 0.9: up to RemoveContainer
+NEW_EVENTS = (1 << 14) - 1  # NRI 0.10 and later: pod updates and validation
+
+# The first version of each runtime whose NRI is 0.10 or later.
+_NEW_SINCE = {"containerd": (2, 2), "cri-o": (1, 34)}
+
+
+def known_events(runtime: str, version: str, nri_version: str) -> int:
+    """The mask of events that may be asked of this runtime."""
+    if nri_version:
+        return NEW_EVENTS  # only 0.12 and later send one
+    since = _NEW_SINCE.get(runtime.lower())
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    if since and found and (int(found[1]), int(found[2])) >= since:
+        return NEW_EVENTS
+    return OLD_EVENTS

@@ -1,0 +1,137 @@
+"""A session's unix socket on the loop: connect, bytes in, bytes out, one end.
+
+The peer is the container runtime, or whoever put a socket where it should be: what it
+sends is checked by the session, what it does not read is kept up to a bound.
+"""
+
+import errno
+import selectors
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.errors import ProtocolError
+from edge_agent.loop import Loop
+from edge_agent.nri.session import Incoming, Session
+
+RECEIVE_BYTES = 64 << 10  # one read; events are of a few KiB
+MAX_UNSENT_BYTES = 8 << 20  # ours: two of the largest messages; a peer that stops reading
+_READS_PER_TURN = 8  # then the other sessions get their turn
+
+_buffer = bytearray(RECEIVE_BYTES)  # links share the loop's thread, and so this
+_view = memoryview(_buffer)
+
+
+class Link:
+    """Connects at once in the constructor; `closed(reason)` is called exactly once.
+
+    OSError from the constructor: nobody listens there (yet).
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        session: Session,
+        received: Callable[[Incoming], None],
+        closed: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._session = session
+        self._received = received
+        self._closed: Callable[[str], None] | None = closed
+        self._unsent: list[memoryview] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # A unix socket connects at once or not at all; EAGAIN: its backlog is full.
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
+        loop.watch(self._socket, selectors.EVENT_READ, self._ready)
+        session.register()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the session has to say; what the socket does not take now, goes later."""
+        if self._closed is None:
+            return
+        output = self._session.take_output()
+        if not output and not self._unsent:
+            return
+        pieces = [*self._unsent, *(memoryview(piece) for piece in output)]
+        waited = bool(self._unsent)
+        try:
+            sent = self._socket.sendmsg(pieces[:_MAX_PIECES])
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                self.close(f"the runtime went away: {error.strerror}")
+                return
+            sent = 0
+        self._unsent = _without(pieces, sent)
+        if not self._unsent and not waited:
+            return
+        if sum(map(len, self._unsent)) > MAX_UNSENT_BYTES:
+            self.close("the runtime does not read what it asked for")
+            return
+        events = selectors.EVENT_READ
+        if self._unsent:
+            events |= selectors.EVENT_WRITE
+        self._loop.watch(self._socket, events, self._ready)
+
+    def close(self, reason: str) -> None:
+        """End the session; the reason is for people. Harmless when repeated."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            self._loop.unwatch(self._socket)
+            self._socket.close()
+            self._unsent = []
+            closed(reason)
+
+    @property
+    def open(self) -> bool:
+        return self._closed is not None
+
+    def _ready(self, events: int) -> None:
+        if events & selectors.EVENT_READ:
+            self._read()
+        if self._closed is not None and (events & selectors.EVENT_WRITE):
+            self.flush()
+
+    def _read(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            if self._closed is None:
+                return
+            try:
+                size = self._socket.recv_into(_buffer)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(f"the runtime went away: {error.strerror}")
+                return
+            if not size:
+                self.close("the runtime closed the connection")
+                return
+            try:
+                # Whole messages are copies: the buffer is free again for calls to come.
+                for happened in self._session.receive(_view[:size]):
+                    self._received(happened)
+            except ProtocolError as error:
+                self.close(f"the runtime broke the protocol: {error}")
+                return
+            self.flush()
+
+
+_MAX_PIECES = 512  # half of IOV_MAX of Linux
+
+
+def _without(pieces: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of `pieces` after the first `sent` bytes."""
+    left = []
+    for piece in pieces:
+        if sent >= len(piece):
+            sent -= len(piece)
+        else:
+            left.append(piece[sent:])
+            sent = 0
+    return left

@@ -1,0 +1,329 @@
+"""One plugin's session with one runtime, as a pure state machine (no socket, no clock).
+
+    register ─► Configure ─► Synchronize (one part or many) ─► events ... ─► Shutdown
+
+Bytes from the socket go into `receive`, which answers what needs no guest by itself and
+returns the calls that do; each call is answered once with `answer` or `refuse`. Bytes
+for the socket wait in `take_output`. The runtime sends one event at a time.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from edge_agent.errors import GuestFault, ProtocolError
+from edge_agent.nri import events, generation
+from edge_agent.nri.events import CONFIGURE, EXPORTS, STATE_CHANGE, SYNCHRONIZE
+from edge_agent.pb import nri_pb2, ttrpc_pb2
+from edge_agent.wire import ttrpc
+from edge_agent.wire.mux import PLUGIN_SERVICE, RUNTIME_SERVICE, MuxReader
+
+NRI_VERSION = "v0.12.0"  # the newest generation whose every method is known here
+DEFAULT_REQUEST_TIMEOUT_MS = 2000  # upstream's DefaultPluginRequestTimeout
+MAX_SYNC_BYTES = 16 << 20  # ours, all parts of one synchronisation: half a guest's memory
+MAX_SYNC_PARTS = 4096  # ours: upstream sends at least 8 objects a part
+MAX_STATUS_TEXT = 2048  # ours: what a person reads in an event of the orchestrator
+
+
+class State(Enum):
+    """Where a session stands; see the module's drawing."""
+
+    NEW = "new"
+    REGISTERED = "registered"
+    CONFIGURED = "configured"
+    SYNCHRONISED = "synchronised"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What the runtime said of itself in Configure."""
+
+    name: str
+    version: str
+    nri_version: str
+    request_timeout_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}" + (
+            f", NRI {self.nri_version}" * bool(self.nri_version)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for the guest: its ABI method, payload and the time the runtime gives it.
+
+    `event` is the NRI method as people know it, also when it came as a StateChange.
+    """
+
+    stream: int
+    event: str
+    export: str
+    payload: bytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """The runtime's answer to `update_containers`: containers that it failed to update."""
+
+    failed: tuple[str, ...]
+    error: str
+
+
+Incoming = Call | Updated
+
+
+class Session:
+    """`exports` are the guest's ABI methods, `config` what its Configure is given.
+
+    `extra_events` are subscribed for the agent's own sake and never reach the guest;
+    `known_events` overrides what is inferred from the runtime's version.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        name: str,
+        exports: frozenset[str],
+        config: str,
+        extra_events: int = 0,
+        known_events: int | None = None,
+    ) -> None:
+        self.state = State.NEW
+        self.runtime: RuntimeInfo | None = None
+        self.subscribed = 0  # the guest's mask, once configured
+        self._index = index
+        self._name = name
+        self._exports = exports
+        self._config = config
+        self._extra_events = extra_events
+        self._known_events = known_events
+        self._mux = MuxReader()
+        self._readers = {
+            PLUGIN_SERVICE: ttrpc.MessageReader(ttrpc.SERVER),
+            RUNTIME_SERVICE: ttrpc.MessageReader(ttrpc.CLIENT),
+        }
+        self._request = ttrpc_pb2.Request()
+        self._response = ttrpc_pb2.Response()
+        self._output: list[bytes] = []
+        self._next_stream = 1
+        self._waiting: dict[int, str] = {}  # our requests by stream id
+        self._sync_parts: list[bytes] = []
+        self._sync_bytes = 0
+
+    # --- to the runtime
+
+    def register(self) -> None:
+        """The first thing on a new connection: the runtime accepts no other until then."""
+        self.state = State.REGISTERED
+        request = nri_pb2.RegisterPluginRequest(
+            plugin_name=self._name, plugin_idx=self._index, NRI_version=NRI_VERSION
+        )
+        self._send_request("RegisterPlugin", request.SerializeToString())
+
+    def update_containers(self, request: bytes) -> None:
+        """An unsolicited UpdateContainersRequest; the answer is an `Updated`."""
+        self._send_request("UpdateContainers", request)
+
+    def answer(self, call: Call, reply: bytes) -> None:
+        """The guest's reply to a call. GuestFault: a reply to Configure that is none."""
+        if call.event == CONFIGURE:
+            reply = self._configured(reply)
+        elif call.event == SYNCHRONIZE:
+            self.state = State.SYNCHRONISED
+        self._respond(call.stream, reply)
+
+    def refuse(self, call: Call, code: int, text: str) -> None:
+        """An error status instead of a reply; `text` reaches whoever creates the container."""
+        self._send_status(call.stream, code, text)
+
+    def take_output(self) -> list[bytes]:
+        """What is to be sent, in order; emptied by taking it."""
+        output, self._output = self._output, []
+        return output
+
+    # --- from the runtime
+
+    def receive(self, data: memoryview) -> list[Incoming]:
+        """Bytes of the socket -> what happened. ProtocolError: this session is over."""
+        happened: list[Incoming] = []
+        for connection, piece in self._mux.feed(data):
+            for message in self._readers[connection].feed(piece):
+                if connection == PLUGIN_SERVICE:
+                    found: Incoming | None = self._requested(message)
+                else:
+                    found = self._responded(message)
+                if found is not None:
+                    happened.append(found)
+        return happened
+
+    def _requested(self, message: ttrpc.Message) -> Call | None:
+        request = self._request
+        try:
+            request.ParseFromString(message.body)
+        except DecodeError as error:
+            raise ProtocolError("the runtime sent a ttRPC request that is none") from error
+        method, stream = request.method, message.stream
+        if request.service != events.PLUGIN_SERVICE or method not in EXPORTS:
+            self._send_status(
+                stream, ttrpc.UNIMPLEMENTED, f"unknown method {request.service}/{method}"[:256]
+            )
+            return None
+        payload = request.payload
+        timeout_s = request.timeout_nano / 1e9 or DEFAULT_REQUEST_TIMEOUT_MS / 1000
+        event = events.BY_METHOD.get(method)
+        if event is not None:
+            return self._event(stream, event, payload, timeout_s)
+        if method == STATE_CHANGE:
+            return self._state_change(stream, payload, timeout_s)
+        if method == CONFIGURE:
+            payload = self._configure(payload)
+        elif method == SYNCHRONIZE:
+            whole = self._synchronize(stream, payload)
+            if whole is None:
+                return None
+            payload = whole
+        if EXPORTS[method] not in self._exports:
+            self.answer(Call(stream, method, "", b"", 0.0), b"")
+            return None
+        return Call(stream, method, EXPORTS[method], payload, timeout_s)
+
+    def _event(
+        self, stream: int, event: events.Event, payload: bytes, timeout_s: float
+    ) -> Call | None:
+        export = EXPORTS[event.method]
+        if not self.subscribed & event.bit:
+            self._respond(stream, b"")  # subscribed for the agent's own sake
+            return None
+        if export in self._exports:
+            return Call(stream, event.method, export, payload, timeout_s)
+        # The runtime falls back to StateChange where there is such a thing.
+        self._send_status(stream, ttrpc.UNIMPLEMENTED, f"{event.method} is not implemented")
+        return None
+
+    def _state_change(self, stream: int, payload: bytes, timeout_s: float) -> Call | None:
+        change = _parse("StateChange", nri_pb2.StateChangeEvent, payload)
+        event = events.BY_NUMBER.get(change.event)
+        if event is None or not self.subscribed & event.bit:
+            self._respond(stream, b"")
+            return None
+        if EXPORTS[STATE_CHANGE] in self._exports:
+            return Call(stream, event.method, EXPORTS[STATE_CHANGE], payload, timeout_s)
+        # A guest of the newer generation under an older runtime: give it its own method.
+        request = getattr(nri_pb2, f"{event.method}Request")(pod=change.pod)
+        if change.HasField("container"):
+            request.container.CopyFrom(change.container)
+        return Call(
+            stream, event.method, EXPORTS[event.method], request.SerializeToString(), timeout_s
+        )
+
+    def _configure(self, payload: bytes) -> bytes:
+        if self.state is State.NEW:
+            raise ProtocolError("the runtime configures a plugin that has not registered")
+        request = _parse(CONFIGURE, nri_pb2.ConfigureRequest, payload)
+        self.runtime = RuntimeInfo(
+            request.runtime_name,
+            request.runtime_version,
+            request.NRI_version,
+            request.request_timeout or DEFAULT_REQUEST_TIMEOUT_MS,
+        )
+        request.config = self._config or request.config
+        return request.SerializeToString()
+
+    def _configured(self, reply: bytes) -> bytes:
+        assert self.runtime is not None
+        try:
+            wanted = nri_pb2.ConfigureResponse.FromString(reply).events
+        except DecodeError as error:
+            raise GuestFault("abi", "its reply to Configure is no ConfigureResponse") from error
+        known = self._known_events
+        if known is None:
+            runtime = self.runtime
+            known = generation.known_events(runtime.name, runtime.version, runtime.nri_version)
+        self.subscribed = (wanted or known) & known & events.servable(self._exports)
+        mask = (self.subscribed | self._extra_events) & known
+        # 0 would mean every event; a plugin that wants none gets the rarest.
+        mask = mask or events.REMOVE_POD.bit
+        self.state = State.CONFIGURED
+        return nri_pb2.ConfigureResponse(events=mask).SerializeToString()
+
+    def _synchronize(self, stream: int, payload: bytes) -> bytes | None:
+        """Collect the parts; the whole once the last is here.
+
+        Serialized messages that follow each other are one message of all their items
+        (protobuf, Encoding, "Last One Wins"), so the parts are only put together.
+        """
+        if self.state not in (State.CONFIGURED, State.SYNCHRONISED):
+            raise ProtocolError("the runtime synchronises a plugin that is not configured")
+        more = _parse(SYNCHRONIZE, nri_pb2.SynchronizeRequest, payload).more
+        self._sync_parts.append(payload)
+        self._sync_bytes += len(payload)
+        if self._sync_bytes > MAX_SYNC_BYTES or len(self._sync_parts) > MAX_SYNC_PARTS:
+            raise ProtocolError(
+                f"synchronisation of over {MAX_SYNC_BYTES} bytes or {MAX_SYNC_PARTS} parts"
+            )
+        if more:
+            self._respond(stream, nri_pb2.SynchronizeResponse(more=True).SerializeToString())
+            return None
+        parts, self._sync_parts, self._sync_bytes = self._sync_parts, [], 0
+        if len(parts) == 1:
+            return payload
+        # The flag of the earlier parts must not stand for the whole.
+        return b"".join(parts) + _NO_MORE
+
+    def _responded(self, message: ttrpc.Message) -> Updated | None:
+        method = self._waiting.pop(message.stream, None)
+        if method is None:
+            raise ProtocolError(f"the runtime answers stream {message.stream}, never asked")
+        try:
+            response = ttrpc_pb2.Response.FromString(message.body)
+        except DecodeError as error:
+            raise ProtocolError(f"the runtime's answer to {method} is none") from error
+        failure = response.status
+        if method == "RegisterPlugin":
+            if failure.code:
+                raise ProtocolError(
+                    f"the runtime refuses {self._index}-{self._name}: {failure.message[:512]}"
+                )
+            return None
+        if failure.code:
+            return Updated((), failure.message[:512] or f"code {failure.code}")
+        reply = _parse(method, nri_pb2.UpdateContainersResponse, response.payload)
+        return Updated(tuple(update.container_id for update in reply.failed), "")
+
+    # --- the envelope
+
+    def _send_request(self, method: str, payload: bytes) -> None:
+        request = ttrpc_pb2.Request(service=events.RUNTIME_SERVICE, method=method, payload=payload)
+        stream = self._next_stream
+        self._next_stream += 2
+        self._waiting[stream] = method
+        self._output += ttrpc.message(
+            RUNTIME_SERVICE, stream, ttrpc.REQUEST, request.SerializeToString()
+        )
+
+    def _respond(self, stream: int, payload: bytes) -> None:
+        response = self._response
+        response.payload = payload
+        self._output += ttrpc.message(
+            PLUGIN_SERVICE, stream, ttrpc.RESPONSE, response.SerializeToString()
+        )
+
+    def _send_status(self, stream: int, code: int, text: str) -> None:
+        status = ttrpc_pb2.Status(code=code, message=text[:MAX_STATUS_TEXT])
+        body = ttrpc_pb2.Response(status=status).SerializeToString()
+        self._output += ttrpc.message(PLUGIN_SERVICE, stream, ttrpc.RESPONSE, body)
+
+
+M = TypeVar("M", bound=Message)
+_NO_MORE = b"\x18\x00"  # SynchronizeRequest.more = false, written out
+
+
+def _parse(what: str, kind: type[M], payload: bytes) -> M:
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise ProtocolError(f"{what}: bytes that are no {kind.__name__}") from error
