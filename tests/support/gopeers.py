@@ -1,0 +1,466 @@
+"""Programs in Go that judge the agent: upstream's own runtime side and a native plugin.
+
+They are built when they are needed, into the user's cache, and driven with JSON lines. What each
+operation does is told in ``tests/peers/*/README.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.gobuild import (
+    GO_MISSING,
+    PeerError,
+    go_annotator_module,
+    go_is_installed,
+    native_plugin_binary,
+    nri_runtime_binary,
+    require_go,
+)
+from tests.support.lineprocess import LineProcess
+
+__all__ = [
+    "GO_MISSING",
+    "Bench",
+    "Call",
+    "Made",
+    "NativePlugin",
+    "NriRuntime",
+    "Outcome",
+    "PeerError",
+    "Plugins",
+    "go_annotator_module",
+    "go_is_installed",
+    "native_plugin_binary",
+    "nri_runtime_binary",
+    "require_go",
+]
+
+# A request to the runtime may wait for several plugins, each 2 s by default.
+ANSWER_TIMEOUT_S = 30.0
+# Upstream's own Wasm host compiles each plugin at each start, for seconds on a fast machine.
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 10.0
+
+
+def _wait_until(look: Callable[[], bool], timeout_s: float, failure: Callable[[], str]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise PeerError(failure())
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of the runtime to one plugin."""
+
+    plugin: str
+    operation: str
+    duration_ns: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the plugins made of one event. ``error`` is "" unless the runtime has to refuse it."""
+
+    error: str
+    duration_ns: int
+    calls: tuple[Call, ...]
+    reply: dict[str, Any] = field(default_factory=dict)
+    owners: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, result: Mapping[str, Any]) -> Self:
+        return cls(
+            error=result["error"],
+            duration_ns=result["duration_ns"],
+            calls=tuple(Call(**call) for call in result["calls"]),
+            reply=result.get("reply", {}),
+            owners=result.get("owners", {}),
+        )
+
+    @property
+    def called(self) -> list[str]:
+        """The names of the plugins in the order in which they were called."""
+        return [call.plugin for call in self.calls]
+
+    @property
+    def adjust(self) -> dict[str, Any]:
+        adjust: dict[str, Any] = self.reply.get("adjust", {})
+        return adjust
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        annotations: dict[str, str] = self.adjust.get("annotations", {})
+        return annotations
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {variable["key"]: variable["value"] for variable in self.adjust.get("env", [])}
+
+    @property
+    def memory_limit(self) -> int | None:
+        resources = self.adjust.get("linux", {}).get("resources", {})
+        limit = resources.get("memory", {}).get("limit", {}).get("value")
+        return None if limit is None else int(limit)
+
+    def owner(self, container: str, number: int, key: str | None = None) -> str | None:
+        """Who set a field of the container, by the field's number in NRI's enum ``Field``."""
+        owners = self.owners.get("owners", {}).get(container, {})
+        if key is None:
+            return owners.get("simple", {}).get(str(number))  # type: ignore[no-any-return]
+        compound = owners.get("compound", {}).get(str(number), {})
+        return compound.get("owners", {}).get(key)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one container of a burst; ``errors`` has the events that failed."""
+
+    id: str
+    at_ns: int
+    duration_ns: int
+    annotations: dict[str, str]
+    env: dict[str, str]
+    calls: tuple[Call, ...]
+    errors: dict[str, str]
+
+    @classmethod
+    def parse(cls, result: Mapping[str, Any]) -> Self:
+        calls = tuple(Call(**call) for call in result["calls"])
+        return cls(**{**result, "calls": calls})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Latencies of the runtime's whole CreateContainer request, and what the last one gave."""
+
+    latencies_ns: list[int]
+    errors: list[str]
+    last: Outcome
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """``order`` as of the last registration; ``closed`` since then; ``count`` as of now."""
+
+    order: list[str]
+    closed: list[str]
+    count: int
+
+    @property
+    def present(self) -> list[str]:
+        present = list(self.order)
+        for name in self.closed:
+            if name in present:
+                present.remove(name)
+        return present
+
+
+class NriRuntime:
+    """Upstream's runtime side of NRI with pretended pods and containers.
+
+    ``socket`` None lets no plugin connect; ``plugin_dir`` holds executables and Wasm modules named
+    ``NN-name`` for the runtime's own launcher and Wasm host, ``config_dir`` their ``name.conf``.
+    ``owners`` adds a built-in validator to learn who set what: leave it out of a benchmark.
+    """
+
+    def __init__(
+        self,
+        socket: Path | None,
+        *,
+        plugin_dir: Path | None = None,
+        config_dir: Path | None = None,
+        name: str = "containerd",
+        version: str = "v2.3.0",
+        registration_timeout_ms: int = 5000,
+        request_timeout_ms: int = 2000,
+        owners: bool = True,
+        fill: tuple[int, int, int] | None = None,
+        older: bool = False,
+    ) -> None:
+        self._start_fields = {
+            "socket": "" if socket is None else str(socket),
+            "plugin_dir": "" if plugin_dir is None else str(plugin_dir),
+            "config_dir": "" if config_dir is None else str(config_dir),
+            "name": name,
+            "version": version,
+            "registration_timeout_ms": registration_timeout_ms,
+            "request_timeout_ms": request_timeout_ms,
+            "owners": owners,
+        }
+        self._fill = fill
+        self._lines = LineProcess([str(nri_runtime_binary(older=older))])
+        self._next_id = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+        self.nri_version = ""
+        self.start_ns = 0
+
+    def __enter__(self) -> Self:
+        try:
+            if self._fill is not None:
+                pods, containers, padding = self._fill
+                self.fill(pods, containers, padding)
+            started = self.ask("start", timeout_s=START_TIMEOUT_S, **self._start_fields)
+        except BaseException:
+            self._lines.end()
+            raise
+        self.nri_version = started["nri_version"]
+        self.start_ns = started["duration_ns"]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.end()
+
+    @property
+    def pid(self) -> int:
+        return self._lines.pid
+
+    def log(self) -> str:
+        """What upstream's code has logged so far."""
+        return self._lines.log()
+
+    def begin(self, operation: str, **fields: Any) -> int:
+        """Send an operation without waiting; ``finish`` takes the number that this returns."""
+        self._next_id += 1
+        self._lines.send({"id": self._next_id, "op": operation, **fields})
+        return self._next_id
+
+    def finish(self, number: int, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while number not in self._answers:
+            answer = self._lines.receive(deadline - time.monotonic())
+            self._answers[answer["id"]] = answer
+        answer = self._answers.pop(number)
+        if "fault" in answer:
+            raise PeerError(answer["fault"])
+        return answer.get("result")
+
+    def ask(self, operation: str, timeout_s: float = ANSWER_TIMEOUT_S, **fields: Any) -> Any:
+        return self.finish(self.begin(operation, **fields), timeout_s)
+
+    def event(self, event: str, timeout_s: float = ANSWER_TIMEOUT_S, **fields: Any) -> Outcome:
+        """Relay one event. Fields: ``pod`` and ``container`` as NRI's JSON or the id of a known
+        one, ``request`` as JSON, or the whole request as bytes in a ``file`` or in ``base64``."""
+        return Outcome.parse(self.ask("event", timeout_s, event=event, **fields))
+
+    def begin_event(self, event: str, **fields: Any) -> int:
+        return self.begin("event", event=event, **fields)
+
+    def finish_event(self, number: int, timeout_s: float = ANSWER_TIMEOUT_S) -> Outcome:
+        return Outcome.parse(self.finish(number, timeout_s))
+
+    def run_pod(self, pod: str = "pod0", **more: Any) -> Outcome:
+        described = {"id": pod, "name": pod, "uid": pod, "namespace": "default", **more}
+        return self.event("RunPodSandbox", pod=described)
+
+    def create_container(self, container: str = "ctr0", pod: Any = None, **more: Any) -> Outcome:
+        """Create a container of a pod: the id of a known one, NRI's JSON, or one made up here."""
+        described = {"id": container, "name": container, **more}
+        if pod is None:
+            pod = {"id": "pod0", "name": "pod0", "uid": "pod0", "namespace": "default"}
+        described.setdefault("podSandboxId", pod if isinstance(pod, str) else pod["id"])
+        return self.event("CreateContainer", pod=pod, container=described)
+
+    def fill(self, pods: int, containers: int, padding: int = 0, prefix: str = "") -> None:
+        """Add running containers, each with an annotation of ``padding`` bytes: more than 4 MiB in
+        all make upstream split the synchronisation of the plugins that connect later."""
+        self.ask("fill", pods=pods, containers=containers, padding=padding, prefix=prefix)
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """The pretended pods and containers, as NRI's JSON by id."""
+        state: dict[str, dict[str, Any]] = self.ask("state")
+        return state
+
+    def plugins(self) -> Plugins:
+        found = self.ask("plugins")
+        order = [plugin["name"] for plugin in found["order"]]
+        return Plugins(order, found["closed"], found["count"])
+
+    def wait_for_plugins(self, *names: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Wait until exactly these plugins are registered, in this order of invocation."""
+
+        def look() -> bool:
+            return self.plugins().present == list(names)
+
+        def failure() -> str:
+            present = self.plugins().present
+            return f"wanted plugins {list(names)}, have {present}; log:\n{self.log()}"
+
+        _wait_until(look, timeout_s, failure)
+
+    def updates(self, refuse: str | None = None) -> list[dict[str, Any]]:
+        """The unsolicited updates so far; ``refuse`` fails later ones with this text, "" not."""
+        fields: dict[str, Any] = {} if refuse is None else {"refuse": refuse}
+        found: list[dict[str, Any]] = self.ask("updates", **fields)["unsolicited"]
+        return found
+
+    def synchronize_updates(self) -> list[dict[str, Any]]:
+        """The updates that plugins asked for as the answer to Synchronize."""
+        found: list[dict[str, Any]] = self.ask("updates")["synchronize"]
+        return found
+
+    def block_sync(self, block: bool) -> None:
+        """Hold plugins back before their synchronisation, as a long container creation does."""
+        self.ask("block-sync", block=block)
+
+    def bench(
+        self,
+        n: int,
+        request: bytes | Path | None = None,
+        warmup: int = 0,
+        timeout_s: float = 300.0,
+    ) -> Bench:
+        """Create a container ``n`` times; timed inside the runtime, so Python is not in it."""
+        found = self.ask("bench", timeout_s, n=n, warmup=warmup, **_request(request))
+        return Bench(found["latencies_ns"], found["errors"], Outcome.parse(found["last"]))
+
+    def burst_start(
+        self,
+        *,
+        request: bytes | Path | None = None,
+        prefix: str = "burst",
+        maximum: int = 0,
+        pause_us: int = 0,
+        life: Sequence[str] = (),
+    ) -> None:
+        """Create containers without a pause in the background, until told or ``maximum``.
+
+        ``life`` names the events that each goes through after CreateContainer."""
+        self.ask(
+            "burst-start",
+            prefix=prefix,
+            max=maximum,
+            pause_us=pause_us,
+            life=list(life),
+            **_request(request),
+        )
+
+    def burst_made(self) -> int:
+        """How many containers the running burst has made so far."""
+        made: int = self.ask("burst-status")["made"]
+        return made
+
+    def wait_for_burst(self, made: int, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        _wait_until(
+            lambda: self.burst_made() >= made,
+            timeout_s,
+            lambda: f"the burst stands at {self.burst_made()} of {made}; log:\n{self.log()}",
+        )
+
+    def burst_stop(self, timeout_s: float = 60.0) -> list[Made]:
+        return [Made.parse(made) for made in self.ask("burst-stop", timeout_s)]
+
+    def stop(self) -> None:
+        """Shut down in order. The connections of the plugins close with the process, not before."""
+        self.ask("stop")
+        self._lines.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Crash."""
+        self._lines.kill()
+
+
+def _request(request: bytes | Path | None) -> dict[str, Any]:
+    match request:
+        case None:
+            return {}
+        case bytes():
+            return {"base64": base64.b64encode(request).decode()}
+        case Path():
+            return {"file": str(request.resolve())}
+
+
+class NativePlugin:
+    """A native NRI plugin on upstream's stub; see its README.md for the ``arguments``."""
+
+    def __init__(
+        self,
+        socket: Path,
+        *arguments: str,
+        idx: str = "10",
+        name: str = "native",
+        annotations: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        memory_limit: int | None = None,
+        events: Sequence[str] = (),
+        trace: bool = True,
+    ) -> None:
+        self.name = f"{idx}-{name}"
+        command = [str(native_plugin_binary()), "--socket", str(socket), "--commands"]
+        command += ["--idx", idx, "--name", name]
+        for key, value in (annotations or {}).items():
+            command += ["--annotation", f"{key}={value}"]
+        for key, value in (env or {}).items():
+            command += ["--env", f"{key}={value}"]
+        if memory_limit is not None:
+            command += ["--memory-limit", str(memory_limit)]
+        if events:
+            command += ["--events", ",".join(events)]
+        if trace:
+            command += ["--trace"]
+        self._trace = trace
+        self._lines = LineProcess([*command, *arguments])
+        self.events: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        if self._trace:
+            try:
+                self.wait_for("Synchronize")
+            except BaseException:
+                self._lines.end()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.end()
+
+    @property
+    def pid(self) -> int:
+        return self._lines.pid
+
+    def log(self) -> str:
+        return self._lines.log()
+
+    def wait_for(self, event: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        """The next event of this kind; all that come before it are kept in ``events``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            line = self._lines.receive(deadline - time.monotonic())
+            self.events.append(line)
+            if line["event"] == event:
+                return line
+
+    def update(self, container: str, memory_limit: int) -> dict[str, Any]:
+        """Ask the runtime on its own to change a container; {"failed": number, "error": text}."""
+        self._lines.send({"op": "update", "container": container, "memory_limit": memory_limit})
+        return self.wait_for("updated")
+
+    def drop(self) -> None:
+        """Close the connection to the runtime, now."""
+        self._lines.send({"op": "drop"})
+
+    def stop(self) -> int:
+        self._lines.close_input()
+        return self._lines.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        self._lines.kill()
