@@ -46,3 +46,11 @@ class StoreError(EdgeAgentError):
 
 class LinkError(EdgeAgentError):
     """The MQTT broker could not be reached or refused the agent."""
+
+
+class ControlError(EdgeAgentError):
+    """The control socket cannot be served, or what answers there is of no use."""
+
+
+class NotRunningError(ControlError):
+    """No agent listens on the control socket."""

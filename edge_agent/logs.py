@@ -183,6 +183,7 @@ class LineHandler(logging.Handler):
                     self._closing = True
                     self._writing = False
                     self._lines.clear()
+                    self._changed.notify_all()
                 return
 
     def _next_batch(self) -> bytes:
