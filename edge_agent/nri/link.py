@@ -114,12 +114,15 @@ class Link:
                 return
             try:
                 # Whole messages are copies: the buffer is free again for calls to come.
-                for happened in self._session.receive(_view[:size]):
-                    self._received(happened)
+                happened = self._session.receive(_view[:size])
             except ProtocolError as error:
                 self.close(f"the runtime broke the protocol: {error}")
                 return
+            for incoming in happened:
+                self._received(incoming)
             self.flush()
+            if happened:
+                return  # answered: the runtime will be a while
 
 
 _MAX_PIECES = 512  # half of IOV_MAX of Linux
