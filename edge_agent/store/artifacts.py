@@ -1,0 +1,249 @@
+"""Compiled modules, kept and trusted only if this very node made them.
+
+    STATE/artifacts.secret               32 random bytes of this node, mode 0600
+    STATE/artifacts/KEY.artifact         what the engine compiled; mapped as it is
+    STATE/artifacts/KEY.mac              its size, and HMAC-SHA256(secret, key, size, bytes)
+    STATE/artifacts/lock                 held while something is built or removed
+
+An engine runs whatever it is given, so nothing damaged, foreign or half may reach it:
+what does not verify is compiled again. What was verified is what is mapped: both go
+through one open descriptor, and no file is ever changed in place.
+"""
+
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent.errors import EngineError, StoreError
+from edge_agent.store import files
+from edge_agent.store.digest import Hmac, sha256_hex
+from edge_agent.wasm import compiler
+from edge_agent.wasm.engine import Engine, Module
+from edge_agent.wasm.module import ModuleInfo
+
+log = logging.getLogger(__name__)
+
+SECRET_BYTES = 32
+MAX_SECRET_FILE_BYTES = 4096  # anything but 32 bytes is refused; this only bounds the read
+MAX_MAC_FILE_BYTES = 256
+# The builtin SHA-256 of CPython 3.11 keeps the interpreter's lock for one part: 0.1 ms.
+_READ_BYTES = 16 << 10
+_FORMAT = "edge-agent artifact 1"  # a change of this file's rules makes all artifacts stale
+# Of /proc/cpuinfo, by architecture: what code may use. Not the clock's rate and the like.
+_CPU_FIELDS = frozenset(
+    ("flags", "Features", "CPU architecture", "isa", "mmu", "uarch", "features")
+)
+
+
+class Artifacts:
+    """The artifacts of one state folder. Everything waits: for worker threads only."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        timeout_s: float = compiler.TIMEOUT_S,
+        memory_bytes: int = compiler.MEMORY_BYTES,
+    ) -> None:
+        self._state_dir = state_dir
+        self._folder = state_dir / "artifacts"
+        self._secret_file = state_dir / "artifacts.secret"
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._cpu = cpu_features()
+
+    def key(self, engine: Engine, digest: str) -> str:
+        """The name of the artifact of the module with this SHA-256 (hexadecimal)."""
+        return artifact_key(digest, engine, self._cpu)
+
+    def module(self, engine: Engine, wasm: bytes, info: ModuleInfo, stack_bytes: int) -> Module:
+        """Load a module, compiling it in a child process unless a good artifact is here.
+
+        ModuleError: not valid Wasm. EngineError: the compiler failed. StoreError: the
+        artifact cannot be kept, such as on a full disk.
+        """
+        key = self.key(engine, sha256_hex(wasm))
+        module = self._load(engine, key, info, stack_bytes)
+        if module is None:
+            with self._locked():
+                # Another process may have built it while this one waited for the lock.
+                module = self._load(engine, key, info, stack_bytes)
+                if module is None:
+                    self._build(engine, key, wasm)
+                    module = self._load(engine, key, info, stack_bytes)
+        if module is None:
+            raise StoreError(
+                f"{self._artifact(key)}: is damaged right after it was written; "
+                "check the disk and the memory of this node"
+            )
+        return module
+
+    def collect(self, keep: Collection[str]) -> int:
+        """Remove all but the artifacts with these keys, and what crashes left; bytes freed."""
+        if not self._folder.is_dir():
+            return 0
+        freed = 0
+        with self._locked():
+            files.remove_leftovers(self._folder)
+            for path in sorted(self._folder.iterdir()):
+                if path.suffix in (".artifact", ".mac") and path.stem not in keep:
+                    size = path.lstat().st_size
+                    if files.remove(path):
+                        freed += size
+        return freed
+
+    def _artifact(self, key: str) -> Path:
+        return self._folder / f"{key}.artifact"
+
+    def _mac(self, key: str) -> Path:
+        return self._folder / f"{key}.mac"
+
+    def _load(self, engine: Engine, key: str, info: ModuleInfo, stack_bytes: int) -> Module | None:
+        """The module, or None if it must be built."""
+        secret = self._secret()
+        if secret is None:
+            return None
+        try:
+            fd = os.open(self._artifact(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("%s; compiling again", files.failure("read", self._artifact(key), error))
+            return None
+        try:
+            if not self._genuine(secret, key, fd):
+                log.warning("%s is damaged or not this node's; compiling again", fd_name(fd))
+                return None
+            return engine.load(Path(f"/proc/self/fd/{fd}"), info, stack_bytes)
+        except EngineError as error:
+            log.warning("%s is refused: %s; compiling again", self._artifact(key), error)
+            return None
+        finally:
+            os.close(fd)
+
+    def _genuine(self, secret: bytes, key: str, fd: int) -> bool:
+        """Whether the sidecar vouches for what the descriptor holds."""
+        try:
+            said = files.read(self._mac(key), MAX_MAC_FILE_BYTES)
+            # Nothing to hide from a timer: who can write here is the agent itself.
+            return said is not None and said == sidecar(secret, key, fd)
+        except (StoreError, OSError) as error:
+            log.warning("%s: %s", self._artifact(key), error)
+            return False
+
+    def _build(self, engine: Engine, key: str, wasm: bytes) -> None:
+        files.remove_leftovers(self._folder)
+        files.require_space(self._folder, len(wasm))
+        secret = self._secret() or self._new_secret()
+        artifact = self._artifact(key)
+        with files.placing(artifact) as temporary:
+            compiler.compile_module(
+                engine.name,
+                wasm,
+                temporary,
+                timeout_s=self._timeout_s,
+                memory_bytes=self._memory_bytes,
+            )
+            fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                vouched = sidecar(secret, key, fd)
+            finally:
+                os.close(fd)
+        try:
+            files.write(self._mac(key), vouched)
+        except StoreError:
+            files.remove(artifact)
+            raise
+
+    def _secret(self) -> bytes | None:
+        """The node's secret, or None if there is none that nobody else can know."""
+        try:
+            status = self._secret_file.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise files.failure("read", self._secret_file, error) from error
+        private = (
+            stat.S_ISREG(status.st_mode)
+            and status.st_mode & 0o077 == 0
+            and status.st_uid == os.geteuid()
+        )
+        secret = files.read(self._secret_file, MAX_SECRET_FILE_BYTES) if private else None
+        if secret is None or len(secret) != SECRET_BYTES:
+            log.warning(
+                "%s is not 32 bytes that only this user can read: all plugins are compiled anew",
+                self._secret_file,
+            )
+            return None
+        return secret
+
+    def _new_secret(self) -> bytes:
+        secret = os.urandom(SECRET_BYTES)
+        files.write(self._secret_file, secret)
+        return secret
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One builder at a time, among all processes; a crash gives the lock back."""
+        files.make_folder(self._folder)
+        path = self._folder / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise files.failure("lock", path, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def artifact_key(digest: str, engine: Engine, cpu: str) -> str:
+    """SHA-256 over all that an artifact depends on, as 64 hexadecimal characters."""
+    parts = (_FORMAT, digest, engine.name, engine.version, engine.settings(), cpu)
+    return sha256_hex("\0".join(parts).encode())
+
+
+def sidecar(secret: bytes, key: str, fd: int) -> bytes:
+    """What vouches for the artifact behind `fd`: format, size, code; one line. OSError."""
+    size = os.fstat(fd).st_size
+    mac = Hmac(secret)
+    mac.update(f"{_FORMAT}\0{key}\0{size}\0".encode())
+    buffer = bytearray(_READ_BYTES)
+    view = memoryview(buffer)
+    at = 0
+    while count := os.preadv(fd, [buffer], at):
+        mac.update(view[:count])
+        at += count
+    return f"{_FORMAT} {at} {mac.hex()}\n".encode()
+
+
+def cpu_features() -> str:
+    """The machine and what its processors can do: code for one may not run on another."""
+    return f"{os.uname().machine} " + " ".join(sorted(_cpuinfo()))
+
+
+def _cpuinfo() -> set[str]:
+    # Cores of one chip can differ, so the lines of all cores are taken together.
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return set()
+    found = set()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in _CPU_FIELDS:
+            found.add(f"{name.strip()}={value.strip()}")
+    return found
+
+
+def fd_name(fd: int) -> str:
+    """The path behind a descriptor, for a message."""
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
+    except OSError:
+        return f"descriptor {fd}"

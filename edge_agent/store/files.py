@@ -1,0 +1,190 @@
+"""Files that are either old or new, never half, whatever is interrupted and when.
+
+A file is written beside its place, brought to the disk, renamed, and the rename brought
+to the disk (the idea of borg's SaveFile). All errors are StoreError and name the file.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent.config.units import format_size
+from edge_agent.errors import StoreError
+
+TEMPORARY_PREFIX = ".new-"  # what a crash leaves behind begins with this
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+# Left free for the rest of the node: a full disk stops its runtime too.
+RESERVED_BYTES = 8 << 20
+
+_ADVICE = {
+    errno.ENOSPC: "; free some space on this disk",
+    errno.EDQUOT: "; free some space or raise the quota",
+    errno.EROFS: "; state_dir must be on a disk that can be written",
+    errno.EACCES: "; does the agent run as the owner of this folder?",
+    errno.EPERM: "; does the agent run as the owner of this folder?",
+    errno.EIO: "; the disk is failing",
+}
+
+
+def failure(action: str, path: Path, error: OSError) -> StoreError:
+    """The StoreError that says why `action` failed and what to do."""
+    number = error.errno or 0
+    return StoreError(f"{path}: cannot {action}: {os.strerror(number)}{_ADVICE.get(number, '')}")
+
+
+def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder and its parents unless they are there."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure("make this folder", path, error) from error
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that nothing else uses; `remove_leftovers` knows it."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}-{path.name[:100]}")
+
+
+def write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Put `data` in the place of `path`, with exactly the permissions `mode`."""
+    with placing(path) as temporary:
+        try:
+            with open_new(temporary) as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data)
+        except OSError as error:
+            raise failure("write", path, error) from error
+
+
+def open_new(path: Path) -> "_Synced":
+    """A new file, for nobody else to read, that is on the disk once it is closed."""
+    return _Synced(path)
+
+
+class _Synced:
+    """An unbuffered file for writing; leaving the `with` without an error syncs it."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, flags, PRIVATE_FILE)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def __enter__(self) -> "_Synced":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+
+
+@contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; what was made there takes the place of `path`.
+
+    On an error `path` stays as it was and the temporary file goes.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        try:
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise failure("put the new file in place", path, error) from error
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk. OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot, such as some FUSE
+            raise
+    finally:
+        os.close(fd)
+
+
+def read(path: Path, max_bytes: int) -> bytes | None:
+    """The content of a regular file, or None if there is none of this name.
+
+    StoreError also for more than `max_bytes`; nothing larger is taken into memory.
+    """
+    try:
+        # Not to hang on a named pipe, which is refused below.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failure("read", path, error) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path}: is not a file")
+        if status.st_size > max_bytes:
+            raise StoreError(
+                f"{path}: has {status.st_size} bytes; at most {format_size(max_bytes)} are taken"
+            )
+        parts, missing = [], status.st_size + 1  # one more, to see whether it grows
+        while missing and (part := os.read(fd, missing)):
+            parts.append(part)
+            missing -= len(part)
+    except OSError as error:
+        raise failure("read", path, error) from error
+    finally:
+        os.close(fd)
+    if missing != 1:
+        raise StoreError(f"{path}: changed while it was read; is it still being written?")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file; False if it could not be removed or was not there."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what crashes left behind in `folder`; how many files that were.
+
+    Only while no other process writes there.
+    """
+    return sum(remove(path) for path in folder.glob(f"{TEMPORARY_PREFIX}*"))
+
+
+def require_space(folder: Path, size: int) -> None:
+    """StoreError unless `size` bytes fit on the disk of `folder` and a reserve remains."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        raise failure("ask for free space", folder, error) from error
+    free = disk.f_bavail * disk.f_frsize
+    # Some file systems do not count at all: their writes tell.
+    if disk.f_blocks and free < size + RESERVED_BYTES:
+        raise StoreError(
+            f"{folder}: the disk is full: {_mib(free)} free, {_mib(size)} needed and "
+            f"{_mib(RESERVED_BYTES)} to stay free; free some space on this disk"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,61 @@
+"""Which engine runs the guests: the one that is configured, or the best that is installed."""
+
+import importlib
+from typing import NamedTuple, cast
+
+from edge_agent.errors import EngineError
+from edge_agent.wasm.engine import Engine
+
+AUTO = "auto"
+
+
+class Adapter(NamedTuple):
+    """Where an engine's adapter is. Making it raises EngineError, with advice, if the
+    engine itself is not installed; nothing is imported before."""
+
+    name: str
+    module: str
+    type: str
+
+
+# In the order of preference of "auto". An engine without a line here has no adapter yet.
+ADAPTERS = (Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),)
+
+
+def choose(name: str, adapters: tuple[Adapter, ...] = ADAPTERS) -> tuple[Engine, str]:
+    """The engine called `name`, or the first of "auto" that works, and why it is this one.
+
+    EngineError: it is not installed, or none is; the message says what to install.
+    """
+    if name != AUTO:
+        for adapter in adapters:
+            if adapter.name == name:
+                engine = _make(adapter)
+                return engine, f"{engine.name} {engine.version}, as configured"
+        raise EngineError(
+            f"this version of the agent has no adapter for the engine {name!r}; "
+            f'set engine to "{AUTO}" or one of {", ".join(known(adapters))}'
+        )
+    passed_over = []
+    for adapter in adapters:
+        try:
+            engine = _make(adapter)
+        except EngineError as error:
+            passed_over.append(f"{adapter.name}: {error}")
+            continue
+        why = f"{engine.name} {engine.version}, the first that is installed"
+        return engine, "; ".join([why, *passed_over])
+    raise EngineError(f"no Wasm engine works here: {'; '.join(passed_over)}")
+
+
+def known(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:
+    """The names of the engines that this version can use."""
+    return [adapter.name for adapter in adapters]
+
+
+def _make(adapter: Adapter) -> Engine:
+    try:
+        made = getattr(importlib.import_module(adapter.module), adapter.type)()
+    except ImportError as error:
+        raise EngineError(f"the engine {adapter.name} cannot be loaded: {error}") from error
+    return cast(Engine, made)

@@ -1,0 +1,237 @@
+"""Compiling in a child process, whose memory goes back and whose failure is only an error.
+
+A compiler takes tens of times a module's size in memory and holds most of it for ever,
+and a hostile module can make it take all there is. So it runs apart, with limits:
+
+    parent (a worker thread)                    child (this module's `main`)
+    module on stdin, new file as stdout   ->    compiles, writes the artifact, syncs it
+    exit status, last words on stderr     <-    exits; dies with its parent
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from edge_agent.config.units import format_size
+from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+
+if TYPE_CHECKING:
+    import subprocess
+
+TIMEOUT_S = 120.0  # an 8 MB Go module takes 20 s on a slow board
+MEMORY_BYTES = 512 << 20  # a 8 MB Go module takes 150 MB
+MAX_LAST_WORDS_BYTES = 4096  # kept of what the child says; a panic's reason is in its end
+NICENESS = 10  # below everything that serves containers
+_OUT_OF_MEMORY_SCORE = "1000"  # if memory runs out, this process goes first
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+# How the child ends. Not 1 or 2, with which the interpreter itself reports failures.
+_BAD_MODULE, _BAD_ENGINE, _BAD_DISK, _NO_MEMORY = 10, 11, 12, 13
+_EXITS: dict[int, type[EdgeAgentError]] = {
+    _BAD_MODULE: ModuleError,
+    _BAD_ENGINE: EngineError,
+    _BAD_DISK: StoreError,
+}
+# Words of the allocators behind the compilers when the limit is reached.
+_MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError", "out of memory")
+
+# An isolated interpreter that finds what this one finds, wherever that came from.
+_START = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
+    "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
+)
+
+
+def compile_module(
+    engine_name: str,
+    wasm: bytes | Path,
+    output: Path,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
+) -> None:
+    """Compile a module into the new file `output`. Waits: only for worker threads.
+
+    ModuleError: the engine refuses the module. EngineError: the compiler ran out of
+    time or memory, crashed or could not be started. StoreError: the artifact could not
+    be written. `output` does not exist after an error.
+    """
+    try:
+        target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
+    try:
+        code, said = _run(engine_name, wasm, target, timeout_s, memory_bytes)
+        if code:
+            raise explain(code, said, memory_bytes)
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(target)
+
+
+def _run(
+    engine_name: str, wasm: bytes | Path, target: int, timeout_s: float, memory_bytes: int
+) -> tuple[int, str]:
+    """The child's exit status, negative for a signal, and its last words."""
+    import subprocess  # costs memory, and most starts compile nothing
+
+    command = [sys.executable, "-I", "-S", "-c", _START, "\n".join(_search_path())]
+    command += [engine_name, str(memory_bytes), str(os.getpid())]
+    until = time.monotonic() + timeout_s
+    source, data = (None, wasm) if isinstance(wasm, bytes) else (_opened(wasm), b"")
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if source is None else source,
+            stdout=target,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that it can be killed with all that it started
+        )
+    except OSError as error:
+        raise EngineError(f"the compiler cannot be started: {error}") from error
+    finally:
+        if source is not None:
+            os.close(source)
+    with child:
+        try:
+            said = _attend(child, data, until)
+            code = child.wait(max(0.0, until - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise EngineError(
+                f"the compiler was stopped after {timeout_s:g} s: the module is too costly for "
+                "this node; make it smaller, or compile while the node is less busy"
+            ) from None
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    return code, said.decode(errors="replace")
+
+
+def _opened(wasm: Path) -> int:
+    try:
+        return os.open(wasm, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ModuleError(f"{wasm}: cannot be read: {os.strerror(error.errno or 0)}") from error
+
+
+def _search_path() -> list[str]:
+    """Where the child looks for modules: this package first, then as this process does."""
+    package = Path(__file__).parents[2]
+    return [str(package), *(entry for entry in sys.path if os.path.isabs(entry))]  # noqa: PTH117
+
+
+def _attend(child: "subprocess.Popen[bytes]", wasm: bytes, until: float) -> bytes:
+    """Feed the child and listen until it closes stderr: its last words. TimeoutError."""
+    assert child.stderr is not None
+    listen = child.stderr.fileno()
+    poll = select.poll()
+    poll.register(listen, select.POLLIN)
+    rest = memoryview(wasm)
+    if child.stdin is not None:
+        os.set_blocking(child.stdin.fileno(), False)
+        poll.register(child.stdin.fileno(), select.POLLOUT)
+    said = b""
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        for fd, _ in poll.poll(left * 1000):
+            if fd == listen:
+                heard = os.read(fd, MAX_LAST_WORDS_BYTES)
+                if not heard:
+                    return said
+                said = (said + heard)[-MAX_LAST_WORDS_BYTES:]
+            elif child.stdin is not None:
+                try:
+                    rest = rest[os.write(fd, rest) :]
+                except BrokenPipeError:
+                    rest = rest[:0]  # it died or refused early: its exit says why
+                if not rest:
+                    poll.unregister(fd)
+                    child.stdin.close()
+
+
+def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
+    """The error behind a child's end; `code` is negative for a signal (as in subprocess)."""
+    words = " ".join(said.split())
+    if code == _NO_MEMORY or (code not in _EXITS and any(word in said for word in _MEMORY_WORDS)):
+        return EngineError(
+            f"the compiler needed more than {format_size(memory_bytes)} of memory: "
+            "the module is too large or too intricate for this node; make it smaller"
+        )
+    if code in _EXITS:
+        return _EXITS[code](words)
+    if code == -signal.SIGKILL:
+        return EngineError(
+            "the compiler was killed from outside, most likely because the node ran out of "
+            "memory; free some memory, the agent tries again when the plugin is next loaded"
+        )
+    end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return EngineError(f"the compiler {end}" + f": {words[-500:]}" * bool(words))
+
+
+# From here on: the child.
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """engine, bytes of memory, parent's process; the module on stdin, artifact to stdout."""
+    engine_name, memory_bytes, parent = arguments
+    target = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not get into the artifact
+    _confine(int(memory_bytes), int(parent))
+    try:
+        artifact = _compiled(engine_name)
+    except MemoryError:
+        os._exit(_NO_MEMORY)
+    except (ModuleError, EngineError) as error:
+        if any(word in str(error) for word in _MEMORY_WORDS):
+            os._exit(_NO_MEMORY)
+        _leave(_BAD_MODULE if isinstance(error, ModuleError) else _BAD_ENGINE, str(error))
+    try:
+        rest = memoryview(artifact)
+        while rest:
+            rest = rest[os.write(target, rest) :]
+        os.fsync(target)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        advice = "; free some space on this disk" * (error.errno in (ENOSPC, EDQUOT))
+        _leave(_BAD_DISK, f"the compiled module cannot be written: {reason}{advice}")
+    os._exit(0)
+
+
+def _compiled(engine_name: str) -> bytes:
+    from edge_agent.wasm.choice import choose
+
+    engine, _ = choose(engine_name)
+    return engine.compile(sys.stdin.buffer.read())
+
+
+def _confine(memory_bytes: int, parent: int) -> None:
+    """Die with the parent, give way to everything else, and keep to the limit."""
+    import ctypes
+    import resource
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(_BAD_ENGINE)  # it died before the line above
+    os.nice(NICENESS)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    except OSError:
+        pass  # a kernel that does not let us: the limit below remains
+    # RLIMIT_DATA counts the memory that a process can write. RLIMIT_AS would count
+    # the engine's library and its reservations of addresses as well.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no crash fills a small disk
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    os.write(2, message.encode(errors="replace")[:MAX_LAST_WORDS_BYTES])
+    os._exit(code)  # at once: there is nothing to give back, and much memory to walk
