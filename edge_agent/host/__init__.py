@@ -1,0 +1,1 @@
+"""Hosting: plugins on runtimes, their replacement, their failures, their reports."""

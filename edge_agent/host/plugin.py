@@ -1,0 +1,253 @@
+"""A hosted plugin: one session with one runtime, one instance, one deadline.
+
+Serves the runtime's calls on the loop's thread. Whatever the guest does, the runtime
+gets an answer in time; a guest that failed is closed and its session answers by policy
+until a successor stands beside it (edge_agent.host.seat).
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from edge_agent.errors import GuestError, GuestFault
+from edge_agent.host import outcome
+from edge_agent.host.loader import Prepared
+from edge_agent.host.outcome import Outcome
+from edge_agent.loop import Loop
+from edge_agent.nri import events, permissions
+from edge_agent.nri.link import Link
+from edge_agent.nri.session import Call, Incoming, Session, State, Updated
+from edge_agent.wasm.imports import Report
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's stub sends it
+
+
+class Role(Enum):
+    """What a session does with an event."""
+
+    ANSWER = "answer"
+    WATCH = "watch"  # answer empty, then let the guest see it; its reply is dropped
+    YIELD = "yield"  # answer empty
+    LEAVE = "leave"  # close the connection instead of answering
+
+
+class Place(Protocol):
+    """Who the plugin works for; edge_agent.host.seat is the one there is."""
+
+    def role(self, plugin: "Plugin", call: Call) -> Role:
+        """What to do with this event."""
+
+    def answered(self, plugin: "Plugin", call: Call) -> None:
+        """The runtime has its answer."""
+
+    def synchronised(self, plugin: "Plugin") -> None:
+        """The runtime has told the guest its state; events may come."""
+
+    def failed(self, plugin: "Plugin", fault: GuestFault) -> None:
+        """The guest is finished; the session still answers."""
+
+    def closed(self, plugin: "Plugin", reason: str) -> None:
+        """The session is over."""
+
+
+class Plugin:
+    """OSError from the constructor: the runtime does not listen (yet)."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        socket: Path,
+        prepared: Prepared,
+        place: Place,
+        report: Callable[[Outcome], None],
+        known_events: int | None,
+    ) -> None:
+        self.release = prepared.release
+        self.fault: GuestFault | None = None
+        self.runtime = ""
+        self._prepared = prepared
+        self._instance = prepared.instance
+        self._services = prepared.services
+        self._place = place
+        self._report = report
+        self._deadline_s = self.release.settings.limits.deadline_ms / 1000
+        validates = events.EXPORTS[events.VALIDATE.method] in prepared.exports
+        self.session = Session(
+            self.release.index,
+            self.release.name,
+            prepared.exports,
+            self.release.config,
+            # A validator leaves on an event that is not part of a creation (docs/adr/0005).
+            extra_events=events.POST_CREATE.bit if validates else 0,
+            known_events=known_events,
+        )
+        self._link = Link(loop, socket, self.session, self._received, self._closed)
+
+    @property
+    def identity(self) -> str:
+        return self.release.identity
+
+    @property
+    def serving(self) -> bool:
+        """Synchronised, connected and alive."""
+        return self.session.state is State.SYNCHRONISED and self._link.open and not self.fault
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._instance.memory_bytes
+
+    def retire(self) -> None:
+        """The guest is no longer needed; the session may have to stay a while."""
+        self._prepared.close()
+
+    def close(self, reason: str) -> None:
+        """End session and guest."""
+        self._link.close(reason)
+
+    def _received(self, incoming: Incoming) -> None:
+        if isinstance(incoming, Updated):
+            if incoming.error or incoming.failed:
+                log.warning(
+                    "%s: the runtime did not update %s %s",
+                    self.identity,
+                    ", ".join(incoming.failed) or "the containers",
+                    incoming.error,
+                )
+            return
+        if incoming.event in events.BY_METHOD:
+            self._serve(incoming)
+        else:
+            self._begin(incoming)
+
+    def _begin(self, call: Call) -> None:
+        """Configure, Synchronize and Shutdown: whatever comes before or after events."""
+        try:
+            reply = self._call(call)
+            permissions.check(call.event, reply, self.release.settings.permissions)
+            self.session.answer(call, reply)
+        except (GuestError, permissions.NotPermitted) as error:
+            self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {error}")
+            self._fail(GuestFault("start", f"{call.event}: {error}"))
+        except GuestFault as fault:
+            self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {fault}")
+            self._fail(fault)
+        self._link.flush()
+        if call.event == events.CONFIGURE and self.session.runtime is not None:
+            self.runtime = str(self.session.runtime)
+            if self.session.cut:
+                log.warning(
+                    "%s asked for %s, which %s does not send or its exports do not take",
+                    self.identity,
+                    ", ".join(events.names(self.session.cut)) or "unknown events",
+                    self.runtime,
+                    extra={"plugin": self.identity},
+                )
+        if call.event == events.SYNCHRONIZE and not self.fault:
+            self._send_updates()
+            self._place.synchronised(self)
+
+    def _serve(self, call: Call) -> None:
+        role = self._place.role(self, call)
+        if role is Role.LEAVE:
+            self._link.close("replaced")
+            return
+        if role is Role.ANSWER:
+            self._answer(call)
+        else:
+            self.session.answer(call, b"")
+            self._link.flush()
+            if role is Role.WATCH:
+                self._watch(call)
+        self._place.answered(self, call)
+
+    def _answer(self, call: Call) -> None:
+        began = time.perf_counter_ns()
+        kind, reply, text = outcome.OK, b"", ""
+        fault = self.fault
+        try:
+            if fault is None:
+                reply = self._call(call)
+                permissions.check(call.event, reply, self.release.settings.permissions)
+            else:
+                kind, text = outcome.ERROR, str(fault)
+        except GuestError as error:
+            kind, text = outcome.REJECTED, str(error)
+        except GuestFault as found:
+            kind, text, fault = found.kind, str(found), found
+        except permissions.NotPermitted as error:
+            kind, text = outcome.DENIED, str(error)
+        if kind == outcome.OK:
+            self.session.answer(call, reply)
+        elif kind != outcome.REJECTED and self.release.settings.failure_policy == "Ignore":
+            self.session.answer(call, b"")
+        else:
+            self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {text}")
+        self._link.flush()
+        # The runtime has its answer; the rest is on nobody's time.
+        self._report(
+            Outcome(
+                time.time_ns(),
+                self.identity,
+                self.release.digest,
+                self.runtime,
+                call.event,
+                call.export,
+                kind,
+                time.perf_counter_ns() - began,
+                call.payload,
+                reply,
+                text,
+                self._take_reports(),
+                self.release.settings.report,
+            )
+        )
+        self._send_updates()
+        if fault is not None and self.fault is None:
+            self._fail(fault)
+
+    def _watch(self, call: Call) -> None:
+        self._services.muted = True
+        try:
+            self._call(call)
+        except GuestError:
+            pass  # its answer does not count yet
+        except GuestFault as fault:
+            self._fail(fault)
+        finally:
+            self._services.muted = False
+
+    def _call(self, call: Call) -> bytes:
+        return self._instance.call(
+            call.export, call.payload, min(self._deadline_s, call.timeout_s / 2)
+        )
+
+    def _take_reports(self) -> tuple[Report, ...]:
+        reports = self._services.reports
+        if not reports:
+            return ()
+        taken = tuple(reports)
+        reports.clear()
+        return taken
+
+    def _send_updates(self) -> None:
+        updates = self._services.updates
+        if updates:
+            for request in updates:
+                self.session.update_containers(request)
+            updates.clear()
+            self._link.flush()
+
+    def _fail(self, fault: GuestFault) -> None:
+        self.fault = fault
+        self._services.log.flush()
+        self._prepared.close()
+        self._place.failed(self, fault)
+
+    def _closed(self, reason: str) -> None:
+        self._prepared.close()
+        self._place.closed(self, reason)

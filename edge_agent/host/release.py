@@ -1,0 +1,34 @@
+"""What is to run: one plugin file with its configuration and settings."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.config import PluginSettings
+
+# NN-name: NRI's index of two digits and its name (containerd/nri, pkg/api/plugin.go).
+_IDENTITY = re.compile(r"([0-9]{2})-([a-zA-Z0-9_.+-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One plugin as it should run; two that are equal need no replacement."""
+
+    index: str
+    name: str
+    path: Path
+    digest: str  # sha256 of the module, in hex
+    size: int
+    config: str
+    settings: PluginSettings
+
+    @property
+    def identity(self) -> str:
+        """NN-name, under which the runtime, logs and reports know it."""
+        return f"{self.index}-{self.name}"
+
+
+def split_identity(identity: str) -> tuple[str, str] | None:
+    """(index, name) of "NN-name", or None if it is not one."""
+    found = _IDENTITY.fullmatch(identity)
+    return (found[1], found[2]) if found else None

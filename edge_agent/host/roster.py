@@ -1,0 +1,123 @@
+"""All plugins at all runtimes: brings what runs in line with what should run.
+
+`apply` takes the complete set of releases; every runtime's seats are told, and replace
+what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import NriConfig
+from edge_agent.host.loader import Loader
+from edge_agent.host.outcome import Outcome
+from edge_agent.host.release import Release
+from edge_agent.host.runtime import Runtime
+from edge_agent.host.seat import Seat
+from edge_agent.loop import Loop
+from edge_agent.wasm.imports import PluginState
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """`report` gets each outcome; `changed` is called, often, when a status may differ."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: NriConfig,
+        loader: Loader,
+        report: Callable[[Outcome], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._loader = loader
+        self._report = report
+        self._changed = changed
+        self._releases: dict[str, Release] = {}
+        self._errors: dict[str, str] = {}
+        self._states: dict[str, PluginState] = {}
+        self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
+
+    def apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
+        """Run these releases. `errors` are shown beside them until the next call."""
+        for name, error in errors.items():
+            if self._errors.get(name) != error:
+                log.error("%s", error)
+        for identity in releases.keys() - self._releases.keys():
+            log.info("%s: found", identity)
+        for identity in self._releases.keys() - releases.keys():
+            log.info("%s: removed", identity)
+            self._states.pop(identity, None)
+        self._errors = dict(errors)
+        self._releases = dict(releases)
+        for runtime in self._runtimes:
+            runtime.assign(releases)
+        self._changed()
+
+    def close(self) -> None:
+        """Close every session: the runtimes go on without these plugins."""
+        for runtime in self._runtimes:
+            runtime.close()
+
+    def _seat(self, socket: Path, identity: str, absent: Callable[[str], None]) -> Seat:
+        state = self._states.setdefault(identity, PluginState())
+        return Seat(self._loop, socket, self._loader, state, self._report, absent, self._changed)
+
+    def runtimes(self) -> list[dict[str, Any]]:
+        """For people and the fleet: each socket, what is there, what it said of itself."""
+        found = []
+        for runtime in self._runtimes:
+            entry: dict[str, Any] = {"socket": str(runtime.socket), "state": runtime.state}
+            if runtime.reason:
+                entry["reason"] = runtime.reason
+            told = runtime.description
+            if told is not None:
+                entry["name"], entry["version"] = told[:2]
+                if told[2]:
+                    entry["nri_version"] = told[2]
+            found.append(entry)
+        return found
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """For people and the fleet: each plugin at each runtime that is there."""
+        found: list[dict[str, Any]] = []
+        for identity, release in sorted(self._releases.items()):
+            entries = [
+                self._entry(identity, release, runtime)
+                for runtime in self._runtimes
+                if runtime.state != "waiting"
+            ]
+            found += entries or [self._entry(identity, release, self._runtimes[0])]
+        for name, error in sorted(self._errors.items()):
+            if name not in self._releases:
+                found.append({"name": name, "status": "failed", "error": error})
+        return found
+
+    def _entry(self, identity: str, release: Release, runtime: Runtime) -> dict[str, Any]:
+        seat = runtime.seats[identity]
+        entry: dict[str, Any] = {
+            "name": release.name,
+            "index": release.index,
+            "digest": f"sha256:{release.digest}",
+            "status": seat.status,
+            "since": round(seat.since, 3),
+            "runtime": str(runtime.socket),
+            "events": seat.stats.events,
+            "failures": dict(seat.stats.failures),
+            "restarts": seat.stats.restarts,
+        }
+        latency = seat.stats.latency_ms()
+        if latency is not None:
+            entry["latency_ms"] = latency
+        if seat.plugin is not None:
+            entry["memory_bytes"] = seat.plugin.memory_bytes
+            running = seat.plugin.release.digest
+            if running != release.digest:
+                entry["running"] = f"sha256:{running}"
+        error = seat.error or self._errors.get(identity, "")
+        if error:
+            entry["error"] = error
+        return entry
