@@ -1,0 +1,249 @@
+"""The link to the fleet's broker: one quiet thread that connects, publishes and comes back.
+
+Any thread may call `report`, `log`, `state_changed` and `status`; none of them waits. The
+callables given to a Link run on its thread.
+
+    gather what was put -> publish what is due -> wait for the broker, a timer or a wake-up
+
+Brokers are tried in turn, each in MQTT 5 and, where that fails the way a broker without it
+fails, in 3.1.1. After a round without a steady connection the thread rests, longer each time.
+"""
+
+import logging
+import math
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypedDict
+
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.errors import LinkError
+from edge_agent.mqtt.channels import Document
+from edge_agent.mqtt.outbox import Describe
+from edge_agent.mqtt.outgoing import Outgoing
+from edge_agent.mqtt.publisher import backoff_s
+
+if TYPE_CHECKING:
+    from edge_agent.mqtt.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+# From CONNECT to the broker's CONNACK.
+ACCEPT_TIMEOUT_S = 5.0
+# A connection that lasted this long ends the series of failures that backoff counts.
+STEADY_S = 20.0
+# SIGTERM to the end takes less than 2 s, and this is not all there is to stop.
+STOP_TIMEOUT_S = 1.5
+# TLS handshakes and name lookups fit; the default of 8 MB counts where memory is locked.
+STACK_BYTES = 512 * 1024
+
+
+class LinkStatus(TypedDict):
+    """How the link is doing, as `status` and `doctor` show it."""
+
+    state: str  # `stopped`, `connecting`, `connected` or `waiting` (for the next attempt)
+    broker: str | None  # the one connected to or tried last
+    protocol: str | None  # `5` or `3.1.1`, while connected
+    queued: int
+    sent: int
+    dropped: int
+    last_error: str | None  # what ended or prevented the last connection, or was refused
+
+
+class Link:
+    """MQTT for one node. `describe` turns a reported item into a record, None for no record."""
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        node: str,
+        fleet: str,
+        describe: Describe,
+        state: Callable[[], Document],
+        metrics: Callable[[], Document],
+        session: int | None = None,
+    ) -> None:
+        """`session` is a number above those of earlier boots; by default the clock gives it."""
+        first_session = session if session is not None else int(time.time() * 1000)
+        self._config = config
+        self._outgoing = Outgoing(config, node, fleet, describe, state, metrics, first_session)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._thread: threading.Thread | None = None
+        self._stop_at = math.inf  # monotonic; finite: say goodbye until then
+        self._state = "stopped"
+        self._broker: Broker | None = None
+        self._protocol: str | None = None
+        self._last_error: str | None = None
+        self._told = ""
+
+    def start(self) -> None:
+        """Begin, once; returns at once, whatever the broker does."""
+        default = threading.stack_size(STACK_BYTES)
+        try:
+            self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+            self._thread.start()
+        finally:
+            threading.stack_size(default)
+
+    def report(self, item: object, size: int = 0, important: bool = False) -> None:
+        """Hand over a result, `size` bytes large; important ones are the last to be dropped."""
+        if self._outgoing.results.put(item, size, important):
+            self._wake()
+
+    def log(self, record: Mapping[str, object]) -> None:
+        """Hand over a log record, ready as it is."""
+        if self._outgoing.logs.put(record, 0, False):
+            self._wake()
+
+    def state_changed(self) -> None:
+        """The state document is out of date."""
+        if self._outgoing.state_changed():
+            self._wake()
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Send what is left, say `offline`, disconnect; in `timeout_s`, or as far as that goes."""
+        if self._thread is not None:
+            # Some of the time is for the way back out of the thread.
+            self._stop_at = time.monotonic() + timeout_s * 0.8
+            self._wake()
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return  # it waits for a broker to connect, and ends with the process
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def status(self) -> LinkStatus:
+        """How it is going."""
+        outbox = self._outgoing.results.outbox
+        return {
+            "state": self._state,
+            "broker": self._broker.url if self._broker else None,
+            "protocol": self._protocol,
+            "queued": outbox.queued,
+            "sent": outbox.sent,
+            "dropped": outbox.dropped,
+            "last_error": self._outgoing.publisher.trouble or self._last_error,
+        }
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_at != math.inf
+
+    def _wake(self) -> None:
+        try:
+            self._wake_writer.send(b"\0")
+        except OSError:
+            pass  # full: a wake-up is pending already; closed: nobody is left to wake
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping:
+            failures = 1 if self._attend_brokers() else failures + 1
+            self._state = "waiting"
+            self._rest(
+                backoff_s(failures, self._config.reconnect_min_s, self._config.reconnect_max_s)
+            )
+        self._state = "stopped"
+
+    def _attend_brokers(self) -> bool:
+        """Try each broker in turn; True as soon as one served for a while (and then failed)."""
+        return any(not self._stopping and self._attend(broker) for broker in self._config.brokers)
+
+    def _attend(self, broker: Broker) -> bool:
+        """Connect and serve until that fails; True if it went well for a while."""
+        # paho and TLS cost 12 MB: only a node with a broker pays.
+        from edge_agent.mqtt.connection import VERSIONS, Connection
+
+        self._broker = broker
+        for version in VERSIONS:
+            self._state = "connecting"
+            connection = Connection(broker, self._config, version, self._outgoing.status.will())
+            began = time.monotonic()
+            try:
+                self._serve(connection)
+            except LinkError as error:
+                self._failed(str(error))
+            except Exception as error:
+                # A defect must not end the link for good: it is told, and tried again.
+                logger.exception("the MQTT link failed")
+                self._failed(f"{broker.url}: {error!r}")
+            finally:
+                self._protocol = None
+                self._outgoing.closed()
+                connection.close()
+            if self._stopping or not connection.wrong_version:
+                return connection.accepted and time.monotonic() - began >= STEADY_S
+        return False
+
+    def _serve(self, connection: "Connection") -> None:
+        """From connecting to the goodbye. Raises LinkError when the connection fails."""
+        connection.open()
+        deadline = time.monotonic() + ACCEPT_TIMEOUT_S
+        while not connection.accepted:
+            now = time.monotonic()
+            if self._stopping:
+                return
+            if now >= deadline:
+                raise LinkError(f"{connection.url}: the broker does not answer CONNECT")
+            self._wait(min(deadline, self._outgoing.step(now)), connection)
+        logger.info("connected to %s with MQTT %s", connection.url, connection.protocol)
+        self._state, self._protocol, self._last_error = "connected", connection.protocol, None
+        self._outgoing.opened(connection, time.monotonic())
+        while not self._stopping:
+            self._wait(self._outgoing.step(time.monotonic()), connection)
+        self._say_goodbye(connection)
+
+    def _say_goodbye(self, connection: "Connection") -> None:
+        """The last results and `offline`, as far as the time goes; then no will."""
+        self._outgoing.hurry(time.monotonic())
+        while (now := time.monotonic()) < self._stop_at:
+            due = self._outgoing.step(now)
+            if not self._outgoing.publisher.in_flight and due > self._stop_at:
+                break
+            self._wait(min(due, self._stop_at), connection)
+        connection.disconnect()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait for the next attempt; what is reported meanwhile is packed."""
+        until = time.monotonic() + seconds
+        while not self._stopping and (now := time.monotonic()) < until:
+            self._wait(min(until, self._outgoing.step(now)), None)
+
+    def _wait(self, until: float, connection: "Connection | None") -> None:
+        """Sleep until then or until something happens, and do what the broker asks for."""
+        poller = select.poll()
+        poller.register(self._wake_reader, select.POLLIN)
+        if connection is not None:
+            wanted = select.POLLIN | (select.POLLOUT if connection.wants_write else 0)
+            poller.register(connection.fileno(), wanted)
+            until = min(until, connection.tend_due)
+        timeout_ms = (
+            max(0, math.ceil((until - time.monotonic()) * 1000)) if until < math.inf else None
+        )
+        for file, events in poller.poll(timeout_ms):
+            if file == self._wake_reader.fileno():
+                self._wake_reader.recv(4096)
+            elif connection is not None:
+                connection.ready(bool(events & ~select.POLLOUT), bool(events & select.POLLOUT))
+        if connection is not None:
+            now = time.monotonic()
+            connection.tend(now)
+            self._take_answers(connection, now)
+
+    def _take_answers(self, connection: "Connection", now: float) -> None:
+        publisher = self._outgoing.publisher
+        before = publisher.trouble
+        for packet_id, refusal in connection.take_answers():
+            publisher.acknowledged(packet_id, refusal, now)
+        if publisher.trouble and publisher.trouble != before:
+            logger.warning("%s", publisher.trouble)
+
+    def _failed(self, message: str) -> None:
+        """Tell a new trouble once, not at every attempt."""
+        level = logging.DEBUG if message == self._told else logging.WARNING
+        logger.log(level, "%s", message)
+        self._told = self._last_error = message

@@ -1,0 +1,74 @@
+"""TLS towards a broker, and what connection errors mean to an operator."""
+
+import socket
+import ssl
+
+from edge_agent.config import MqttConfig
+from edge_agent.errors import LinkError
+
+
+class _NamedContext(ssl.SSLContext):
+    """A context that expects `server_name` in the certificate, whatever the host's name."""
+
+    server_name: str | None = None
+
+    # The only way to tell paho: it hands over the host that it connects to.
+    def wrap_socket(  # type: ignore[override]
+        self,
+        sock: socket.socket,
+        server_hostname: str | None = None,
+        do_handshake_on_connect: bool = True,
+    ) -> ssl.SSLSocket:
+        return super().wrap_socket(
+            sock,
+            server_hostname=self.server_name or server_hostname,
+            do_handshake_on_connect=do_handshake_on_connect,
+        )
+
+
+def tls_context(config: MqttConfig) -> ssl.SSLContext:
+    """TLS 1.2 or later with the broker's certificate and name checked. Raises LinkError.
+
+    Made for each connection, so that renewed files are taken up.
+    """
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.server_name = config.tls_server_name
+    if config.ca_file is None:
+        context.load_default_certs()
+    else:
+        try:
+            context.load_verify_locations(config.ca_file)
+        except OSError as error:
+            raise LinkError(f"ca_file {config.ca_file}: {explain(error)}") from error
+    if config.cert_file is not None:
+        try:
+            # Without a password here OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(config.cert_file, config.key_file, password="")
+        except (OSError, ValueError) as error:
+            raise LinkError(
+                f"cert_file {config.cert_file} with key_file {config.key_file}:"
+                f" {explain(error)}; PEM files without a password are needed"
+            ) from error
+    return context
+
+
+def explain(error: Exception) -> str:
+    """What happened, in an operator's words, and what to do where that is known."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"its certificate is refused: {error.verify_message}; ca_file must hold the"
+                " authority that signed it, and url or tls_server_name its name"
+            )
+        case ssl.SSLError():
+            return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        case socket.gaierror():
+            return f"the host's name has no address: {error.strerror}"
+        case ConnectionRefusedError():
+            return "connection refused: nothing listens on that port"
+        case TimeoutError():
+            return "no answer in time"
+        case OSError():
+            return error.strerror or str(error)
+        case _:
+            return str(error)

@@ -1,0 +1,15 @@
+"""The one place where tests wait by looking again."""
+
+import time
+from collections.abc import Callable
+
+# Generous: machines are busy, and a test that passes never waits that long.
+TIMEOUT_S = 30.0
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Return once `condition()` is true; AssertionError naming `what` if it never is."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {what}"
+        time.sleep(0.01)
