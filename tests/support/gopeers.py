@@ -171,6 +171,9 @@ class NriRuntime:
     ``socket`` None lets no plugin connect; ``plugin_dir`` holds executables and Wasm modules named
     ``NN-name`` for the runtime's own launcher and Wasm host, ``config_dir`` their ``name.conf``.
     ``owners`` adds a built-in validator to learn who set what: leave it out of a benchmark.
+    ``careless`` lets plugins join in the middle of a request, as CRI-O and Docker Engine do: then
+    requests are also served between a plugin's synchronisation and its registration, a moment that
+    ``linger_ms`` stretches. ``older`` takes upstream's first release of this generation.
     """
 
     def __init__(
@@ -184,6 +187,8 @@ class NriRuntime:
         registration_timeout_ms: int = 5000,
         request_timeout_ms: int = 2000,
         owners: bool = True,
+        careless: bool = False,
+        linger_ms: int = 0,
         fill: tuple[int, int, int] | None = None,
         older: bool = False,
     ) -> None:
@@ -196,6 +201,8 @@ class NriRuntime:
             "registration_timeout_ms": registration_timeout_ms,
             "request_timeout_ms": request_timeout_ms,
             "owners": owners,
+            "careless": careless,
+            "linger_ms": linger_ms,
         }
         self._fill = fill
         self._lines = LineProcess([str(nri_runtime_binary(older=older))])

@@ -152,7 +152,7 @@ func (r *runtime) event(p eventParameters) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.nri.BlockPluginSync().Unblock()
+	defer r.block().Unblock()
 	return r.fire(event, q).json(), nil
 }
 

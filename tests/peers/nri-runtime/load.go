@@ -38,7 +38,7 @@ func (r *runtime) bench(p benchParameters) (any, error) {
 	for i := range p.Warmup + p.N {
 		// A fresh copy each time: the adaptation writes what the plugins ask for into it.
 		q := proto.Clone(template).(*api.CreateContainerRequest)
-		block := r.nri.BlockPluginSync()
+		block := r.block()
 		last := r.fire(create, q)
 		block.Unblock()
 		if last.err != nil {
@@ -188,7 +188,7 @@ func (b *burst) live(r *runtime, q *api.CreateContainerRequest, life []string) m
 }
 
 func (m *made) take(r *runtime, name string, event event, q request) proto.Message {
-	block := r.nri.BlockPluginSync()
+	block := r.block()
 	result := r.fire(event, q)
 	block.Unblock()
 	m.Duration += result.duration.Nanoseconds()

@@ -30,6 +30,8 @@ type runtime struct {
 	unasked    []unsolicited
 	refuse     string
 	held       *adaptation.PluginSyncBlock
+	careless   bool
+	linger     time.Duration
 	burst      *burst
 }
 
@@ -58,6 +60,10 @@ type startParameters struct {
 	RegistrationTimeout int64  `json:"registration_timeout_ms"`
 	RequestTimeout      int64  `json:"request_timeout_ms"`
 	Owners              bool   `json:"owners"`
+	// Careless lets plugins join in the middle of a request, as CRI-O and Docker Engine do.
+	Careless bool `json:"careless"`
+	// Linger stretches the moment between a plugin's synchronisation and its registration.
+	Linger int64 `json:"linger_ms"`
 }
 
 type startResult struct {
@@ -89,6 +95,8 @@ func (r *runtime) start(p startParameters) (any, error) {
 	if p.Owners {
 		options = append(options, adaptation.WithBuiltinPlugins(r.observer.witness()))
 	}
+	r.careless = p.Careless
+	r.linger = time.Duration(p.Linger) * time.Millisecond
 	began := time.Now()
 	nri, err := adaptation.New(p.Name, p.Version, r.synchronize, r.updateUnsolicited, options...)
 	if err != nil {
@@ -124,8 +132,18 @@ func (r *runtime) started() error {
 	return nil
 }
 
+// block keeps plugins from joining during a request. A nil block is fine to unblock.
+func (r *runtime) block() *adaptation.PluginSyncBlock {
+	if r.careless {
+		return nil
+	}
+	return r.nri.BlockPluginSync()
+}
+
 // synchronize hands the present pods and containers to a plugin that has just been configured.
 func (r *runtime) synchronize(ctx context.Context, send adaptation.SyncCB) error {
+	// Deferred first, so without the lock: here a real runtime may serve other requests, too.
+	defer time.Sleep(r.linger)
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	updates, err := send(ctx, r.pods.all(), r.containers.all())
