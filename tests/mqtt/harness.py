@@ -1,0 +1,53 @@
+"""A link with short waits, and what to give it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.mqtt.link import Link
+from tests.support.wait import wait_until
+
+NODE, FLEET = "board-7", "greenhouse"
+TOPIC = f"edge/v1/{FLEET}/nodes/{NODE}"
+
+
+def config_for(*ports: int, tls: bool = False, **changes: Any) -> MqttConfig:
+    """For brokers on these loopback ports, with waits that suit a test."""
+    brokers = tuple(Broker("127.0.0.1", port, tls) for port in ports)
+    quick = MqttConfig(brokers, NODE, batch_ms=20, reconnect_min_s=0.05, reconnect_max_s=0.5)
+    return replace(quick, **changes)
+
+
+def describe(item: object) -> Mapping[str, object]:
+    """The record of an item."""
+    return {"item": item}
+
+
+@contextmanager
+def running(
+    config: MqttConfig,
+    state: Callable[[], Mapping[str, object]] = lambda: {"plugins": []},
+    metrics: Callable[[], Mapping[str, object]] = lambda: {"events": 3},
+) -> Iterator[Link]:
+    """A started link, stopped at the end."""
+    link = Link(config, NODE, FLEET, describe, state, metrics)
+    link.start()
+    try:
+        yield link
+    finally:
+        link.stop()
+
+
+def wait_for_error(link: Link, *words: str) -> None:
+    """Wait until the link's last error holds all the words."""
+    wait_until(
+        lambda: all(word in str(link.status()["last_error"]) for word in words),
+        f"the error says {words}; it says {link.status()['last_error']!r}",
+    )
+
+
+def wait_until_connected(link: Link) -> None:
+    """Wait for the broker's CONNACK."""
+    wait_until(lambda: link.status()["state"] == "connected", f"connected: {link.status()}")
