@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
+from edge_agent.nri.envelope import MAX_REPLY_BYTES
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog, Sink
@@ -122,7 +123,7 @@ class Loader:
                 check_imports(info, functions)
                 exports = abi.methods(info)
                 instance = module.instantiate(
-                    Bounds(limits.memory_bytes, limits.reply_bytes),
+                    Bounds(limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES)),
                     functions,
                     limits.start_ms / 1000,
                 )

@@ -19,7 +19,7 @@ from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
 from edge_agent.nri.link import Link
-from edge_agent.nri.session import Call, Incoming, Session, State, Updated
+from edge_agent.nri.session import MAX_UNANSWERED, Call, Incoming, Session, State, Updated
 from edge_agent.wasm.imports import Report
 
 log = logging.getLogger(__name__)
@@ -238,7 +238,13 @@ class Plugin:
         updates = self._services.updates
         if updates:
             for request in updates:
-                self.session.update_containers(request)
+                if not self.session.update_containers(request):
+                    log.warning(
+                        "%s: an update is dropped, the runtime owes answers to %d",
+                        self.identity,
+                        MAX_UNANSWERED,
+                        extra={"plugin": self.identity},
+                    )
             updates.clear()
             self._link.flush()
 

@@ -7,7 +7,7 @@ sends is checked by the session, what it does not read is kept up to a bound.
 import errno
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge_agent.errors import ProtocolError
@@ -17,6 +17,7 @@ from edge_agent.nri.session import Incoming, Session
 RECEIVE_BYTES = 64 << 10  # one read; events are of a few KiB
 MAX_UNSENT_BYTES = 8 << 20  # ours: two of the largest messages; a peer that stops reading
 _READS_PER_TURN = 8  # then the other sessions get their turn
+_MAX_PIECES = 512  # half of IOV_MAX of Linux
 
 _buffer = bytearray(RECEIVE_BYTES)  # links share the loop's thread, and so this
 _view = memoryview(_buffer)
@@ -40,7 +41,7 @@ class Link:
         self._session = session
         self._received = received
         self._closed: Callable[[str], None] | None = closed
-        self._unsent: list[memoryview] = []
+        self._unsent = bytearray()  # one buffer: many small answers would cost more as pieces
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             # A unix socket connects at once or not at all; EAGAIN: its backlog is full.
@@ -57,27 +58,25 @@ class Link:
         if self._closed is None:
             return
         output = self._session.take_output()
-        if not output and not self._unsent:
-            return
-        pieces = [*self._unsent, *(memoryview(piece) for piece in output)]
         waited = bool(self._unsent)
-        try:
-            sent = self._socket.sendmsg(pieces[:_MAX_PIECES])
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                self.close(f"the runtime went away: {error.strerror}")
+        if waited:
+            self._unsent += b"".join(output)
+            sent = self._send([self._unsent])
+            if sent is None:
                 return
-            sent = 0
-        self._unsent = _without(pieces, sent)
-        if not self._unsent and not waited:
+            del self._unsent[:sent]
+        elif output:
+            sent = self._send(output[:_MAX_PIECES])
+            if sent is None or (sent == sum(map(len, output))):
+                return
+            self._unsent += b"".join(output)[sent:]
+        else:
             return
-        if sum(map(len, self._unsent)) > MAX_UNSENT_BYTES:
+        if len(self._unsent) > MAX_UNSENT_BYTES:
             self.close("the runtime does not read what it asked for")
-            return
-        events = selectors.EVENT_READ
-        if self._unsent:
-            events |= selectors.EVENT_WRITE
-        self._loop.watch(self._socket, events, self._ready)
+        elif waited != bool(self._unsent):
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+            self._loop.watch(self._socket, events, self._ready)
 
     def close(self, reason: str) -> None:
         """End the session; the reason is for people. Harmless when repeated."""
@@ -85,12 +84,22 @@ class Link:
         if closed is not None:
             self._loop.unwatch(self._socket)
             self._socket.close()
-            self._unsent = []
+            self._unsent.clear()
             closed(reason)
 
     @property
     def open(self) -> bool:
         return self._closed is not None
+
+    def _send(self, pieces: Sequence[bytes | bytearray]) -> int | None:
+        """How many bytes the socket took; None: the peer is gone, the link is closed."""
+        try:
+            return self._socket.sendmsg(pieces)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                return 0
+            self.close(f"the runtime went away: {error.strerror}")
+            return None
 
     def _ready(self, events: int) -> None:
         if events & selectors.EVENT_READ:
@@ -119,22 +128,9 @@ class Link:
                 self.close(f"the runtime broke the protocol: {error}")
                 return
             for incoming in happened:
+                if self._closed is None:
+                    return
                 self._received(incoming)
             self.flush()
             if happened:
                 return  # answered: the runtime will be a while
-
-
-_MAX_PIECES = 512  # half of IOV_MAX of Linux
-
-
-def _without(pieces: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left of `pieces` after the first `sent` bytes."""
-    left = []
-    for piece in pieces:
-        if sent >= len(piece):
-            sent -= len(piece)
-        else:
-            left.append(piece[sent:])
-            sent = 0
-    return left

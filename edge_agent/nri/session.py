@@ -9,12 +9,10 @@ for the socket wait in `take_output`. The runtime sends one event at a time.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
-
-from google.protobuf.message import DecodeError, Message
 
 from edge_agent.errors import GuestFault, ProtocolError
-from edge_agent.nri import events, generation
+from edge_agent.nri import envelope, events, generation
+from edge_agent.nri.envelope import DECODE_ERRORS, decode
 from edge_agent.nri.events import CONFIGURE, EXPORTS, STATE_CHANGE, SYNCHRONIZE
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.wire import ttrpc
@@ -24,7 +22,7 @@ NRI_VERSION = "v0.12.0"  # the newest generation whose every method is known her
 DEFAULT_REQUEST_TIMEOUT_MS = 2000  # upstream's DefaultPluginRequestTimeout
 MAX_SYNC_BYTES = 16 << 20  # ours, all parts of one synchronisation: half a guest's memory
 MAX_SYNC_PARTS = 4096  # ours: upstream sends at least 8 objects a part
-MAX_STATUS_TEXT = 2048  # ours: what a person reads in an event of the orchestrator
+MAX_UNANSWERED = 64  # ours: requests that the runtime owes an answer; it takes its time
 
 
 class State(Enum):
@@ -95,6 +93,7 @@ class Session:
         self.state = State.NEW
         self.runtime: RuntimeInfo | None = None
         self.subscribed = 0  # the guest's mask, once configured
+        self.cut = 0  # events that the guest asked for and will not get
         self._index = index
         self._name = name
         self._exports = exports
@@ -106,8 +105,6 @@ class Session:
             PLUGIN_SERVICE: ttrpc.MessageReader(ttrpc.SERVER),
             RUNTIME_SERVICE: ttrpc.MessageReader(ttrpc.CLIENT),
         }
-        self._request = ttrpc_pb2.Request()
-        self._response = ttrpc_pb2.Response()
         self._output: list[bytes] = []
         self._next_stream = 1
         self._waiting: dict[int, str] = {}  # our requests by stream id
@@ -124,21 +121,31 @@ class Session:
         )
         self._send_request("RegisterPlugin", request.SerializeToString())
 
-    def update_containers(self, request: bytes) -> None:
-        """An unsolicited UpdateContainersRequest; the answer is an `Updated`."""
+    def update_containers(self, request: bytes) -> bool:
+        """An unsolicited UpdateContainersRequest; the answer is an `Updated`.
+
+        False, and nothing is sent: the runtime has too many of them to answer already.
+        GuestFault: larger than a ttRPC message.
+        """
+        if len(self._waiting) >= MAX_UNANSWERED:
+            return False
         self._send_request("UpdateContainers", request)
+        return True
 
     def answer(self, call: Call, reply: bytes) -> None:
-        """The guest's reply to a call. GuestFault: a reply to Configure that is none."""
+        """The guest's reply to a call; nothing is sent with a GuestFault.
+
+        GuestFault: a reply to Configure that is none, one larger than a ttRPC message.
+        """
         if call.event == CONFIGURE:
             reply = self._configured(reply)
         elif call.event == SYNCHRONIZE:
             self.state = State.SYNCHRONISED
-        self._respond(call.stream, reply)
+        self._respond(call.stream, envelope.reply(reply))
 
     def refuse(self, call: Call, code: int, text: str) -> None:
         """An error status instead of a reply; `text` reaches whoever creates the container."""
-        self._send_status(call.stream, code, text)
+        self._respond(call.stream, envelope.status(code, text))
 
     def take_output(self) -> list[bytes]:
         """What is to be sent, in order; emptied by taking it."""
@@ -161,19 +168,15 @@ class Session:
         return happened
 
     def _requested(self, message: ttrpc.Message) -> Call | None:
-        request = self._request
-        try:
-            request.ParseFromString(message.body)
-        except DecodeError as error:
-            raise ProtocolError("the runtime sent a ttRPC request that is none") from error
+        request = decode("ttRPC", ttrpc_pb2.Request, message.body)
         method, stream = request.method, message.stream
         if request.service != events.PLUGIN_SERVICE or method not in EXPORTS:
-            self._send_status(
-                stream, ttrpc.UNIMPLEMENTED, f"unknown method {request.service}/{method}"[:256]
-            )
+            self._unimplemented(stream, f"{request.service}/{method}"[:256])
             return None
         payload = request.payload
-        timeout_s = request.timeout_nano / 1e9 or DEFAULT_REQUEST_TIMEOUT_MS / 1000
+        timeout_s = request.timeout_nano / 1e9
+        if timeout_s <= 0:
+            timeout_s = DEFAULT_REQUEST_TIMEOUT_MS / 1000
         event = events.BY_METHOD.get(method)
         if event is not None:
             return self._event(stream, event, payload, timeout_s)
@@ -196,23 +199,23 @@ class Session:
     ) -> Call | None:
         export = EXPORTS[event.method]
         if not self.subscribed & event.bit:
-            self._respond(stream, b"")  # subscribed for the agent's own sake
+            self._respond(stream, envelope.EMPTY)  # subscribed for the agent's own sake
             return None
         if export in self._exports:
             return Call(stream, event.method, export, payload, timeout_s)
         # The runtime falls back to StateChange where there is such a thing.
-        self._send_status(stream, ttrpc.UNIMPLEMENTED, f"{event.method} is not implemented")
+        self._unimplemented(stream, event.method)
         return None
 
     def _state_change(self, stream: int, payload: bytes, timeout_s: float) -> Call | None:
-        change = _parse("StateChange", nri_pb2.StateChangeEvent, payload)
-        event = events.BY_NUMBER.get(change.event)
-        if event is None or not self.subscribed & event.bit:
-            self._respond(stream, b"")
+        event = events.BY_NUMBER.get(_event_number(payload))
+        if event is None or not event.in_state_change or not self.subscribed & event.bit:
+            self._respond(stream, envelope.EMPTY)
             return None
         if EXPORTS[STATE_CHANGE] in self._exports:
             return Call(stream, event.method, EXPORTS[STATE_CHANGE], payload, timeout_s)
         # A guest of the newer generation under an older runtime: give it its own method.
+        change = decode(STATE_CHANGE, nri_pb2.StateChangeEvent, payload)
         request = getattr(nri_pb2, f"{event.method}Request")(pod=change.pod)
         if change.HasField("container"):
             request.container.CopyFrom(change.container)
@@ -221,14 +224,14 @@ class Session:
         )
 
     def _configure(self, payload: bytes) -> bytes:
-        if self.state is State.NEW:
-            raise ProtocolError("the runtime configures a plugin that has not registered")
-        request = _parse(CONFIGURE, nri_pb2.ConfigureRequest, payload)
+        if self.state is not State.REGISTERED or self.runtime is not None:
+            raise ProtocolError("the runtime configures a plugin that has not registered, or twice")
+        request = decode(CONFIGURE, nri_pb2.ConfigureRequest, payload)
         self.runtime = RuntimeInfo(
             request.runtime_name,
             request.runtime_version,
             request.NRI_version,
-            request.request_timeout or DEFAULT_REQUEST_TIMEOUT_MS,
+            request.request_timeout if request.request_timeout > 0 else DEFAULT_REQUEST_TIMEOUT_MS,
         )
         request.config = self._config or request.config
         return request.SerializeToString()
@@ -237,13 +240,14 @@ class Session:
         assert self.runtime is not None
         try:
             wanted = nri_pb2.ConfigureResponse.FromString(reply).events
-        except DecodeError as error:
+        except DECODE_ERRORS as error:
             raise GuestFault("abi", "its reply to Configure is no ConfigureResponse") from error
         known = self._known_events
         if known is None:
             runtime = self.runtime
             known = generation.known_events(runtime.name, runtime.version, runtime.nri_version)
         self.subscribed = (wanted or known) & known & events.servable(self._exports)
+        self.cut = wanted & ~self.subscribed
         mask = (self.subscribed | self._extra_events) & known
         # 0 would mean every event; a plugin that wants none gets the rarest.
         mask = mask or events.REMOVE_POD.bit
@@ -258,7 +262,7 @@ class Session:
         """
         if self.state not in (State.CONFIGURED, State.SYNCHRONISED):
             raise ProtocolError("the runtime synchronises a plugin that is not configured")
-        more = _parse(SYNCHRONIZE, nri_pb2.SynchronizeRequest, payload).more
+        more = decode(SYNCHRONIZE, nri_pb2.SynchronizeRequest, payload).more
         self._sync_parts.append(payload)
         self._sync_bytes += len(payload)
         if self._sync_bytes > MAX_SYNC_BYTES or len(self._sync_parts) > MAX_SYNC_PARTS:
@@ -266,7 +270,7 @@ class Session:
                 f"synchronisation of over {MAX_SYNC_BYTES} bytes or {MAX_SYNC_PARTS} parts"
             )
         if more:
-            self._respond(stream, nri_pb2.SynchronizeResponse(more=True).SerializeToString())
+            self._respond(stream, _MORE)
             return None
         parts, self._sync_parts, self._sync_bytes = self._sync_parts, [], 0
         if len(parts) == 1:
@@ -278,10 +282,7 @@ class Session:
         method = self._waiting.pop(message.stream, None)
         if method is None:
             raise ProtocolError(f"the runtime answers stream {message.stream}, never asked")
-        try:
-            response = ttrpc_pb2.Response.FromString(message.body)
-        except DecodeError as error:
-            raise ProtocolError(f"the runtime's answer to {method} is none") from error
+        response = decode(method, ttrpc_pb2.Response, message.body)
         failure = response.status
         if method == "RegisterPlugin":
             if failure.code:
@@ -291,39 +292,30 @@ class Session:
             return None
         if failure.code:
             return Updated((), failure.message[:512] or f"code {failure.code}")
-        reply = _parse(method, nri_pb2.UpdateContainersResponse, response.payload)
+        reply = decode(method, nri_pb2.UpdateContainersResponse, response.payload)
         return Updated(tuple(update.container_id for update in reply.failed), "")
 
-    # --- the envelope
-
     def _send_request(self, method: str, payload: bytes) -> None:
-        request = ttrpc_pb2.Request(service=events.RUNTIME_SERVICE, method=method, payload=payload)
+        body = envelope.request(events.RUNTIME_SERVICE, method, payload)
         stream = self._next_stream
         self._next_stream += 2
         self._waiting[stream] = method
-        self._output += ttrpc.message(
-            RUNTIME_SERVICE, stream, ttrpc.REQUEST, request.SerializeToString()
-        )
+        self._output += ttrpc.message(RUNTIME_SERVICE, stream, ttrpc.REQUEST, body)
 
-    def _respond(self, stream: int, payload: bytes) -> None:
-        response = self._response
-        response.payload = payload
-        self._output += ttrpc.message(
-            PLUGIN_SERVICE, stream, ttrpc.RESPONSE, response.SerializeToString()
-        )
+    def _unimplemented(self, stream: int, what: str) -> None:
+        text = f"{what} is not implemented by {self._index}-{self._name}"
+        self._respond(stream, envelope.status(ttrpc.UNIMPLEMENTED, text))
 
-    def _send_status(self, stream: int, code: int, text: str) -> None:
-        status = ttrpc_pb2.Status(code=code, message=text[:MAX_STATUS_TEXT])
-        body = ttrpc_pb2.Response(status=status).SerializeToString()
+    def _respond(self, stream: int, body: bytes) -> None:
         self._output += ttrpc.message(PLUGIN_SERVICE, stream, ttrpc.RESPONSE, body)
 
 
-M = TypeVar("M", bound=Message)
+_MORE = envelope.reply(nri_pb2.SynchronizeResponse(more=True).SerializeToString())
 _NO_MORE = b"\x18\x00"  # SynchronizeRequest.more = false, written out
 
 
-def _parse(what: str, kind: type[M], payload: bytes) -> M:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise ProtocolError(f"{what}: bytes that are no {kind.__name__}") from error
+def _event_number(payload: bytes) -> int:
+    """Which event a StateChangeEvent is of, without decoding its pod and container."""
+    if payload[:1] == b"\x08" and payload[1:2] < b"\x80":  # field 1 first, in one byte
+        return payload[1] if len(payload) > 1 else 0
+    return decode(STATE_CHANGE, nri_pb2.StateChangeEvent, payload).event
