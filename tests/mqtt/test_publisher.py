@@ -1,0 +1,265 @@
+"""Channels, windows, refusals and waits, on a scripted wire and a scripted clock."""
+
+import itertools
+import json
+import math
+from typing import NamedTuple
+
+import pytest
+
+from edge_agent.errors import LinkError
+from edge_agent.mqtt.channels import STATE_INTERVAL_S, DocumentChannel, OutboxChannel, StatusChannel
+from edge_agent.mqtt.gather import PAUSE_S, Gatherer
+from edge_agent.mqtt.outbox import Outbox
+from edge_agent.mqtt.packing import MsgpackPacking
+from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher, backoff_s
+
+
+class Sent(NamedTuple):
+    topic: str
+    payload: bytes
+    retain: bool
+    packet_id: int
+
+
+class MemoryWire:
+    """Takes what is published, as a connection would."""
+
+    receive_maximum = 65535
+    max_packet_bytes = 1 << 20
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self._packet_ids = itertools.count(1)
+
+    def publish(self, topic: str, payload: bytes, retain: bool) -> int:
+        self.sent.append(Sent(topic, payload, retain, next(self._packet_ids)))
+        return self.sent[-1].packet_id
+
+    def topics(self) -> list[str]:
+        return [sent.topic for sent in self.sent]
+
+
+def small_outbox(queue_records: int = 100) -> Outbox:
+    return Outbox(
+        "board-7",
+        MsgpackPacking(),
+        lambda item: {"item": item},
+        queue_records=queue_records,
+        batch_records=1,
+    )
+
+
+def state_channel() -> DocumentChannel:
+    return DocumentChannel(
+        "state", dict, retain=True, interval_s=STATE_INTERVAL_S, repeat=False
+    )
+
+
+def filled(outbox: Outbox, count: int) -> Outbox:
+    for item in range(count):
+        outbox.put(item)
+    outbox.pack(count)
+    return outbox
+
+
+def test_state_goes_out_at_most_once_a_second() -> None:
+    state, wire = state_channel(), MemoryWire()
+    publisher = Publisher([state], 1, 60)
+    publisher.opened(wire, now=100.0)
+    publisher.step(100.0)
+    publisher.acknowledged(1, "", 100.1)
+    state.changed(100.2)
+    state.changed(100.3)
+    publisher.step(100.4)
+    assert len(wire.sent) == 1
+    assert publisher.due() == 101.0
+    publisher.step(101.0)
+    publisher.step(105.0)
+    assert len(wire.sent) == 2
+
+
+def test_a_changed_state_waits_for_the_acknowledgement_of_the_last() -> None:
+    state, wire = state_channel(), MemoryWire()
+    publisher = Publisher([state], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    state.changed(5.0)
+    publisher.step(5.0)
+    assert len(wire.sent) == 1
+    publisher.acknowledged(1, "", 6.0)
+    publisher.step(6.0)
+    assert len(wire.sent) == 2
+
+
+def test_metrics_repeat() -> None:
+    metrics = DocumentChannel("metrics", dict, retain=False, interval_s=60, repeat=True)
+    wire = MemoryWire()
+    publisher = Publisher([metrics], 1, 60)
+    publisher.opened(wire, now=0.0)
+    for now in (0.0, 30.0, 60.0, 61.0, 120.0):
+        publisher.step(now)
+        for sent in wire.sent:
+            publisher.acknowledged(sent.packet_id, "", now)
+    assert len(wire.sent) == 3
+
+
+def test_a_document_too_large_is_not_sent() -> None:
+    channel = DocumentChannel(
+        "state", lambda: {"text": "x" * 70_000}, retain=True, interval_s=1, repeat=False
+    )
+    wire = MemoryWire()
+    publisher = Publisher([channel], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert wire.sent == []
+    assert publisher.due() == math.inf
+
+
+def test_the_window_bounds_what_is_in_flight() -> None:
+    wire = MemoryWire()
+    publisher = Publisher([OutboxChannel("results", filled(small_outbox(), 10), 4)], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert len(wire.sent) == publisher.in_flight == 4
+    publisher.acknowledged(2, "", 0.1)
+    publisher.step(0.1)
+    assert len(wire.sent) == 5
+
+
+def test_the_brokers_receive_maximum_bounds_all_channels_together() -> None:
+    wire = MemoryWire()
+    wire.receive_maximum = 2
+    status = StatusChannel("status", "1", 0)
+    results = OutboxChannel("results", filled(small_outbox(), 10), 4)
+    publisher = Publisher([status, results], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert wire.topics() == ["status", "results"]
+
+
+def test_a_refused_topic_rests_longer_each_time_and_loses_nothing() -> None:
+    outbox = filled(small_outbox(), 1)
+    wire = MemoryWire()
+    publisher = Publisher([OutboxChannel("results", outbox, 4)], 1, 60)
+    publisher.opened(wire, now=0.0)
+    now, waits = 0.0, []
+    for _ in range(5):
+        publisher.step(now)
+        publisher.acknowledged(wire.sent[-1].packet_id, "Not authorized", now)
+        assert "results: Not authorized" in publisher.trouble
+        waits.append(publisher.due() - now)
+        now = publisher.due()
+    assert all(2.0**n / 2 <= wait <= 2.0**n for n, wait in enumerate(waits))
+    publisher.step(now)
+    publisher.acknowledged(wire.sent[-1].packet_id, "", now)
+    assert publisher.trouble == ""
+    assert (outbox.sent, outbox.queued, outbox.dropped) == (1, 0, 0)
+
+
+def test_a_refused_topic_stops_no_other() -> None:
+    wire = MemoryWire()
+    status = StatusChannel("status", "1", 0)
+    publisher = Publisher([status, OutboxChannel("results", filled(small_outbox(), 2), 1)], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    publisher.acknowledged(2, "Not authorized", 0.0)
+    publisher.acknowledged(1, "", 0.0)
+    status.say_offline(0.1)
+    publisher.step(0.1)
+    assert wire.topics() == ["status", "results", "status"]
+
+
+def test_a_broker_that_acknowledges_nothing_is_left() -> None:
+    wire = MemoryWire()
+    publisher = Publisher([state_channel()], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert publisher.due() == ACKNOWLEDGE_TIMEOUT_S
+    publisher.step(ACKNOWLEDGE_TIMEOUT_S)
+    with pytest.raises(LinkError, match="acknowledged nothing on state"):
+        publisher.step(ACKNOWLEDGE_TIMEOUT_S + 1)
+
+
+def test_answers_to_a_former_connection_mean_nothing() -> None:
+    outbox = filled(small_outbox(), 1)
+    publisher = Publisher([OutboxChannel("results", outbox, 4)], 1, 60)
+    publisher.opened(MemoryWire(), now=0.0)
+    publisher.step(0.0)
+    publisher.closed()
+    assert publisher.due() == math.inf
+    publisher.acknowledged(1, "", 1.0)
+    assert outbox.sent == 0
+    wire = MemoryWire()
+    publisher.opened(wire, now=2.0)
+    publisher.step(2.0)
+    assert wire.topics() == ["results"]
+
+
+def test_the_will_is_of_the_session_that_says_online_next() -> None:
+    status, wire = StatusChannel("status", "1", 41), MemoryWire()
+    topic, will = status.will()
+    publisher = Publisher([status], 1, 60)
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert topic == "status"
+    assert json.loads(will) == {"status": "lost", "session": 42}
+    assert json.loads(wire.sent[0].payload) == {"status": "online", "session": 42, "version": "1"}
+    assert wire.sent[0].retain
+
+
+@pytest.mark.parametrize(("failures", "full"), [(1, 1), (2, 2), (3, 4), (7, 60), (10_000, 60)])
+def test_backoff_doubles_up_to_its_bound_with_jitter(failures: int, full: float) -> None:
+    waits = [backoff_s(failures, 1, 60) for _ in range(200)]
+    assert full / 2 <= min(waits) < max(waits) <= full
+
+
+def test_items_wait_for_company_and_wake_the_thread_once() -> None:
+    outbox = small_outbox()
+    gatherer = Gatherer(outbox, batch_s=0.25, batch_items=3)
+    assert gatherer.sleep_until(0.0) == math.inf
+    assert gatherer.put("a", 0, False)  # the thread sleeps without a limit
+    assert not gatherer.put("b", 0, False)
+    gatherer.step(10.0)
+    assert outbox.packed == 0
+    assert gatherer.sleep_until(10.0) == 10.25
+    assert gatherer.put("c", 0, False)  # the batch is full
+    gatherer.step(10.1)
+    assert outbox.packed == 3
+    assert gatherer.sleep_until(10.1) == math.inf
+
+
+def test_items_that_waited_long_enough_are_packed() -> None:
+    outbox = small_outbox()
+    gatherer = Gatherer(outbox, batch_s=0.25, batch_items=3)
+    gatherer.put("a", 0, False)
+    gatherer.step(10.0)
+    gatherer.step(10.25)
+    assert outbox.packed == 1
+
+
+def test_items_put_before_the_wake_up_was_armed_are_not_slept_over() -> None:
+    gatherer = Gatherer(small_outbox(), batch_s=0.25, batch_items=3)
+    gatherer.step(0.0)
+    assert not gatherer.put("a", 0, False)  # between looking and falling asleep
+    assert gatherer.sleep_until(0.0) == 0.0
+
+
+def test_many_items_are_packed_with_pauses_for_other_threads() -> None:
+    outbox = small_outbox()
+    gatherer = Gatherer(outbox, batch_s=0.0, batch_items=3)
+    for item in range(50):
+        gatherer.put(item, 0, False)
+    gatherer.step(0.0)
+    assert 0 < outbox.packed < 50
+    assert gatherer.sleep_until(0.0) == PAUSE_S
+
+
+def test_in_a_hurry_nothing_waits_for_company() -> None:
+    outbox = small_outbox()
+    gatherer = Gatherer(outbox, batch_s=60.0, batch_items=3)
+    gatherer.put("a", 0, False)
+    gatherer.step(0.0)
+    gatherer.hurry()
+    gatherer.step(0.1)
+    assert outbox.packed == 1
