@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import time
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, ENOMEM, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -185,13 +185,17 @@ def main(arguments: list[str]) -> NoReturn:
     engine_name, memory_bytes, parent = arguments
     target = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get into the artifact
-    _confine(int(memory_bytes), int(parent))
+    _serve(int(parent))
     try:
-        artifact = _compiled(engine_name)
+        from edge_agent.wasm.choice import choose
+
+        engine, _ = choose(engine_name)
+        _limit(int(memory_bytes))
+        artifact = engine.compile(sys.stdin.buffer.read())
     except MemoryError:
         os._exit(_NO_MEMORY)
     except (ModuleError, EngineError) as error:
-        if any(word in str(error) for word in _MEMORY_WORDS):
+        if f"(os error {ENOMEM})" in str(error):
             os._exit(_NO_MEMORY)
         _leave(_BAD_MODULE if isinstance(error, ModuleError) else _BAD_ENGINE, str(error))
     try:
@@ -206,17 +210,9 @@ def main(arguments: list[str]) -> NoReturn:
     os._exit(0)
 
 
-def _compiled(engine_name: str) -> bytes:
-    from edge_agent.wasm.choice import choose
-
-    engine, _ = choose(engine_name)
-    return engine.compile(sys.stdin.buffer.read())
-
-
-def _confine(memory_bytes: int, parent: int) -> None:
-    """Die with the parent, give way to everything else, and keep to the limit."""
+def _serve(parent: int) -> None:
+    """Die with the parent and give way to everything else."""
     import ctypes
-    import resource
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -225,7 +221,12 @@ def _confine(memory_bytes: int, parent: int) -> None:
     try:
         Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
     except OSError:
-        pass  # a kernel that does not let us: the limit below remains
+        pass  # a kernel that does not let us: the limit of memory remains
+
+
+def _limit(memory_bytes: int) -> None:
+    import resource
+
     # RLIMIT_DATA counts the memory that a process can write. RLIMIT_AS would count
     # the engine's library and its reservations of addresses as well.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))

@@ -1,0 +1,45 @@
+import pytest
+
+from edge_agent.errors import EngineError
+from edge_agent.wasm.choice import Adapter, choose, known
+from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
+from tests.support.costly import wasmtime
+
+WASMTIME = Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine")
+ABSENT = Adapter("absent", "edge_agent.wasm.engines.absent", "AbsentEngine")
+
+
+def test_auto_takes_an_installed_engine_and_says_which() -> None:
+    wasmtime()  # or skip
+    engine, why = choose("auto")
+    assert engine.name in known()
+    assert why == f"{engine.name} {engine.version}, the first that is installed"
+
+
+def test_auto_passes_over_what_is_not_installed_and_says_why() -> None:
+    wasmtime()  # or skip
+    engine, why = choose("auto", (ABSENT, WASMTIME))
+    assert isinstance(engine, WasmtimeEngine)
+    assert "absent: the engine absent cannot be loaded: No module named" in why
+
+
+def test_auto_without_any_engine_lists_what_is_missing() -> None:
+    with pytest.raises(EngineError, match="no Wasm engine works here: absent: "):
+        choose("auto", (ABSENT,))
+
+
+def test_a_named_engine_is_that_one() -> None:
+    wasmtime()  # or skip
+    engine, why = choose("wasmtime")
+    assert isinstance(engine, WasmtimeEngine)
+    assert why.endswith("as configured")
+
+
+def test_a_named_engine_that_is_not_installed_is_an_error_and_not_another_engine() -> None:
+    with pytest.raises(EngineError, match="the engine absent cannot be loaded"):
+        choose("absent", (ABSENT, WASMTIME))
+
+
+def test_an_engine_without_an_adapter_says_what_to_write() -> None:
+    with pytest.raises(EngineError, match=r'no adapter for the engine .*"auto" or one of wasmtime'):
+        choose("v8", (WASMTIME,))

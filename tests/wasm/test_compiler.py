@@ -1,0 +1,230 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+from edge_agent.wasm.compiler import MEMORY_BYTES, NICENESS, compile_module, explain
+from edge_agent.wasm.module import inspect
+from tests.support.costly import costly_module, wasmtime
+from tests.support.smalldisk import small_disk
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "tests" / "guests" / "bench.wasm"
+ENDLESS = (10, 100_000)  # half a minute, if nobody ends it
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    wasmtime()  # or skip
+    return tmp_path / "artifact"
+
+
+def compilers(parent: int) -> list[int]:
+    """The children of a process that run this project's compiler by now."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                ppid = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if (
+                    int(ppid) == parent
+                    and b"edge_agent.wasm.compiler" in (folder / "cmdline").read_bytes()
+                ):
+                    found.append(int(folder.name))
+            except OSError:
+                pass  # it ended meanwhile
+    return found
+
+
+def confined(pid: int) -> bool:
+    """Whether the compiler has set its limits, the last thing before it begins."""
+    try:
+        return f"{'Max data size':<26}{MEMORY_BYTES} " in Path(f"/proc/{pid}/limits").read_text()
+    except OSError:
+        return False
+
+
+def the_compiler(parent: int) -> int:
+    """The one compiling child of a process, at work."""
+    wait_until(lambda: any(map(confined, compilers(parent))), "the compiler at work")
+    (pid,) = compilers(parent)
+    return pid
+
+
+def test_bytes_become_an_artifact_that_the_engine_loads(output: Path) -> None:
+    compile_module("wasmtime", BENCH.read_bytes(), output)
+    engine = wasmtime()
+    engine.load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
+    assert output.stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_file_becomes_the_same_artifact(output: Path) -> None:
+    compile_module("wasmtime", BENCH, output)
+    wasmtime().load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
+
+
+def test_the_child_finds_the_package_from_any_folder(output: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[1])
+        from edge_agent.wasm.compiler import compile_module
+        compile_module("auto", Path(sys.argv[2]), Path("artifact"))
+    """
+    command = [sys.executable, "-c", code, str(ROOT), str(BENCH)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert output.stat().st_size > BENCH.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("wasm", "said"),
+    [
+        (b"", "not valid Wasm: "),
+        (b"\0asm\1\0\0\0\1\5zzz", "not valid Wasm: failed to parse WebAssembly module"),
+        (b"x" * (1 << 20), "not valid Wasm: "),
+    ],
+)
+def test_a_bad_module_is_refused_with_the_engines_reason(
+    output: Path, wasm: bytes, said: str
+) -> None:
+    with pytest.raises(ModuleError, match=said) as caught:
+        compile_module("wasmtime", wasm, output)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+
+
+def test_a_missing_module_file_is_named(output: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModuleError, match=r"gone\.wasm: cannot be read: No such file"):
+        compile_module("wasmtime", tmp_path / "gone.wasm", output)
+    assert not output.exists()
+
+
+def test_an_engine_that_is_not_there_is_said(output: Path) -> None:
+    with pytest.raises(EngineError, match="no adapter for the engine 'v8'"):
+        compile_module("v8", BENCH, output)
+    assert not output.exists()
+
+
+def test_a_file_that_is_there_is_not_touched(output: Path) -> None:
+    output.write_bytes(b"precious")
+    with pytest.raises(StoreError, match="artifact: cannot be made: File exists"):
+        compile_module("wasmtime", BENCH, output)
+    assert output.read_bytes() == b"precious"
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    wasmtime()  # or skip
+    with small_disk(tmp_path / "disk", size_kib=16) as disk:
+        with pytest.raises(StoreError, match=r"No space left on device; free some space"):
+            compile_module("wasmtime", BENCH, disk / "artifact")
+        assert list(disk.iterdir()) == []
+
+
+def test_too_little_memory_is_said_with_the_limit(output: Path) -> None:
+    with pytest.raises(EngineError, match="needed more than 64MiB of memory"):
+        compile_module("wasmtime", costly_module(1, 20_000), output, memory_bytes=64 << 20)
+    assert not output.exists()
+
+
+def test_too_little_memory_to_begin_is_said(output: Path) -> None:
+    with pytest.raises(EngineError, match="needed more than 4MiB of memory"):
+        compile_module("wasmtime", BENCH, output, memory_bytes=4 << 20)
+
+
+def test_too_long_is_stopped_and_leaves_no_process(output: Path) -> None:
+    with pytest.raises(EngineError, match=r"was stopped after 0\.7 s: the module is too costly"):
+        compile_module("wasmtime", costly_module(*ENDLESS), output, timeout_s=0.7)
+    assert not output.exists()
+    assert compilers(os.getpid()) == []
+
+
+def test_a_killed_compiler_is_only_an_error(output: Path) -> None:
+    caught: list[EdgeAgentError] = []
+
+    def work() -> None:
+        try:
+            compile_module("wasmtime", costly_module(*ENDLESS), output)
+        except EdgeAgentError as error:
+            caught.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    pid = the_compiler(os.getpid())
+    assert os.getpriority(os.PRIO_PROCESS, pid) >= NICENESS
+    assert os.getsid(pid) == pid
+    os.kill(pid, signal.SIGKILL)
+    worker.join()
+    assert isinstance(caught[0], EngineError)
+    assert "the compiler was killed from outside" in str(caught[0])
+    assert not output.exists()
+
+
+def test_the_compiler_dies_with_its_parent(output: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from edge_agent.wasm.compiler import compile_module
+        compile_module("wasmtime", sys.stdin.buffer.read(), Path(sys.argv[1]))
+    """
+    parent = subprocess.Popen([sys.executable, "-c", code, str(output)], stdin=subprocess.PIPE)
+    assert parent.stdin is not None
+    parent.stdin.write(costly_module(*ENDLESS))
+    parent.stdin.close()
+    child = the_compiler(parent.pid)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not confined(child), "the end of the compiler")
+
+
+def test_compiling_does_not_grow_the_parent(output: Path, tmp_path: Path) -> None:
+    wasm = tmp_path / "module.wasm"
+    wasm.write_bytes(costly_module(1, 20_000))
+    code = """if True:
+        import resource, sys
+        from pathlib import Path
+        from edge_agent.wasm.compiler import compile_module
+        wasm = Path(sys.argv[1]).read_bytes()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        compile_module("wasmtime", wasm, Path(sys.argv[2]))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    """
+    command = [sys.executable, "-c", code, str(wasm), str(output)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    parent_kib, child_kib = map(int, ran.stdout.split())
+    assert child_kib > 80 << 10  # else this test would say nothing
+    assert parent_kib < 4 << 10
+
+
+def test_what_a_child_says_is_bounded_and_its_end_is_kept() -> None:
+    error = explain(3, "noise " * 1000 + "the reason", 1 << 20)
+    assert isinstance(error, EngineError)
+    assert str(error).startswith("the compiler ended with status 3: ")
+    assert str(error).endswith("the reason")
+    assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "text"),
+    [
+        (-signal.SIGSEGV, "", EngineError, "the compiler was ended by SIGSEGV"),
+        (-signal.SIGABRT, "memory allocation of 9 bytes failed", EngineError, "more than 1MiB"),
+        (-signal.SIGABRT, "assertion", EngineError, "was ended by SIGABRT: assertion"),
+        (-signal.SIGKILL, "", EngineError, "was killed from outside"),
+        (13, "", EngineError, "more than 1MiB of memory"),
+        (10, "not valid Wasm: memory allocation of fun", ModuleError, "not valid Wasm: memory"),
+        (1, "Traceback ... MemoryError", EngineError, "more than 1MiB of memory"),
+    ],
+)
+def test_each_end_of_a_compiler_is_explained(
+    code: int, said: str, kind: type[EdgeAgentError], text: str
+) -> None:
+    error = explain(code, said, 1 << 20)
+    assert type(error) is kind
+    assert text in str(error)
