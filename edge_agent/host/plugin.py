@@ -222,6 +222,8 @@ class Plugin:
             self._services.muted = False
 
     def _call(self, call: Call) -> bytes:
+        if not call.export:
+            return b""
         return self._instance.call(
             call.export, call.payload, min(self._deadline_s, call.timeout_s / 2)
         )

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 60.0
 """Between attempts at a guest that fails: doubled each time."""
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
+LEAVE_S = 0.5  # until the runtime has surely read the last answer of a session
 RECHECK_S = 0.25  # while a handover waits for a quiet moment
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
@@ -124,7 +125,7 @@ class Seat:
     def role(self, plugin: Plugin, call: Call) -> Role:
         """Exactly one session answers an event; see `handover`."""
         if plugin in self._leaving:
-            return self._leaver(call)
+            return self._leaver(plugin, call)
         handover = self._handover
         if handover is not None:
             bit = events.BY_METHOD[call.event].bit
@@ -296,20 +297,22 @@ class Seat:
         self._changed()
 
     def _dismiss(self, plugin: Plugin) -> None:
-        """End a session so that no container notices.
+        """End a session so that no container notices (docs/adr/0005).
 
-        A runtime that holds a validator's closed session fails the next creation
-        (docs/adr/0005): a validator leaves on an event outside of creations.
+        Closing right after an answer can lose the answer, so it leaves a little later,
+        or instead of its next answer. A runtime before NRI 0.12.5 that holds a
+        validator's closed session fails the next creation: a validator leaves instead
+        of answering an event outside of creations, whenever that comes.
         """
         plugin.retire()
         self._leaving.append(plugin)
-        if not plugin.session.subscribed & events.VALIDATE.bit:
-            plugin.close("replaced")
+        if not _validates(plugin):
+            self._loop.call_later(LEAVE_S, lambda: plugin.close("replaced"))
 
     @staticmethod
-    def _leaver(call: Call) -> Role:
+    def _leaver(plugin: Plugin, call: Call) -> Role:
         creating = call.event in ("CreateContainer", events.VALIDATE.method)
-        return Role.YIELD if creating else Role.LEAVE
+        return Role.YIELD if creating and _validates(plugin) else Role.LEAVE
 
     def _drop_successor(self, reason: str) -> None:
         successor = self._successor
@@ -359,3 +362,7 @@ class Seat:
         if self._incumbent is not None or self._waiting():
             return "backoff"
         return "starting" if self._present else "waiting"
+
+
+def _validates(plugin: Plugin) -> bool:
+    return bool(plugin.session.subscribed & events.VALIDATE.bit)

@@ -54,6 +54,8 @@ class Call:
     """A request for the guest: its ABI method, payload and the time the runtime gives it.
 
     `event` is the NRI method as people know it, also when it came as a StateChange.
+    `export` is empty where the guest has none: Configure, Synchronize and Shutdown are
+    then answered empty.
     """
 
     stream: int
@@ -189,10 +191,8 @@ class Session:
             if whole is None:
                 return None
             payload = whole
-        if EXPORTS[method] not in self._exports:
-            self.answer(Call(stream, method, "", b"", 0.0), b"")
-            return None
-        return Call(stream, method, EXPORTS[method], payload, timeout_s)
+        export = EXPORTS[method]
+        return Call(stream, method, export * (export in self._exports), payload, timeout_s)
 
     def _event(
         self, stream: int, event: events.Event, payload: bytes, timeout_s: float
@@ -252,6 +252,8 @@ class Session:
         # 0 would mean every event; a plugin that wants none gets the rarest.
         mask = mask or events.REMOVE_POD.bit
         self.state = State.CONFIGURED
+        # Its failure_policy (NRI 0.12.4) is not passed on: it would fail the event on
+        # which a replaced session leaves, and here the agent answers for a failed guest.
         return nri_pb2.ConfigureResponse(events=mask).SerializeToString()
 
     def _synchronize(self, stream: int, payload: bytes) -> bytes | None:

@@ -1,0 +1,259 @@
+"""The composition root: makes every room, connects them, and ends them in order.
+
+folder ─scan─► roster ─► seats ─► plugins ─outcome─► MQTT link
+   (loader thread)       (the loop's thread)         (its own thread)
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from edge_agent import __version__, memory
+from edge_agent.config import AgentConfig, load_agent_config
+from edge_agent.control import ControlServer
+from edge_agent.errors import ConfigError
+from edge_agent.host.folder import Folder, Scan
+from edge_agent.host.loader import Loader
+from edge_agent.host.outcome import Outcome
+from edge_agent.host.reports import describe
+from edge_agent.host.roster import Roster
+from edge_agent.logs import PLUGIN_LOGGER, set_level
+from edge_agent.loop import Loop, Timer
+from edge_agent.mqtt.link import Link
+from edge_agent.store.artifacts import Artifacts
+from edge_agent.wasm.choice import choose
+from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
+
+log = logging.getLogger(__name__)
+
+SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after two equal ones
+NEWS_S = 0.1  # news are gathered this long before the fleet's state is made anew
+REFRESH_S = 10.0  # counters in the reported state are at most this old
+# How long a thread keeps the interpreter while the answering thread wants it; the
+# default of 5 ms would be the worst delay of an answer.
+SWITCH_INTERVAL_S = 0.0005
+_LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
+
+
+def run(config: AgentConfig, config_path: Path) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    EngineError: no Wasm engine. ControlError: another agent runs. Nothing was done then.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    memory.keep_heap_small()
+    with Loop() as loop:
+        agent = Agent(loop, config, config_path)
+        agent.start()
+        with _signals(loop, agent):
+            loop.run()
+        agent.stop()
+    return 0
+
+
+class Agent:
+    """Everything of one process. All methods belong to the loop's thread."""
+
+    def __init__(self, loop: Loop, config: AgentConfig, config_path: Path) -> None:
+        self._loop = loop
+        self._config = config
+        self._config_path = config_path
+        self._began = time.time()
+        self._engine, self._engine_why = choose(config.engine)
+        self._artifacts = Artifacts(config.state_dir)
+        self._loader = Loader(loop, partial(self._artifacts.module, self._engine), _plugin_sink)
+        self._link = self._make_link()
+        self._roster = Roster(loop, config.nri, self._loader, self._report, self._changed)
+        self._folder = Folder(config.plugin_dir, config.limits, config.report)
+        self._control = ControlServer(loop, config.control_socket, {"status": self._status})
+        self._scan_timer: Timer | None = None
+        self._news: Timer | None = None
+        self._applied: Scan | None = None
+        self._state: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Open the control socket, read the plugins, connect to runtimes and broker."""
+        self._control.open()
+        log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
+        self._refresh()
+        if self._link is not None:
+            self._link.start()
+        self._scan()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+
+    def stop(self) -> None:
+        """Close every session, say `offline`, leave nothing behind."""
+        log.info("ending")
+        self._control.close()
+        self._roster.close()
+        self._loader.stop()
+        if self._link is not None:
+            self._link.stop()
+
+    def reload(self) -> None:
+        """Read the configuration and the folder again (SIGHUP)."""
+        log.info("reading the configuration again")
+        self._loader.run(self._read_config)
+
+    # --- plugins from the folder
+
+    def _scan(self) -> None:
+        self._loader.run(lambda: self._hand_over(self._folder.scan()))
+
+    def _hand_over(self, scan: Scan) -> None:
+        self._loop.call_soon(lambda: self._scanned(scan))
+
+    def _scanned(self, scan: Scan) -> None:
+        if scan != self._applied:
+            self._applied = scan
+            self._roster.apply(scan.releases, scan.errors)
+            self._loader.run(partial(self._collect, scan))
+        if self._scan_timer is None or not self._scan_timer.pending:
+            self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
+
+    def _collect(self, scan: Scan) -> None:
+        """Runs on the loader's thread, after what the scan asked it to load."""
+        if not scan.errors:  # a plugin with an error may still run its earlier release
+            digests = {release.digest for release in scan.releases.values()}
+            self._artifacts.collect(
+                {self._artifacts.key(self._engine, digest) for digest in digests}
+            )
+        memory.trim()
+
+    def _read_config(self) -> None:
+        """Runs on the loader's thread."""
+        try:
+            config = load_agent_config(self._config_path)
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+            return
+        self._loop.call_soon(lambda: self._configured(config))
+
+    def _configured(self, config: AgentConfig) -> None:
+        before, self._config = self._config, config
+        set_level(config.log)
+        # Read anew with the new defaults; releases that come out equal are not touched.
+        self._folder = Folder(config.plugin_dir, config.limits, config.report)
+        self._scan()
+        for name in ("node", "fleet", "state_dir", "control_socket", "engine", "nri", "mqtt"):
+            if getattr(before, name) != getattr(config, name):
+                log.warning("%s changed in the configuration: restart the agent to use it", name)
+
+    # --- news
+
+    def _report(self, outcome: Outcome) -> None:
+        if self._link is not None:
+            size = len(outcome.request) + len(outcome.reply)
+            self._link.report(outcome, size, important=outcome.kind != "ok")
+
+    def _changed(self) -> None:
+        if self._news is None or not self._news.pending:
+            self._news = self._loop.call_later(NEWS_S, self._tell)
+
+    def _tell(self) -> None:
+        self._state = self._make_state()
+        if self._link is not None:
+            self._link.state_changed()
+
+    def _refresh(self) -> None:
+        self._state = self._make_state()
+        self._loop.call_later(REFRESH_S, self._refresh)
+
+    def _make_state(self) -> dict[str, Any]:
+        return {
+            "agent": __version__,
+            "node": self._config.node,
+            "labels": dict(self._config.labels),
+            "architecture": os.uname().machine,
+            "engine": {
+                "name": self._engine.name,
+                "version": self._engine.version,
+                "why": self._engine_why,
+            },
+            "runtimes": self._roster.runtimes(),
+            "plugins": self._roster.plugins(),
+            "memory": memory.figures(),
+            "uptime_s": round(time.time() - self._began),
+        }
+
+    def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
+        status = self._make_state()
+        if self._link is not None:
+            status["mqtt"] = dict(self._link.status())
+        return status
+
+    def _make_link(self) -> Link | None:
+        config = self._config
+        if config.mqtt is None:
+            return None
+        link = Link(
+            config.mqtt,
+            config.node,
+            config.fleet,
+            describe=lambda item: describe(cast(Outcome, item)),
+            state=lambda: self._state,
+            metrics=lambda: {"time": time.time(), **self._state},
+        )
+        logging.getLogger("edge_agent").addHandler(_LinkHandler(link))
+        return link
+
+
+class _LinkHandler(logging.Handler):
+    """Warnings and errors go to the fleet too, except the link's own."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.WARNING)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("edge_agent.mqtt"):
+            line = {
+                "time": record.created,
+                "level": record.levelname.lower(),
+                "message": record.getMessage(),
+            }
+            plugin = getattr(record, "plugin", None)
+            self._link.log({**line, "plugin": plugin} if plugin else line)
+
+
+def _plugin_sink(identity: str) -> Sink:
+    """Where the lines of one plugin go. The record is made by hand: `Logger.log` looks
+    for the caller's frame, which takes as long as a whole guest call."""
+    logger = logging.getLogger(PLUGIN_LOGGER)
+
+    def sink(level: int, line: str) -> None:
+        number = _LEVELS[level]
+        if logger.isEnabledFor(number):
+            record = logging.LogRecord(PLUGIN_LOGGER, number, "", 0, line, None, None)
+            record.plugin = identity
+            logger.handle(record)
+
+    return sink
+
+
+class _signals:
+    """SIGTERM and SIGINT stop the loop, SIGHUP re-reads; as it was afterwards."""
+
+    def __init__(self, loop: Loop, agent: Agent) -> None:
+        self._wake_fd = loop.wake_fd
+        stop: Callable[[], None] = partial(loop.call_soon, loop.stop)
+        reload: Callable[[], None] = partial(loop.call_soon, agent.reload)
+        self._actions = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
+        for number, action in self._actions.items():
+            self._before[number] = signal.signal(number, lambda *_, action=action: action())
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
