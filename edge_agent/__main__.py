@@ -1,0 +1,61 @@
+"""`edge-agent`: finds the command, runs it and turns errors into exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edge_agent import __version__
+from edge_agent.cli import PROBLEM, USAGE
+from edge_agent.errors import EdgeAgentError
+
+COMMANDS = {
+    "run": "edge_agent.cli.run",
+    "status": "edge_agent.cli.status",
+    "doctor": "edge_agent.cli.doctor",
+    "config": "edge_agent.cli.config",
+    "version": "edge_agent.cli.version",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command: 0 all is well, 1 a problem was found, 2 wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = make_parser(words[:1]).parse_args(words)
+    if not hasattr(parsed, "command"):
+        make_parser([]).print_help(sys.stderr)
+        return USAGE
+    try:
+        code: int = parsed.command(parsed)
+        sys.stdout.flush()
+        return code
+    except EdgeAgentError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return PROBLEM
+    except KeyboardInterrupt:
+        return 128 + 2  # as a shell reports SIGINT
+    except BrokenPipeError:
+        # The reader left (`edge-agent status | head`); keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PROBLEM
+
+
+def make_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for the commands `names`, so that `run` loads no other command's file.
+
+    No known name, as for `--help`: all commands.
+    """
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Policy and telemetry plugins (NRI, WebAssembly) for containers.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name in [name for name in names if name in COMMANDS] or COMMANDS:
+        import_module(COMMANDS[name]).add_parser(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

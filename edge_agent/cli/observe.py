@@ -1,0 +1,194 @@
+"""What `doctor` looks at. Nothing here judges, and nothing disturbs a runtime.
+
+A connection to an NRI socket that does not register at once holds back every other
+plugin of that runtime, so who listens there is read from the kernel's list instead.
+"""
+
+import os
+import shutil
+import socket
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.cli.runtimes import Runtime, installed_runtimes
+from edge_agent.config import AgentConfig, Broker, MqttConfig, load_agent_config
+from edge_agent.errors import ConfigError, ControlError, EngineError, LinkError, NotRunningError
+
+# For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
+BROKER_SECONDS = 5.0
+# Flags in /proc/net/unix: __SO_ACCEPTCON, somebody listens.
+LISTENING = 0x10000
+
+
+@dataclass(frozen=True)
+class SocketFacts:
+    """A configured NRI socket."""
+
+    path: Path
+    exists: bool
+    is_socket: bool = False
+    listening: bool = False
+    permitted: bool = False
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """A folder that the agent needs."""
+
+    path: Path
+    exists: bool
+    readable: bool
+    writable: bool  # or, where it is absent, can be made
+    free_bytes: int  # on the disk that it is or would be on
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that was seen."""
+
+    euid: int
+    now: float
+    config_path: Path
+    config: AgentConfig  # the defaults where config_problem says why there is none
+    config_problem: str | None
+    engine: str | None  # which, and why this one
+    engine_problem: str | None
+    runtimes: tuple[Runtime, ...]
+    sockets: tuple[SocketFacts, ...]
+    plugin_dir: FolderFacts
+    state_dir: FolderFacts
+    plugins: tuple[str, ...]  # NN-name of those that can be loaded
+    plugin_problems: dict[str, str]
+    brokers: dict[str, str | None]  # by URL: why it cannot be reached
+    status: dict[str, object] | None  # what the running agent answers
+    status_problem: str | None  # why a running agent does not answer
+
+
+def observe(config_path: Path) -> Facts:
+    """Look at everything; takes as long as the brokers take to answer."""
+    config, config_problem = _config(config_path)
+    engine, engine_problem = _engine(config)
+    plugins, plugin_problems = _plugins(config)
+    status, status_problem = _status(config)
+    return Facts(
+        euid=os.geteuid(),
+        now=time.time(),
+        config_path=config_path,
+        config=config,
+        config_problem=config_problem,
+        engine=engine,
+        engine_problem=engine_problem,
+        runtimes=tuple(installed_runtimes()),
+        sockets=tuple(look_at_socket(path) for path in config.nri.sockets),
+        plugin_dir=look_at_folder(config.plugin_dir),
+        state_dir=look_at_folder(config.state_dir),
+        plugins=plugins,
+        plugin_problems=plugin_problems,
+        brokers={broker.url: try_broker(config.mqtt, broker) for broker in config.mqtt.brokers}
+        if config.mqtt
+        else {},
+        status=status,
+        status_problem=status_problem,
+    )
+
+
+def look_at_socket(path: Path, unix_sockets: Path = Path("/proc/net/unix")) -> SocketFacts:
+    """What can be known of an NRI socket without connecting."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        return SocketFacts(path, exists=True, is_socket=True)
+    except OSError:
+        return SocketFacts(path, exists=False)
+    return SocketFacts(
+        path,
+        exists=True,
+        is_socket=stat.S_ISSOCK(mode),
+        listening=path.resolve() in _listening(unix_sockets),
+        permitted=os.access(path, os.W_OK),
+    )
+
+
+def look_at_folder(path: Path) -> FolderFacts:
+    """A folder and, where it is absent, whether it could be made."""
+    exists = path.is_dir()
+    there = path
+    while not there.is_dir():
+        there = there.parent
+    return FolderFacts(
+        path,
+        exists=exists,
+        readable=exists and os.access(path, os.R_OK | os.X_OK),
+        writable=os.access(there, os.W_OK | os.X_OK) and (exists or not path.exists()),
+        free_bytes=shutil.disk_usage(there).free,
+    )
+
+
+def try_broker(config: MqttConfig, broker: Broker) -> str | None:
+    """Connect over TCP, and TLS where the URL says so; the reason why that fails, or None.
+
+    No MQTT is spoken: a CONNECT would end the running agent's session.
+    """
+    from edge_agent.mqtt.tls import explain, tls_context
+
+    try:
+        with socket.create_connection((broker.host, broker.port), BROKER_SECONDS) as connection:
+            if broker.tls:
+                tls_context(config).wrap_socket(connection, server_hostname=broker.host).close()
+    except (OSError, ValueError) as error:
+        return explain(error)
+    except LinkError as error:
+        return str(error)
+    return None
+
+
+def _listening(unix_sockets: Path) -> set[Path]:
+    """The paths on which somebody listens, as the kernel lists them."""
+    found = set()
+    try:
+        lines = unix_sockets.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return set()
+    for line in lines[1:]:
+        fields = line.split(maxsplit=7)  # Num RefCount Protocol Flags Type St Inode Path
+        if len(fields) == 8 and int(fields[3], 16) & LISTENING and fields[7].startswith("/"):
+            found.add(Path(fields[7]).resolve())
+    return found
+
+
+def _config(path: Path) -> tuple[AgentConfig, str | None]:
+    try:
+        return load_agent_config(path), None
+    except ConfigError as error:
+        return AgentConfig(node="unnamed"), str(error)
+
+
+def _engine(config: AgentConfig) -> tuple[str | None, str | None]:
+    from edge_agent.wasm.choice import choose
+
+    try:
+        return choose(config.engine)[1], None
+    except EngineError as error:
+        return None, str(error)
+
+
+def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
+    from edge_agent.host.folder import Folder
+
+    if not config.plugin_dir.is_dir():
+        return (), {}
+    scan = Folder(config.plugin_dir, config.limits, config.report).scan()
+    return tuple(scan.releases), scan.errors
+
+
+def _status(config: AgentConfig) -> tuple[dict[str, object] | None, str | None]:
+    from edge_agent.control import ask
+
+    try:
+        return ask(config.control_socket, "status"), None
+    except NotRunningError:
+        return None, None
+    except ControlError as error:
+        return None, str(error)

@@ -1,0 +1,33 @@
+"""`edge-agent run`: the agent itself."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from edge_agent.cli import add_config_option
+
+if TYPE_CHECKING:
+    from edge_agent.cli import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser(
+        "run", help="serve the container runtimes until SIGTERM; SIGHUP re-reads everything"
+    )
+    add_config_option(parser)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the configuration, start the log and hand over."""
+    from edge_agent import logs
+    from edge_agent.config import load_agent_config
+
+    config = load_agent_config(arguments.config)
+    handler = logs.start(config.log, no_color=bool(os.environ.get("NO_COLOR")))
+    try:
+        from edge_agent import agent
+
+        return agent.run(config, arguments.config)
+    finally:
+        logs.stop(handler)

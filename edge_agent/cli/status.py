@@ -1,0 +1,189 @@
+"""`edge-agent status`: what the running agent says of itself."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edge_agent.cli import DEFAULT_CONFIG, OK, add_config_option
+from edge_agent.text import printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_agent.cli import Subparsers
+
+# A digest's first hexadecimal digits tell plugins apart well enough for a table.
+DIGEST_CHARS = 12
+
+RUNTIME_COLUMNS = ("runtime socket", "state", "runtime", "nri")
+PLUGIN_COLUMNS = (
+    "plugin",
+    "at",
+    "status",
+    "for",
+    "events",
+    "failures",
+    "p50",
+    "p99",
+    "memory",
+    "digest",
+)
+
+Record = Mapping[str, object]
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser("status", help="show what the running agent does")
+    add_config_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the agent's answer as it is")
+    parser.set_defaults(command=status)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Ask and print; ControlError says when nobody answers and what to do."""
+    import json
+
+    from edge_agent.control import ask
+
+    answer = ask(control_socket(arguments.config), "status")
+    print(json.dumps(answer, indent=2) if arguments.json else render(answer, time.time()))
+    return OK
+
+
+def control_socket(config: "Path") -> "Path":
+    """Where the agent with this configuration listens; the usual place without a file."""
+    from edge_agent.config import AgentConfig, load_agent_config
+
+    if config == DEFAULT_CONFIG and not config.exists():
+        return AgentConfig.control_socket
+    return load_agent_config(config).control_socket
+
+
+def render(answer: Record, now: float) -> str:
+    """The answer to the verb `status` as tables; any part of it may be absent."""
+    runtimes = [_runtime_row(runtime) for runtime in _records(answer, "runtimes")]
+    plugins = _records(answer, "plugins")
+    rows = [_plugin_row(plugin, now) for plugin in plugins]
+    errors = [
+        f"{_name(plugin)}: {_word(plugin, 'error')}" for plugin in plugins if plugin.get("error")
+    ]
+    parts = [
+        _head(answer),
+        table(RUNTIME_COLUMNS, runtimes) if runtimes else "no runtime is configured",
+        table(PLUGIN_COLUMNS, rows) if rows else "no plugin is loaded",
+        "\n".join(errors),
+        _mqtt(_record(answer, "mqtt")),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    lines = [[column.upper() for column in columns], *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _head(answer: Record) -> str:
+    engine, memory = _record(answer, "engine"), _record(answer, "memory")
+    lines = [
+        f"edge-agent {_word(answer, 'agent')} on {_word(answer, 'node')},"
+        f" up {duration(answer.get('uptime_s'))}"
+    ]
+    if engine:
+        named = f"{_word(engine, 'name')} {_word(engine, 'version')}"
+        lines.append(f"engine {_word(engine, 'why') if engine.get('why') else named}")
+    if memory:
+        pss, rss = size(memory.get("pss")), size(memory.get("rss"))
+        lines.append(f"memory {pss} proportional (PSS), {rss} resident (RSS)")
+    return "\n".join(lines)
+
+
+def _runtime_row(runtime: Record) -> Sequence[str]:
+    name = " ".join(_word(runtime, key) for key in ("name", "version") if runtime.get(key))
+    return (
+        _word(runtime, "socket"),
+        f"{_word(runtime, 'state')} ({_word(runtime, 'reason')})"
+        if runtime.get("reason")
+        else _word(runtime, "state"),
+        name or "-",
+        _word(runtime, "nri_version"),
+    )
+
+
+def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
+    since = plugin.get("since")
+    age = now - since if isinstance(since, int | float) else None
+    failures = _record(plugin, "failures")
+    latency = _record(plugin, "latency_ms")
+    return (
+        _name(plugin),
+        _word(plugin, "runtime"),
+        _word(plugin, "status"),
+        _word(plugin, "since") if isinstance(since, str) else duration(age),
+        _word(plugin, "events"),
+        ", ".join(f"{_word(failures, kind)} {printable(kind)}" for kind in failures) or "none",
+        milliseconds(latency.get("p50")),
+        milliseconds(latency.get("p99")),
+        size(plugin.get("memory_bytes")),
+        _word(plugin, "digest").removeprefix("sha256:")[:DIGEST_CHARS],
+    )
+
+
+def _name(plugin: Record) -> str:
+    """`NN-name`; a file that is no plugin has no index."""
+    return "-".join(_word(plugin, key) for key in ("index", "name") if plugin.get(key)) or "-"
+
+
+def _mqtt(mqtt: Record) -> str:
+    if not mqtt:
+        return "mqtt is off: the agent works alone"
+    counts = ", ".join(f"{_word(mqtt, key)} {key}" for key in ("queued", "sent", "dropped"))
+    trouble = f"; {_word(mqtt, 'last_error')}" if mqtt.get("last_error") else ""
+    return f"mqtt {_word(mqtt, 'state')}, {_word(mqtt, 'broker')}; {counts}{trouble}"
+
+
+def duration(seconds: object) -> str:
+    """`3 d 4 h`: the two largest units that count."""
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
+        return "-"
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def size(count: object) -> str:
+    """Bytes in the unit that a person would choose."""
+    if not isinstance(count, int | float):
+        return "-"
+    if count < 1 << 20:
+        return f"{count / 1024:.0f} KiB"
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def milliseconds(count: object) -> str:
+    """A latency."""
+    return f"{count:.2f} ms" if isinstance(count, int | float) else "-"
+
+
+def _word(record: Record, key: str) -> str:
+    value = record.get(key)
+    return "-" if value is None else printable(str(value))
+
+
+def _record(record: Record, key: str) -> Record:
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _records(record: Record, key: str) -> list[Record]:
+    value = record.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

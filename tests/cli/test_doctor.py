@@ -1,0 +1,236 @@
+"""`doctor`'s rules, by facts, and the command itself."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.__main__ import main
+from edge_agent.cli.checks import Finding, judge
+from edge_agent.cli.doctor import render
+from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts
+from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
+from edge_agent.config import AgentConfig, Broker, MqttConfig
+
+CONTAINERD = Runtime("containerd", Path("/etc/containerd/config.toml"), "switch it on")
+DOCKER = replace(CONTAINERD, name="Docker Engine", config=Path("/etc/docker/daemon.json"))
+LISTENING = SocketFacts(NRI_SOCKET, True, is_socket=True, listening=True, permitted=True)
+FOLDER = FolderFacts(Path("/p"), True, True, True, 1 << 30)
+MQTT = MqttConfig((Broker("b", 1883, False),), "n")
+
+WELL = Facts(
+    euid=0,
+    now=1_900_000_000.0,
+    config_path=Path("/etc/edge-agent/agent.toml"),
+    config=AgentConfig(node="n"),
+    config_problem=None,
+    engine="wasmtime 50.0.1, as configured",
+    engine_problem=None,
+    runtimes=(CONTAINERD,),
+    sockets=(LISTENING,),
+    plugin_dir=FOLDER,
+    state_dir=FOLDER,
+    plugins=("10-guard",),
+    plugin_problems={},
+    brokers={},
+    status={
+        "agent": "0.1.0",
+        "runtimes": [
+            {"name": "containerd", "version": "2.1.9", "nri_version": "0.8", "socket": "/s"},
+            {"socket": "/t", "state": "waiting"},
+        ],
+    },
+    status_problem=None,
+)
+
+
+def troubles(facts: Facts) -> list[Finding]:
+    return [finding for finding in judge(facts) if finding.level != "ok"]
+
+
+def test_a_machine_that_is_well_has_only_ok_lines() -> None:
+    assert troubles(WELL) == []
+    texts = [finding.text for finding in judge(WELL)]
+    assert "serves containerd 2.1.9, NRI 0.8 on /s" in texts
+    assert f"offers NRI on {NRI_SOCKET}" in texts
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "said", "todo"),
+    [
+        (replace(WELL, euid=1000), "warn", "running as user 1000", "as root"),
+        (replace(WELL, now=0.0), "fail", "it is 1970-01-01 00:00 UTC here", "NTP"),
+        (replace(WELL, engine_problem="none works"), "fail", "none works", 'engine = "auto"'),
+        (
+            replace(WELL, plugin_dir=FolderFacts(Path("/p"), False, False, True, 1 << 30)),
+            "fail",
+            "/p is not there",
+            "mkdir -p /p",
+        ),
+        (
+            replace(WELL, plugin_dir=FolderFacts(Path("/p"), True, False, False, 1 << 30)),
+            "fail",
+            "/p cannot be read",
+            "right to read",
+        ),
+        (
+            replace(WELL, state_dir=FolderFacts(Path("/s"), True, True, False, 1 << 30)),
+            "fail",
+            "/s cannot be written",
+            "right to write",
+        ),
+        (
+            replace(WELL, state_dir=FolderFacts(Path("/s"), True, True, True, 1 << 20)),
+            "fail",
+            "/s: only 1 MiB free",
+            "free some",
+        ),
+        (
+            replace(WELL, state_dir=FolderFacts(Path("/s"), True, True, True, 100 << 20)),
+            "warn",
+            "/s: only 100 MiB free",
+            "free some",
+        ),
+        (replace(WELL, plugins=()), "warn", "/p has no plugin", "NN-name.wasm"),
+        (
+            replace(WELL, plugin_problems={"20-bad": "/p/20-bad.wasm: truncated"}),
+            "fail",
+            "/p/20-bad.wasm: truncated",
+            "edge-agent plugin check /p/20-bad.wasm",
+        ),
+        (replace(WELL, status_problem="no answer"), "warn", "no answer", "log"),
+        (replace(WELL, status=None), "warn", "not running", "edge-agent run -c /etc/edge-agent"),
+        (
+            replace(WELL, config=replace(WELL.config, mqtt=MQTT), brokers={"mqtt://b": "refused"}),
+            "fail",
+            "mqtt://b: refused",
+            "check network",
+        ),
+        (
+            replace(WELL, runtimes=(replace(CONTAINERD, switched_on=False),)),
+            "warn",
+            "NRI is switched off in /etc/containerd/config.toml",
+            "switch it on",
+        ),
+        (
+            replace(WELL, runtimes=(replace(CONTAINERD, socket=None),)),
+            "warn",
+            "takes no connections",
+            "switch it on",
+        ),
+        (
+            replace(WELL, runtimes=(replace(CONTAINERD, serves=False),)),
+            "warn",
+            "its CRI is switched off",
+            "disabled_plugins",
+        ),
+        (
+            replace(WELL, runtimes=(replace(CONTAINERD, problem="line 3"),)),
+            "warn",
+            "/etc/containerd/config.toml: line 3",
+            "switch it on",
+        ),
+        (
+            replace(WELL, runtimes=(replace(CONTAINERD, socket=Path("/x")),)),
+            "warn",
+            "offers NRI on /x, unused",
+            'add "/x" to [nri] sockets',
+        ),
+    ],
+)
+def test_a_trouble_is_told_with_what_to_do(facts: Facts, level: str, said: str, todo: str) -> None:
+    (trouble,) = troubles(facts)
+    assert trouble.level == level
+    assert said in trouble.text
+    assert todo in trouble.todo
+
+
+@pytest.mark.parametrize(
+    ("seen", "level", "said"),
+    [
+        (SocketFacts(NRI_SOCKET, exists=False), "ok", "is not there; the agent waits"),
+        (SocketFacts(NRI_SOCKET, exists=True, permitted=True), "fail", "is not a socket"),
+        (SocketFacts(NRI_SOCKET, True, is_socket=True), "fail", "may not be opened"),
+        (SocketFacts(NRI_SOCKET, True, True, False, True), "warn", "nobody is seen to listen"),
+        (LISTENING, "ok", "a runtime listens"),
+    ],
+)
+def test_each_state_of_a_socket_is_told(seen: SocketFacts, level: str, said: str) -> None:
+    finding = next(
+        each for each in judge(replace(WELL, sockets=(seen,))) if each.subject == "socket"
+    )
+    assert (finding.level, said in finding.text) == (level, True)
+
+
+def test_one_socket_in_use_is_enough_for_the_other_to_be_absent() -> None:
+    absent = SocketFacts(Path("/other.sock"), exists=False)
+    assert troubles(replace(WELL, sockets=(LISTENING, absent))) == []
+
+
+def test_no_runtime_at_all_tells_how_each_is_switched_on() -> None:
+    facts = replace(WELL, runtimes=(), sockets=(SocketFacts(NRI_SOCKET, exists=False),))
+    (trouble,) = troubles(facts)
+    assert trouble.level == "fail"
+    for word in ("containerd", "enable_nri = true", '"nri-opts": {"enable": true'):
+        assert word in trouble.todo
+
+
+def test_two_runtimes_on_one_socket_are_told_under_either_name() -> None:
+    other = replace(DOCKER, socket=Path("/run/nri/nri.sock"))
+    (trouble,) = troubles(replace(WELL, runtimes=(CONTAINERD, other)))
+    assert "containerd and Docker Engine both use /run/nri/nri.sock" in trouble.text
+
+
+def test_every_line_of_a_broken_configuration_is_a_failure() -> None:
+    found = troubles(replace(WELL, config_problem="a.toml:1: x\na.toml:2: y"))
+    assert [(finding.level, finding.text) for finding in found] == [
+        ("fail", "a.toml:1: x"),
+        ("fail", "a.toml:2: y"),
+        ("warn", "the agent will not start with it"),
+    ]
+
+
+def test_lines_are_aligned_and_counted() -> None:
+    findings = [Finding("ok", "clock", "fine"), Finding("fail", "mqtt", "bad\x1b", "do\nthis")]
+    assert render(findings) == (
+        "ok    clock  fine\n"
+        "fail  mqtt   bad\\x1b\n"
+        "             > do\n"
+        "             > this\n"
+        "\n"
+        "1 to set right, 0 to look at"
+    )
+
+
+def test_the_command_looks_at_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "10-broken.wasm").write_bytes(b"\0asm")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        'plugin_dir = "plugins"\nstate_dir = "state"\ncontrol_socket = "control.sock"\n'
+        '[nri]\nsockets = ["nri.sock"]\n'
+    )
+    assert main(["doctor", "--json", "-c", str(config)]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    by_subject = {finding["subject"]: finding for finding in found}
+    assert by_subject["configuration"]["level"] == "ok"
+    assert "10-broken" in by_subject["plugin"]["text"]
+    assert by_subject["state_dir"]["level"] == "ok"
+    assert not (tmp_path / "state").exists()  # doctor only looks
+    assert by_subject["agent"]["text"].startswith("not running")
+    assert main(["doctor", "-c", str(config)]) == 1
+    assert "to set right" in capsys.readouterr().out
+
+
+def test_a_broken_configuration_does_not_keep_doctor_from_looking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text("[broken\n")
+    assert main(["doctor", "-c", str(config)]) == 1
+    said = capsys.readouterr().out
+    assert "not valid TOML" in said
+    assert "clock" in said
