@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 DEBUG, INFO, WARN, ERROR = 1, 2, 3, 4  # LogRequest.Level
+_TELL_S = 5.0  # a flood that lasts is told this often
 _REQUEST_OVERHEAD = 16  # bytes of a LogRequest around its text: tags, length, level
 
 Sink = Callable[[int, str], None]
@@ -14,7 +15,7 @@ class GuestLog:
     """Lines of one plugin on their way to `sink`.
 
     A token bucket holds one second's worth: a burst passes, a flood is counted and
-    told in one line once it ends. A line longer than `line_bytes` is cut and says so.
+    told now and then. A line longer than `line_bytes` is cut and says so.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class GuestLog:
         self._tokens = float(lines_per_s)
         self._refilled = clock()
         self._unsaid = 0
+        self._told = -_TELL_S
         self._partial: dict[int, bytes] = {}
         self.dropped = 0  # lines, in all
 
@@ -60,6 +62,8 @@ class GuestLog:
         """The guest is gone: what it printed without a newline is a line now."""
         for fd in list(self._partial):
             self.stream(fd, b"\n")
+        if self._unsaid:
+            self._tell(self._clock())
 
     def _admit(self) -> bool:
         now = self._clock()
@@ -70,10 +74,13 @@ class GuestLog:
             self._unsaid += 1
             return False
         self._tokens -= 1
-        if self._unsaid:
-            self._sink(WARN, f"{self._unsaid} log lines dropped: more than {self._rate} a second")
-            self._unsaid = 0
+        if self._unsaid and now - self._told >= _TELL_S:
+            self._tell(now)
         return True
+
+    def _tell(self, now: float) -> None:
+        self._sink(WARN, f"{self._unsaid} log lines dropped: more than {self._rate} a second")
+        self._unsaid, self._told = 0, now
 
     def _emit(self, level: int, line: bytes, cut: int) -> None:
         over = max(0, len(line) - self._line_bytes)
