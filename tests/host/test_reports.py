@@ -1,0 +1,120 @@
+"""Outcomes as records of the fleet protocol."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.host.outcome import Outcome
+from edge_agent.host.reports import describe
+from edge_agent.nri import permissions
+from edge_agent.pb import nri_pb2
+from edge_agent.wasm.imports import Report
+
+DATA = Path(__file__).parent.parent / "data"
+REQUEST = (DATA / "containerd-2.1.9-create_container_request.bin").read_bytes()
+ADJUSTED = nri_pb2.CreateContainerResponse(
+    adjust=nri_pb2.ContainerAdjustment(
+        annotations={"a": "b"},
+        linux=nri_pb2.LinuxContainerAdjustment(devices=[nri_pb2.LinuxDevice(path="/dev/x")]),
+    ),
+    evict=[nri_pb2.ContainerEviction(container_id="x")],
+).SerializeToString()
+
+
+def outcome(**changes: Any) -> Outcome:
+    base = Outcome(
+        time_ns=1_700_000_000_500_000_000,
+        plugin="10-a",
+        digest="ab" * 32,
+        runtime="containerd 2.1.9",
+        event="CreateContainer",
+        export="plugin_create_container",
+        kind="ok",
+        duration_ns=1_234_567,
+        request=REQUEST,
+        reply=ADJUSTED,
+        error="",
+        reports=(),
+        wanted="all",
+    )
+    return base._replace(**changes)
+
+
+def test_an_adjustment_is_told_with_its_fields_pod_and_container() -> None:
+    record = describe(outcome())
+    assert record is not None
+    assert record["outcome"] == "adjusted"
+    assert record["adjusted"] == ["annotations", "evict", "linux.devices"]
+    assert record["pod"]["name"] == "pod-0"
+    assert record["container"]["name"] == "main"
+    assert record["duration_us"] == 1234
+    assert record["time"] == 1_700_000_000.5
+
+
+def test_an_empty_reply_is_ok() -> None:
+    record = describe(outcome(reply=b""))
+    assert record is not None
+    assert record["outcome"] == "ok"
+    assert "adjusted" not in record
+
+
+def test_a_state_change_is_told_of_its_pod() -> None:
+    change = nri_pb2.StateChangeEvent(event=1, pod=nri_pb2.PodSandbox(name="p", namespace="n"))
+    record = describe(
+        outcome(
+            event="RunPodSandbox",
+            export="plugin_state_change",
+            request=change.SerializeToString(),
+            reply=b"",
+        )
+    )
+    assert record is not None
+    assert record["pod"] == {"namespace": "n", "name": "p", "uid": ""}
+    assert "container" not in record
+
+
+def test_garbage_is_told_not_raised() -> None:
+    record = describe(outcome(request=b"\xff\xff", reply=b"\xff"))
+    assert record is not None
+    assert record["outcome"] == "error"
+    assert "CreateContainerResponse" in record["error"]
+    assert "pod" not in record
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "told"),
+    [
+        ("all", {"reply": b""}, True),
+        ("changes", {"reply": b""}, False),
+        ("changes", {}, True),
+        ("changes", {"reply": b"", "reports": (Report("k", b"p", "text/plain"),)}, True),
+        ("changes", {"kind": "timeout", "reply": b""}, True),
+        ("errors", {}, False),
+        ("errors", {"kind": "rejected", "reply": b""}, True),
+    ],
+)
+def test_the_report_setting_chooses(wanted: str, changes: dict[str, Any], told: bool) -> None:
+    assert (describe(outcome(wanted=wanted, **changes)) is not None) is told
+
+
+def test_reports_of_the_plugin_come_along() -> None:
+    record = describe(outcome(reports=(Report("k", b"\x01", "x/y"),)))
+    assert record is not None
+    assert record["reports"] == [{"kind": "k", "content_type": "x/y", "payload": b"\x01"}]
+
+
+def test_permissions_name_what_is_refused() -> None:
+    with pytest.raises(permissions.NotPermitted, match=r"touches evict, linux\.devices"):
+        permissions.check("CreateContainer", ADJUSTED, ("annotations",))
+    permissions.check("CreateContainer", ADJUSTED, ("annotations", "evict", "linux.devices"))
+    permissions.check("CreateContainer", ADJUSTED, None)
+    permissions.check("StartContainer", ADJUSTED, ())
+
+
+def test_every_field_of_an_adjustment_has_a_permission() -> None:
+    from edge_agent.config import PERMISSIONS
+
+    fields = {field.name.lower() for field in nri_pb2.ContainerAdjustment.DESCRIPTOR.fields}
+    linux = {f"linux.{field.name}" for field in nri_pb2.LinuxContainerAdjustment.DESCRIPTOR.fields}
+    assert set(PERMISSIONS) == (fields - {"linux"}) | linux | {"update", "evict"}
