@@ -1,8 +1,9 @@
 """Logs: human lines on a terminal, JSON lines elsewhere, and no waiting for either.
 
-The thread that logs only formats a line and queues it; a thread of the handler's own
-writes. A reader of stderr that is stuck (a full pipe, a stopped terminal) costs lines,
-which are counted and reported, and never costs a runtime its answer.
+The thread that logs only puts the message together and queues it; a thread of the
+handler's own makes lines and writes them, some at a time. A reader of stderr that is
+stuck (a full pipe, a stopped terminal) costs lines, which are counted and reported, and
+never costs a runtime its answer.
 
 Whatever stands in a record may come from a plugin or a peer, so every line is made
 safe to print (edge_agent.text): nobody can forge a line or drive the terminal.
@@ -19,7 +20,7 @@ from collections import deque
 from edge_agent.config.model import LogConfig
 from edge_agent.text import printable
 
-# Bytes waiting to be written: some thousands of lines, little beside one plugin.
+# Bytes waiting to be written: some hundred lines at least, little beside one plugin.
 MAX_QUEUED_BYTES = 256 * 1024
 # Kept free for errors, so that a flood of small talk cannot drown them.
 RESERVED_FOR_ERRORS_BYTES = 32 * 1024
@@ -27,6 +28,11 @@ RESERVED_FOR_ERRORS_BYTES = 32 * 1024
 MAX_MESSAGE_CHARS = 16 * 1024
 # Bytes handed to one write: what a pipe takes at once.
 MAX_WRITE_BYTES = 64 * 1024
+# What a record takes in memory beside its message, and with a traceback; measured, rounded.
+RECORD_BYTES = 512
+TRACEBACK_BYTES = 4096
+# How long the writer lets lines gather: waking it for each would slow each answer.
+GATHER_SECONDS = 0.02
 # How long the end of the process waits for what is still queued.
 FLUSH_SECONDS = 1.0
 
@@ -46,6 +52,8 @@ def start(config: LogConfig, *, fd: int = 2, no_color: bool = False) -> "LineHan
     terminal = os.isatty(fd)
     human = config.format == "human" or (config.format == "auto" and terminal)
     colour = terminal and not no_color
+    # Of no use in a line; looking them up would take longer than all the rest.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = LineHandler(fd, HumanFormatter(colour=colour) if human else JsonFormatter())
     logging.getLogger().addHandler(handler)
     set_level(config)
@@ -80,7 +88,10 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 class HumanFormatter(logging.Formatter):
-    """`14:03:59 warning 10-resource-guard: the message`; a traceback follows indented."""
+    """`14:03:59 warning 10-resource-guard: the message`; a traceback follows indented.
+
+    Like the other one it takes what `LineHandler.emit` left in `record.message`.
+    """
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
@@ -89,7 +100,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
         source = plugin_of(record) or record.name.removeprefix("edge_agent.")
-        line = f"{moment} {record.levelname.lower():7} {source}: {message_of(record)}"
+        line = f"{moment} {record.levelname.lower():7} {source}: {record.message}"
         if record.exc_info:
             trace = self.formatException(record.exc_info).split("\n")
             line += "".join(f"\n    {printable(each)}" for each in trace)
@@ -109,96 +120,117 @@ class JsonFormatter(logging.Formatter):
         }
         if plugin := plugin_of(record):
             line["plugin"] = plugin
-        line["message"] = message_of(record)
+        line["message"] = record.message
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
 class LineHandler(logging.Handler):
-    """Queues lines within a limit of bytes; a daemon thread writes them to `fd`."""
+    """Queues records within a limit of bytes; a daemon thread writes them to `fd`."""
 
     def __init__(self, fd: int, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)
         self.dropped = 0  # lines, since the start
+        self.queued_bytes = 0  # by the estimate of `_cost`
         self._fd = fd
-        self._lines: deque[bytes] = deque()
-        self.queued_bytes = 0
+        self._records: deque[tuple[logging.LogRecord, int]] = deque()
         self._dropped_unsaid = 0
-        self._changed = threading.Condition()
-        self._writing = False
-        self._closing = False
-        self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
-        self._thread.start()
+        self._changed = threading.Condition(threading.Lock())
+        self._idle = False  # the writer waits for a first record
+        self._hurry = False  # somebody waits for the writer
+        self._closed = False
+        threading.Thread(target=self._write_all, name="log writer", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record)
+            # Now, as the arguments may change; the rest is left to the writer.
+            record.message = message_of(record)
         except Exception as error:
-            # The record's own fault; say so on a line that cannot fail in the same way.
-            line = f"a log record of {record.name}, line {record.lineno}, is wrong: {error!r}"
-            line = self.format(logging.makeLogRecord({"msg": line, "name": __name__}))
-        self._queue(f"{line}\n".encode("utf-8", "backslashreplace"), record.levelno)
+            text = f"a log record of {record.name}, line {record.lineno}, is wrong: {error!r}"
+            record = _own_record(text)
+        self._queue(record, _cost(record))
 
     def flush(self) -> None:
         """Wait a little for the reader to take what is queued."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._lines and not self._writing, FLUSH_SECONDS)
+            self._hurry = True
+            self._changed.notify_all()
+            self._changed.wait_for(self._all_written, FLUSH_SECONDS)
+            self._hurry = False
 
     def close(self) -> None:
         self.flush()
         with self._changed:
-            self._closing = True
+            self._closed = True
             self._changed.notify_all()
         super().close()
 
-    def _queue(self, line: bytes, level: int) -> None:
+    def _all_written(self) -> bool:
+        return (self._idle and not self._records) or self._closed
+
+    def _queue(self, record: logging.LogRecord, cost: int) -> None:
         room = MAX_QUEUED_BYTES
-        if level < logging.ERROR:
+        if record.levelno < logging.ERROR:
             room -= RESERVED_FOR_ERRORS_BYTES
         with self._changed:
-            if self._closing or self.queued_bytes + len(line) > room:
+            if self._closed or self.queued_bytes + cost > room:
                 self.dropped += 1
                 self._dropped_unsaid += 1
                 return
-            self._lines.append(line)
-            self.queued_bytes += len(line)
-            self._changed.notify()
+            self._records.append((record, cost))
+            self.queued_bytes += cost
+            if self._idle:
+                self._idle = False
+                self._changed.notify_all()
 
     def _write_all(self) -> None:
-        while True:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._lines or self._closing)
-                if self._closing:
-                    return
-                batch = self._next_batch()
-                self._writing = True
+        while (lines := self._next_lines()) is not None:
             try:
-                _write(self._fd, batch)
+                _write(self._fd, lines)
             except OSError:  # nobody reads any more: what comes now only counts as dropped
                 with self._changed:
-                    self._closing = True
-                    self._writing = False
-                    self._lines.clear()
+                    self._closed = True
+                    self._records.clear()
                     self._changed.notify_all()
-                return
 
-    def _next_batch(self) -> bytes:
-        """The oldest lines, as many as one write takes; what was lost is said after them."""
-        batch = bytearray()
-        while self._lines and (not batch or len(batch) + len(self._lines[0]) <= MAX_WRITE_BYTES):
-            line = self._lines.popleft()
-            self.queued_bytes -= len(line)
-            batch += line
-        if self._dropped_unsaid and not self._lines:
-            text = f"{self._dropped_unsaid} log lines were dropped: nobody read them in time"
-            said = {"msg": text, "name": __name__, "levelno": 30, "levelname": "WARNING"}
-            batch += f"{self.format(logging.makeLogRecord(said))}\n".encode()
-            self._dropped_unsaid = 0
-        return bytes(batch)
+    def _next_lines(self) -> bytes | None:
+        """Wait for records and make lines of the oldest; None: there will be no more."""
+        with self._changed:
+            if not self._records:
+                self._idle = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._records or self._closed)
+                self._idle = False
+                self._changed.wait_for(lambda: self._hurry or self._closed, GATHER_SECONDS)
+            if self._closed:
+                return None
+            taken = []
+            size = 0
+            while self._records and size <= MAX_WRITE_BYTES:
+                record, cost = self._records.popleft()
+                taken.append(record)
+                size += cost
+            self.queued_bytes -= size
+            if self._dropped_unsaid and not self._records:
+                text = f"{self._dropped_unsaid} log lines were dropped: nobody read them in time"
+                taken.append(_own_record(text))
+                self._dropped_unsaid = 0
+        lines = "\n".join(self.format(record) for record in taken) + "\n"
+        return lines.encode("utf-8", "backslashreplace")
+
+
+def _cost(record: logging.LogRecord) -> int:
+    """About what a queued record keeps in memory, in bytes."""
+    size = RECORD_BYTES + len(record.message)
+    return size + TRACEBACK_BYTES if record.exc_info else size
+
+
+def _own_record(message: str) -> logging.LogRecord:
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, None, None)
+    record.message = message_of(record)
+    return record
 
 
 def _write(fd: int, data: bytes) -> None:

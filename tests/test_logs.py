@@ -217,3 +217,10 @@ def test_a_descriptor_that_does_not_block_still_gets_all() -> None:
         drain.join()
     assert len(b"".join(written).splitlines()) == 50
     assert handler.dropped == 0
+
+
+def test_other_handlers_see_the_record_as_it_was_made(caplog: pytest.LogCaptureFixture) -> None:
+    with lines() as out:
+        log.warning("a\n%s", "b")
+        assert [json.loads(line)["message"] for line in out.read()] == ["a\\nb"]
+    assert caplog.records[-1].getMessage() == "a\nb"
