@@ -2,7 +2,8 @@
 //
 // Three things only: a heap (the host takes and returns blocks through it too),
 // `str` (a view of bytes that somebody else owns) and `buf` (bytes that grow).
-// Nothing here traps on bad input; running out of memory is a flag, not a crash.
+// Nothing here traps on bad input. Running out of memory makes what is running come
+// to nothing and its event fail (edge_nri.h), so no call site has to check.
 
 #ifndef EDGE_BASE_H
 #define EDGE_BASE_H
@@ -10,6 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+// Unused ones are left out of a module. `inline` would say so too, but makes clang
+// inline for speed and modules twice as large.
+#define SDK static __attribute__((unused))
 
 // ---- heap: first fit over blocks in address order, free neighbours merge ----
 //
@@ -23,16 +28,17 @@ typedef struct heap_block {
 
 extern unsigned char __heap_base; // the linker's: first byte after static data
 static heap_block *heap_end;      // null until the first use
+static bool heap_refused;         // sticky; cleared before each call of the host
 
 #define HEAP_FIRST ((heap_block *)(((uintptr_t)&__heap_base + 7) & ~(uintptr_t)7))
 #define HEAP_LARGEST (1u << 30) // keeps every sum below from wrapping around
 
-static inline heap_block *heap_after(heap_block *block) {
+SDK heap_block *heap_after(heap_block *block) {
     return (heap_block *)((char *)(block + 1) + block->size);
 }
 
 // Moves the heap's end; false when the host refuses the memory.
-static inline bool heap_extend(heap_block *end) {
+SDK bool heap_extend(heap_block *end) {
     uint64_t have = (uint64_t)__builtin_wasm_memory_size(0) << 16;
     uint64_t want = (uintptr_t)end;
     if (want > have && __builtin_wasm_memory_grow(0, (want - have + 65535) >> 16) == (size_t)-1)
@@ -41,9 +47,15 @@ static inline bool heap_extend(heap_block *end) {
     return true;
 }
 
-static void *heap_take(uint32_t size) {
+SDK void *heap_refuse(void) {
+    heap_refused = true;
+    return NULL;
+}
+
+// Null when there is no memory for it.
+SDK void *heap_take(uint32_t size) {
     if (size > HEAP_LARGEST || (heap_end == NULL && !heap_extend(HEAP_FIRST)))
-        return NULL;
+        return heap_refuse();
     size = size ? (size + 7) & ~7u : 8;
     heap_block *block = HEAP_FIRST;
     while (block < heap_end) {
@@ -68,13 +80,13 @@ static void *heap_take(uint32_t size) {
     }
     if ((uint64_t)(uintptr_t)(block + 1) + size > UINT32_MAX ||
         !heap_extend((heap_block *)((char *)(block + 1) + size)))
-        return NULL;
+        return heap_refuse();
     *block = (heap_block){.size = size, .used = true};
     return block + 1;
 }
 
 // Anything outside the heap is left alone: a reply may be a string constant.
-static void heap_give(void *memory) {
+SDK void heap_give(void *memory) {
     heap_block *block = (heap_block *)memory - 1;
     if (block >= HEAP_FIRST && block < heap_end)
         block->used = false;
@@ -89,14 +101,14 @@ typedef struct str {
 
 #define STR(literal) ((str){literal, sizeof literal - 1})
 
-static inline str str_of(const char *text) {
+SDK str str_of(const char *text) {
     uint32_t size = 0;
     while (text[size])
         size++;
     return (str){text, size};
 }
 
-static inline bool str_eq(str a, str b) {
+SDK bool str_eq(str a, str b) {
     if (a.size != b.size)
         return false;
     for (uint32_t i = 0; i < a.size; i++)
@@ -105,18 +117,18 @@ static inline bool str_eq(str a, str b) {
     return true;
 }
 
-static inline bool str_is(str a, const char *text) { return str_eq(a, str_of(text)); }
+SDK bool str_is(str a, const char *text) { return str_eq(a, str_of(text)); }
 
-static inline str str_from(str a, uint32_t start) {
+SDK str str_from(str a, uint32_t start) {
     return start < a.size ? (str){a.at + start, a.size - start} : (str){a.at + a.size, 0};
 }
 
-static inline bool str_starts(str a, str prefix) {
+SDK bool str_starts(str a, str prefix) {
     return a.size >= prefix.size && str_eq((str){a.at, prefix.size}, prefix);
 }
 
 // At most `size` bytes, never half a UTF-8 character: for quoting in messages.
-static inline str str_head(str a, uint32_t size) {
+SDK str str_head(str a, uint32_t size) {
     if (a.size <= size)
         return a;
     while (size && (a.at[size] & 0xC0) == 0x80)
@@ -124,9 +136,9 @@ static inline str str_head(str a, uint32_t size) {
     return (str){a.at, size};
 }
 
-static inline bool str_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+SDK bool str_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
-static inline str str_trim(str a) {
+SDK str str_trim(str a) {
     while (a.size && str_blank(a.at[0]))
         a.at++, a.size--;
     while (a.size && str_blank(a.at[a.size - 1]))
@@ -135,7 +147,7 @@ static inline str str_trim(str a) {
 }
 
 // Takes what stands before the first `mark` off `rest` (all of it without one).
-static inline str str_cut(str *rest, char mark) {
+SDK str str_cut(str *rest, char mark) {
     uint32_t i = 0;
     while (i < rest->size && rest->at[i] != mark)
         i++;
@@ -145,7 +157,7 @@ static inline str str_cut(str *rest, char mark) {
 }
 
 // Takes the next word, separated by blanks, off `rest`; empty at the end.
-static inline str str_word(str *rest) {
+SDK str str_word(str *rest) {
     *rest = str_trim(*rest);
     uint32_t i = 0;
     while (i < rest->size && !str_blank(rest->at[i]))
@@ -157,7 +169,7 @@ static inline str str_word(str *rest) {
 
 // `*` stands for any run of bytes, `?` for one; a later star forgets an earlier
 // one, so the work is at most pattern times text.
-static inline bool str_glob(str pattern, str text) {
+SDK bool str_glob(str pattern, str text) {
     uint32_t p = 0, t = 0, star = UINT32_MAX, resume = 0;
     while (t < text.size) {
         if (p < pattern.size && pattern.at[p] == '*') {
@@ -182,20 +194,20 @@ static inline bool str_glob(str pattern, str text) {
 typedef struct buf {
     char *at;
     uint32_t size, room;
-    bool full; // memory ran out: what is in here is not all
+    bool full; // memory ran out: takes nothing more
 } buf;
 
-static inline str buf_str(const buf *b) { return (str){b->at, b->size}; }
+SDK str buf_str(const buf *b) { return (str){b->at, b->size}; }
 
-static inline void buf_clear(buf *b) { b->size = 0, b->full = false; }
+SDK void buf_clear(buf *b) { b->size = 0, b->full = false; }
 
-static inline void buf_free(buf *b) {
+SDK void buf_free(buf *b) {
     heap_give(b->at);
     *b = (buf){0};
 }
 
 // Makes room for `size` more bytes and counts them in; null when memory ran out.
-static char *buf_add(buf *b, uint32_t size) {
+SDK char *buf_add(buf *b, uint32_t size) {
     if (b->full || size > HEAP_LARGEST - b->size) {
         b->full = true;
         return NULL;
@@ -218,17 +230,17 @@ static char *buf_add(buf *b, uint32_t size) {
     return b->at + b->size - size;
 }
 
-static void buf_put_str(buf *b, str text) {
+SDK void buf_put_str(buf *b, str text) {
     char *to = buf_add(b, text.size);
     if (to && text.size)
         __builtin_memcpy(to, text.at, text.size);
 }
 
-static inline void buf_put_text(buf *b, const char *text) { buf_put_str(b, str_of(text)); }
+SDK void buf_put_text(buf *b, const char *text) { buf_put_str(b, str_of(text)); }
 
-static inline void buf_put_char(buf *b, char c) { buf_put_str(b, (str){&c, 1}); }
+SDK void buf_put_char(buf *b, char c) { buf_put_str(b, (str){&c, 1}); }
 
-static inline void buf_put_uint(buf *b, uint64_t number) {
+SDK void buf_put_uint(buf *b, uint64_t number) {
     char digits[20];
     uint32_t i = sizeof digits;
     do
@@ -237,7 +249,7 @@ static inline void buf_put_uint(buf *b, uint64_t number) {
     buf_put_str(b, (str){digits + i, sizeof digits - i});
 }
 
-static inline void buf_put_int(buf *b, int64_t number) {
+SDK void buf_put_int(buf *b, int64_t number) {
     if (number < 0)
         buf_put_char(b, '-');
     buf_put_uint(b, number < 0 ? -(uint64_t)number : (uint64_t)number);
@@ -262,7 +274,8 @@ static inline void buf_put_int(buf *b, int64_t number) {
 #define BUF_PARENS ()
 #define BUF_EXPAND(...) BUF_EXPAND2(BUF_EXPAND2(BUF_EXPAND2(__VA_ARGS__)))
 #define BUF_EXPAND2(...) BUF_EXPAND3(BUF_EXPAND3(BUF_EXPAND3(__VA_ARGS__)))
-#define BUF_EXPAND3(...) __VA_ARGS__
+#define BUF_EXPAND3(...) BUF_EXPAND4(BUF_EXPAND4(BUF_EXPAND4(__VA_ARGS__)))
+#define BUF_EXPAND4(...) __VA_ARGS__
 #define buf_put(b, ...) ((void)(BUF_EXPAND(BUF_PUT_EACH(b, __VA_ARGS__))))
 
 #endif

@@ -15,6 +15,7 @@
 #define EDGE_NRI_H
 
 #include "base.h"
+#include "conf.h"
 #include "nri_fields.h"
 #include "pb.h"
 
@@ -25,12 +26,9 @@
 
 #define NRI_ERROR_BIT (1ull << 31)
 
-static inline uint64_t nri_pack(const char *at, uint32_t size) {
+SDK uint64_t nri_pack(const char *at, uint32_t size) {
     return (uint64_t)(uintptr_t)at << 32 | size;
 }
-
-// Replaces the reply by an error's text; always false.
-#define nri_error(reply, ...) (buf_clear(reply), buf_put(reply, __VA_ARGS__), false)
 
 // ---- host functions ----
 
@@ -42,43 +40,50 @@ NRI_IMPORT("edge", "update_containers") nri_host_function nri_host_update_contai
 NRI_IMPORT("edge", "state_get") nri_host_function nri_host_state_get;
 NRI_IMPORT("edge", "state_put") nri_host_function nri_host_state_put;
 
-// Calls with what is in `request` and empties it. The reply is the caller's to
-// free; an error's text is logged nowhere, the host has told it already.
-static bool nri_call(nri_host_function *function, buf *request, str *reply) {
+enum { NRI_DEBUG = 1, NRI_INFO, NRI_WARN, NRI_ERROR };
+
+// What is said to the host is put together here; kept, so that it grows only once.
+static buf nri_out;
+
+// Calls with what is in `request` and empties it. The reply is the caller's to free;
+// why the host refused goes to the log, so callers need not tell it again.
+SDK bool nri_call(nri_host_function *function, buf *request, str *reply) {
     *reply = (str){0};
     bool good = !request->full;
     if (good) {
         uint64_t packed = function(request->at, request->size);
         *reply = (str){(const char *)(uintptr_t)(packed >> 32), packed & (NRI_ERROR_BIT - 1)};
         good = !(packed & NRI_ERROR_BIT);
+        if (!good) {
+            buf_clear(&nri_out);
+            pb_put_uint(&nri_out, 2, NRI_WARN);
+            pb_put_str(&nri_out, 1, *reply);
+            nri_host_log(nri_out.at, nri_out.size);
+        }
     }
     buf_clear(request);
     return good;
 }
 
-static bool nri_tell(nri_host_function *function, buf *request) {
+SDK bool nri_tell(nri_host_function *function, buf *request) {
     str reply;
     bool good = nri_call(function, request, &reply);
     heap_give((void *)reply.at);
     return good;
 }
 
-// What is said to the host is put together here; kept, so that it grows only once.
-static buf nri_out;
-
-enum { NRI_DEBUG = 1, NRI_INFO, NRI_WARN, NRI_ERROR };
-
+// The level goes first: a host that cuts a long line then still has it.
 #define nri_log(level, ...)                                                                        \
     do {                                                                                           \
+        pb_put_uint(&nri_out, 2, level);                                                           \
         uint32_t nri_text = pb_open(&nri_out, 1);                                                  \
         buf_put(&nri_out, __VA_ARGS__);                                                            \
         pb_close(&nri_out, nri_text);                                                              \
-        pb_put_uint(&nri_out, 2, level);                                                           \
         nri_tell(nri_host_log, &nri_out);                                                          \
     } while (0)
 
 // Publishes a result of the plugin's own making, with the event that is running.
-static inline bool edge_report(str kind, str payload, str content_type) {
+SDK bool edge_report(str kind, str payload, str content_type) {
     pb_put_str(&nri_out, 1, kind);
     pb_put_str(&nri_out, 2, payload);
     pb_put_str(&nri_out, 3, content_type);
@@ -87,12 +92,12 @@ static inline bool edge_report(str kind, str payload, str content_type) {
 
 // Asks for updates of containers other than the event's; `request` is an
 // UpdateContainersRequest, sent after the event has been answered.
-static inline bool edge_update_containers(buf *request) {
+SDK bool edge_update_containers(buf *request) {
     return nri_tell(nri_host_update_containers, request);
 }
 
 // Appends the value to `value`; false when there is none.
-static inline bool edge_state_get(str key, buf *value) {
+SDK bool edge_state_get(str key, buf *value) {
     str reply;
     pb_put_str(&nri_out, 1, key);
     bool good = nri_call(nri_host_state_get, &nri_out, &reply) && pb_uint(reply, 2);
@@ -103,7 +108,7 @@ static inline bool edge_state_get(str key, buf *value) {
 }
 
 // An empty value removes the key.
-static inline bool edge_state_put(str key, str value) {
+SDK bool edge_state_put(str key, str value) {
     pb_put_str(&nri_out, 1, key);
     pb_put_str(&nri_out, 2, value);
     return nri_tell(nri_host_state_put, &nri_out);
@@ -119,14 +124,14 @@ NRI_EXPORT("plugin_api_version") uint64_t nri_api_version(void) { return 1; }
 
 typedef bool nri_method(str request, buf *reply);
 
-static uint64_t nri_serve(nri_method *method, const char *at, uint32_t size) {
+SDK uint64_t nri_serve(nri_method *method, const char *at, uint32_t size) {
     static const char no_memory[] = "out of memory"; // heap_give() leaves it alone
     buf reply = {0};
-    pb_malformed = false;
+    pb_malformed = heap_refused = false;
     bool good = method((str){at, size}, &reply);
     if (pb_malformed)
         good = nri_error(&reply, "malformed message");
-    if (reply.full) {
+    if (heap_refused) { // nothing half done may look like an answer
         buf_free(&reply);
         return nri_pack(no_memory, sizeof no_memory - 1) | NRI_ERROR_BIT;
     }
@@ -138,7 +143,7 @@ static uint64_t nri_serve(nri_method *method, const char *at, uint32_t size) {
 static uint32_t nri_events(void); // by NRI_PLUGIN
 static bool configure(str config, buf *error);
 
-static inline bool nri_configure(str request, buf *reply) {
+SDK bool nri_configure(str request, buf *reply) {
     if (!configure(pb_bytes(request, 1), reply))
         return false;
     buf_clear(reply);

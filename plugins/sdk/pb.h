@@ -27,12 +27,12 @@ typedef struct pb_field {
 
 // ---- reading ----
 
-static inline bool pb_bad(void) {
+SDK bool pb_bad(void) {
     pb_malformed = true;
     return false;
 }
 
-static bool pb_read_varint(str *in, uint64_t *value) {
+SDK bool pb_read_varint(str *in, uint64_t *value) {
     *value = 0;
     for (uint32_t i = 0; i < 10 && i < in->size; i++) {
         uint64_t byte = (uint8_t)in->at[i];
@@ -47,7 +47,7 @@ static bool pb_read_varint(str *in, uint64_t *value) {
     return pb_bad();
 }
 
-static inline bool pb_read_fixed(str *in, uint64_t *value, uint32_t size) {
+SDK bool pb_read_fixed(str *in, uint64_t *value, uint32_t size) {
     if (in->size < size)
         return pb_bad();
     *value = 0;
@@ -58,7 +58,7 @@ static inline bool pb_read_fixed(str *in, uint64_t *value, uint32_t size) {
 }
 
 // The next field of the message `in`, which shrinks; false at its end.
-static bool pb_next(str *in, pb_field *field) {
+SDK bool pb_next(str *in, pb_field *field) {
     uint64_t tag, size;
     if (in->size == 0)
         return false;
@@ -84,7 +84,7 @@ static bool pb_next(str *in, pb_field *field) {
 }
 
 // The next occurrence of the string, bytes or message field `number`.
-static inline bool pb_next_of(str *in, uint32_t number, str *bytes) {
+SDK bool pb_next_of(str *in, uint32_t number, str *bytes) {
     for (pb_field field; pb_next(in, &field);)
         if (field.number == number && field.wire == PB_BYTES) {
             *bytes = field.bytes;
@@ -93,14 +93,14 @@ static inline bool pb_next_of(str *in, uint32_t number, str *bytes) {
     return false;
 }
 
-static inline str pb_bytes(str message, uint32_t number) {
+SDK str pb_bytes(str message, uint32_t number) {
     str found = {0};
     while (pb_next_of(&message, number, &found)) {
     }
     return found; // .at is null when the field is absent
 }
 
-static inline uint64_t pb_uint(str message, uint32_t number) {
+SDK uint64_t pb_uint(str message, uint32_t number) {
     uint64_t found = 0;
     for (pb_field field; pb_next(&message, &field);)
         if (field.number == number && field.wire == PB_VARINT)
@@ -112,7 +112,7 @@ static inline uint64_t pb_uint(str message, uint32_t number) {
 #define pb_at(message, ...)                                                                        \
     pb_path(message, (const uint8_t[]){__VA_ARGS__}, sizeof(const uint8_t[]){__VA_ARGS__})
 
-static inline str pb_path(str message, const uint8_t *path, uint32_t steps) {
+SDK str pb_path(str message, const uint8_t *path, uint32_t steps) {
     for (uint32_t i = 0; i < steps && message.at; i++)
         message = pb_bytes(message, path[i]);
     return message;
@@ -120,7 +120,7 @@ static inline str pb_path(str message, const uint8_t *path, uint32_t steps) {
 
 // map<string, string> (and map<string, message>): entries are {key=1, value=2}.
 // A present key without a value yields an empty value that is not absent.
-static inline str pb_map_get(str message, uint32_t number, str key) {
+SDK str pb_map_get(str message, uint32_t number, str key) {
     str entry, found = {0};
     while (pb_next_of(&message, number, &entry))
         if (str_eq(pb_bytes(entry, 1), key)) {
@@ -133,7 +133,7 @@ static inline str pb_map_get(str message, uint32_t number, str key) {
 
 // ---- writing ----
 
-static void pb_put_varint(buf *out, uint64_t value) {
+SDK void pb_put_varint(buf *out, uint64_t value) {
     char bytes[10];
     uint32_t size = 0;
     while (value > 0x7F) {
@@ -144,12 +144,12 @@ static void pb_put_varint(buf *out, uint64_t value) {
     buf_put_str(out, (str){bytes, size});
 }
 
-static inline void pb_put_tag(buf *out, uint32_t number, uint32_t wire) {
+SDK void pb_put_tag(buf *out, uint32_t number, uint32_t wire) {
     pb_put_varint(out, (uint64_t)number << 3 | wire);
 }
 
 // Also bool, enum and (cast) int32 and int64: a negative number takes ten bytes.
-static inline void pb_put_uint(buf *out, uint32_t number, uint64_t value) {
+SDK void pb_put_uint(buf *out, uint32_t number, uint64_t value) {
     if (value) {
         pb_put_tag(out, number, PB_VARINT);
         pb_put_varint(out, value);
@@ -157,25 +157,25 @@ static inline void pb_put_uint(buf *out, uint32_t number, uint64_t value) {
 }
 
 // Written even when empty: an element of a repeated field may be.
-static inline void pb_put_item(buf *out, uint32_t number, str bytes) {
+SDK void pb_put_item(buf *out, uint32_t number, str bytes) {
     pb_put_tag(out, number, PB_BYTES);
     pb_put_varint(out, bytes.size);
     buf_put_str(out, bytes);
 }
 
-static inline void pb_put_str(buf *out, uint32_t number, str bytes) {
+SDK void pb_put_str(buf *out, uint32_t number, str bytes) {
     if (bytes.size)
         pb_put_item(out, number, bytes);
 }
 
 // Opens a message as field `number`; give what it returns to pb_close().
-static inline uint32_t pb_open(buf *out, uint32_t number) {
+SDK uint32_t pb_open(buf *out, uint32_t number) {
     pb_put_tag(out, number, PB_BYTES);
     buf_put_char(out, 0); // its length, of one byte unless pb_close finds more
     return out->size;
 }
 
-static void pb_close(buf *out, uint32_t start) {
+SDK void pb_close(buf *out, uint32_t start) {
     if (out->full)
         return;
     uint32_t size = out->size - start;
@@ -192,7 +192,7 @@ static void pb_close(buf *out, uint32_t start) {
     __builtin_memcpy(at - 1, length, more + 1);
 }
 
-static inline void pb_put_entry(buf *out, uint32_t number, str key, str value) {
+SDK void pb_put_entry(buf *out, uint32_t number, str key, str value) {
     uint32_t entry = pb_open(out, number);
     pb_put_str(out, 1, key);
     pb_put_str(out, 2, value);
@@ -200,7 +200,7 @@ static inline void pb_put_entry(buf *out, uint32_t number, str key, str value) {
 }
 
 // The OptionalInt64 family: {value=1}; there even when the value is zero.
-static inline void pb_put_optional(buf *out, uint32_t number, uint64_t value) {
+SDK void pb_put_optional(buf *out, uint32_t number, uint64_t value) {
     uint32_t optional = pb_open(out, number);
     pb_put_uint(out, 1, value);
     pb_close(out, optional);

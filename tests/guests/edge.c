@@ -2,7 +2,7 @@
 //
 // CreateContainer adds one to the counter in the state, writes it into the
 // annotation `edge.test/count` and reports it. The container's annotation
-// `edge.test/update: ID BYTES` asks for a memory limit of another container;
+// `edge.test/update: ID SIZE` asks for a memory limit of another container;
 // `edge.test/forget: yes` deletes the counter.
 
 #include "edge_nri.h"
@@ -13,10 +13,10 @@ static bool configure(str config, buf *error) { return true; }
 
 static uint64_t count(void) {
     buf text = {0};
-    uint64_t number = 0;
+    uint64_t number;
     edge_state_get(str_of(counter), &text);
-    for (uint32_t i = 0; i < text.size; i++)
-        number = number * 10 + (uint64_t)(text.at[i] - '0');
+    if (!conf_uint(buf_str(&text), &number))
+        number = 0;
     number++;
     buf_clear(&text);
     buf_put(&text, number);
@@ -29,9 +29,11 @@ static uint64_t count(void) {
 static void ask_for_update(str wish) {
     buf request = {0};
     str id = str_word(&wish);
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < wish.size; i++)
-        bytes = bytes * 10 + (uint64_t)(wish.at[i] - '0');
+    uint64_t bytes;
+    if (!conf_size(wish, &bytes)) {
+        nri_log(NRI_WARN, "edge.test/update wants ID SIZE");
+        return;
+    }
     uint32_t update = pb_open(&request, NRI_UPDATED_UPDATE);
     pb_put_str(&request, NRI_UPDATE_CONTAINER_ID, id);
     uint32_t linux = pb_open(&request, NRI_UPDATE_LINUX);

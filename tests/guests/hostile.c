@@ -115,12 +115,12 @@ static uint64_t log_flood(uint32_t n) { // n lines, or for ever
 }
 
 static uint64_t log_huge(uint32_t n) { // one line of n bytes (8 MiB)
+    pb_put_uint(&nri_out, 2, NRI_INFO);
     uint32_t text = pb_open(&nri_out, 1);
     char *at = buf_add(&nri_out, n ? n : 8u << 20);
     if (at)
         __builtin_memset(at, 'x', n ? n : 8u << 20);
     pb_close(&nri_out, text);
-    pb_put_uint(&nri_out, 2, NRI_INFO);
     if (nri_out.full)
         __builtin_trap();
     nri_tell(nri_host_log, &nri_out);
@@ -215,12 +215,12 @@ static const struct {
 
 static uint64_t behave(str rule) {
     str name = str_word(&rule);
-    uint32_t number = 0;
-    for (uint32_t i = 0; i < rule.size && rule.at[i] >= '0' && rule.at[i] <= '9'; i++)
-        number = number * 10 + (uint32_t)(rule.at[i] - '0');
+    uint64_t number;
+    if (!conf_uint(rule, &number))
+        number = 0; // the behaviour's own
     for (uint32_t i = 0; i < sizeof behaviours / sizeof *behaviours; i++)
         if (str_is(name, behaviours[i].name))
-            return behaviours[i].run(number);
+            return behaviours[i].run((uint32_t)number);
     nri_log(NRI_ERROR, "no such behaviour: ", name);
     return reply_of(STR("no such behaviour"), NRI_ERROR_BIT);
 }
