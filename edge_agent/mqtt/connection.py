@@ -69,8 +69,8 @@ class _GuardedClient(paho.Client):
             raise ConnectionError(self.trouble)
         try:
             return super()._sock_recv(bufsize)
-        except BlockingIOError:
-            raise
+        except (BlockingIOError, ConnectionResetError):
+            raise  # nothing to do; closed, which is told elsewhere
         except OSError as error:
             self.trouble = explain(error)
             raise
@@ -130,7 +130,9 @@ class Connection:
                 properties=properties,
             )
         except (OSError, ValueError) as error:
-            raise self._error(explain(error)) from error
+            closed = isinstance(error, ConnectionResetError | ssl.SSLEOFError)
+            hint = "; does that port speak TLS?" if self._broker.tls and closed else ""
+            raise self._error(explain(error) + hint) from error
         self._opened()
 
     def fileno(self) -> int:
@@ -255,15 +257,26 @@ class Connection:
         if self._lost:
             return
         trouble = client.trouble if isinstance(client, _GuardedClient) else ""
+        if not self.accepted:
+            self.wrong_version = True  # how brokers without MQTT 5 may answer it
         if trouble:
             self._lost = f"the broker is left: {trouble}"
+        elif reason == "Protocol error":
+            self._lost = "the broker is left: its answer is not MQTT"
         elif flags.is_disconnect_packet_from_server:
             self._lost = f"the broker ended the connection: {reason}{_HINTS.get(str(reason), '')}"
+        elif reason == "Keep alive timeout":
+            self._lost = "the broker stopped answering"
         elif self.accepted:
-            self._lost = f"the connection broke: {reason}"
+            self._lost = (
+                "the broker closed the connection without a reason; if that repeats, another"
+                " client uses this client_id, or the broker's access list is against it"
+            )
         else:
-            self.wrong_version = True  # how brokers without MQTT 5 may answer it
-            self._lost = "the connection closed before the broker accepted it"
+            self._lost = (
+                "the broker closed the connection without accepting it; is this the right"
+                " port, and is TLS wanted there (mqtts)?"
+            )
 
     def _on_publish(
         self,

@@ -49,7 +49,7 @@ class LinkStatus(TypedDict):
     queued: int
     sent: int
     dropped: int
-    last_error: str | None  # what ended or prevented the last connection, or was refused
+    last_error: str | None  # what is refused, or ended the last connection a moment ago
 
 
 class Link:
@@ -191,10 +191,14 @@ class Link:
                 raise LinkError(f"{connection.url}: the broker does not answer CONNECT")
             self._wait(min(deadline, self._outgoing.step(now)), connection)
         logger.info("connected to %s with MQTT %s", connection.url, connection.protocol)
-        self._state, self._protocol, self._last_error = "connected", connection.protocol, None
+        self._state, self._protocol = "connected", connection.protocol
+        steady_at = time.monotonic() + STEADY_S
         self._outgoing.opened(connection, time.monotonic())
         while not self._stopping:
-            self._wait(self._outgoing.step(time.monotonic()), connection)
+            now = time.monotonic()
+            if now >= steady_at:
+                self._last_error = None
+            self._wait(self._outgoing.step(now), connection)
         self._say_goodbye(connection)
 
     def _say_goodbye(self, connection: "Connection") -> None:

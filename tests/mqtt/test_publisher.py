@@ -51,9 +51,7 @@ def small_outbox(queue_records: int = 100) -> Outbox:
 
 
 def state_channel() -> DocumentChannel:
-    return DocumentChannel(
-        "state", dict, retain=True, interval_s=STATE_INTERVAL_S, repeat=False
-    )
+    return DocumentChannel("state", dict, retain=True, interval_s=STATE_INTERVAL_S, repeat=False)
 
 
 def filled(outbox: Outbox, count: int) -> Outbox:

@@ -121,6 +121,12 @@ class Certificates:
         lines = (f"cafile {self.ca}", f"certfile {certificate}", f"keyfile {key}")
         return (*lines, "require_certificate true") if require_client else lines
 
+    @staticmethod
+    def lock(key: Path, locked: Path) -> Path:
+        """`key` once more, behind a password."""
+        _openssl("ec", "-in", key, "-out", locked, "-aes256", "-passout", "pass:secret")
+        return locked
+
 
 def passwords(folder: Path, **users: str) -> Path:
     """A password file for `users`."""

@@ -1,0 +1,235 @@
+"""Brokers that answer late, never, wrongly or too much: real sockets, scripted bytes."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.mqtt.harness import config_for, running, wait_for_error, wait_until_connected
+from tests.support.wait import wait_until
+
+CONNACK_5 = b"\x20\x03\x00\x00\x00"
+CONNACK_3 = b"\x20\x02\x00\x00"
+REFUSED_VERSION_3 = b"\x20\x02\x00\x01"
+PUBLISH_UNASKED = b"\x30\x05\x00\x01a\x00x"
+PING_UNASKED = b"\xc0\x00"
+PONG_UNASKED = b"\xd0\x00"
+QOS_2_UNASKED = b"\x34\x07\x00\x01a\x00\x01\x00x"
+
+Script = Callable[[socket.socket, bytes], None]
+
+
+class Peer:
+    """A listening socket; each connection is read once (CONNECT) and handed to the script."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            connect = connection.recv(4096)
+            if connect:
+                self._script(connection, connect)
+        except OSError:
+            pass  # the agent left, as it should
+
+    def close(self) -> None:
+        """End everything."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+
+@contextmanager
+def peer(script: Script) -> Iterator[Peer]:
+    """A broker that does what the script says."""
+    running_peer = Peer(script)
+    try:
+        yield running_peer
+    finally:
+        running_peer.close()
+
+
+def version(connect: bytes) -> int:
+    """The protocol version in a CONNECT."""
+    return connect[connect.index(b"MQTT") + 4]
+
+
+def accept(connection: socket.socket, connect: bytes) -> None:
+    """CONNACK in the client's own version."""
+    connection.sendall(CONNACK_5 if version(connect) == 5 else CONNACK_3)
+
+
+def say_nothing(_connection: socket.socket, _connect: bytes) -> None:
+    """Keep the connection open, for ever silent."""
+
+
+def say(answer: bytes, times: int = 1) -> Script:
+    """Answer CONNECT with these bytes."""
+
+    def script(connection: socket.socket, _connect: bytes) -> None:
+        for _ in range(times):
+            connection.sendall(answer)
+
+    return script
+
+
+def accept_then(more: bytes, times: int = 1) -> Script:
+    """CONNACK, and then more than was asked for."""
+
+    def script(connection: socket.socket, connect: bytes) -> None:
+        accept(connection, connect)
+        for _ in range(times):
+            connection.sendall(more)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        pytest.param(
+            say(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            ["does not answer CONNECT"],
+            id="another protocol",
+        ),
+        pytest.param(say(b"\x20\xff\xff\xff\xff\xff"), ["not MQTT"], id="endless length"),
+        pytest.param(say(b"\x20\x00"), ["not MQTT"], id="empty CONNACK"),
+        pytest.param(say(b"\x20\x03\x00\x87\x00"), ["Not authorized"], id="refused"),
+        pytest.param(say(b"\x20\x05\x00\x00\x02\xff\xff"), ["not MQTT"], id="no property"),
+        pytest.param(
+            accept_then(b"\x40\xff\xff\xff\x7f" + b"x" * 100_000),
+            ["announces a packet of 268435455 bytes"],
+            id="huge packet",
+        ),
+        pytest.param(accept_then(PUBLISH_UNASKED), ["type 3"], id="message not asked for"),
+        pytest.param(accept_then(QOS_2_UNASKED), ["type 3"], id="QoS 2 not asked for"),
+        pytest.param(accept_then(PING_UNASKED), ["type 12"], id="ping not asked for"),
+        pytest.param(accept_then(PONG_UNASKED, 10_000), ["floods"], id="flood"),
+        pytest.param(accept_then(b"\x40\x01\x00"), ["not MQTT"], id="short PUBACK"),
+        pytest.param(accept_then(b"\x20\x03\x00\x00\x00", 100), ["floods"], id="CONNACK again"),
+        pytest.param(
+            say(b"\x20\x08\x00\x00\x05\x27\x00\x00\x00\x80"),
+            ["takes 128 bytes at once"],
+            id="takes almost nothing",
+        ),
+    ],
+)
+def test_a_broker_that_breaks_the_rules_is_left_and_told(
+    script: Script, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.mqtt.link.ACCEPT_TIMEOUT_S", 0.2)
+    with peer(script) as broker, running(config_for(broker.port)) as link:
+        link.report("kept")
+        wait_for_error(link, *words)
+        wait_until(lambda: broker.connections > 2, "it is tried again")
+        assert link.status()["queued"] == 1
+        assert link.status()["sent"] == 0
+
+
+@pytest.mark.parametrize("script", [say_nothing, accept], ids=["silent", "acknowledges nothing"])
+def test_reports_go_on_while_a_broker_hangs(script: Script) -> None:
+    with peer(script) as broker, running(config_for(broker.port, queue_records=100)) as link:
+        wait_until(lambda: broker.connections, "the link connects")
+        for item in range(10_000):
+            link.report(item, size=100)
+        status = link.status()
+        assert status["queued"] + status["dropped"] == 10_000
+        # Those in flight (four batches of 100) stand beside the queue and the intake.
+        assert status["queued"] <= 600
+
+
+def test_stop_does_not_wait_for_a_tls_handshake_that_hangs() -> None:
+    connected = threading.Event()
+
+    def script(_connection: socket.socket, _hello: bytes) -> None:
+        connected.set()
+
+    with peer(script) as broker, running(config_for(broker.port, tls=True)) as link:
+        assert connected.wait(30)
+        link.stop()
+        assert link.status()["state"] == "connecting"
+
+
+def test_a_broker_that_reads_nothing_fills_no_memory() -> None:
+    with peer(accept) as broker, running(config_for(broker.port)) as link:
+        wait_until_connected(link)
+        for item in range(2_000):
+            link.report(str(item) * 1000)
+        wait_until(lambda: link._outgoing.publisher.in_flight > 3, "the window is full")
+        assert link._outgoing.publisher.in_flight <= 8
+
+
+@pytest.mark.parametrize(
+    "refusal", [REFUSED_VERSION_3, b"\x20\x03\x00\x84\x00", b""], ids=["3.1.1", "5", "closes"]
+)
+def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(refusal: bytes) -> None:
+    def script(connection: socket.socket, connect: bytes) -> None:
+        if version(connect) == 5:
+            connection.sendall(refusal)
+            connection.shutdown(socket.SHUT_RDWR)
+        else:
+            connection.sendall(CONNACK_3)
+
+    with peer(script) as broker, running(config_for(broker.port)) as link:
+        wait_until_connected(link)
+        assert link.status()["protocol"] == "3.1.1"
+
+
+def test_a_silent_broker_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.mqtt.link.ACCEPT_TIMEOUT_S", 0.1)
+    with (
+        peer(say_nothing) as silent,
+        peer(accept) as good,
+        running(config_for(silent.port, good.port)) as link,
+    ):
+        wait_until_connected(link)
+        assert link.status()["broker"] == f"mqtt://127.0.0.1:{good.port}"
+
+
+def test_answers_in_single_bytes_are_understood() -> None:
+    def script(connection: socket.socket, _connect: bytes) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for place in range(len(CONNACK_5)):
+            connection.sendall(CONNACK_5[place : place + 1])
+
+    with peer(script) as broker, running(config_for(broker.port)) as link:
+        wait_until_connected(link)
+
+
+def test_a_broker_that_reads_slowly_loses_nothing() -> None:
+    topics: list[bytes] = []
+
+    def script(connection: socket.socket, connect: bytes) -> None:
+        accept(connection, connect)
+        received = b""
+        while len(topics) < 3:
+            received += connection.recv(7)
+            while len(received) > 2 and len(received) >= 2 + received[1] and received[1] < 0x80:
+                packet, received = received[: 2 + received[1]], received[2 + received[1] :]
+                length = int.from_bytes(packet[2:4], "big")
+                topics.append(packet[4 : 4 + length].rpartition(b"/")[2])
+                connection.sendall(b"\x40\x02" + packet[4 + length : 6 + length])
+
+    with peer(script) as broker, running(config_for(broker.port)) as link:
+        wait_until(lambda: len(topics) == 3, f"birth, state and metrics arrive: {topics}")
+        assert topics == [b"status", b"state", b"metrics"]
+        wait_until(lambda: not link._outgoing.publisher.in_flight, "all is acknowledged")
