@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_agent.errors import ProtocolError
 from edge_agent.loop import Loop
-from edge_agent.nri.session import Incoming, Session
+from edge_agent.nri.session import Incoming, Refused, Session
 
 RECEIVE_BYTES = 64 << 10  # one read; events are of a few KiB
 MAX_UNSENT_BYTES = 8 << 20  # ours: two of the largest messages; a peer that stops reading
@@ -124,6 +124,9 @@ class Link:
             try:
                 # Whole messages are copies: the buffer is free again for calls to come.
                 happened = self._session.receive(_view[:size])
+            except Refused as error:
+                self.close(str(error))
+                return
             except ProtocolError as error:
                 self.close(f"the runtime broke the protocol: {error}")
                 return

@@ -25,6 +25,10 @@ MAX_SYNC_PARTS = 4096  # ours: upstream sends at least 8 objects a part
 MAX_UNANSWERED = 64  # ours: requests that the runtime owes an answer; it takes its time
 
 
+class Refused(ProtocolError):
+    """The runtime does not take the plugin; the message says why, in the runtime's words."""
+
+
 class State(Enum):
     """Where a session stands; see the module's drawing."""
 
@@ -288,7 +292,7 @@ class Session:
         failure = response.status
         if method == "RegisterPlugin":
             if failure.code:
-                raise ProtocolError(
+                raise Refused(
                     f"the runtime refuses {self._index}-{self._name}: {failure.message[:512]}"
                 )
             return None
