@@ -68,19 +68,21 @@ class Artifacts:
         """
         key = self.key(engine, sha256_hex(wasm))
         module = self._load(engine, key, info, stack_bytes)
-        if module is None:
-            with self._locked():
-                # Another process may have built it while this one waited for the lock.
-                module = self._load(engine, key, info, stack_bytes)
-                if module is None:
-                    self._build(engine, key, wasm)
-                    module = self._load(engine, key, info, stack_bytes)
-        if module is None:
-            raise StoreError(
-                f"{self._artifact(key)}: is damaged right after it was written; "
-                "check the disk and the memory of this node"
-            )
-        return module
+        if module is not None:
+            return module
+        with self._locked():
+            # Another process may have built it while this one waited for the lock.
+            module = self._load(engine, key, info, stack_bytes)
+            if module is not None:
+                return module
+            self._build(engine, key, wasm)
+            fd = self._open_genuine(key)
+            if fd is None:
+                raise StoreError(
+                    f"{self._artifact(key)}: is damaged right after it was written; "
+                    "check the disk and the memory of this node"
+                )
+            return self._map(engine, key, fd, info, stack_bytes)
 
     def collect(self, keep: Collection[str]) -> int:
         """Remove all but the artifacts with these keys, and what crashes left; bytes freed."""
@@ -104,26 +106,46 @@ class Artifacts:
 
     def _load(self, engine: Engine, key: str, info: ModuleInfo, stack_bytes: int) -> Module | None:
         """The module, or None if it must be built."""
+        fd = self._open_genuine(key)
+        if fd is None:
+            return None
+        try:
+            return self._map(engine, key, fd, info, stack_bytes)
+        except EngineError as error:
+            log.warning("%s; compiling again", error)
+            return None
+
+    def _map(self, engine: Engine, key: str, fd: int, info: ModuleInfo, stack_bytes: int) -> Module:
+        """Give a verified descriptor to the engine, and close it. EngineError."""
+        try:
+            return engine.load(Path(f"/proc/self/fd/{fd}"), info, stack_bytes)
+        except EngineError as error:
+            advice = ""
+            if os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
+                advice = "; state_dir is on a file system mounted noexec, no code can run from it"
+            reason = " ".join(str(error).split())
+            raise EngineError(f"{self._artifact(key)} is refused: {reason}{advice}") from error
+        finally:
+            os.close(fd)
+
+    def _open_genuine(self, key: str) -> int | None:
+        """A descriptor of the artifact, or None if there is none that this node made."""
+        path = self._artifact(key)
         secret = self._secret()
         if secret is None:
             return None
         try:
-            fd = os.open(self._artifact(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("%s; compiling again", files.failure("read", self._artifact(key), error))
+            log.warning("%s; compiling again", files.failure("read", path, error))
             return None
-        try:
-            if not self._genuine(secret, key, fd):
-                log.warning("%s is damaged or not this node's; compiling again", fd_name(fd))
-                return None
-            return engine.load(Path(f"/proc/self/fd/{fd}"), info, stack_bytes)
-        except EngineError as error:
-            log.warning("%s is refused: %s; compiling again", self._artifact(key), error)
-            return None
-        finally:
-            os.close(fd)
+        if self._genuine(secret, key, fd):
+            return fd
+        os.close(fd)
+        log.warning("%s is damaged or not this node's; compiling again", path)
+        return None
 
     def _genuine(self, secret: bytes, key: str, fd: int) -> bool:
         """Whether the sidecar vouches for what the descriptor holds."""
@@ -239,11 +261,3 @@ def _cpuinfo() -> set[str]:
         if name.strip() in _CPU_FIELDS:
             found.add(f"{name.strip()}={value.strip()}")
     return found
-
-
-def fd_name(fd: int) -> str:
-    """The path behind a descriptor, for a message."""
-    try:
-        return str(Path(f"/proc/self/fd/{fd}").readlink())
-    except OSError:
-        return f"descriptor {fd}"

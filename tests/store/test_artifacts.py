@@ -248,6 +248,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
         assert [path.name for path in (disk / "state" / "artifacts").iterdir()] == ["lock"]
 
 
+def test_a_disk_that_runs_no_code_is_said(tmp_path: Path) -> None:
+    engine = wasmtime()
+    with (
+        small_disk(tmp_path / "disk", 32 << 10, options="noexec") as disk,
+        pytest.raises(EngineError, match="is on a file system mounted noexec"),
+    ):
+        Node(disk / "state", engine)
+
+
 def test_a_sidecar_that_cannot_be_written_takes_its_artifact_along(node: Node) -> None:
     node.mac.unlink()
     node.artifact.unlink()

@@ -10,13 +10,13 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, size_kib: int) -> Iterator[Path]:
+def small_disk(folder: Path, size_kib: int, options: str = "rw") -> Iterator[Path]:
     """A file system in memory of this size at `folder`; skips where it cannot be mounted."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a small disk")
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", f"{options},size={size_kib}k", "tmpfs", str(folder)],
         capture_output=True,
         text=True,
         check=False,
