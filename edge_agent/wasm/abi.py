@@ -66,7 +66,8 @@ class AbiInstance(ABC):
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._finished: GuestFault | None = None
+        self._finished: GuestFault | None = None  # never raised itself: it would keep frames
+        self._lending = False
 
     @abstractmethod
     def _begin(self, deadline_s: float) -> None:
@@ -81,8 +82,11 @@ class AbiInstance(ABC):
         """Whether the function is exported."""
 
     @abstractmethod
-    def _call(self, export: str, *arguments: int) -> int:
-        """Run an export; its result unsigned, 0 if it has none. GuestFault, GuestExit."""
+    def _call(self, export: str, first: int = 0, second: int = 0) -> int:
+        """Run an export; its result unsigned, undefined if it has none.
+
+        GuestFault. GuestExit. Whatever a host function raised, as `_unwound` has it.
+        """
 
     @abstractmethod
     def read(self, pointer: int, size: int) -> bytes:
@@ -109,9 +113,9 @@ class AbiInstance(ABC):
             if version != API_VERSION:
                 raise self._fault("abi", f"{VERSION} is {version}; this agent speaks {API_VERSION}")
         except GuestExit as leaving:
-            raise self._fault("trap", str(leaving)) from None
-        except GuestFault as fault:
-            self._finished = fault
+            raise self._fault("trap", f"{VERSION}: {leaving}") from None
+        except BaseException as error:
+            self._give_up(error)
             raise
         finally:
             self._end()
@@ -119,12 +123,12 @@ class AbiInstance(ABC):
     def call(self, export: str, request: bytes, deadline_s: float) -> bytes:
         """One method of the guest; see `engine.Instance.call`."""
         if self._finished is not None:
-            raise self._finished
+            raise GuestFault(self._finished.kind, str(self._finished))
         self._begin(deadline_s)
         try:
             pointer = 0
             if request:
-                pointer = self.allocate(len(request))
+                pointer = self._malloc(len(request))
                 self.write(pointer, request)
             result = self._call(export, pointer, len(request))
             reply, failed = self._take(export, result)
@@ -132,8 +136,8 @@ class AbiInstance(ABC):
                 self._call(FREE, pointer)
         except GuestExit as leaving:
             raise self._fault("trap", f"{export}: {leaving}") from None
-        except GuestFault as fault:
-            self._finished = fault
+        except BaseException as error:
+            self._give_up(error)
             raise
         finally:
             self._end()
@@ -142,7 +146,16 @@ class AbiInstance(ABC):
         return reply
 
     def allocate(self, size: int) -> int:
-        """A pointer to `size` bytes from the guest's malloc. GuestFault (`memory`)."""
+        """For host functions: see `engine.Guest.allocate`."""
+        if self._lending:  # without end, on the host's stack too
+            raise self._fault("abi", "malloc called a host function that needs malloc to reply")
+        self._lending = True
+        try:
+            return self._malloc(size)
+        finally:
+            self._lending = False
+
+    def _malloc(self, size: int) -> int:
         pointer = self._call(MALLOC, size)
         if pointer == 0:
             raise self._fault("memory", f"malloc({size}) gave nothing: the guest is out of memory")
@@ -166,5 +179,21 @@ class AbiInstance(ABC):
         return reply, failed
 
     def _fault(self, kind: str, message: str) -> GuestFault:
+        """A fault to raise; the instance is finished from here on."""
         self._finished = GuestFault(kind, message)
-        return self._finished
+        return GuestFault(kind, message)
+
+    def _unwound(self, export: str, function: str, error: BaseException) -> BaseException:
+        """What to raise for an exception that ended a host function and the guest with it."""
+        if isinstance(error, GuestFault | GuestExit) or not isinstance(error, Exception):
+            return error
+        fault = self._fault("trap", f"{export}: the host function {function} failed: {error!r}")
+        fault.__cause__ = error  # a defect of this agent: its traceback is wanted
+        return fault
+
+    def _give_up(self, error: BaseException) -> None:
+        """The guest was left in the middle of a call: nothing may run in it again."""
+        if isinstance(error, GuestFault):
+            self._fault(error.kind, str(error))
+        else:
+            self._fault("trap", f"its last call was ended by {error!r}")

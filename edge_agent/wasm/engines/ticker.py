@@ -14,7 +14,10 @@ _STACK_BYTES = 128 << 10  # it calls one C function; a default stack reserves 8 
 
 
 class Ticker:
-    """One daemon thread that calls `tick` every TICK_S while anybody is within `enter`."""
+    """One daemon thread that calls `tick` every TICK_S while anybody is within `enter`.
+
+    Make it while no other thread starts threads: the size of a stack is the process's.
+    """
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
@@ -22,12 +25,21 @@ class Ticker:
         self._last = 0.0
         self._idle = True
         self._wanted = threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
+        # Here and not at the first call: two first calls on two threads would make two
+        # clocks, and time would run twice as fast for every guest.
+        thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
 
     @staticmethod
     def ticks(seconds: float) -> int:
-        """How many ticks last at least `seconds`."""
-        return int(seconds / TICK_S) + 2  # the first may come at once, a fraction counts
+        """How many ticks last at least `seconds`, of which nothing may be left."""
+        # The first may come at once, and a fraction counts. A negative number would be an
+        # enormous one to the engine.
+        return int(max(0.0, seconds) / TICK_S) + 2
 
     def enter(self, who: int, now: float) -> None:
         """`who` begins a call at `now` (monotonic)."""
@@ -35,21 +47,15 @@ class Ticker:
         self._last = now
         if self._idle:
             self._idle = False
-            self._start()
             self._wanted.release()
 
     def leave(self, who: int) -> None:
         """The call is over."""
         self._running.discard(who)
 
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
-            before = threading.stack_size(_STACK_BYTES)
-            try:
-                self._thread.start()
-            finally:
-                threading.stack_size(before)
+    def within(self, who: int) -> bool:
+        """Whether `who` is in a call."""
+        return who in self._running
 
     def _run(self) -> None:
         while True:

@@ -9,6 +9,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Collection
 from ctypes import POINTER, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from edge_agent.errors import EngineError
 
 VERSION = "50.0.1"  # whose C API is declared here; setup.cfg pins the same
 
-# Kinds (wasm.h, extern.h) and trap codes (trap.h) by number.
+# Kinds (wasm.h, val.h, extern.h) and trap codes (trap.h) by number.
 KIND_I32, KIND_I64, KIND_F32, KIND_F64 = 0, 1, 2, 3
-EXTERN_FUNC, EXTERN_MEMORY = 0, 3
-TRAP_STACK_OVERFLOW, TRAP_INTERRUPT = 0, 10
+KIND_NAMES = {0: "i32", 1: "i64", 2: "f32", 3: "f64"}
+EXTERN_FUNC = 0
+TRAP_INTERRUPT = 10
 TRAP_NAMES = {
     0: "call stack exhausted",
     1: "memory access out of bounds",
@@ -59,12 +61,12 @@ class Memory(ctypes.Structure):
     _fields_ = (("store_id", c_uint64), ("private1", c_uint64), ("private2", ctypes.c_uint32))
 
 
-class _ExternOf(ctypes.Union):
+class ExternOf(ctypes.Union):
     _fields_ = (("func", Func), ("memory", Memory), ("pad", c_uint64 * 3))
 
 
 class Extern(ctypes.Structure):
-    _fields_ = (("kind", c_uint8), ("of", _ExternOf))
+    _fields_ = (("kind", c_uint8), ("of", ExternOf))
 
 
 class Instance(ctypes.Structure):
@@ -74,27 +76,47 @@ class Instance(ctypes.Structure):
 # env, caller, arguments and results (16 bytes each), how many -> trap or NULL
 HOST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_uint64), c_size_t)
 
+# Proposals that `edge_agent.wasm.module` does not read, or that would let a guest have
+# memory beside the one that is limited, or compute otherwise on another engine.
+PROPOSALS_OFF = tuple(
+    f"wasmtime_config_wasm_{name}_set"
+    for name in (
+        "compact_imports",
+        "custom_page_sizes",
+        "exceptions",
+        "function_references",
+        "gc",
+        "memory64",
+        "multi_memory",
+        "relaxed_simd",
+        "stack_switching",
+        "threads",
+    )
+)
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasm_config_new": (c_void_p, []),
     "wasmtime_config_epoch_interruption_set": (None, [c_void_p, c_bool]),
     "wasmtime_config_cranelift_nan_canonicalization_set": (None, [c_void_p, c_bool]),
     "wasmtime_config_parallel_compilation_set": (None, [c_void_p, c_bool]),
-    "wasmtime_config_signals_based_traps_set": (None, [c_void_p, c_bool]),
     "wasmtime_config_max_wasm_stack_set": (None, [c_void_p, c_size_t]),
     "wasmtime_config_memory_reservation_set": (None, [c_void_p, c_uint64]),
     "wasmtime_config_memory_guard_size_set": (None, [c_void_p, c_uint64]),
     "wasmtime_config_memory_reservation_for_growth_set": (None, [c_void_p, c_uint64]),
-    "wasmtime_config_wasm_threads_set": (None, [c_void_p, c_bool]),
-    "wasmtime_config_wasm_memory64_set": (None, [c_void_p, c_bool]),
-    "wasmtime_config_wasm_multi_memory_set": (None, [c_void_p, c_bool]),
-    "wasmtime_config_wasm_relaxed_simd_set": (None, [c_void_p, c_bool]),
-    "wasmtime_config_wasm_gc_set": (None, [c_void_p, c_bool]),
     "wasm_engine_new_with_config": (c_void_p, [c_void_p]),
     "wasmtime_engine_increment_epoch": (None, [c_void_p]),
     "wasmtime_module_new": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_void_p)]),
     "wasmtime_module_serialize": (c_void_p, [c_void_p, POINTER(ByteVec)]),
     "wasmtime_module_deserialize_file": (c_void_p, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "wasmtime_module_delete": (None, [c_void_p]),
+    "wasmtime_module_exports": (None, [c_void_p, POINTER(TypeVec)]),
+    "wasm_exporttype_name": (POINTER(ByteVec), [c_void_p]),
+    "wasm_exporttype_type": (c_void_p, [c_void_p]),
+    "wasm_exporttype_vec_delete": (None, [POINTER(TypeVec)]),
+    "wasm_externtype_as_functype_const": (c_void_p, [c_void_p]),
+    "wasm_functype_params": (POINTER(TypeVec), [c_void_p]),
+    "wasm_functype_results": (POINTER(TypeVec), [c_void_p]),
+    "wasm_valtype_kind": (c_uint8, [c_void_p]),
     "wasmtime_store_new": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "wasmtime_store_context": (c_void_p, [c_void_p]),
     "wasmtime_store_limiter": (None, [c_void_p] + [c_int64] * 5),
@@ -128,6 +150,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p],
     ),
 }
+_SIGNATURES |= {name: (None, [c_void_p, c_bool]) for name in PROPOSALS_OFF}
 # A few instructions each: called with the GIL held, which spares its hand-over.
 _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
@@ -171,6 +194,28 @@ class Library:
         if known:
             return code.value, TRAP_NAMES.get(code.value, f"trap {code.value}")
         return None, message.strip("\0\n").split("\n")[0]
+
+    def exported_functions(
+        self, module: c_void_p, names: Collection[str]
+    ) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """(parameters, results) of those exports of `names` that are functions."""
+        found, exports = {}, TypeVec()
+        self.wasmtime_module_exports(module, ctypes.byref(exports))
+        for export in exports.data[: exports.size]:
+            text = self.wasm_exporttype_name(export).contents
+            name = ctypes.string_at(text.data, text.size).decode()
+            kind = self.wasm_externtype_as_functype_const(self.wasm_exporttype_type(export))
+            if kind and name in names:
+                found[name] = tuple(
+                    tuple(
+                        # Aborts the process for a v128: only for functions that have none.
+                        KIND_NAMES.get(self.wasm_valtype_kind(one), "reference")
+                        for one in types.contents.data[: types.contents.size]
+                    )
+                    for types in (self.wasm_functype_params(kind), self.wasm_functype_results(kind))
+                )
+        self.wasm_exporttype_vec_delete(ctypes.byref(exports))
+        return found
 
     def func_type(self, params: list[int], results: list[int]) -> int:
         """A function type of value kinds; the caller deletes it."""
