@@ -43,6 +43,8 @@ def guest(name: str) -> Path:
 class Agent:
     """Started on entry, ended on exit. Killed and started again it keeps folder and state.
 
+    `plugins` and their `configs` are there at its start, which is quicker than `put` later: a file
+    that appears is taken after two scans, those of the start at once.
     `settings` are further keys of agent.toml: values, or tables such as `limits`, `mqtt`, `nri`
     (beside its sockets) and `labels`. Keyword `level` is the log's.
     """
@@ -52,6 +54,8 @@ class Agent:
         folder: Path,
         *,
         sockets: Sequence[Path],
+        plugins: Mapping[str, Path | bytes] | None = None,
+        configs: Mapping[str, str] | None = None,
         level: str = "debug",
         **settings: Any,
     ) -> None:
@@ -66,6 +70,8 @@ class Agent:
         self._sockets = sockets
         self._level = level
         self.plugin_dir.mkdir(parents=True, exist_ok=True)
+        for identity, module in (plugins or {}).items():
+            self.put(identity, module, config=(configs or {}).get(identity))
         self.configure()
 
     def __enter__(self) -> Self:
