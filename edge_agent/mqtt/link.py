@@ -183,13 +183,12 @@ class Link:
         """From connecting to the goodbye. Raises LinkError when the connection fails."""
         connection.open()
         deadline = time.monotonic() + ACCEPT_TIMEOUT_S
-        while not connection.accepted:
+        while not connection.accepted:  # also when stopping: or the will would be published
             now = time.monotonic()
-            if self._stopping:
-                return
-            if now >= deadline:
+            until = min(deadline, self._stop_at)
+            if now >= until:
                 raise LinkError(f"{connection.url}: the broker does not answer CONNECT")
-            self._wait(min(deadline, self._outgoing.step(now)), connection)
+            self._wait(min(until, self._outgoing.step(now)), connection)
         logger.info("connected to %s with MQTT %s", connection.url, connection.protocol)
         self._state, self._protocol = "connected", connection.protocol
         steady_at = time.monotonic() + STEADY_S
@@ -228,15 +227,17 @@ class Link:
         timeout_ms = (
             max(0, math.ceil((until - time.monotonic()) * 1000)) if until < math.inf else None
         )
-        for file, events in poller.poll(timeout_ms):
-            if file == self._wake_reader.fileno():
-                self._wake_reader.recv(4096)
-            elif connection is not None:
-                connection.ready(bool(events & ~select.POLLOUT), bool(events & select.POLLOUT))
-        if connection is not None:
-            now = time.monotonic()
-            connection.tend(now)
-            self._take_answers(connection, now)
+        try:
+            for file, events in poller.poll(timeout_ms):
+                if file == self._wake_reader.fileno():
+                    self._wake_reader.recv(4096)
+                elif connection is not None:
+                    connection.ready(bool(events & ~select.POLLOUT), bool(events & select.POLLOUT))
+            if connection is not None:
+                connection.tend(time.monotonic())
+        finally:
+            if connection is not None:  # what was acknowledged before a failure counts
+                self._take_answers(connection, time.monotonic())
 
     def _take_answers(self, connection: "Connection", now: float) -> None:
         publisher = self._outgoing.publisher

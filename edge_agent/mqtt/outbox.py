@@ -78,7 +78,7 @@ class Outbox:
         # The packing thread's own.
         self._packed: Lanes[bytes] = Lanes(queue_records, queue_records * RECORD_BYTES)
         self._in_flight: deque[Batch] = deque()
-        self._records_in_flight = 0
+        self._skipped = 0  # items without a record
         self._place = 0  # place of the last item that left the intake
         self._number = 0  # number of the last record
         self._next = 1  # number that the next batch begins with
@@ -108,7 +108,7 @@ class Outbox:
     @property
     def queued(self) -> int:
         """Items and records that no broker has acknowledged."""
-        return len(self._intake) + len(self._packed) + self._records_in_flight
+        return self._put - self._skipped - self._sent - self.dropped
 
     @property
     def sent(self) -> int:
@@ -131,6 +131,7 @@ class Outbox:
             self._place = entry.number
             record = self._described(entry.item)
             if record is None:
+                self._skipped += 1
                 continue
             self._number += 1
             packed = self._packed_record({**record, "seq": self._number})
@@ -162,16 +163,13 @@ class Outbox:
             return None
         batch = Batch(first, entries, self._packing.batch(self._head, records))
         self._in_flight.append(batch)
-        self._records_in_flight += len(entries)
         return batch
 
     def acknowledge(self, batch: Batch) -> None:
         """The broker has `batch`. One overtaken by a later one keeps that one waiting too."""
         batch.acknowledged = True
         while self._in_flight and self._in_flight[0].acknowledged:
-            count = len(self._in_flight.popleft().entries)
-            self._records_in_flight -= count
-            self._sent += count
+            self._sent += len(self._in_flight.popleft().entries)
 
     def rewind(self) -> None:
         """Nothing in flight counts any more: it will be taken again, in the same order."""
@@ -180,7 +178,6 @@ class Outbox:
             self._next = batch.first
             for entry in reversed(batch.entries):
                 self._packed.push_back(entry)
-        self._records_in_flight = 0
 
     def _described(self, item: object) -> Mapping[str, object] | None:
         try:
