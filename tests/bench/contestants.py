@@ -1,0 +1,189 @@
+"""Who is measured: each with a runtime process of its own, upstream's side of NRI.
+
+A contestant is a context manager; within it `runtime` is ready and the plugins are
+registered. `pid` is the process whose memory counts.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from tests.support.gobuild import ROOT
+from tests.support.gopeers import NativePlugin, NriRuntime
+
+# What the native plugin and upstream's own host do: no line is dropped.
+EVERY_LINE = "log_lines_per_s = 10000"
+START_TIMEOUT_S = 120.0
+# Between two looks at the runtime's plugins: the precision of a start's time.
+LOOK_S = 0.002
+
+
+class Contestant:
+    """`folder` is its own. Subclasses fill `_start`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pid = 0
+        self.start_s = 0.0  # from nothing to "registered"
+        self.runtime: NriRuntime
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self, stack: ExitStack) -> None:
+        raise NotImplementedError
+
+    def log_lines(self) -> int:
+        """How many lines about containers were written so far."""
+        raise NotImplementedError
+
+
+class Bare(Contestant):
+    """The runtime without any plugin."""
+
+    def _start(self, stack: ExitStack) -> None:
+        self.runtime = stack.enter_context(NriRuntime(self.folder / "nri.sock", owners=False))
+        self.pid = self.runtime.pid
+
+    def log_lines(self) -> int:
+        return 0
+
+
+class NativeDaemon(Contestant):
+    """The plugin as a daemon of its own, in Go, on upstream's stub."""
+
+    def _start(self, stack: ExitStack) -> None:
+        socket = self.folder / "nri.sock"
+        self.runtime = stack.enter_context(NriRuntime(socket, owners=False))
+        began = time.monotonic()
+        self._plugin = stack.enter_context(
+            NativePlugin(
+                socket,
+                annotations={"edge.bench/plugin": "native"},
+                env={"EDGE_BENCH": "native"},
+                trace=False,
+            )
+        )
+        self.pid = self._plugin.pid
+        wait_for(self.runtime, self._plugin.name)
+        self.start_s = time.monotonic() - began
+
+    def log_lines(self) -> int:
+        return self._plugin.log().count("adjusting container")
+
+
+class WazeroHost(Contestant):
+    """A Wasm plugin in the runtime's own process, in the Wasm host that NRI brings along."""
+
+    def __init__(self, folder: Path, identity: str, module: bytes) -> None:
+        super().__init__(folder)
+        self._identity = identity
+        self._module = module
+
+    def _start(self, stack: ExitStack) -> None:
+        plugins = self.folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        file = plugins / self._identity  # upstream runs what is executable, Wasm or not
+        file.write_bytes(self._module)
+        file.chmod(0o755)
+        self.runtime = stack.enter_context(
+            NriRuntime(self.folder / "nri.sock", plugin_dir=plugins, owners=False)
+        )
+        self.pid = self.runtime.pid
+        self.start_s = self.runtime.start_ns / 1e9
+
+    def log_lines(self) -> int:
+        return self.runtime.log().count("adjusting container")
+
+
+class Agent(Contestant):
+    """edge-agent as in production: its own process, its log to a file.
+
+    `modules` by NN-name, each alone or with its configuration; `limits` are lines of the
+    [limits] section, `more` further sections.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: Mapping[str, bytes | tuple[bytes, str]],
+        *,
+        limits: str = EVERY_LINE,
+        more: str = "",
+    ) -> None:
+        super().__init__(folder)
+        self._modules = modules
+        self._limits = limits
+        self._more = more
+
+    def _start(self, stack: ExitStack) -> None:
+        socket = self.folder / "nri.sock"
+        config = self._write(socket)
+        self.runtime = stack.enter_context(NriRuntime(socket, owners=False))
+        log = stack.enter_context((self.folder / "log").open("ab"))
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent", "run", "-c", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+        )
+        stack.callback(_end, process)
+        self.pid = process.pid
+        try:
+            wait_for(self.runtime, *sorted(self._modules))
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{(self.folder / 'log').read_text()}") from error
+        self.start_s = time.monotonic() - began
+
+    def _write(self, socket: Path) -> Path:
+        plugins = self.folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        for identity, given in self._modules.items():
+            module, text = given if isinstance(given, tuple) else (given, "")
+            (plugins / f"{identity}.wasm").write_bytes(module)
+            if text:
+                (plugins / f"{identity}.conf").write_text(text)
+        config = self.folder / "agent.toml"
+        config.write_text(
+            f'node = "bench"\nplugin_dir = "{plugins}"\nstate_dir = "{self.folder}/state"\n'
+            f'control_socket = "{self.folder}/control.sock"\n'
+            f'[nri]\nsockets = ["{socket}"]\n[log]\nlevel = "info"\n[limits]\n{self._limits}\n'
+            f"{self._more}\n"
+        )
+        return config
+
+    def log_lines(self) -> int:
+        text = (self.folder / "log").read_text(errors="replace")
+        return text.count('"adjusting container') + text.count('"adjusted ')
+
+
+def wait_for(runtime: NriRuntime, *names: str) -> None:
+    """Return once exactly these plugins are registered at the runtime. TimeoutError."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while runtime.plugins().present != list(names):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"wanted {names}, have {runtime.plugins().present}; {runtime.log()}")
+        time.sleep(LOOK_S)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,102 @@
+"""How long a CreateContainer takes at the runtime, contestant by contestant, interleaved."""
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.bench import guests
+from tests.bench.contestants import Agent, Contestant, NativeDaemon, WazeroHost
+from tests.bench.figures import Aim, latency, p99_ratio, ratio
+from tests.bench.process import cpu_seconds
+from tests.support.mosquitto import MOSQUITTO, Mosquitto
+
+WARMUP = 50  # before the first round: page faults and Go's first collections
+
+NATIVE, WAZERO = "native Go daemon", "Go Wasm in the runtime's own host (wazero)"
+AGENT_C, AGENT_GO = "edge-agent, C plugin", "edge-agent, Go Wasm plugin"
+AGENT_EMPTY = "edge-agent, empty plugin"
+LIMITED = ", log limit as by default"
+MQTT = ", results over MQTT"
+
+
+def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rounds of all contestants in an order that is drawn anew each round."""
+    rounds, events = (4, 100) if quick else (20, 300)
+    request = guests.request()
+    times: dict[str, list[list[int]]] = {}
+    proof: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        contestants = {}
+        for name, contestant in _contestants(folder, stack).items():
+            say(f"starting: {name}")
+            contestants[name] = stack.enter_context(contestant)
+            times[name] = []
+        for contestant in contestants.values():
+            contestant.runtime.bench(WARMUP, request)
+        lines = {name: each.log_lines() for name, each in contestants.items()}
+        cpu = {name: cpu_seconds(each.pid) for name, each in contestants.items()}
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            for name in random.sample(list(contestants), len(contestants)):
+                found = contestants[name].runtime.bench(events, request)
+                if found.errors:
+                    raise RuntimeError(f"{name}: {found.errors[0]}")
+                if name != AGENT_EMPTY and not (found.last.annotations and found.last.env):
+                    raise RuntimeError(f"{name}: the container was not adjusted")
+                times[name].append(found.latencies_ns)
+        for name, contestant in contestants.items():
+            proof[name] = {
+                "log_lines_per_event": (contestant.log_lines() - lines[name]) / (rounds * events),
+                "cpu_us_per_event": (cpu_seconds(contestant.pid) - cpu[name])
+                / (rounds * events)
+                * 1e6,
+            }
+    return {
+        "request_bytes": len(request),
+        "rounds": rounds,
+        "events_per_round": events,
+        "contestants": {
+            name: {
+                **asdict(latency(found)),
+                "to_native": asdict(ratio(found, times[NATIVE])),
+                "p99_to_native": asdict(p99_ratio(found, times[NATIVE])),
+                "to_wazero": asdict(ratio(found, times[WAZERO])),
+                "p99_to_wazero": asdict(p99_ratio(found, times[WAZERO])),
+                **proof[name],
+            }
+            for name, found in times.items()
+        },
+    }
+
+
+def aims(result: dict[str, Any]) -> list[Aim]:
+    """The C plugin against the native daemon, the Go plugin against wazero."""
+    found = result["contestants"]
+    return [
+        Aim("C plugin / native daemon", found[AGENT_C]["to_native"]["median"], 1.0, ""),
+        Aim("Go plugin / wazero host", found[AGENT_GO]["to_wazero"]["median"], 0.6, ""),
+    ]
+
+
+def _contestants(folder: Path, stack: ExitStack) -> dict[str, Contestant]:
+    c = {"10-bench": guests.c_plugin()}
+    go = {"10-annotator": guests.go_plugin()}
+    found: dict[str, Contestant] = {
+        NATIVE: NativeDaemon(folder / "native"),
+        WAZERO: WazeroHost(folder / "wazero", "10-annotator", guests.go_plugin()),
+        AGENT_C: Agent(folder / "c", c),
+        AGENT_GO: Agent(folder / "go", go),
+        AGENT_EMPTY: Agent(folder / "empty", {"10-empty": guests.empty_plugin()}),
+        AGENT_C + LIMITED: Agent(folder / "c-limited", c, limits=""),
+        AGENT_GO + LIMITED: Agent(folder / "go-limited", go, limits=""),
+    }
+    if MOSQUITTO is not None:
+        (folder / "broker").mkdir(parents=True)
+        broker = stack.enter_context(Mosquitto(folder / "broker"))
+        section = f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
+        found[AGENT_C + MQTT] = Agent(folder / "c-mqtt", c, more=section)
+        found[AGENT_GO + MQTT] = Agent(folder / "go-mqtt", go, more=section)
+    return found

@@ -1,0 +1,104 @@
+"""The benchmark's result as Markdown tables, for a terminal and for the README."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+MB = 1e6
+
+HEADS = {
+    "latency": "CreateContainer through upstream's pkg/adaptation",
+    "engine": "One call of a guest, without socket",
+    "memory": "Memory",
+    "start": "Start, until the runtime has registered the plugin",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown, with columns that also line up where Markdown is not rendered."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+
+    def written(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in rest)]
+        return f"| {' | '.join(padded)} |"
+
+    ruler = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "\n".join([written(lines[0]), written(ruler), *map(written, lines[1:])])
+
+
+def part(name: str, result: Mapping[str, Any]) -> str:
+    """One part's table below its headline."""
+    return f"{HEADS[name]}\n\n{_PARTS[name](result)}"
+
+
+def _latency(result: Mapping[str, Any]) -> str:
+    head = (
+        "host",
+        "median us",
+        "p99 us",
+        "events/s",
+        "/ native",
+        "p99 / native",
+        "/ wazero",
+        "CPU us",
+    )
+    rows = [
+        (
+            name,
+            f"{found['median_us']:.0f}",
+            f"{found['p99_us']:.0f}",
+            f"{found['events_per_s']:.0f}",
+            _ratio(found["to_native"]),
+            _ratio(found["p99_to_native"]),
+            _ratio(found["to_wazero"]),
+            f"{found['cpu_us_per_event']:.0f}",
+        )
+        for name, found in result["contestants"].items()
+    ]
+    return table(head, rows)
+
+
+def _engine(result: Mapping[str, Any]) -> str:
+    head = ("guest", "call us", "p99 us", "its own work us", "on top us")
+    keys = ("call_us", "call_p99_us", "own_us", "on_top_us")
+    return table(
+        head,
+        [
+            (name, *(f"{found[key]:.1f}" for key in keys))
+            for name, found in result["contestants"].items()
+        ],
+    )
+
+
+def _memory(result: Mapping[str, Any]) -> str:
+    head = (f"process, after {result['events']} events", "RSS MB", "PSS MB", "private dirty MB")
+    keys = ("rss", "pss", "private_dirty")
+    rows = [
+        (name, *(f"{found[key] / MB:.1f}" for key in keys))
+        for name, found in result["contestants"].items()
+    ]
+    rows += [
+        (f"+ {name}", *(f"{found[key] / MB:.2f}" for key in keys))
+        for name, found in result["increments"].items()
+    ]
+    return table(head, rows)
+
+
+def _start(result: Mapping[str, Any]) -> str:
+    head = ("what", "median ms", "lowest", "highest")
+    keys = ("median_ms", "low_ms", "high_ms")
+    return table(
+        head,
+        [
+            (name, *(f"{found[key]:.0f}" for key in keys))
+            for name, found in result["contestants"].items()
+        ],
+    )
+
+
+def _ratio(found: Mapping[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+
+
+_PARTS = {"latency": _latency, "engine": _engine, "memory": _memory, "start": _start}
