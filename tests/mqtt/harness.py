@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_agent.config import Broker, MqttConfig
-from edge_agent.mqtt.link import Link
+from edge_agent.mqtt.link import STOP_TIMEOUT_S, Link
 from tests.support.wait import wait_until
 
 NODE, FLEET = "board-7", "greenhouse"
@@ -30,6 +30,7 @@ def running(
     config: MqttConfig,
     state: Callable[[], Mapping[str, object]] = lambda: {"plugins": []},
     metrics: Callable[[], Mapping[str, object]] = lambda: {"events": 3},
+    stop_s: float = STOP_TIMEOUT_S,
 ) -> Iterator[Link]:
     """A started link, stopped at the end."""
     link = Link(config, NODE, FLEET, describe, state, metrics)
@@ -37,7 +38,7 @@ def running(
     try:
         yield link
     finally:
-        link.stop()
+        link.stop(stop_s)
 
 
 def wait_for_error(link: Link, *words: str) -> None:

@@ -4,10 +4,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
-from tests.mqtt.harness import config_for, running, wait_for_error, wait_until_connected
+from tests.mqtt import harness
+from tests.mqtt.harness import config_for, wait_for_error, wait_until_connected
 from tests.support.wait import wait_until
 
 CONNACK_5 = b"\x20\x03\x00\x00\x00"
@@ -17,6 +19,9 @@ PUBLISH_UNASKED = b"\x30\x05\x00\x01a\x00x"
 PING_UNASKED = b"\xc0\x00"
 PONG_UNASKED = b"\xd0\x00"
 QOS_2_UNASKED = b"\x34\x07\x00\x01a\x00\x01\x00x"
+
+# These brokers acknowledge no goodbye: nothing is gained by waiting for one.
+running = partial(harness.running, stop_s=0.2)
 
 Script = Callable[[socket.socket, bytes], None]
 
@@ -165,7 +170,7 @@ def test_stop_does_not_wait_for_a_tls_handshake_that_hangs() -> None:
 
     with peer(script) as broker, running(config_for(broker.port, tls=True)) as link:
         assert connected.wait(30)
-        link.stop()
+        link.stop(0.2)
         assert link.status()["state"] == "connecting"
 
 
