@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from wasmtime import Caller, Config, Engine, Func, FuncType, Linker, Memory, Module, Store, ValType
 
 from edge_agent.pb import edge_pb2, nri_pb2
@@ -180,8 +181,10 @@ class Guest:
         return call
 
     def _log(self, request: bytes) -> bytes:
-        line = nri_pb2.LogRequest.FromString(request)
-        self.logs.append((line.level, line.msg))
+        # Without the schema: a guest that passes on what it got may not say valid UTF-8.
+        unknown = UnknownFieldSet(nri_pb2.Empty.FromString(request))
+        line = {unknown[i].field_number: unknown[i].data for i in range(len(unknown))}
+        self.logs.append((line[2], line.get(1, b"").decode(errors="backslashreplace")))
         return b""
 
     def _report(self, request: bytes) -> bytes:
