@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "edge_agent.cli.status",
     "doctor": "edge_agent.cli.doctor",
     "config": "edge_agent.cli.config",
+    "plugin": "edge_agent.cli.plugin",
     "version": "edge_agent.cli.version",
 }
 

@@ -1,0 +1,134 @@
+"""`edge-agent plugin check` and `plugin run`: look at a plugin before a node runs it."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.cli import OK, PROBLEM
+from edge_agent.text import printable
+
+if TYPE_CHECKING:
+    from edge_agent.cli import Subparsers
+    from edge_agent.cli.tryout import PluginFile, Runtime
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser("plugin", help="check a plugin, or run one event through it")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    action = actions.add_parser(
+        "check", help="ABI, imports, memory, start and events of a plugin; 1 if it cannot work"
+    )
+    _add_plugin_options(action)
+    action.set_defaults(command=check)
+
+    action = actions.add_parser(
+        "run",
+        help="call a plugin once and show what its reply changes; 1 if the request would fail",
+    )
+    _add_plugin_options(action)
+    action.add_argument(
+        "--event", metavar="EVENT", help="default: create_container, or another that it takes"
+    )
+    action.add_argument(
+        "--request",
+        type=Path,
+        metavar="FILE",
+        help="serialized or as JSON; a built-in one otherwise, as containerd 2.1 sent it",
+    )
+    action.add_argument(
+        "--sync", type=Path, metavar="FILE", help="a SynchronizeRequest first (default: empty)"
+    )
+    action.add_argument(
+        "--show-request", action="store_true", help="print the request as JSON and do nothing else"
+    )
+    action.set_defaults(command=run)
+
+
+def _add_plugin_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
+    action.add_argument(
+        "--config", type=Path, metavar="FILE", help="given to Configure (default: FILE's .conf)"
+    )
+    action.add_argument(
+        "--settings", type=Path, metavar="FILE", help="limits and so on (default: FILE's .toml)"
+    )
+    action.add_argument("--runtime-name", metavar="NAME", help="default: containerd")
+    action.add_argument("--runtime-version", metavar="VERSION", help="default: v2.3.0")
+    action.add_argument("--json", action="store_true", help="for tools")
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print findings; the exit code is 1 if one of them keeps the plugin from working."""
+    import json
+    from dataclasses import asdict
+
+    from edge_agent.cli.doctor import render
+    from edge_agent.cli.plugincheck import Check
+
+    look = Check(_plugin(arguments), _runtime(arguments))
+    look.run()
+    if arguments.json:
+        findings = [asdict(finding) for finding in look.findings]
+        print(json.dumps({**look.facts, "ok": not look.failed, "findings": findings}, indent=2))
+    else:
+        print(render(look.findings))
+    return PROBLEM if look.failed else OK
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what came of the event; the exit code is 1 if the runtime's request would fail."""
+    from edge_agent.errors import EngineError, ModuleError
+
+    plugin = _plugin(arguments)
+    try:
+        return _run(arguments, plugin)
+    except (ModuleError, EngineError) as error:
+        # It may quote the module, whose names are anybody's.
+        raise type(error)(printable(f"{plugin.path}: {' '.join(str(error).split())}")) from error
+
+
+def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
+    import json
+
+    from google.protobuf import json_format
+
+    from edge_agent.cli import pluginrun, samples
+    from edge_agent.cli.tryout import default_event
+    from edge_agent.errors import ConfigError
+    from edge_agent.nri.events import BY_METHOD, SYNCHRONIZE, export_name
+
+    method = samples.method_named(arguments.event) if arguments.event else default_event(plugin)
+    if method is None:
+        words = (export_name(each).removeprefix("plugin_") for each in BY_METHOD)
+        raise ConfigError(f"no such event: {arguments.event}; there are {', '.join(words)}")
+    request = samples.sample(method)
+    if arguments.request:
+        request = samples.read_request(arguments.request, method)
+    if arguments.show_request:
+        print(json_format.MessageToJson(request, preserving_proto_field_name=True))
+        return OK
+    sync = samples.message(SYNCHRONIZE)
+    if arguments.sync:
+        sync = samples.read_request(arguments.sync, SYNCHRONIZE)
+    outcome = pluginrun.run_event(plugin, _runtime(arguments), method, request, sync)
+    if arguments.json:
+        print(json.dumps(pluginrun.as_json(outcome), indent=2))
+    else:
+        source = str(arguments.request or "the built-in request")
+        for subject, text in pluginrun.as_text(outcome, f"{method}, {source}"):
+            print(f"{subject:10}{printable(text)}")
+    return OK if outcome.kind == "ok" else PROBLEM
+
+
+def _plugin(arguments: argparse.Namespace) -> "PluginFile":
+    from edge_agent.cli.tryout import read_plugin
+
+    return read_plugin(arguments.file, arguments.config, arguments.settings)
+
+
+def _runtime(arguments: argparse.Namespace) -> "Runtime":
+    from edge_agent.cli.tryout import Runtime
+
+    return Runtime(
+        arguments.runtime_name or Runtime.name, arguments.runtime_version or Runtime.version
+    )

@@ -1,0 +1,220 @@
+"""What `edge-agent plugin run` does: one event for one plugin, and what came of it."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError, Message
+
+from edge_agent.cli.tryout import PluginFile, Runtime, Tryout
+from edge_agent.config.units import format_size
+from edge_agent.errors import ConfigError, GuestError, GuestFault
+from edge_agent.nri import events, permissions
+from edge_agent.nri.difference import Change, changes, message_types
+from edge_agent.pb import nri_pb2
+from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN
+from edge_agent.wasm.imports import Report
+
+LEVELS = {DEBUG: "debug", INFO: "info", WARN: "warning", ERROR: "error"}
+MAX_PAYLOAD_SHOWN = 200  # bytes of a report
+
+
+@dataclass
+class Outcome:
+    """What came of the event.
+
+    `kind` is "ok", "error" (the plugin's own), "rejected" (by a validator), "denied"
+    (beyond its permissions) or a fault's kind.
+    """
+
+    kind: str = "ok"
+    error: str = ""
+    step: str = ""  # where it failed: start, Configure, Synchronize or the event
+    export: str = ""
+    duration_us: int = 0
+    changes: list[Change] = field(default_factory=list)
+    asked: list[Change] = field(default_factory=list)  # through edge.update_containers
+    reply: dict[str, Any] = field(default_factory=dict)
+    lines: list[tuple[str, int, str]] = field(default_factory=list)  # step, level, text
+    reports: list[Report] = field(default_factory=list)
+    state: dict[str, bytes] = field(default_factory=dict)
+    memory_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def run_event(
+    plugin: PluginFile, runtime: Runtime, method: str, request: Message, sync: Message
+) -> Outcome:
+    """Start the plugin, configure and synchronise it, and call it once.
+
+    Errors of the plugin are in the outcome. ModuleError, EngineError, StoreError: it
+    could not be started; ConfigError: it does not take this event.
+    """
+    outcome = Outcome(step="start")
+    with Tryout(plugin) as tryout:
+        export, request = _translated(tryout, method, request)
+        outcome.export = export
+        tryout.compile()
+        try:
+            tryout.start()
+            _enter(tryout, outcome, events.CONFIGURE)
+            tryout.configure(runtime)
+            _enter(tryout, outcome, events.SYNCHRONIZE)
+            tryout.synchronize(sync.SerializeToString())
+            _enter(tryout, outcome, method)
+            _call(tryout, method, request, outcome)
+        except GuestError as error:
+            outcome.kind, outcome.error = "error", str(error)
+        except GuestFault as fault:
+            outcome.kind, outcome.error = fault.kind, str(fault)
+        except permissions.NotPermitted as error:
+            outcome.kind, outcome.error = "denied", str(error)
+        event = events.BY_METHOD.get(method)
+        if event and outcome.step == method and not tryout.subscribed(runtime) & event.bit:
+            outcome.notes.append(
+                f"{runtime.name} {runtime.version} would not send it {method}: "
+                "it does not ask for it when configured like this"
+            )
+        _take_lines(tryout, outcome)
+        outcome.reports = list(tryout.services.reports)
+        outcome.asked = _asked(tryout.services.updates)
+        outcome.state = tryout.state.content
+        outcome.memory_bytes = tryout.memory_bytes
+    return outcome
+
+
+def _enter(tryout: Tryout, outcome: Outcome, step: str) -> None:
+    """What the plugin logged so far belongs to the step before."""
+    _take_lines(tryout, outcome)
+    outcome.step = step
+
+
+def _take_lines(tryout: Tryout, outcome: Outcome) -> None:
+    outcome.lines += [(outcome.step, level, text) for level, text in tryout.lines]
+    tryout.lines.clear()
+
+
+def _translated(tryout: Tryout, method: str, request: Message) -> tuple[str, Message]:
+    """The export that serves a method, and the request in its form, as the agent does it."""
+    export, change = events.EXPORTS[method], events.EXPORTS[events.STATE_CHANGE]
+    event = events.BY_METHOD.get(method)
+    if export in tryout.exports:
+        return export, request
+    if event is not None and event.in_state_change and change in tryout.exports:
+        carrier = nri_pb2.StateChangeEvent(event=nri_pb2.Event.Name(event.number))
+        carrier.MergeFromString(_as_state_change(request))
+        return change, carrier
+    served = events.names(events.servable(tryout.exports))
+    raise ConfigError(
+        f"{tryout.plugin.path} does not take {method}: it does not export {export}; "
+        f"it takes {', '.join(served) or 'no event'}"
+    )
+
+
+def _as_state_change(request: Message) -> bytes:
+    carrier = nri_pb2.StateChangeEvent()
+    for name in ("pod", "container"):
+        if name in request.DESCRIPTOR.fields_by_name and request.HasField(name):
+            getattr(carrier, name).CopyFrom(getattr(request, name))
+    return carrier.SerializeToString()
+
+
+def _call(tryout: Tryout, method: str, request: Message, outcome: Outcome) -> None:
+    payload = request.SerializeToString()
+    began = time.perf_counter_ns()
+    try:
+        raw = tryout.call(outcome.export, payload)
+    finally:
+        outcome.duration_us = (time.perf_counter_ns() - began) // 1000
+    kind = message_types(method)[1]
+    try:
+        reply = kind.FromString(raw)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise GuestFault("abi", f"its reply is no {kind.DESCRIPTOR.name}") from error
+    outcome.reply = MessageToDict(reply, preserving_proto_field_name=True)
+    outcome.changes = changes(request, reply)
+    if isinstance(reply, nri_pb2.ValidateContainerAdjustmentResponse) and reply.reject:
+        outcome.kind, outcome.error = "rejected", reply.reason or "it gives no reason"
+    permissions.check(method, raw, tryout.plugin.settings.permissions)
+
+
+def _asked(updates: list[bytes]) -> list[Change]:
+    found: list[Change] = []
+    for raw in updates:
+        try:
+            update = nri_pb2.UpdateContainersRequest.FromString(raw)
+        except (DecodeError, UnicodeDecodeError):
+            found.append(Change("update", "-", "", None, "is no UpdateContainersRequest"))
+            continue
+        found += changes(nri_pb2.Empty(), update)
+    return found
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """For tools; bytes are text where they are UTF-8, else hexadecimal."""
+    return {
+        "outcome": outcome.kind,
+        "error": outcome.error,
+        "step": outcome.step,
+        "export": outcome.export,
+        "duration_us": outcome.duration_us,
+        "changes": [asdict(change) for change in outcome.changes],
+        "updates": [asdict(change) for change in outcome.asked],
+        "reply": outcome.reply,
+        "log": [
+            {"step": step, "level": LEVELS.get(level, "info"), "text": text}
+            for step, level, text in outcome.lines
+        ],
+        "reports": [
+            {
+                "kind": report.kind,
+                "content_type": report.content_type,
+                "payload": _readable(report.payload),
+            }
+            for report in outcome.reports
+        ],
+        "state": {key: _readable(value) for key, value in outcome.state.items()},
+        "memory_bytes": outcome.memory_bytes,
+        "notes": outcome.notes,
+    }
+
+
+def as_text(outcome: Outcome, title: str) -> list[tuple[str, str]]:
+    """(subject, text) of each line for a person, not yet safe to print."""
+    found = [("request", title)]
+    if outcome.kind == "ok":
+        count = len(outcome.changes)
+        told = f"{count} changes" if count > 1 else "1 change" if count else "nothing is changed"
+        if outcome.step == events.VALIDATE.method:
+            told = "accepted"
+        found.append(("reply", f"{told}, in {outcome.duration_us} us"))
+    else:
+        words = {"error": "the plugin refuses", "denied": "not permitted"}
+        word = words.get(outcome.kind, outcome.kind)
+        found.append(("failed", f"{outcome.step}: {word}: {outcome.error}"))
+    found += [("", str(change)) for change in outcome.changes if change.field != "reject"]
+    found += [("asks for", str(change)) for change in outcome.asked]
+    for report in outcome.reports:
+        found.append(("report", f"{report.kind} ({report.content_type}): {_cut(report.payload)}"))
+    for step, level, text in outcome.lines:
+        at = "" if step == outcome.step else f"{step}: "
+        found.append(("log", f"{at}{LEVELS.get(level, 'info')}: {text}"))
+    if outcome.state:
+        size = sum(len(key.encode()) + len(value) for key, value in outcome.state.items())
+        found.append(("state", f"{size} bytes: {', '.join(sorted(outcome.state))}"))
+    found.append(("memory", format_size(outcome.memory_bytes)))
+    found += [("note", note) for note in outcome.notes]
+    return found
+
+
+def _readable(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.hex()
+
+
+def _cut(data: bytes) -> str:
+    more = len(data) - MAX_PAYLOAD_SHOWN
+    return _readable(data[:MAX_PAYLOAD_SHOWN]) + (f" ... ({more} bytes more)" if more > 0 else "")

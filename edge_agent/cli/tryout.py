@@ -1,0 +1,231 @@
+"""One plugin outside an agent, with this program in the place of the runtime."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from google.protobuf.message import DecodeError
+
+from edge_agent.config import Limits, PluginSettings, load_plugin_settings
+from edge_agent.config.document import read_text
+from edge_agent.errors import GuestFault, ModuleError
+from edge_agent.nri import events, generation
+from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
+from edge_agent.pb import nri_pb2
+from edge_agent.store import files
+from edge_agent.store.artifacts import Artifacts
+from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm import abi
+from edge_agent.wasm.choice import AUTO, choose
+from edge_agent.wasm.engine import Bounds, HostFunctions, Instance, Module
+from edge_agent.wasm.guestlog import GuestLog
+from edge_agent.wasm.imports import HostServices, PluginState, check_imports
+from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
+
+REGISTRATION_TIMEOUT_MS = 5000  # upstream's default; a guest may be curious
+
+
+class WatchedState(PluginState):
+    """A plugin's state whose content can be shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content: dict[str, bytes] = {}
+
+    def put(self, key: str, value: bytes) -> bool:
+        kept = super().put(key, value)
+        if kept and value:
+            self.content[key] = value
+        elif kept:
+            self.content.pop(key, None)
+        return kept
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the plugin is told of the runtime."""
+
+    name: str = "containerd"
+    version: str = "v2.3.0"  # the first with NRI 0.12
+
+    @property
+    def known_events(self) -> int:
+        return generation.known_events(self.name, self.version, "")
+
+    @property
+    def nri_version(self) -> str:
+        return NRI_VERSION if self.known_events == generation.NEW_EVENTS else ""
+
+
+@dataclass(frozen=True)
+class PluginFile:
+    """A module with what lies beside it in a plugin folder."""
+
+    path: Path
+    wasm: bytes
+    config: str
+    config_path: Path | None
+    settings: PluginSettings
+    settings_path: Path | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal, as the agent and the fleet name a module."""
+        return sha256_hex(self.wasm)
+
+
+def read_plugin(path: Path, config: Path | None, settings: Path | None) -> PluginFile:
+    """Read NAME.wasm, and NAME.conf and NAME.toml unless others are named.
+
+    ModuleError, StoreError, ConfigError: a file is missing, too large or wrong.
+    """
+    wasm = files.read(path, MAX_MODULE_BYTES)
+    if wasm is None:
+        raise ModuleError(f"{path}: no such file")
+    config = config or _beside(path, ".conf")
+    settings = settings or _beside(path, ".toml")
+    return PluginFile(
+        path,
+        wasm,
+        read_text(config) if config else "",
+        config,
+        load_plugin_settings(settings, read_text(settings), Limits())
+        if settings
+        else PluginSettings(),
+        settings,
+    )
+
+
+def default_event(plugin: PluginFile) -> str:
+    """CreateContainer, or the first other event that the plugin takes. ModuleError."""
+    create = events.BY_METHOD["CreateContainer"]
+    mask = events.servable(abi.methods(inspect(plugin.wasm)))
+    return create.method if mask & create.bit or not mask else events.names(mask)[0]
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    found = path.with_suffix(suffix)
+    return found if found.is_file() else None
+
+
+class Tryout:
+    """A plugin on its way from file to instance; each step needs the one before.
+
+    A context manager: everything it made goes at the end.
+    """
+
+    def __init__(self, plugin: PluginFile, engine: str = AUTO) -> None:
+        self.plugin = plugin
+        self.lines: list[tuple[int, str]] = []
+        self.state = WatchedState()
+        limits = plugin.settings.limits
+        self._log = GuestLog(
+            lambda level, line: self.lines.append((level, line)),
+            limits.log_lines_per_s,
+            limits.log_line_bytes,
+        )
+        self.services = HostServices(self._log, self.state)
+        self.functions: HostFunctions = self.services.functions()
+        self.compile_s = 0.0
+        self.artifact_bytes = 0
+        self.wanted = 0  # the event mask that the plugin asked for; 0 is all
+        self._engine_name = engine
+        self._info: ModuleInfo | None = None
+        self._module: Module | None = None
+        self._instance: Instance | None = None
+
+    def __enter__(self) -> "Tryout":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._instance is not None:
+            self._instance.close()
+        if self._module is not None:
+            self._module.close()
+
+    @property
+    def info(self) -> ModuleInfo:
+        """What the module says of itself. ModuleError: it is none."""
+        if self._info is None:
+            self._info = inspect(self.plugin.wasm)
+        return self._info
+
+    @property
+    def exports(self) -> frozenset[str]:
+        """The methods of the guest ABI. ModuleError: it is no plugin."""
+        return abi.methods(self.info)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._instance.memory_bytes if self._instance else 0
+
+    def compile(self) -> None:
+        """In a child, as the agent does, but kept nowhere. ModuleError, EngineError."""
+        engine, _ = choose(self._engine_name)
+        limits = self.plugin.settings.limits
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+            artifacts = Artifacts(Path(folder))
+            self._module = artifacts.module(engine, self.plugin.wasm, self.info, limits.stack_bytes)
+            self.compile_s = time.monotonic() - began
+            self.artifact_bytes = sum(
+                path.stat().st_size for path in Path(folder).glob("artifacts/*.artifact")
+            )
+
+    def start(self) -> None:
+        """Instantiate and initialise. ModuleError, GuestFault."""
+        assert self._module is not None
+        limits = self.plugin.settings.limits
+        check_imports(self.info, self.functions)
+        try:
+            self._instance = self._module.instantiate(
+                Bounds(limits.memory_bytes, limits.reply_bytes),
+                self.functions,
+                limits.start_ms / 1000,
+            )
+        finally:
+            self._log.flush()
+
+    def configure(self, runtime: Runtime) -> None:
+        """As the first request of a runtime. GuestError, GuestFault."""
+        if events.EXPORTS[events.CONFIGURE] not in self.exports:
+            return
+        request = nri_pb2.ConfigureRequest(
+            config=self.plugin.config,
+            runtime_name=runtime.name,
+            runtime_version=runtime.version,
+            registration_timeout=REGISTRATION_TIMEOUT_MS,
+            request_timeout=DEFAULT_REQUEST_TIMEOUT_MS,
+            NRI_version=runtime.nri_version,
+        )
+        reply = self.call(events.EXPORTS[events.CONFIGURE], request.SerializeToString())
+        try:
+            self.wanted = nri_pb2.ConfigureResponse.FromString(reply).events
+        except DecodeError as error:
+            raise GuestFault("abi", "its reply to Configure is no ConfigureResponse") from error
+
+    def synchronize(self, request: bytes) -> bytes:
+        """The reply to the state of the runtime; empty if the guest does not ask for it."""
+        export = events.EXPORTS[events.SYNCHRONIZE]
+        return self.call(export, request) if export in self.exports else b""
+
+    def subscribed(self, runtime: Runtime) -> int:
+        """The events that the runtime would send: wanted, known to it and served."""
+        known = runtime.known_events
+        return (self.wanted or known) & known & events.servable(self.exports)
+
+    def call(self, export: str, request: bytes) -> bytes:
+        """One call within the time that the agent gives. GuestError, GuestFault."""
+        assert self._instance is not None
+        deadline_ms = min(self.plugin.settings.limits.deadline_ms, DEFAULT_REQUEST_TIMEOUT_MS // 2)
+        try:
+            return self._instance.call(export, request, deadline_ms / 1000)
+        finally:
+            self._log.flush()
