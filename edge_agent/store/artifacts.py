@@ -32,6 +32,7 @@ MAX_SECRET_FILE_BYTES = 4096  # anything but 32 bytes is refused; this only boun
 MAX_MAC_FILE_BYTES = 256
 # The builtin SHA-256 of CPython 3.11 keeps the interpreter's lock for one part: 0.1 ms.
 _READ_BYTES = 16 << 10
+_GROWTH = 3  # an artifact has 2.2 times the bytes of a Go module of 10 MB
 _FORMAT = "edge-agent artifact 1"  # a change of this file's rules makes all artifacts stale
 # Of /proc/cpuinfo, by architecture: what code may use. Not the clock's rate and the like.
 _CPU_FIELDS = frozenset(
@@ -159,7 +160,7 @@ class Artifacts:
 
     def _build(self, engine: Engine, key: str, wasm: bytes) -> None:
         files.remove_leftovers(self._folder)
-        files.require_space(self._folder, len(wasm))
+        files.require_space(self._folder, _GROWTH * len(wasm))
         secret = self._secret() or self._new_secret()
         artifact = self._artifact(key)
         with files.placing(artifact) as temporary:
