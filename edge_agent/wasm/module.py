@@ -4,20 +4,27 @@ Pure; reads section headers, types, imports, memories and exports, and skips cod
 data, so that 8 MB take a moment. https://webassembly.github.io/spec/core/binary/modules.html
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.errors import ModuleError
+from edge_agent.text import printable
 
 MAGIC = b"\0asm"
 CORE_VERSION = b"\x01\0\0\0"
 PAGE_BYTES = 65536
 MAX_MODULE_BYTES = 64 << 20  # ours: eight times the largest plugin seen
 MAX_ENTRIES = 100_000  # of one section, ours: Go's largest modules have some 10,000 functions
+MAX_SECTION_BYTES = 256 << 10  # of those that are read, ours: 100,000 functions take 200 KB
+MAX_SECTIONS = 1000  # ours, of which most would be custom ones
+MAX_VALUES = 1000  # parameters or results of a function, as in browsers
+_MAX_SHOWN = 120  # characters of a name or a type in a message
 
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref"}
 _VALUE_TYPES[0x6F] = "externref"
 _KINDS = ("func", "table", "memory", "global", "tag")
-_TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT = 1, 2, 3, 5, 7
+_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT, _CODE = 0, 1, 2, 3, 5, 7, 10
+_ORDER = (1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11)  # of the sections, each at most once
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class FuncType:
     results: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"({', '.join(self.params)}) -> ({', '.join(self.results)})"
+        return _shown(f"({', '.join(self.params)}) -> ({', '.join(self.results)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Import:
     type: FuncType | None
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        return _shown(f"{self.module}.{self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class _Reader:
         self._wasm = wasm
         self._at = 8
         self._end = len(wasm)
+        self._code = False
 
     def module(self) -> ModuleInfo:
         types: list[FuncType] = []
@@ -83,13 +91,7 @@ class _Reader:
         declared: list[int] = []
         memories: list[tuple[int, int | None]] = []
         exports: list[tuple[str, int, int]] = []
-        while self._at < len(self._wasm):
-            self._end = len(self._wasm)
-            section = self._byte()
-            size = self._u32()
-            if size > len(self._wasm) - self._at:
-                raise ModuleError(f"section {section} is longer than the module: a cut file?")
-            start, self._end = self._at, self._at + size
+        for section in self._sections():
             if section == _TYPE:
                 types = [self._func_type() for _ in range(self._count())]
             elif section == _IMPORT:
@@ -100,8 +102,39 @@ class _Reader:
                 memories += [self._limits() for _ in range(self._count())]
             elif section == _EXPORT:
                 exports = [self._export() for _ in range(self._count())]
-            self._at = start + size
+        if declared and not self._code:
+            raise ModuleError("the module has functions without code: a cut file?")
         return self._summary(types, imports, declared, memories, exports)
+
+    def _sections(self) -> Iterator[int]:
+        """The sections that are read; the cursor stands at the content of each in turn."""
+        place = -1
+        for _ in range(MAX_SECTIONS):
+            if self._at == len(self._wasm):
+                return
+            self._end = len(self._wasm)
+            section, size = self._byte(), self._u32()
+            end = self._at + size
+            if end > self._end:
+                raise ModuleError(f"section {section} is longer than the module: a cut file?")
+            if section != _CUSTOM:
+                if section not in _ORDER:
+                    raise ModuleError(f"section {section} is not known")
+                if _ORDER.index(section) <= place:
+                    raise ModuleError(f"section {section} stands twice or too late")
+                place = _ORDER.index(section)
+            self._code |= section == _CODE
+            if section in (_TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT):
+                if size > MAX_SECTION_BYTES:
+                    raise ModuleError(
+                        f"section {section} has {size} bytes; at most {MAX_SECTION_BYTES} are taken"
+                    )
+                self._end = end
+                yield section
+                if self._at != end:
+                    raise ModuleError(f"section {section} does not end where it says")
+            self._at = end
+        raise ModuleError(f"the module has more than {MAX_SECTIONS} sections")
 
     def _summary(
         self,
@@ -122,7 +155,9 @@ class _Reader:
         for name, kind, index in exports:
             if kind == _KINDS.index("func"):
                 if index >= len(signatures):
-                    raise ModuleError(f"export {name!r} names function {index}, which is missing")
+                    raise ModuleError(
+                        f"the export {_shown(name)} is function {index}, which is missing"
+                    )
                 functions[name] = signatures[index]
         minimum, maximum = memories[0] if memories else (0, None)
         return ModuleInfo(
@@ -138,7 +173,7 @@ class _Reader:
 
     def _byte(self) -> int:
         if self._at >= self._end:
-            raise ModuleError(f"the module ends early, at byte {self._at}: a cut file?")
+            raise ModuleError(f"byte {self._at} is missing from its section: a cut file?")
         value = self._wasm[self._at]
         self._at += 1
         return value
@@ -148,16 +183,16 @@ class _Reader:
         while True:
             byte = self._byte()
             value |= (byte & 0x7F) << shift
+            if value > 0xFFFFFFFF or (byte >= 0x80 and shift == 28):
+                raise ModuleError(f"the number before byte {self._at} has more than 32 bits")
             if byte < 0x80:
                 return value
             shift += 7
-            if shift > 63:
-                raise ModuleError(f"a number at byte {self._at} is too long")
 
-    def _count(self) -> int:
+    def _count(self, most: int = MAX_ENTRIES) -> int:
         count = self._u32()
-        if count > MAX_ENTRIES:
-            raise ModuleError(f"a section has {count} entries; at most {MAX_ENTRIES} are taken")
+        if count > most:
+            raise ModuleError(f"a list of {count} before byte {self._at}; at most {most} are taken")
         return count
 
     def _name(self) -> str:
@@ -173,14 +208,16 @@ class _Reader:
 
     def _value_type(self) -> str:
         code = self._byte()
-        return _VALUE_TYPES.get(code, f"0x{code:02x}")
+        if code not in _VALUE_TYPES:  # and who knows how many bytes belong to it
+            raise ModuleError(f"a value of type 0x{code:02x}, which no plugin needs")
+        return _VALUE_TYPES[code]
 
     def _func_type(self) -> FuncType:
         form = self._byte()
         if form != 0x60:
             raise ModuleError(f"a type of form 0x{form:02x}: only function types are taken")
-        params = tuple(self._value_type() for _ in range(self._count()))
-        return FuncType(params, tuple(self._value_type() for _ in range(self._count())))
+        params = tuple(self._value_type() for _ in range(self._count(MAX_VALUES)))
+        return FuncType(params, tuple(self._value_type() for _ in range(self._count(MAX_VALUES))))
 
     def _limits(self) -> tuple[int, int | None]:
         flags = self._byte()
@@ -196,10 +233,10 @@ class _Reader:
         if kind == 0:
             index = self._u32()
             if index >= len(types):
-                raise ModuleError(f"import {module}.{name} has type {index}, which is missing")
+                raise ModuleError(f"an import has type {index}, which the module does not define")
             signature = types[index]
         elif kind == 1:
-            self._byte()
+            self._value_type()
             self._limits()
         elif kind == 2:
             memories.append(self._limits())
@@ -207,8 +244,13 @@ class _Reader:
             self._value_type()
             self._byte()
         else:
-            raise ModuleError(f"import {module}.{name} is of a kind ({kind}) that no plugin needs")
+            raise ModuleError(f"an import is of kind {kind}, which no plugin needs")
         return Import(module, name, _KINDS[kind], signature)
 
     def _export(self) -> tuple[str, int, int]:
         return self._name(), self._byte(), self._u32()
+
+
+def _shown(text: str) -> str:
+    """Text out of a module, for a message."""
+    return printable(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
