@@ -59,18 +59,18 @@ class WasmtimeEngine:
         # No artifact depends on the size of the stack.
         error = c.wasmtime_module_new(self._native(512 << 10), wasm, len(wasm), byref(module))
         if error:
-            raise ModuleError(f"not valid Wasm: {c.error_text(error)}")
+            raise ModuleError(f"not valid Wasm: {c.error(error)[1]}")
         error = c.wasmtime_module_serialize(module, byref(artifact))
         c.wasmtime_module_delete(module)
         if error:
-            raise EngineError(f"wasmtime cannot serialize the module: {c.error_text(error)}")
+            raise EngineError(f"wasmtime cannot serialize the module: {c.error(error)[1]}")
         return artifact.take(c.wasm_byte_vec_delete)
 
     def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> "WasmtimeModule":
         c, module, native = self.library, c_void_p(), self._native(stack_bytes)
         error = c.wasmtime_module_deserialize_file(native, os.fsencode(artifact), byref(module))
         if error:
-            reason = c.error_text(error)
+            _, reason = c.error(error)
             raise EngineError(f"{artifact} is no artifact of {self.name} {self.version}: {reason}")
         # Instances trust `info` with the types of what they call: integers only.
         expected = {

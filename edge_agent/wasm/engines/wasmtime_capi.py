@@ -18,6 +18,8 @@ from edge_agent.errors import EngineError
 
 VERSION = "50.0.1"  # whose C API is declared here; setup.cfg pins the same
 
+MAX_MESSAGE_CHARS = 500  # of the library's own, which quote names out of the module
+
 # Kinds (wasm.h, val.h, extern.h) and trap codes (trap.h) by number.
 KIND_I32, KIND_I64, KIND_F32, KIND_F64 = 0, 1, 2, 3
 KIND_NAMES = {0: "i32", 1: "i64", 2: "f32", 3: "f64"}
@@ -177,15 +179,16 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name} is not declared in wasmtime_capi")
 
-    def error_text(self, error: int) -> str:
-        """The message of an error, which is given back."""
+    def error(self, error: int) -> tuple[None, str]:
+        """(no code, the message on one line); it is given back."""
         text = ByteVec()
         self.wasmtime_error_message(error, ctypes.byref(text))
         self.wasmtime_error_delete(error)
-        return text.take(self.wasm_byte_vec_delete).decode(errors="replace")
+        message = text.take(self.wasm_byte_vec_delete).decode(errors="replace")
+        return None, " ".join(message.split())[:MAX_MESSAGE_CHARS]
 
-    def trap(self, trap: int) -> tuple[int | None, str]:
-        """(code if it is one of Wasm's own, first line of the message); it is given back."""
+    def trap(self, trap: int | None) -> tuple[int | None, str]:
+        """(code if it is one of Wasm's own, the message on one line); it is given back."""
         code, text = c_uint8(), ByteVec()
         known = self.wasmtime_trap_code(trap, ctypes.byref(code))
         self.wasm_trap_message(trap, ctypes.byref(text))
@@ -193,7 +196,7 @@ class Library:
         message = text.take(self.wasm_byte_vec_delete).decode(errors="replace")
         if known:
             return code.value, TRAP_NAMES.get(code.value, f"trap {code.value}")
-        return None, message.strip("\0\n").split("\n")[0]
+        return None, " ".join(message.strip("\0").split())[:MAX_MESSAGE_CHARS]
 
     def exported_functions(
         self, module: c_void_p, names: Collection[str]

@@ -7,7 +7,7 @@ every export was compared with the module's own words, and those with the ABI.
 import ctypes
 import time
 from ctypes import byref, c_size_t, c_uint64, c_void_p
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edge_agent.errors import GuestFault, ModuleError
 from edge_agent.wasm.abi import FREE, INITIALIZE, MALLOC, START, VERSION, AbiInstance, methods
@@ -188,16 +188,14 @@ class WasmtimeInstance(AbiInstance):
             self._failed(export, error)
         return raw[0]
 
-    def _failed(self, what: str, error: int | None) -> None:
+    def _failed(self, what: str, error: int | None) -> NoReturn:
+        """Raise what ended a call: `error`, or the trap. Either may stand for `raised`."""
         raised, self.raised = self.raised, None
-        if error:
-            raise self._fault("trap", f"{what}: {self._c.error_text(error)}")
         trap, self._trap.value = self._trap.value, None
-        assert trap is not None
-        code, message = self._c.trap(trap)
+        code, message = self._c.error(error) if error else self._c.trap(trap)
         if raised is not None:
-            (module, name), error_raised = raised
-            raise self._unwound(what, f"{module}.{name}", error_raised)
+            (module, name), exception = raised
+            raise self._unwound(what, f"{module}.{name}", exception)
         if code == capi.TRAP_INTERRUPT:
             raise self._fault("timeout", f"{what}: stopped after {self._limit_s:g} s, its limit")
         raise self._fault("trap", f"{what}: {message}")
