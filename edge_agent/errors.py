@@ -32,7 +32,8 @@ class GuestError(EdgeAgentError):
 class GuestFault(EdgeAgentError):
     """The guest is finished: it trapped, ran out of time or broke the ABI.
 
-    `kind` is one of `trap`, `timeout`, `memory`, `abi`: a word for reports.
+    `kind` is a word for reports: `trap`, `timeout`, `memory` (its malloc gave nothing),
+    `abi`, `start` (it refused to be configured) or `closed` (called after its end).
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -16,7 +16,11 @@ MEMORY_EXPORT = "memory"
 
 
 class Guest(Protocol):
-    """The running instance, as a host function sees it. Raises GuestFault (`abi`)."""
+    """The running instance, as a host function sees it. Raises GuestFault.
+
+    What a host function raises ends the call and the instance: a GuestFault as it is,
+    GuestExit as such, any other Exception as a GuestFault that names the function.
+    """
 
     def read(self, pointer: int, size: int) -> bytes:
         """Copy `size` bytes out of the guest's memory."""
@@ -65,7 +69,8 @@ class Instance(Protocol):
         """Run one export of the guest ABI: request bytes -> reply bytes.
 
         GuestError: the guest answered with an error and lives on. GuestFault: it is
-        finished and every later call raises again. `deadline_s` is kept to within 50 ms.
+        finished and every later call raises the like again; `closed` after `close`.
+        `deadline_s` is kept to within 50 ms.
         """
 
     @property
@@ -73,7 +78,10 @@ class Instance(Protocol):
         """Linear memory held now."""
 
     def close(self) -> None:
-        """Give the memory back; calls fail afterwards. Harmless when repeated."""
+        """Give the memory back; calls fail afterwards. Harmless when repeated.
+
+        RuntimeError: a call is running.
+        """
 
 
 class Module(Protocol):

@@ -33,7 +33,7 @@ class GuestLog:
         self._refilled = clock()
         self._unsaid = 0
         self._told = -_TELL_S
-        self._partial: dict[int, bytes] = {}
+        self._partial: dict[int, tuple[bytes, int]] = {}  # by stream; bytes lost after them
         self.dropped = 0  # lines, in all
 
     @property
@@ -41,22 +41,39 @@ class GuestLog:
         """How much of a LogRequest is worth reading out of the guest."""
         return self._line_bytes + _REQUEST_OVERHEAD
 
-    def request(self, raw: bytes, cut: int) -> None:
-        """A serialized LogRequest, without its last `cut` bytes. Bad bytes are a line too."""
-        if not self._admit():
-            return
-        text, level = _decode(raw)
-        self._emit(level or INFO, text, cut)
+    def request(self, raw: bytes, size: int) -> None:
+        """The first bytes of a serialized LogRequest of `size`. Bad bytes are a line too."""
+        if self._admit():
+            text, level, cut = _decode(raw, size)
+            self._emit(level or INFO, text, cut)
 
-    def stream(self, fd: int, data: bytes) -> None:
-        """Bytes printed to stdout (1) or stderr (2); lines end at a newline."""
+    def say(self, level: int, text: str) -> None:
+        """What the host has to say about the guest."""
+        if self._admit():
+            self._emit(level, text.encode(), 0)
+
+    def stream(self, fd: int, data: bytes, cut: int = 0) -> None:
+        """Bytes printed to stdout (1) or stderr (2), and how many came after them unread.
+
+        Lines end at a newline; empty ones are left out.
+        """
         level = WARN if fd == 2 else INFO
-        *lines, rest = (self._partial.pop(fd, b"") + data).split(b"\n")
-        for line in lines:
-            if self._admit():
-                self._emit(level, line, 0)
-        if rest:
-            self._partial[fd] = rest[: self._line_bytes + 1]
+        kept, lost = self._partial.pop(fd, (b"", 0))
+        *lines, rest = data.split(b"\n")
+        for at, line in enumerate(lines):
+            line = (kept + line).removesuffix(b"\r")
+            if line or lost:
+                if not self._admit():
+                    later = lines[at + 1 :]  # at once: they may be many thousands
+                    self._drop(len(later) - later.count(b""))
+                    kept, lost = b"", 0
+                    break
+                self._emit(level, line, lost)
+            kept, lost = b"", 0
+        kept += rest
+        lost += max(0, len(kept) - self._line_bytes) + cut
+        if kept or lost:
+            self._partial[fd] = kept[: self._line_bytes], lost
 
     def flush(self) -> None:
         """The guest is gone: what it printed without a newline is a line now."""
@@ -70,13 +87,16 @@ class GuestLog:
         self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
         self._refilled = now
         if self._tokens < 1:
-            self.dropped += 1
-            self._unsaid += 1
+            self._drop(1)
             return False
         self._tokens -= 1
         if self._unsaid and now - self._told >= _TELL_S:
             self._tell(now)
         return True
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+        self._unsaid += lines
 
     def _tell(self, now: float) -> None:
         self._sink(WARN, f"{self._unsaid} log lines dropped: more than {self._rate} a second")
@@ -90,22 +110,23 @@ class GuestLog:
         self._sink(level, text)
 
 
-def _decode(raw: bytes) -> tuple[bytes, int]:
-    """(msg, level) of a LogRequest { msg = 1; level = 2 } that may be cut anywhere.
+def _decode(raw: bytes, size: int) -> tuple[bytes, int, int]:
+    """(msg, level, bytes missing of msg) of LogRequest { msg = 1; level = 2 }, cut anywhere.
 
     By hand: the library refuses cut messages, and two fields need no library.
     """
-    text, level, at = b"", 0, 0
+    text, level, cut, at = b"", 0, 0, 0
     while at < len(raw):
         tag = raw[at]
         value, at = _varint(raw, at + 1)
         if tag == 0x0A:
-            text, at = raw[at : at + value], at + value
+            text, cut = raw[at : at + value], max(0, min(value, size - at) - (len(raw) - at))
+            at += value
         elif tag == 0x10:
             level = value if value <= ERROR else INFO
         else:
-            return raw, WARN
-    return text, level
+            return raw, WARN, size - len(raw)
+    return text, level, cut
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:

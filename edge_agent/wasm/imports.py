@@ -1,26 +1,26 @@
 """What a guest may import: `env.log` of NRI, the `edge` functions, WASI.
 
 The calling convention is the ABI's: (pointer, size) of a serialized request in, the
-packed reply out; proto/edge.proto has the messages of `edge`.
+packed reply out; proto/edge.proto has the messages of `edge`. What goes over a limit
+is refused with an error reply and the guest lives on; bytes that are no message end it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from edge_agent.errors import GuestFault, ModuleError
-from edge_agent.pb import edge_pb2
+from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.wasm import wasi
 from edge_agent.wasm.abi import ERROR_BIT, METHOD, pack
 from edge_agent.wasm.engine import Guest, HostFunction, HostFunctions
-from edge_agent.wasm.guestlog import GuestLog
+from edge_agent.wasm.guestlog import WARN, GuestLog
 from edge_agent.wasm.module import ModuleInfo
-
-M = TypeVar("M", bound=Message)
 
 MAX_REPORT_BYTES = 16 << 10  # of a payload; four fit one MQTT message of the fleet protocol
 MAX_KIND_BYTES = 64
+MAX_CONTENT_TYPE_BYTES = 128
 MAX_REPORTS_PER_CALL = 16
 MAX_UPDATE_BYTES = 1 << 20  # of one edge.update_containers, a quarter of a ttRPC message
 MAX_UPDATES_PER_CALL = 4
@@ -40,6 +40,7 @@ class PluginState:
     """Keys and values of one plugin, together at most `MAX_BYTES`; outlives its instances."""
 
     MAX_BYTES = 64 << 10  # the fleet protocol's
+    MAX_KEYS = 1024  # ours: each takes some 200 bytes of the agent beside its content
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
@@ -49,14 +50,14 @@ class PluginState:
         return self._values.get(key)
 
     def put(self, key: str, value: bytes) -> bool:
-        """Store, or delete with an empty value; False (nothing changed) beyond the limit."""
+        """Store, or delete with an empty value; False (nothing changed) beyond a limit."""
         old = self._values.get(key)
         size = self._size
         if old is not None:
             size -= len(key.encode()) + len(old)
         if value:
             size += len(key.encode()) + len(value)
-        if size > self.MAX_BYTES:
+        if size > self.MAX_BYTES or (value and old is None and len(self._values) >= self.MAX_KEYS):
             return False
         self._size = size
         if value:
@@ -85,70 +86,84 @@ class HostServices:
         """Everything that a guest can import, by module and name."""
         table = wasi.functions(self.log.stream)
         table["env", "log"] = HostFunction(METHOD, self._log)
-        for name, call in (
-            ("report", self._report),
-            ("update_containers", self._update_containers),
-            ("state_get", self._state_get),
-            ("state_put", self._state_put),
+        for name, limit, serve in (
+            # Room for the fields' tags and lengths.
+            (
+                "report",
+                MAX_REPORT_BYTES + MAX_KIND_BYTES + MAX_CONTENT_TYPE_BYTES + 16,
+                self._report,
+            ),
+            ("update_containers", MAX_UPDATE_BYTES, self._update_containers),
+            ("state_get", MAX_KEY_BYTES + 16, self._state_get),
+            ("state_put", PluginState.MAX_BYTES + MAX_KEY_BYTES + 16, self._state_put),
         ):
-            table["edge", name] = HostFunction(METHOD, call)
+            table["edge", name] = HostFunction(METHOD, self._served(name, limit, serve))
         return table
 
+    def _served(
+        self, name: str, limit: int, serve: Callable[[bytes], bytes]
+    ) -> Callable[[Guest, int, int], int]:
+        """A host function around `serve`, which takes a request and returns the reply."""
+
+        def call(guest: Guest, pointer: int, size: int) -> int:
+            try:
+                if size > limit:
+                    raise _RefusedError(f"takes at most {limit} bytes, not {size}")
+                return _reply(guest, serve(guest.read(pointer, size)))
+            except _RefusedError as refusal:
+                text = f"edge.{name} {refusal}"
+                self.log.say(WARN, text)  # a guest that does not look is heard of too
+                return _reply(guest, text.encode()) | ERROR_BIT
+            except (DecodeError, UnicodeDecodeError) as error:  # the latter from pure Python
+                raise GuestFault("abi", f"edge.{name} was called with no such message") from error
+
+        return call
+
     def _log(self, guest: Guest, pointer: int, size: int) -> int:
-        room = self.log.request_bytes
-        raw = guest.read(pointer, min(size, room))
-        self.log.request(raw, cut=size - len(raw))
+        self.log.request(guest.read(pointer, min(size, self.log.request_bytes)), size)
         return 0
 
-    def _report(self, guest: Guest, pointer: int, size: int) -> int:
-        raw = _bounded(guest, "edge.report", pointer, size, MAX_REPORT_BYTES + 1024)
-        report = _parsed("edge.report", edge_pb2.Report, raw)
-        if len(report.kind.encode()) > MAX_KIND_BYTES or len(report.payload) > MAX_REPORT_BYTES:
-            return _refuse(
-                guest,
-                f"edge.report: kind at most {MAX_KIND_BYTES} bytes, "
-                f"payload at most {MAX_REPORT_BYTES}",
-            )
+    def _report(self, request: bytes) -> bytes:
+        report = edge_pb2.Report.FromString(request)
+        for what, size, limit in (
+            ("a payload", len(report.payload), MAX_REPORT_BYTES),
+            ("a kind", len(report.kind.encode()), MAX_KIND_BYTES),
+            ("a content type", len(report.content_type.encode()), MAX_CONTENT_TYPE_BYTES),
+        ):
+            if size > limit:
+                raise _RefusedError(f"takes {what} of at most {limit} bytes, not {size}")
         if len(self.reports) >= MAX_REPORTS_PER_CALL:
-            return _refuse(guest, f"edge.report: at most {MAX_REPORTS_PER_CALL} for one event")
+            raise _RefusedError(f"takes at most {MAX_REPORTS_PER_CALL} reports for one event")
         if not self.muted:
             self.reports.append(
                 Report(
-                    report.kind,
-                    report.payload,
-                    report.content_type[:128] or "application/octet-stream",
+                    report.kind, report.payload, report.content_type or "application/octet-stream"
                 )
             )
-        return 0
+        return b""
 
-    def _update_containers(self, guest: Guest, pointer: int, size: int) -> int:
-        raw = _bounded(guest, "edge.update_containers", pointer, size, MAX_UPDATE_BYTES)
+    def _update_containers(self, request: bytes) -> bytes:
+        nri_pb2.UpdateContainersRequest.FromString(request)  # the runtime shall not choke on it
         if len(self.updates) >= MAX_UPDATES_PER_CALL:
-            return _refuse(
-                guest, f"edge.update_containers: at most {MAX_UPDATES_PER_CALL} for one event"
-            )
+            raise _RefusedError(f"takes at most {MAX_UPDATES_PER_CALL} requests for one event")
         if not self.muted:
-            self.updates.append(raw)
-        return 0
+            self.updates.append(request)
+        return b""
 
-    def _state_get(self, guest: Guest, pointer: int, size: int) -> int:
-        raw = _bounded(guest, "edge.state_get", pointer, size, MAX_KEY_BYTES + 16)
-        value = self.state.get(_parsed("edge.state_get", edge_pb2.StateGetRequest, raw).key)
+    def _state_get(self, request: bytes) -> bytes:
+        value = self.state.get(edge_pb2.StateGetRequest.FromString(request).key)
         reply = edge_pb2.StateGetResponse(value=value or b"", found=value is not None)
-        return _reply(guest, reply.SerializeToString())
+        return reply.SerializeToString()
 
-    def _state_put(self, guest: Guest, pointer: int, size: int) -> int:
-        raw = _bounded(
-            guest, "edge.state_put", pointer, size, PluginState.MAX_BYTES + MAX_KEY_BYTES + 16
-        )
-        request = _parsed("edge.state_put", edge_pb2.StatePutRequest, raw)
-        if len(request.key.encode()) > MAX_KEY_BYTES:
-            return _refuse(guest, f"edge.state_put: a key has at most {MAX_KEY_BYTES} bytes")
-        if not self.muted and not self.state.put(request.key, request.value):
-            return _refuse(
-                guest, f"edge.state_put: a plugin keeps at most {PluginState.MAX_BYTES} bytes"
+    def _state_put(self, request: bytes) -> bytes:
+        put = edge_pb2.StatePutRequest.FromString(request)
+        if len(put.key.encode()) > MAX_KEY_BYTES:
+            raise _RefusedError(f"takes a key of at most {MAX_KEY_BYTES} bytes")
+        if not self.muted and not self.state.put(put.key, put.value):
+            raise _RefusedError(
+                f"keeps at most {PluginState.MAX_BYTES} bytes under {PluginState.MAX_KEYS} keys"
             )
-        return 0
+        return b""
 
 
 def check_imports(info: ModuleInfo, functions: HostFunctions) -> None:
@@ -168,19 +183,8 @@ def check_imports(info: ModuleInfo, functions: HostFunctions) -> None:
         )
 
 
-def _bounded(guest: Guest, name: str, pointer: int, size: int, limit: int) -> bytes:
-    if size > limit:
-        raise GuestFault("abi", f"{name} was called with {size} bytes; at most {limit} are taken")
-    return guest.read(pointer, size)
-
-
-def _parsed(name: str, kind: type[M], raw: bytes) -> M:
-    message = kind()
-    try:
-        message.ParseFromString(raw)
-    except DecodeError as error:
-        raise GuestFault("abi", f"{name} was called with bytes that are no message") from error
-    return message
+class _RefusedError(Exception):
+    """A request over a limit; the text follows the function's name."""
 
 
 def _reply(guest: Guest, data: bytes) -> int:
@@ -189,10 +193,3 @@ def _reply(guest: Guest, data: bytes) -> int:
     pointer = guest.allocate(len(data))
     guest.write(pointer, data)
     return pack(pointer, len(data))
-
-
-def _refuse(guest: Guest, text: str) -> int:
-    raw = text.encode()
-    pointer = guest.allocate(len(raw))
-    guest.write(pointer, raw)
-    return pack(pointer, len(raw)) | ERROR_BIT

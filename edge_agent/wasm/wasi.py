@@ -10,13 +10,15 @@ import struct
 import time
 from collections.abc import Callable
 
+from edge_agent.errors import GuestFault
 from edge_agent.wasm.engine import Guest, GuestExit, HostFunction
 from edge_agent.wasm.module import FuncType
 
 MODULE = "wasi_snapshot_preview1"
-SUCCESS, BADF, INVAL, NOSYS, NOTSUP, SPIPE = 0, 8, 28, 52, 58, 70
+SUCCESS, BADF, INVAL, NOSYS, NOTSUP, SPIPE, NOTCAPABLE = 0, 8, 28, 52, 58, 70, 76
 
-MAX_RANDOM_BYTES = 1 << 20  # ours: some 3 ms of host time that no deadline can interrupt
+MAX_WRITE_BYTES = 64 << 10  # ours: what one fd_write hands to the log; the rest is counted
+_RANDOM_BYTES = 64 << 10  # at once: 0.2 ms in which no deadline is looked at
 MAX_VECTORS = 1024  # IOV_MAX of Linux
 MAX_SUBSCRIPTIONS = 64  # ours: Go waits for one, a libc for a handful
 _FILETYPE_CHARACTER = 2
@@ -76,9 +78,12 @@ _SIGNATURES = {
 }
 
 
-def functions(output: Callable[[int, bytes], None]) -> dict[tuple[str, str], HostFunction]:
-    """All of preview 1. `output(fd, bytes)` takes what the guest writes to fd 1 and 2;
-    it gets at most the first `MAX_WRITE_BYTES` of one write."""
+Output = Callable[[int, bytes, int], None]
+"""Takes a descriptor (1 or 2), what was written to it, and how many more bytes were."""
+
+
+def functions(output: Output) -> dict[tuple[str, str], HostFunction]:
+    """All of preview 1."""
     wasi = _Wasi(output)
     table = {}
     for name, letters in _SIGNATURES.items():
@@ -89,19 +94,19 @@ def functions(output: Callable[[int, bytes], None]) -> dict[tuple[str, str], Hos
     return table
 
 
-MAX_WRITE_BYTES = 64 << 10  # ours: what one fd_write hands to the log; the rest is dropped
-
-
 def _refusal(name: str) -> Callable[..., int]:
-    # A descriptor that was never opened; what needs none does not exist.
-    errno = BADF if name.startswith(("fd_", "path_", "sock_")) else NOSYS
-    return lambda *_: errno
+    if name.startswith(("fd_", "sock_")):
+        # The standard streams have no right to it; others were never opened.
+        return lambda _guest, fd, *_: BADF if fd > 2 else NOTCAPABLE
+    if name.startswith("path_"):  # of a folder that was never opened
+        return lambda *_: BADF
+    return lambda *_: NOSYS
 
 
 class _Wasi:
     """The functions that do something; names are WASI's."""
 
-    def __init__(self, output: Callable[[int, bytes], None]) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
 
     def args_sizes_get(self, guest: Guest, count: int, size: int) -> int:
@@ -128,9 +133,10 @@ class _Wasi:
         return SUCCESS
 
     def random_get(self, guest: Guest, pointer: int, size: int) -> int:
-        if size > MAX_RANDOM_BYTES:
-            return INVAL
-        guest.write(pointer, os.urandom(size))
+        for at in range(0, size, _RANDOM_BYTES):
+            if guest.seconds_left() <= 0:  # no deadline interrupts this
+                raise GuestFault("timeout", f"random_get({size}) took longer than it may")
+            guest.write(pointer + at, os.urandom(min(_RANDOM_BYTES, size - at)))
         return SUCCESS
 
     def sched_yield(self, _guest: Guest) -> int:
@@ -150,8 +156,8 @@ class _Wasi:
             parts.append(part)
             room -= len(part)
             total += size
-        self._output(fd, b"".join(parts))
-        guest.write(written, struct.pack("<I", total & 0xFFFFFFFF))
+        self._output(fd, b"".join(parts), total - (MAX_WRITE_BYTES - room))
+        guest.write(written, struct.pack("<I", min(total, 0xFFFFFFFF)))
         return SUCCESS
 
     def fd_read(self, guest: Guest, fd: int, _vectors: int, _count: int, got: int) -> int:
@@ -188,7 +194,7 @@ class _Wasi:
     def poll_oneoff(
         self, guest: Guest, subscriptions: int, events: int, count: int, result: int
     ) -> int:
-        """Sleep until the first clock is due, never past the call's deadline.
+        """Sleep until the first clock is due, if the call has the time for it.
 
         Waiting for a descriptor is answered at once: none ever becomes ready.
         """
@@ -208,7 +214,12 @@ class _Wasi:
         if not ready:
             wait = min(seconds for seconds, _ in clocks)
             if wait > 0:
-                time.sleep(min(wait, max(0.0, guest.seconds_left())))
+                # Nothing in the guest can run meanwhile: why let the runtime wait?
+                if wait > (left := max(0.0, guest.seconds_left())):
+                    raise GuestFault(
+                        "timeout", f"it would sleep for {wait:.3g} s and has {left:.3g} s left"
+                    )
+                time.sleep(wait)
             ready = [event for seconds, event in clocks if seconds <= wait]
         guest.write(events, b"".join(ready))
         guest.write(result, struct.pack("<I", len(ready)))
