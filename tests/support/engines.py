@@ -1,0 +1,38 @@
+"""The engines that the contract suite runs on. The only place that names them."""
+
+from collections.abc import Callable
+
+from edge_agent.errors import EngineError
+from edge_agent.wasm.engine import Engine
+
+
+def _wasmtime(wide: bool) -> Engine:
+    from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
+
+    return WasmtimeEngine(wide)
+
+
+# Both ways to reserve a memory's addresses make different code (docs/adr/0006).
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "wasmtime": lambda: _wasmtime(True),
+    "wasmtime-narrow": lambda: _wasmtime(False),
+}
+
+
+def make(name: str) -> Engine | str:
+    """The engine, or the reason why it is not here."""
+    try:
+        return ENGINES[name]()
+    except EngineError as error:
+        return f"needs {name}: {error}"
+
+
+def first() -> Engine | str:
+    """Any engine that is here, for tests of what is above engines; or why there is none."""
+    reasons = []
+    for name in ENGINES:
+        made = make(name)
+        if not isinstance(made, str):
+            return made
+        reasons.append(made)
+    return "; ".join(reasons)

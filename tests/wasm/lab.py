@@ -1,0 +1,116 @@
+"""Guests under test: compiled once for each engine, started with what a test needs."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.pb import nri_pb2
+from edge_agent.wasm.engine import Bounds, Engine, HostFunctions, Instance, Module
+from edge_agent.wasm.guestlog import GuestLog
+from edge_agent.wasm.imports import HostServices, PluginState, check_imports
+from edge_agent.wasm.module import ModuleInfo, inspect
+
+ROOT = Path(__file__).resolve().parents[2]
+GUESTS = ROOT / "tests" / "guests"
+MIB = 1 << 20
+STACK_BYTES = 512 << 10  # the default of the agent
+# Of calls that shall end by themselves: a slow machine takes long, and no test waits for it.
+PATIENCE_S = 60.0
+
+
+def guest(name: str) -> bytes:
+    """A guest of tests/guests."""
+    return (GUESTS / f"{name}.wasm").read_bytes()
+
+
+def capture(name: str) -> bytes:
+    """A request as a real runtime sent it; tests/data/README.md."""
+    return (ROOT / "tests" / "data" / f"containerd-2.1.9-{name}_request.bin").read_bytes()
+
+
+def configure_request(text: str = "") -> bytes:
+    return nri_pb2.ConfigureRequest(config=text, runtime_name="test").SerializeToString()
+
+
+@dataclass
+class Running:
+    """An instance, and what it said and asked for."""
+
+    instance: Instance
+    services: HostServices
+    lines: list[tuple[int, str]] = field(default_factory=list)
+
+    def call(self, method: str, request: bytes = b"", deadline_s: float = PATIENCE_S) -> bytes:
+        """`method` without plugin_."""
+        return self.instance.call(f"plugin_{method}", request, deadline_s)
+
+    def configure(self, text: str = "") -> bytes:
+        return self.call("configure", configure_request(text))
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for _, text in self.lines]
+
+
+class Bench:
+    """One engine with the modules it compiled; for the whole test run."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self._folder = folder
+        self._modules: dict[tuple[str, int], tuple[Module, ModuleInfo]] = {}
+
+    def artifact(self, wasm: bytes) -> Path:
+        path = self._folder / hashlib.sha256(wasm).hexdigest()
+        if not path.exists():
+            path.write_bytes(self.engine.compile(wasm))
+        return path
+
+    def module(self, wasm: bytes, stack_bytes: int = STACK_BYTES) -> tuple[Module, ModuleInfo]:
+        key = (hashlib.sha256(wasm).hexdigest(), stack_bytes)
+        if key not in self._modules:
+            info = inspect(wasm)
+            self._modules[key] = (self.engine.load(self.artifact(wasm), info, stack_bytes), info)
+        return self._modules[key]
+
+
+class Lab:
+    """Starts instances on a bench and closes them at the end of a test."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._running: list[Running] = []
+
+    def start(
+        self,
+        wasm: bytes,
+        *,
+        memory_bytes: int = 32 * MIB,
+        reply_bytes: int = 4 * MIB,
+        stack_bytes: int = STACK_BYTES,
+        deadline_s: float = PATIENCE_S,
+        log_lines_per_s: int = 1000,
+        log_line_bytes: int = 4096,
+        state: PluginState | None = None,
+        extra: HostFunctions | None = None,
+    ) -> Running:
+        lines: list[tuple[int, str]] = []
+        log = GuestLog(lambda *line: lines.append(line), log_lines_per_s, log_line_bytes)
+        services = HostServices(log, state or PluginState())
+        functions = {**services.functions(), **(extra or {})}
+        module, info = self.bench.module(wasm, stack_bytes)
+        check_imports(info, functions)
+        instance = module.instantiate(Bounds(memory_bytes, reply_bytes), functions, deadline_s)
+        running = Running(instance, services, lines)
+        self._running.append(running)
+        return running
+
+    def hostile(self, *rules: str, lines_per_s: int = 1000) -> Running:
+        """tests/guests/hostile.c under rules such as "create_container:loop"."""
+        running = self.start(guest("hostile"), log_lines_per_s=lines_per_s)
+        running.configure("\n".join(rules))
+        return running
+
+    def close(self) -> None:
+        for running in self._running:
+            running.instance.close()
