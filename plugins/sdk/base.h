@@ -168,8 +168,9 @@ SDK str str_word(str *rest) {
 }
 
 // `*` stands for any run of bytes, `?` for one; a later star forgets an earlier
-// one, so the work is at most pattern times text.
-SDK bool str_glob(str pattern, str text) {
+// one, so the work is at most pattern times text. With `stop` the pattern may also
+// fit just what is before one: "/etc" with '/' fits "/etc/hosts". -1 for none.
+SDK bool str_glob_until(str pattern, str text, int stop) {
     uint32_t p = 0, t = 0, star = UINT32_MAX, resume = 0;
     while (t < text.size) {
         if (p < pattern.size && pattern.at[p] == '*') {
@@ -177,6 +178,8 @@ SDK bool str_glob(str pattern, str text) {
             resume = t;
         } else if (p < pattern.size && (pattern.at[p] == '?' || pattern.at[p] == text.at[t])) {
             p++, t++;
+        } else if (p == pattern.size && (uint8_t)text.at[t] == stop) {
+            return true;
         } else if (star != UINT32_MAX) {
             p = star + 1;
             t = ++resume;
@@ -188,6 +191,8 @@ SDK bool str_glob(str pattern, str text) {
         p++;
     return p == pattern.size;
 }
+
+SDK bool str_glob(str pattern, str text) { return str_glob_until(pattern, text, -1); }
 
 // ---- buf: bytes that grow ----
 

@@ -128,12 +128,8 @@ static bool configure(str config, buf *error) {
 
 // The path itself, and what is below it.
 static bool at_or_below(str pattern, str path) {
-    if (str_glob(pattern, path))
-        return true;
-    for (uint32_t i = path.size; i-- > 0;) // every directory that the path is in
-        if (path.at[i] == '/' && str_glob(pattern, (str){path.at, i ? i : 1}))
-            return true;
-    return false;
+    return str_glob_until(pattern, path, '/') ||
+           (str_is(pattern, "/") && str_starts(path, pattern));
 }
 
 // Whether `path` is a directory that what the pattern names is in: mounting /

@@ -129,6 +129,12 @@ def test_patterns_match_as_the_shells_do(pattern: str, text: str) -> None:
     assert ask("glob", pair(pattern, text))[1] is expected
 
 
+def test_a_pattern_does_not_match_what_begins_like_it() -> None:
+    for text in (b"a\xff", b"a/", b"a\x00"):
+        request = b"\x0a\x01a\x12\x02" + text
+        assert SDK.call("glob", request) == b""
+
+
 @pytest.mark.parametrize(
     ("unit", "text", "number"),
     [

@@ -120,6 +120,11 @@ def test_without_rules_or_adjustments_all_is_accepted() -> None:
         ("deny mount /var/lib/kubelet", "/var/lib", True),
         ("deny mount /var/lib/kubelet", "/var/li", False),
         ("deny mount /home/*/.ssh", "/home/pi/.ssh/id", True),
+        ("deny mount /home/*/.ssh", "/home/a/b/.sshd/.ssh", True),
+        ("deny mount /home/*/.ssh", "/home/pi/.sshd", False),
+        ("deny mount */secret", "/srv/secret/x/y", True),
+        ("deny mount /home/?", "/home/a/b", True),
+        ("deny mount /home/?", "/home/ab", False),
         ("deny mount /home/*/.ssh", "/home/pi", False),
         ("deny mount /", "/anything", True),
         ("deny mount *", "tmpfs", True),
@@ -158,6 +163,12 @@ def test_mounts_by_destination(destination: str, rejected: bool) -> None:
 def test_devices(rules: str, rejected: bool) -> None:
     adjusted = Adjusted().device("/dev/gpiochip0", "c", 254, 0)
     assert bool(verdict(rules, adjusted)) is rejected
+
+
+def test_a_name_that_is_longer_than_any_path_is_denied() -> None:
+    adjusted = Adjusted().mount("/" + "a" * 4096)
+    assert verdict("deny mount /etc", adjusted) == "mount name of 4097 bytes is denied"
+    assert verdict("deny env *", adjusted) == ACCEPTED
 
 
 def test_a_removed_device_is_no_device() -> None:
