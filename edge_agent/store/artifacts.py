@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edge_agent.errors import EngineError, StoreError
 from edge_agent.store import files
-from edge_agent.store.digest import Hmac, sha256_hex
+from edge_agent.store.digest import PART_BYTES, Hmac, sha256_hex
 from edge_agent.wasm import compiler
 from edge_agent.wasm.engine import Engine, Module
 from edge_agent.wasm.module import ModuleInfo
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 SECRET_BYTES = 32
 MAX_SECRET_FILE_BYTES = 4096  # anything but 32 bytes is refused; this only bounds the read
 MAX_MAC_FILE_BYTES = 256
-# The builtin SHA-256 of CPython 3.11 keeps the interpreter's lock for one part: 0.1 ms.
-_READ_BYTES = 16 << 10
 _GROWTH = 3  # an artifact has 2.2 times the bytes of a Go module of 10 MB
 _FORMAT = "edge-agent artifact 1"  # a change of this file's rules makes all artifacts stale
 # Of /proc/cpuinfo, by architecture: what code may use. Not the clock's rate and the like.
@@ -236,7 +234,7 @@ def sidecar(secret: bytes, key: str, fd: int) -> bytes:
     size = os.fstat(fd).st_size
     mac = Hmac(secret)
     mac.update(f"{_FORMAT}\0{key}\0{size}\0".encode())
-    buffer = bytearray(_READ_BYTES)
+    buffer = bytearray(PART_BYTES)
     view = memoryview(buffer)
     at = 0
     while count := os.preadv(fd, [buffer], at):

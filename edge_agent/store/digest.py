@@ -15,15 +15,22 @@ except ImportError:
         from hashlib import sha256 as _sha256
 
 _BLOCK_BYTES = 64  # of SHA-256
+# CPython 3.11's own SHA-256 keeps the interpreter's lock for one part: 0.1 ms with this,
+# instead of 40 ms and more, in which no runtime is answered, for a Go module in one.
+PART_BYTES = 16 << 10
 
 
 def sha256_hex(data: bytes) -> str:
     """The digest as 64 hexadecimal characters."""
-    return str(_sha256(data).hexdigest())
+    digest: Any = _sha256()
+    view = memoryview(data)
+    for at in range(0, len(data), PART_BYTES):
+        digest.update(view[at : at + PART_BYTES])
+    return str(digest.hexdigest())
 
 
 class Hmac:
-    """HMAC-SHA256 over data that comes in parts."""
+    """HMAC-SHA256 over data that comes in parts, of at most PART_BYTES if there is much."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) > _BLOCK_BYTES:

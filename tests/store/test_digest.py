@@ -3,15 +3,22 @@ import hmac
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.store.digest import Hmac, sha256_hex
+from edge_agent.store.digest import PART_BYTES, Hmac, sha256_hex
 
 
 @given(st.binary(max_size=300))
 def test_sha256_equals_the_standard_librarys(data: bytes) -> None:
     assert sha256_hex(data) == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7])
+def test_sha256_of_several_parts_equals_the_standard_librarys(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    assert sha256_hex(data[:size]) == hashlib.sha256(data[:size]).hexdigest()
 
 
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=200)))
