@@ -23,7 +23,7 @@ from edge_agent.host.subject import subject
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
-from edge_agent.nri.session import Call
+from edge_agent.nri.session import Call, State
 from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
@@ -317,7 +317,11 @@ class Seat:
     def _drop_successor(self, reason: str) -> None:
         successor = self._successor
         self._forget_successor()
-        if successor is not None:
+        if successor is None:
+            return
+        if successor.session.state is State.SYNCHRONISED:
+            self._dismiss(successor)  # the runtime counts on it by now
+        else:
             successor.close(reason)
 
     def _forget_successor(self) -> None:

@@ -1,0 +1,118 @@
+"""Guests that misbehave: containers go on or fail by policy, and the runtime keeps the plugin."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.agent import Agent, guest
+from tests.support.gopeers import NriRuntime, go_annotator_module
+
+# What the guest does -> the kind of failure that is counted.
+FAULTS = {
+    "loop": "timeout",
+    "recurse": "trap",
+    "oob": "trap",
+    "trap": "trap",
+    "bad-pointer-reply": "abi",
+    "huge-reply": "abi",
+    "free-traps": "trap",
+    "malloc-returns-outside": "abi",
+    "host-calls": "timeout",
+    "log-flood": "timeout",
+}
+QUICK = {"deadline": "200ms"}
+
+
+def put_hostile(agent: Agent, behaviour: str, policy: str) -> None:
+    agent.put(
+        "10-hostile",
+        guest("hostile"),
+        config=f"create_container:{behaviour}\n",
+        settings={"failure_policy": policy, "limits": QUICK},
+    )
+    agent.wait_running("10-hostile")
+
+
+@pytest.mark.parametrize("behaviour", FAULTS)
+def test_ignore_lets_containers_go_on(runtime: NriRuntime, agent: Agent, behaviour: str) -> None:
+    put_hostile(agent, behaviour, "Ignore")
+    agent.put("20-edge", guest("edge"))
+    agent.wait_running("20-edge")
+    for number in range(3):
+        outcome = runtime.create_container(f"c{number}")
+        assert outcome.error == ""
+        assert outcome.annotations["edge.test/count"] == str(number + 1)
+    agent.wait_for(
+        lambda _: agent.entry("10-hostile")["failures"].get(FAULTS[behaviour]),
+        f"a {FAULTS[behaviour]} is counted",
+    )
+    runtime.wait_for_plugins("10-hostile", "20-edge")  # answered in time: not dropped
+
+
+@pytest.mark.parametrize("behaviour", ["loop", "trap", "huge-reply"])
+def test_fail_names_the_plugin(runtime: NriRuntime, agent: Agent, behaviour: str) -> None:
+    put_hostile(agent, behaviour, "Fail")
+    for number in range(2):
+        assert "plugin 10-hostile: " in runtime.create_container(f"c{number}").error
+    # The guest is made anew beside the failing session, and answers what it can.
+    agent.wait_for(lambda _: agent.entry("10-hostile")["restarts"] > 0, "a new guest")
+    assert runtime.run_pod().error == ""
+
+
+def test_an_error_that_the_guest_returns_is_its_answer_whatever_the_policy(
+    runtime: NriRuntime, agent: Agent
+) -> None:
+    put_hostile(agent, "error", "Ignore")
+    assert "plugin 10-hostile: " in runtime.create_container().error
+    entry = agent.entry("10-hostile")
+    assert (entry["status"], entry["failures"], entry["restarts"]) == ("running", {}, 0)
+
+
+def test_a_guest_that_fails_again_and_again_is_tried_ever_more_rarely(
+    runtime: NriRuntime, agent: Agent
+) -> None:
+    put_hostile(agent, "trap", "Ignore")
+    created = 0
+    while agent.entry("10-hostile")["restarts"] < 3:
+        assert runtime.create_container(f"c{created}").error == ""
+        created += 1
+    assert created > 3  # most containers met a guest that waits to be tried again
+    runtime.wait_for_plugins("10-hostile")
+
+
+def test_a_reply_beyond_its_permissions_is_refused_and_counted(
+    runtime: NriRuntime, agent: Agent
+) -> None:
+    settings = {"permissions": ["env"], "failure_policy": "Ignore"}
+    agent.put("10-bench", guest("bench"), settings=settings)
+    agent.wait_running("10-bench")
+    outcome = runtime.create_container("c1")
+    assert outcome.error == ""
+    assert outcome.annotations == {}
+    agent.wait_for(lambda _: agent.entry("10-bench")["failures"] == {"denied": 1}, "denied")
+    agent.put("10-bench", settings={"permissions": ["env"]})
+    agent.wait_for(
+        lambda _: "annotations" in runtime.create_container("c2").error, "refused under Fail"
+    )
+
+
+def test_a_memory_limit_holds(runtime: NriRuntime, agent: Agent) -> None:
+    agent.put(
+        "10-hostile",
+        guest("hostile"),
+        config="create_container:leak\n",
+        settings={"failure_policy": "Ignore", "limits": {"memory": "1MiB", **QUICK}},
+    )
+    agent.wait_running("10-hostile")
+    assert runtime.create_container().error == ""
+    assert 512 << 10 < agent.entry("10-hostile")["memory_bytes"] <= 1 << 20
+
+
+def test_a_module_that_begins_with_more_memory_than_it_may_is_told(
+    runtime: NriRuntime, agent: Agent
+) -> None:
+    agent.put("10-edge", guest("edge"))
+    agent.put("20-go", go_annotator_module(), settings={"limits": {"memory": "1MiB"}})
+    agent.wait_running("10-edge")
+    agent.wait_for_line("its limit is 1048576")
+    assert runtime.create_container().called == ["10-edge"]
