@@ -11,7 +11,9 @@ OLD_EVENTS = (1 << 11) - 1  # NRI 0.2 - 0.9: up to RemoveContainer
 NEW_EVENTS = (1 << 14) - 1  # NRI 0.10 and later: pod updates and validation
 
 # The first version of each runtime whose NRI is 0.10 or later.
+# A pre-release of it may be older than its NRI.
 _NEW_SINCE = {"containerd": (2, 2), "cri-o": (1, 34)}
+_VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.0)?([-~.](?:alpha|beta|rc|dev))?")
 
 
 def known_events(runtime: str, version: str, nri_version: str) -> int:
@@ -19,7 +21,8 @@ def known_events(runtime: str, version: str, nri_version: str) -> int:
     if nri_version:
         return NEW_EVENTS  # only 0.12 and later send one
     since = _NEW_SINCE.get(runtime.lower())
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    if since and found and (int(found[1]), int(found[2])) >= since:
-        return NEW_EVENTS
-    return OLD_EVENTS
+    found = _VERSION.match(version)
+    if since is None or found is None:
+        return OLD_EVENTS
+    said = (int(found[1]), int(found[2]))
+    return NEW_EVENTS if said > since or (said == since and not found[3]) else OLD_EVENTS

@@ -24,7 +24,7 @@ _view = memoryview(_buffer)
 
 
 class Link:
-    """Connects at once in the constructor; `closed(reason)` is called exactly once.
+    """Connects in the constructor; `closed(reason)` is called exactly once, never by it.
 
     OSError from the constructor: nobody listens there (yet).
     """
@@ -49,33 +49,31 @@ class Link:
         except OSError:
             self._socket.close()
             raise
-        loop.watch(self._socket, selectors.EVENT_READ, self._ready)
         session.register()
-        self.flush()
+        self._writing = True  # the registration goes out with the loop's next turn
+        loop.watch(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)
 
     def flush(self) -> None:
         """Send what the session has to say; what the socket does not take now, goes later."""
         if self._closed is None:
             return
         output = self._session.take_output()
-        waited = bool(self._unsent)
-        if waited:
+        if self._unsent:
             self._unsent += b"".join(output)
             sent = self._send([self._unsent])
-            if sent is None:
-                return
             del self._unsent[:sent]
         elif output:
             sent = self._send(output[:_MAX_PIECES])
-            if sent is None or (sent == sum(map(len, output))):
-                return
-            self._unsent += b"".join(output)[sent:]
-        else:
+            if sent != sum(map(len, output)):
+                self._unsent += b"".join(output)[sent:]
+        if not self.open:
+            self._unsent = bytearray()
             return
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.close("the runtime does not read what it asked for")
-        elif waited != bool(self._unsent):
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        elif self._writing != bool(self._unsent):
+            self._writing = not self._writing
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._writing else 0)
             self._loop.watch(self._socket, events, self._ready)
 
     def close(self, reason: str) -> None:
@@ -84,22 +82,20 @@ class Link:
         if closed is not None:
             self._loop.unwatch(self._socket)
             self._socket.close()
-            self._unsent.clear()
             closed(reason)
 
     @property
     def open(self) -> bool:
         return self._closed is not None
 
-    def _send(self, pieces: Sequence[bytes | bytearray]) -> int | None:
-        """How many bytes the socket took; None: the peer is gone, the link is closed."""
+    def _send(self, pieces: Sequence[bytes | bytearray]) -> int:
+        """How many bytes the socket took; the link is closed if the peer is gone."""
         try:
             return self._socket.sendmsg(pieces)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                return 0
-            self.close(f"the runtime went away: {error.strerror}")
-            return None
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                self.close(f"the runtime went away: {error.strerror}")
+            return 0
 
     def _ready(self, events: int) -> None:
         if events & selectors.EVENT_READ:

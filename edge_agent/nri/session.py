@@ -221,7 +221,7 @@ class Session:
         # A guest of the newer generation under an older runtime: give it its own method.
         change = decode(STATE_CHANGE, nri_pb2.StateChangeEvent, payload)
         request = getattr(nri_pb2, f"{event.method}Request")(pod=change.pod)
-        if change.HasField("container"):
+        if "container" in request.DESCRIPTOR.fields_by_name and change.HasField("container"):
             request.container.CopyFrom(change.container)
         return Call(
             stream, event.method, EXPORTS[event.method], request.SerializeToString(), timeout_s
@@ -322,6 +322,6 @@ _NO_MORE = b"\x18\x00"  # SynchronizeRequest.more = false, written out
 
 def _event_number(payload: bytes) -> int:
     """Which event a StateChangeEvent is of, without decoding its pod and container."""
-    if payload[:1] == b"\x08" and payload[1:2] < b"\x80":  # field 1 first, in one byte
-        return payload[1] if len(payload) > 1 else 0
+    if len(payload) > 1 and payload[0] == 0x08 and payload[1] < 0x80:
+        return payload[1]  # field 1 comes first and takes one byte: always, so far
     return decode(STATE_CHANGE, nri_pb2.StateChangeEvent, payload).event
