@@ -54,7 +54,8 @@ def reply(payload: bytes) -> bytes:
 
 def status(code: int, text: str) -> bytes:
     """The body of a response that refuses, with a google.rpc.Code and a text for people."""
-    refusal = ttrpc_pb2.Status(code=code, message=text[:MAX_STATUS_TEXT])
+    readable = text[:MAX_STATUS_TEXT].encode(errors="replace").decode()  # no lone surrogates
+    refusal = ttrpc_pb2.Status(code=code, message=readable)
     return ttrpc_pb2.Response(status=refusal).SerializeToString()
 
 

@@ -79,6 +79,12 @@ def test_a_refusal_is_a_status_with_a_text_for_people() -> None:
     assert (status.code, status.message) == (ttrpc.ABORTED, "plugin 10-one: no")
 
 
+def test_a_refusals_text_is_made_fit_for_protobuf() -> None:
+    runtime = serving()
+    runtime.session.refuse(runtime.call("CreateContainer"), ttrpc.INTERNAL, "a\ud800b")
+    assert runtime.answered().status.message == "a?b"
+
+
 def test_a_refusals_text_is_bounded() -> None:
     runtime = serving()
     runtime.session.refuse(runtime.call("CreateContainer"), ttrpc.INTERNAL, "x" * (5 << 20))
