@@ -78,6 +78,10 @@ class AbiInstance(ABC):
         """Disarm it."""
 
     @abstractmethod
+    def _instantiate(self) -> None:
+        """Make the instance, which runs its start function. GuestFault. ModuleError."""
+
+    @abstractmethod
     def _has(self, export: str) -> bool:
         """Whether the function is exported."""
 
@@ -97,9 +101,13 @@ class AbiInstance(ABC):
         """Copy into the guest's memory. GuestFault (`abi`): not within it."""
 
     def start(self, deadline_s: float) -> None:
-        """Initialise the guest and check the version of its ABI. GuestFault."""
+        """Make the instance, initialise it and check the version of its ABI.
+
+        ModuleError, GuestFault: see `engine.Module.instantiate`.
+        """
         self._begin(deadline_s)
         try:
+            self._instantiate()
             # A command that returns from main (older TinyGo) exits with 0 and lives on.
             for export in (INITIALIZE, START):
                 if self._has(export):

@@ -9,7 +9,6 @@ import itertools
 import os
 import resource
 import threading
-import time
 from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ _U32, _U64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 # checks; else twice the default limit of a plugin, and the code checks.
 _WIDE = (4 << 30, 32 << 20)
 _NARROW = (64 << 20, 64 << 10)
+_HOST_STACK_BYTES = 256 << 10  # beside a guest's, for Python and the host functions
 _PLENTY_BITS = 39  # a hundred wide memories; the least that a 64-bit Linux commonly has
 
 
@@ -119,6 +119,7 @@ class WasmtimeEngine:
         with self._lock:
             engine = self._natives.get(stack_bytes)
             if engine is None:
+                _check_stack(stack_bytes)
                 engine = self._natives[stack_bytes] = self._new_native(stack_bytes)
             return engine
 
@@ -129,6 +130,8 @@ class WasmtimeEngine:
         c.wasmtime_config_cranelift_nan_canonicalization_set(config, True)
         c.wasmtime_config_parallel_compilation_set(config, False)  # leave a core to the board
         c.wasmtime_config_max_wasm_stack_set(config, stack_bytes)
+        # Not used; but where it is smaller than the other, Wasmtime aborts the process.
+        c.wasmtime_config_async_stack_size_set(config, stack_bytes + _HOST_STACK_BYTES)
         c.wasmtime_config_memory_reservation_set(config, self.reservation_bytes)
         c.wasmtime_config_memory_guard_size_set(config, self._guard_bytes)
         c.wasmtime_config_memory_reservation_for_growth_set(config, 0)
@@ -168,11 +171,9 @@ class WasmtimeModule:
     def instantiate(
         self, bounds: Bounds, functions: HostFunctions, deadline_s: float
     ) -> WasmtimeInstance:
-        until = time.monotonic() + deadline_s
         instance = WasmtimeInstance(self, bounds, functions)
         try:
-            instance.prepare(deadline_s)
-            instance.start(until - time.monotonic())
+            instance.start(deadline_s)
         except BaseException:
             instance.close()
             raise
@@ -182,3 +183,13 @@ class WasmtimeModule:
         module, self._module = self._module, None
         if module is not None:
             self.engine.library.wasmtime_module_delete(module)
+
+
+def _check_stack(stack_bytes: int) -> None:
+    """EngineError: a guest that used all of its stack would crash this process."""
+    limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    if limit != resource.RLIM_INFINITY and stack_bytes + _HOST_STACK_BYTES > limit:
+        raise EngineError(
+            f"a guest's stack of {stack_bytes} bytes does not fit this process's of {limit}: "
+            "raise that (ulimit -s, LimitSTACK=) or lower the plugin's `stack`"
+        )

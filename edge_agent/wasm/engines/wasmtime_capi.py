@@ -102,6 +102,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_config_cranelift_nan_canonicalization_set": (None, [c_void_p, c_bool]),
     "wasmtime_config_parallel_compilation_set": (None, [c_void_p, c_bool]),
     "wasmtime_config_max_wasm_stack_set": (None, [c_void_p, c_size_t]),
+    "wasmtime_config_async_stack_size_set": (None, [c_void_p, c_size_t]),
     "wasmtime_config_memory_reservation_set": (None, [c_void_p, c_uint64]),
     "wasmtime_config_memory_guard_size_set": (None, [c_void_p, c_uint64]),
     "wasmtime_config_memory_reservation_for_growth_set": (None, [c_void_p, c_uint64]),

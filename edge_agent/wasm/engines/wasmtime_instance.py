@@ -57,7 +57,7 @@ class WasmtimeInstance(AbiInstance):
         # Growth within the reservation leaves a memory where it is, and none shrinks.
         self._moves = bounds.memory_bytes > engine.reservation_bytes
 
-    def prepare(self, deadline_s: float) -> None:
+    def _instantiate(self) -> None:
         """Link the imports, instantiate, look the exports up."""
         c, info = self._c, self._module.info
         if info.memory_bytes > self._bounds.memory_bytes:
@@ -76,20 +76,16 @@ class WasmtimeInstance(AbiInstance):
             self._link(key, function, extern)
         self._engine.instances[self._number] = self
         handle = capi.Instance()
-        self._begin(deadline_s)
-        try:
-            error = c.wasmtime_instance_new(
-                self._context,
-                self._module.handle,
-                externs,
-                len(externs),
-                byref(handle),
-                byref(self._trap),
-            )
-            if error or self._trap:
-                self._failed("instantiation", error)
-        finally:
-            self._end()
+        error = c.wasmtime_instance_new(
+            self._context,
+            self._module.handle,
+            externs,
+            len(externs),
+            byref(handle),
+            byref(self._trap),
+        )
+        if error or self._trap:
+            self._failed("instantiation", error)
         for name in wanted:
             func = self._export(handle, name).func
             self._exports[name] = (
@@ -197,5 +193,5 @@ class WasmtimeInstance(AbiInstance):
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
         if code == capi.TRAP_INTERRUPT:
-            raise self._fault("timeout", f"{what}: stopped after {self._limit_s:g} s, its limit")
+            raise self._fault("timeout", f"{what}: stopped after {self._limit_s:.3g} s, its limit")
         raise self._fault("trap", f"{what}: {message}")
