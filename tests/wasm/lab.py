@@ -73,6 +73,10 @@ class Bench:
             self._modules[key] = (self.engine.load(self.artifact(wasm), info, stack_bytes), info)
         return self._modules[key]
 
+    def forget(self, wasm: bytes) -> tuple[Module, ModuleInfo]:
+        """The module, which the caller closes."""
+        return self._modules.pop((hashlib.sha256(wasm).hexdigest(), STACK_BYTES))
+
 
 class Lab:
     """Starts instances on a bench and closes them at the end of a test."""
