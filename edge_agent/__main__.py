@@ -9,6 +9,7 @@ from importlib import import_module
 from edge_agent import __version__
 from edge_agent.cli import PROBLEM, USAGE
 from edge_agent.errors import EdgeAgentError
+from edge_agent.text import printable
 
 COMMANDS = {
     "run": "edge_agent.cli.run",
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except EdgeAgentError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        for line in str(error).splitlines():  # a name in it may be a guest's or a peer's
+            print(printable(line), file=sys.stderr)  # noqa: T201
         return PROBLEM
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT

@@ -5,7 +5,6 @@ been the same at two scans, so that nothing is loaded half; what is wrong with o
 plugin's files is told and leaves the release that runs in place.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from edge_agent.config import Limits, Report, load_plugin_settings
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.host.loader import read_module
 from edge_agent.host.release import Release, split_identity
+from edge_agent.store.digest import sha256_hex
 
 MAX_PLUGINS = 100  # ours: as many as there are indexes
 MAX_CONFIG_BYTES = 1 << 20  # ours: a quarter of the Configure message that carries it
@@ -124,7 +124,7 @@ class Folder:
             index=index_and_name[0],
             name=index_and_name[1],
             path=path,
-            digest=hashlib.sha256(wasm).hexdigest(),
+            digest=sha256_hex(wasm),
             size=len(wasm),
             config=_read_text(config_path) if CONFIG in stamps else "",
             settings=settings,

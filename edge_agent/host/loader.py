@@ -4,7 +4,6 @@ Reading a file, compiling and a guest's initialisation may each take seconds; th
 hands a release over and is called back with the instance or the reason there is none.
 """
 
-import hashlib
 import logging
 import queue
 import threading
@@ -15,6 +14,7 @@ from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
+from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog, Sink
@@ -147,7 +147,7 @@ class Loader:
                 self._modules[key] = (module, info, users + 1)
                 return module, info
         wasm = read_module(release.path)
-        if hashlib.sha256(wasm).hexdigest() != release.digest:
+        if sha256_hex(wasm) != release.digest:
             raise ModuleError(f"{release.path} changed while it was read; it is read again")
         try:
             info = inspect(wasm)

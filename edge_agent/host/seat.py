@@ -237,6 +237,7 @@ class Seat:
             )
         except OSError as error:
             self._ready = prepared  # it has not begun: the next attempt takes it
+            self._attempts = 0  # the runtime has ended: no fault of the plugin's
             self._present = False
             self._absent(f"cannot connect: {error.strerror}")
             return
@@ -361,11 +362,11 @@ class Seat:
     @property
     def status(self) -> str:
         """starting, running, backoff or waiting (for the runtime)."""
-        if self._incumbent is not None and self._incumbent.serving:
-            return "running"
-        if self._incumbent is not None or self._waiting():
-            return "backoff"
-        return "starting" if self._present else "waiting"
+        if self._incumbent is not None:
+            return "running" if self._incumbent.serving else "backoff"
+        if not self._present:
+            return "waiting"
+        return "backoff" if self._waiting() else "starting"
 
 
 def _validates(plugin: Plugin) -> bool:

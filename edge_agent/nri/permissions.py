@@ -7,6 +7,7 @@ Names are the fields of NRI's ContainerAdjustment, those of its `linux` part aft
 from collections.abc import Collection
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.pb import nri_pb2
@@ -17,6 +18,9 @@ _CARRYING: dict[str, type[Message]] = {
     "StopContainer": nri_pb2.StopContainerResponse,
     "Synchronize": nri_pb2.SynchronizeResponse,
 }
+
+
+_HARMLESS = {"more"}  # of Synchronize: no request, a part of the protocol
 
 
 class NotPermitted(EdgeAgentError):
@@ -32,21 +36,22 @@ def touched(event: str, reply: bytes) -> frozenset[str]:
         message = kind.FromString(reply)
     except DecodeError as error:
         raise NotPermitted(f"its reply to {event} is no {kind.__name__}") from error
-    names: set[str] = set()
-    for field, value in message.ListFields():
-        if field.name == "adjust":
-            names |= _adjusted(value)
-        elif field.name in ("update", "evict"):
-            names.add(field.name)
-    return frozenset(names)
-
-
-def _adjusted(adjust: nri_pb2.ContainerAdjustment) -> set[str]:
-    names = {field.name.lower() for field, _ in adjust.ListFields()}
+    names = _fields(message, "")
+    if "adjust" in names:
+        names.remove("adjust")
+        names |= _fields(message.adjust, "")  # type: ignore[attr-defined]
     if "linux" in names:
         names.remove("linux")
-        names |= {f"linux.{field.name}" for field, _ in adjust.linux.ListFields()}
-    return names
+        names |= _fields(message.adjust.linux, "linux.")  # type: ignore[attr-defined]
+    return frozenset(names - _HARMLESS)
+
+
+def _fields(message: Message, prefix: str) -> set[str]:
+    """The set fields of a message, those of a newer NRI by their number."""
+    known = {f"{prefix}{field.name.lower()}" for field, _ in message.ListFields()}
+    unknown = UnknownFieldSet(message)
+    numbers = (unknown[at].field_number for at in range(len(unknown)))
+    return known | {f"{prefix}field {number}" for number in numbers}
 
 
 def check(event: str, reply: bytes, granted: Collection[str] | None) -> None:

@@ -68,16 +68,25 @@ def test_an_error_that_the_guest_returns_is_its_answer_whatever_the_policy(
     assert (entry["status"], entry["failures"], entry["restarts"]) == ("running", {}, 0)
 
 
-def test_a_guest_that_fails_again_and_again_is_tried_ever_more_rarely(
+def test_a_guest_that_fails_is_made_anew_each_time(runtime: NriRuntime, agent: Agent) -> None:
+    put_hostile(agent, "trap", "Ignore")
+    for number in range(3):
+        assert runtime.create_container(f"c{number}").error == ""
+        agent.wait_replaced("10-hostile", number)
+    assert agent.entry("10-hostile")["failures"] == {"trap": 3}
+    runtime.wait_for_plugins("10-hostile")
+
+
+def test_a_guest_that_fails_at_every_event_does_not_stop_the_runtime(
     runtime: NriRuntime, agent: Agent
 ) -> None:
+    """No successor survives what it is shown before it takes over: the policy answers on."""
     put_hostile(agent, "trap", "Ignore")
-    created = 0
-    while agent.entry("10-hostile")["restarts"] < 3:
-        assert runtime.create_container(f"c{created}").error == ""
-        created += 1
-    assert created > 3  # most containers met a guest that waits to be tried again
-    runtime.wait_for_plugins("10-hostile")
+    runtime.burst_start(life=["PostCreateContainer"], pause_us=1000)
+    agent.wait_for(lambda _: agent.entry("10-hostile")["failures"].get("trap", 0) > 3, "tries")
+    made = runtime.burst_stop()
+    assert not [each.errors for each in made if each.errors]
+    agent.wait_running("10-hostile")  # as soon as it is left in peace
 
 
 def test_a_reply_beyond_its_permissions_is_refused_and_counted(

@@ -112,6 +112,20 @@ def test_permissions_name_what_is_refused() -> None:
     permissions.check("StartContainer", ADJUSTED, ())
 
 
+@pytest.mark.parametrize(
+    ("reply", "name"),
+    [
+        (b"\xfa\x01\x00", "field 31"),
+        (b"\x0a\x03\xfa\x01\x00", "field 31"),
+        (b"\x0a\x05\x32\x03\xfa\x01\x00", r"linux\.field 31"),
+    ],
+    ids=["reply", "adjust", "linux"],
+)
+def test_a_field_of_a_newer_nri_needs_a_permission_that_nobody_has(reply: bytes, name: str) -> None:
+    with pytest.raises(permissions.NotPermitted, match=name):
+        permissions.check("CreateContainer", reply, ("annotations", "linux.devices"))
+
+
 def test_every_field_of_an_adjustment_has_a_permission() -> None:
     from edge_agent.config import PERMISSIONS
 
