@@ -173,7 +173,7 @@ class NriService:
                 plugin.connection.close(answer.error)
                 self._forget(plugin, answer.error)
             elif answer.error:
-                outcome.error = f"plugin {plugin.identity}: {answer.error}"
+                outcome.error = answer.error  # the plugin's own words, as upstream's
             yield answer
             if outcome.error:
                 return

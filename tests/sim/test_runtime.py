@@ -129,7 +129,7 @@ def test_an_error_status_fails_the_container_and_keeps_the_plugin(path: Path) ->
     ):
         runtime.wait_for_plugins(1)
         outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-        assert outcome.error == "plugin 10-strict: not on my board"
+        assert outcome.error == "not on my board"
         assert [plugin.name for plugin in runtime.plugins()] == ["strict"]
 
 
