@@ -70,6 +70,7 @@ class Plugin:
         self.release = prepared.release
         self.fault: GuestFault | None = None
         self.runtime = ""
+        self.last_event = 0.0  # monotonic
         self._prepared = prepared
         self._instance = prepared.instance
         self._services = prepared.services
@@ -152,6 +153,7 @@ class Plugin:
             self._place.synchronised(self)
 
     def _serve(self, call: Call) -> None:
+        self.last_event = time.monotonic()
         role = self._place.role(self, call)
         if role is Role.LEAVE:
             self._link.close("replaced")

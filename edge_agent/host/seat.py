@@ -22,7 +22,7 @@ from edge_agent.host.stats import Stats
 from edge_agent.host.subject import subject
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
-from edge_agent.nri.generation import OLD_EVENTS
+from edge_agent.nri.generation import OLD_EVENTS, forgives_lost_validators
 from edge_agent.nri.session import Call, State
 from edge_agent.wasm.imports import PluginState
 
@@ -32,6 +32,7 @@ BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 60.0
 """Between attempts at a guest that fails: doubled each time."""
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
 LEAVE_S = 0.5  # until the runtime has surely read the last answer of a session
+MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
 RECHECK_S = 0.25  # while a handover waits for a quiet moment
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
@@ -301,14 +302,30 @@ class Seat:
         """End a session so that no container notices (docs/adr/0005).
 
         Closing right after an answer can lose the answer, so it leaves a little later,
-        or instead of its next answer. A runtime before NRI 0.12.5 that holds a
-        validator's closed session fails the next creation: a validator leaves instead
-        of answering an event outside of creations, whenever that comes.
+        or instead of its next answer. A validator must not be missed in the middle of a
+        creation, and before NRI 0.12.5 not even at the next one: it leaves instead of
+        answering an event outside of creations, whenever that comes.
         """
         plugin.retire()
         self._leaving.append(plugin)
-        if not _validates(plugin):
-            self._loop.call_later(LEAVE_S, lambda: plugin.close("replaced"))
+        if len(self._leaving) > MAX_LEAVING:
+            self._leaving[0].close("too many wait to leave")
+        runtime = plugin.session.runtime
+        if not _validates(plugin) or (
+            runtime is not None and forgives_lost_validators(runtime.nri_version)
+        ):
+            self._leave_soon(plugin)
+
+    def _leave_soon(self, plugin: Plugin) -> None:
+        """Close it once the runtime has sent it nothing for a while."""
+
+        def leave() -> None:
+            if time.monotonic() - plugin.last_event < LEAVE_S:
+                self._leave_soon(plugin)
+            else:
+                plugin.close("replaced")
+
+        self._loop.call_later(LEAVE_S, leave)
 
     @staticmethod
     def _leaver(plugin: Plugin, call: Call) -> Role:

@@ -26,3 +26,10 @@ def known_events(runtime: str, version: str, nri_version: str) -> int:
         return OLD_EVENTS
     said = (int(found[1]), int(found[2]))
     return NEW_EVENTS if said > since or (said == since and not found[3]) else OLD_EVENTS
+
+
+def forgives_lost_validators(nri_version: str) -> bool:
+    """Whether the runtime passes over a validator whose session has closed (NRI 0.12.5);
+    before, its next CreateContainer fails."""
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", nri_version)
+    return found is not None and tuple(map(int, found.groups())) >= (0, 12, 5)
