@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 def guest(name: str) -> bytes:
-    """A guest of tests/guests."""
+    """A guest of tests/guests, such as "bench" or "wasi/libc"."""
     return (GUESTS / f"{name}.wasm").read_bytes()
 
 

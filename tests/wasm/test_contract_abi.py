@@ -40,7 +40,7 @@ COUNTERS = packed(i32(MALLOCS), i32(8))  # what malloc and free counted, as a re
 INITIALIZED = 32  # an address where a guest counts its initialisations
 COUNT_INITIALIZATION = i32(INITIALIZED) + i32(INITIALIZED) + LOAD + i32(1) + ADD + STORE
 EXIT = (WASI, "proc_exit", "i-")
-SHIPPED = sorted([*GUESTS.glob("*.wasm"), *(ROOT / "plugins").glob("*/*.wasm")])
+SHIPPED = sorted([*GUESTS.rglob("*.wasm"), *(ROOT / "plugins").glob("*/*.wasm")])
 
 
 def test_a_c_guest_adjusts_a_container_and_logs(lab: Lab) -> None:
