@@ -54,13 +54,16 @@ class MuxReader:
             yield self._connection, piece
 
     def _header(self, data: memoryview, at: int) -> int:
-        stop = at + HEADER_BYTES - len(self._cut)
-        raw = self._cut + bytes(data[at:stop])
-        if len(raw) < HEADER_BYTES:
-            self._cut = raw
-            return len(data)
-        self._cut = b""
-        connection, length = _HEADER.unpack(raw)
+        if self._cut or len(data) - at < HEADER_BYTES:
+            stop = at + HEADER_BYTES - len(self._cut)
+            self._cut += data[at:stop]
+            if len(self._cut) < HEADER_BYTES:
+                return len(data)
+            connection, length = _HEADER.unpack(self._cut)
+            self._cut = b""
+        else:  # whole: the usual case
+            stop = at + HEADER_BYTES
+            connection, length = _HEADER.unpack_from(data, at)
         if connection not in (PLUGIN_SERVICE, RUNTIME_SERVICE):
             raise ProtocolError(f"mux: frame for connection {connection}; NRI has only 1 and 2")
         if length > MAX_FRAME_BYTES:

@@ -65,14 +65,10 @@ class MessageReader:
         at, end = 0, len(data)
         while at < end:
             if self._body is None:
-                stop = at + HEADER_BYTES - len(self._header)
-                self._header += data[at:stop]
-                at = min(stop, end)
-                if len(self._header) < HEADER_BYTES:
-                    return
-                self._begin()
+                at = self._begin(data, at)
             body = self._body
-            assert body is not None
+            if body is None:
+                return
             wanted = self._length - len(body)
             whole: bytes | None
             if not body and wanted <= end - at:  # whole at once: the usual case
@@ -86,26 +82,38 @@ class MessageReader:
             self._body = None
             yield Message(self._stream, self._type, whole)
 
-    def _begin(self) -> None:
-        length, stream, kind, flags = _HEADER.unpack(self._header)
-        self._header = b""
-        where = f"ttRPC on {self._role.name}"
+    def _begin(self, data: memoryview, at: int) -> int:
+        """Take a header, or what is there of it; returns where the body begins."""
+        if self._header or len(data) - at < HEADER_BYTES:
+            stop = at + HEADER_BYTES - len(self._header)
+            self._header += data[at:stop]
+            if len(self._header) < HEADER_BYTES:
+                return len(data)
+            length, stream, kind, flags = _HEADER.unpack(self._header)
+            self._header = b""
+        else:  # whole: the usual case
+            stop = at + HEADER_BYTES
+            length, stream, kind, flags = _HEADER.unpack_from(data, at)
         if length > MAX_MESSAGE_BYTES:
-            raise ProtocolError(f"{where}: message of {length} bytes; at most {MAX_MESSAGE_BYTES}")
+            raise self._error(f"message of {length} bytes; at most {MAX_MESSAGE_BYTES}")
         if kind != self._role.expects:
-            raise ProtocolError(f"{where}: message type {kind}, expected {self._role.expects}")
+            raise self._error(f"message type {kind}, expected {self._role.expects}")
         if flags & ~REMOTE_CLOSED or (flags and kind == RESPONSE):
-            raise ProtocolError(f"{where}: flags 0x{flags:02x}; NRI has unary calls only")
+            raise self._error(f"flags 0x{flags:02x}; NRI has unary calls only")
         if stream % 2 == 0 or stream > MAX_STREAM_ID:
-            raise ProtocolError(f"{where}: stream id {stream}; a client's are odd and positive")
+            raise self._error(f"stream id {stream}; a client's are odd and positive")
         if kind == REQUEST:
             if stream <= self._last_stream:
-                raise ProtocolError(
-                    f"{where}: stream id {stream} after {self._last_stream}; they must increase"
+                raise self._error(
+                    f"stream id {stream} after {self._last_stream}; they must increase"
                 )
             self._last_stream = stream
         self._stream, self._type, self._length = stream, kind, length
         self._body = bytearray()
+        return stop
+
+    def _error(self, text: str) -> ProtocolError:
+        return ProtocolError(f"ttRPC on {self._role.name}: {text}")
 
 
 def message(connection: int, stream: int, kind: int, body: bytes) -> tuple[bytes, ...]:
