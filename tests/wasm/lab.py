@@ -115,6 +115,10 @@ class Lab:
         running.configure("\n".join(rules))
         return running
 
+    def forget(self, running: Running) -> None:
+        """Keep nothing of an instance that the test has closed."""
+        self._running.remove(running)
+
     def close(self) -> None:
         for running in self._running:
             running.instance.close()

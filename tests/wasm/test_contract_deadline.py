@@ -1,0 +1,200 @@
+"""Deadlines on every engine: what is within its time is never cut, what is not is, and one
+instance's time is not another's."""
+
+import struct
+import threading
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_agent.errors import GuestFault
+from edge_agent.wasm.engine import Guest, HostFunction
+from edge_agent.wasm.module import FuncType
+from tests.support.assembler import ADD, LOAD, STORE, call, i32, repeat
+from tests.wasm.lab import Lab, Running, capture, guest
+from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
+
+CREATE = capture("create_container")
+COUNT = i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE
+COUNTER = packed(i32(64), i32(4))
+WAIT = ("env", "wait", "i-")
+
+
+def waiting(seconds: float) -> dict[tuple[str, str], HostFunction]:
+    """A host function that takes `seconds`, in which the engine's clock goes on."""
+
+    def wait(_guest: Guest, _: int) -> None:
+        time.sleep(seconds)
+
+    return {("env", "wait"): HostFunction(FuncType(("i32",), ()), wait)}
+
+
+def rounds(count: int) -> bytes:
+    """Code that goes around a loop `count` times."""
+    more = i32(64) + LOAD + i32(count) + b"\x49"  # i32.lt_u
+    return i32(64) + i32(0) + STORE + repeat(COUNT + more)
+
+
+def never_cut_early(running: Running, deadline_s: float) -> bool:
+    """Call Configure: whether it ended by itself. Stopped before its time it fails the test.
+
+    A machine that is busy elsewhere may well take longer than the deadline: then it is right.
+    """
+    began = time.monotonic()
+    try:
+        running.call("configure", deadline_s=deadline_s)
+    except GuestFault as fault:
+        taken = time.monotonic() - began
+        if taken >= deadline_s:
+            return False
+        raise AssertionError(f"cut after {taken} s of {deadline_s} s") from fault
+    return True
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=12,
+)
+@given(gaps=st.lists(st.sampled_from([0.0, 0.001, 0.02, 0.03, 0.2, 0.26, 0.3]), max_size=5))
+def test_a_call_within_its_time_is_not_cut_whatever_came_before(
+    gaps: list[float], lab: Lab
+) -> None:
+    # The engine's clock stops between bursts of calls and starts again with the next.
+    wasm = plugin({"configure": rounds(1000) + COUNTER})
+    running = lab.start(wasm)
+    for gap in gaps:
+        time.sleep(gap)
+        for _ in range(10):
+            if not never_cut_early(running, 0.025):  # the precision of a deadline
+                running = lab.start(wasm)
+
+
+def test_a_call_takes_the_time_that_it_has(lab: Lab) -> None:
+    # Most of it, in the host and then in the guest: it is not cut for that.
+    code = i32(0) + call(0) + rounds(1000) + COUNTER
+    wasm = plugin({"configure": code}, imports=(WAIT,))
+    for _ in range(4):
+        never_cut_early(lab.start(wasm, extra=waiting(0.15)), 0.2)
+    assert never_cut_early(lab.start(wasm, extra=waiting(0.15)), 60.0)
+
+
+def test_each_call_has_its_own_time(lab: Lab) -> None:
+    code = i32(0) + call(0) + rounds(100) + COUNTER
+    wasm = plugin({"configure": code}, imports=(WAIT,))
+    running = lab.start(wasm, extra=waiting(0.06))
+    for _ in range(8):  # longer than one deadline together
+        if not never_cut_early(running, 0.2):
+            running = lab.start(wasm, extra=waiting(0.06))
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, -1e9, 1e-9])
+def test_a_call_without_time_left_is_stopped_or_done_and_never_endless(
+    deadline_s: float, lab: Lab
+) -> None:
+    running = lab.hostile("create_container:loop")
+    with pytest.raises(GuestFault) as caught:
+        running.call("create_container", b"x", deadline_s)
+    assert caught.value.kind == "timeout"
+
+
+def test_a_guest_is_told_how_much_time_is_left(lab: Lab) -> None:
+    left: list[float] = []
+
+    def look(guest: Guest, _: int) -> None:
+        left.append(guest.seconds_left())
+
+    extra = {("env", "wait"): HostFunction(FuncType(("i32",), ()), look)}
+    wasm = plugin({"configure": i32(0) + call(0) + NOTHING}, imports=(WAIT,))
+    running = lab.start(wasm, extra=extra)
+    for deadline_s in (30.0, 5.0, 30.0):
+        running.call("configure", deadline_s=deadline_s)
+        assert 0 < left.pop() <= deadline_s
+
+
+def test_one_instances_time_out_is_no_other_ones(lab: Lab) -> None:
+    endless = plugin({"configure": b"\x03\x40\x0c\x00\x0b" + NOTHING})
+    steady = lab.start(plugin({"configure": rounds(10_000) + COUNTER}))
+    failures: list[str] = []
+    done = threading.Event()
+
+    def steadily() -> None:
+        while not done.is_set():
+            try:
+                assert struct.unpack("<I", steady.call("configure")) == (10_000,)
+            except Exception as error:  # told to the thread that asserts
+                failures.append(repr(error))
+                return
+
+    thread = threading.Thread(target=steadily)
+    thread.start()
+    try:
+        for _ in range(5):
+            with pytest.raises(GuestFault) as caught:
+                lab.start(endless).call("configure", deadline_s=0.05)
+            assert caught.value.kind == "timeout"
+    finally:
+        done.set()
+        thread.join()
+    assert failures == []
+
+
+def test_a_thread_makes_instances_while_another_calls(lab: Lab) -> None:
+    wasm = guest("bench")
+    served = lab.start(wasm)
+    made: list[Running] = []
+    failures: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            for _ in range(60):
+                running = lab.start(wasm)
+                running.configure()
+                made.append(running)
+        except BaseException as error:
+            failures.append(error)
+
+    first = served.call("create_container", CREATE)
+    thread = threading.Thread(target=make)
+    thread.start()
+    calls = 0
+    while thread.is_alive() or calls < 200:
+        assert served.call("create_container", CREATE) == first
+        calls += 1
+    thread.join()
+    assert failures == []
+    # Made there, called here.
+    assert {running.call("create_container", CREATE) for running in made} == {first}
+
+
+def test_two_threads_that_call_first_make_one_clock(lab: Lab) -> None:
+    # Were there two, time would run twice as fast.
+    code = i32(0) + call(0) + rounds(1000) + COUNTER
+    wasm = plugin({"configure": code}, imports=(WAIT,))
+    instances = [lab.start(wasm, extra=waiting(0.3)) for _ in range(4)]
+    failures: list[BaseException] = []
+
+    def first_call(one: Running) -> None:
+        try:
+            never_cut_early(one, 0.4)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=first_call, args=(one,)) for one in instances]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_time_goes_on_while_a_guest_floods_its_host_with_calls(lab: Lab) -> None:
+    body = i32(0) + call(0) + b"\x0c\x00"
+    wasm = plugin({"configure": b"\x03\x40" + body + b"\x0b" + NOTHING}, imports=(WAIT,))
+    running = lab.start(wasm, extra=waiting(0.0))
+    with pytest.raises(GuestFault) as caught:
+        running.call("configure", deadline_s=0.1)
+    assert caught.value.kind == "timeout"
+    assert lab.start(plugin({"configure": ECHO})).call("configure", b"x") == b"x"
