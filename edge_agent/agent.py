@@ -24,7 +24,7 @@ from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.reports import describe
 from edge_agent.host.roster import Roster
-from edge_agent.logs import PLUGIN_LOGGER, set_level
+from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
 from edge_agent.mqtt.link import Link
 from edge_agent.store.artifacts import Artifacts
@@ -224,16 +224,13 @@ class _LinkHandler(logging.Handler):
 
 
 def _plugin_sink(identity: str) -> Sink:
-    """Where the lines of one plugin go. The record is made by hand: `Logger.log` looks
-    for the caller's frame, which takes as long as a whole guest call."""
+    """Where the lines of one plugin go."""
     logger = logging.getLogger(PLUGIN_LOGGER)
 
     def sink(level: int, line: str) -> None:
         number = _LEVELS[level]
         if logger.isEnabledFor(number):
-            record = logging.LogRecord(PLUGIN_LOGGER, number, "", 0, line, None, None)
-            record.plugin = identity
-            logger.handle(record)
+            logger.handle(PluginRecord(identity, number, line))
 
     return sink
 
