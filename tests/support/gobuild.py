@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NRI_RUNTIME_SOURCE = ROOT / "tests" / "peers" / "nri-runtime"
 NATIVE_PLUGIN_SOURCE = ROOT / "tests" / "peers" / "native-plugin"
 GO_ANNOTATOR_SOURCE = ROOT / "plugins" / "go-annotator"
+GO_RUNTIME_SOURCE = ROOT / "tests" / "guests" / "go-runtime"
 
 # The first build also downloads the modules and compiles the Wasm engine of upstream's host.
 BUILD_TIMEOUT_S = 900
@@ -55,6 +56,16 @@ def go_annotator_module() -> Path:
     return _build(
         GO_ANNOTATOR_SOURCE,
         "go-annotator.wasm",
+        ["-buildmode=c-shared", "-ldflags=-s -w"],
+        {"GOOS": "wasip1", "GOARCH": "wasm"},
+    )
+
+
+def go_runtime_module() -> Path:
+    """A guest that uses what Go's runtime asks of its host."""
+    return _build(
+        GO_RUNTIME_SOURCE,
+        "go-runtime.wasm",
         ["-buildmode=c-shared", "-ldflags=-s -w"],
         {"GOOS": "wasip1", "GOARCH": "wasm"},
     )

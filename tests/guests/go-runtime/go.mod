@@ -1,0 +1,3 @@
+module edge-agent/tests/guests/go-runtime
+
+go 1.24
