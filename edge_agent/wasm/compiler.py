@@ -94,6 +94,8 @@ def _run(
             stdin=subprocess.PIPE if source is None else source,
             stdout=target,
             stderr=subprocess.PIPE,
+            # A backtrace of the engine's would push out what it says first.
+            env={**os.environ, "RUST_BACKTRACE": "0"},
             start_new_session=True,  # so that it can be killed with all that it started
         )
     except OSError as error:

@@ -207,8 +207,8 @@ def test_no_quota_comes_out_above_the_maximum(quota: int, period: int, most: int
     have.MergeFrom(want)
     got = have.cpu.quota.value, have.cpu.period.value or 100_000  # the kernel's own
     assert got[0] > 0
-    least = 1000 / got[1] * 1000  # the kernel takes no smaller quota
-    assert got[0] * 1000 / got[1] <= max(most, least)
+    # In whole numbers; the kernel takes no quota below 1,000.
+    assert got[0] * 1000 <= max(most * got[1], 1000 * 1000)
 
 
 def test_the_sample_configuration() -> None:
