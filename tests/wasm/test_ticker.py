@@ -1,0 +1,122 @@
+import itertools
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.wasm.engines.ticker import TICK_S, Ticker
+from tests.support.wait import wait_until
+
+
+class Counter:
+    """What the ticker moves."""
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def __call__(self) -> None:
+        self.ticks += 1
+
+
+def more_ticks(counter: Counter, count: int) -> None:
+    """Wait for so many."""
+    before = counter.ticks
+    wait_until(lambda: counter.ticks >= before + count, f"{count} ticks while a call runs")
+
+
+def quiet(counter: Counter) -> bool:
+    """No tick for as long as several would take."""
+    before = counter.ticks
+    time.sleep(6 * TICK_S)
+    return counter.ticks == before
+
+
+@given(st.floats(min_value=0, max_value=1e6))
+def test_so_many_ticks_last_at_least_as_long(seconds: float) -> None:
+    # The first may come at once: one less than the count is what lasts a whole tick each.
+    assert (Ticker.ticks(seconds) - 1) * TICK_S >= seconds
+    assert (Ticker.ticks(seconds) - 2) * TICK_S <= seconds * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -0.001, -1e9])
+def test_no_time_is_few_ticks(seconds: float) -> None:
+    assert Ticker.ticks(seconds) == 2
+
+
+def test_time_stands_still_until_somebody_calls() -> None:
+    counter = Counter()
+    ticker = Ticker(counter)
+    assert quiet(counter)
+    assert counter.ticks == 0
+    ticker.enter(1, time.monotonic())
+    more_ticks(counter, 4)
+    ticker.leave(1)
+    wait_until(lambda: quiet(counter), "the ticker to rest")
+
+
+def test_time_goes_on_while_any_call_runs() -> None:
+    counter = Counter()
+    ticker = Ticker(counter)
+    ticker.enter(1, time.monotonic())
+    ticker.enter(2, time.monotonic())
+    ticker.leave(1)
+    assert (ticker.within(1), ticker.within(2)) == (False, True)
+    for _ in range(3):
+        more_ticks(counter, 5)
+    ticker.leave(2)
+    ticker.leave(2)
+    wait_until(lambda: quiet(counter), "the ticker to rest")
+
+
+def test_time_starts_again_after_every_rest() -> None:
+    counter = Counter()
+    ticker = Ticker(counter)
+    for turn in range(4):
+        ticker.enter(turn, time.monotonic())
+        more_ticks(counter, 3)
+        ticker.leave(turn)
+        wait_until(lambda: quiet(counter), "the ticker to rest")
+
+
+def test_ticks_are_never_closer_together_than_a_tick() -> None:
+    times: list[float] = []
+    ticker = Ticker(lambda: times.append(time.monotonic()))
+    callers = [
+        threading.Thread(target=ticker.enter, args=(who, time.monotonic())) for who in range(8)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    wait_until(lambda: len(times) > 20, "ticks")
+    for who in range(8):
+        ticker.leave(who)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert min(gaps) >= TICK_S * 0.9  # two clocks would halve some
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_calls_that_come_and_go_never_leave_one_without_time(threads: int) -> None:
+    counter = Counter()
+    ticker = Ticker(counter)
+    for turn in range(3):
+        callers = [
+            threading.Thread(target=_short_calls, args=(ticker, 100 * turn + who))
+            for who in range(threads)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        ticker.enter(9999, time.monotonic())
+        more_ticks(counter, 1)
+        ticker.leave(9999)
+        time.sleep(0.3)  # around the moment at which the ticker goes to rest
+
+
+def _short_calls(ticker: Ticker, who: int) -> None:
+    for _ in range(2000):
+        ticker.enter(who, time.monotonic())
+        ticker.leave(who)
