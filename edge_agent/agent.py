@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
@@ -22,14 +22,15 @@ from edge_agent.errors import ConfigError
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
-from edge_agent.host.reports import describe
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
-from edge_agent.mqtt.link import Link
 from edge_agent.store.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
+
+if TYPE_CHECKING:
+    from edge_agent.mqtt.link import Link
 
 log = logging.getLogger(__name__)
 
@@ -189,10 +190,14 @@ class Agent:
             status["mqtt"] = dict(self._link.status())
         return status
 
-    def _make_link(self) -> Link | None:
+    def _make_link(self) -> "Link | None":
         config = self._config
         if config.mqtt is None:
             return None
+        # Only a node with a broker pays for what this takes.
+        from edge_agent.host.reports import describe
+        from edge_agent.mqtt.link import Link
+
         link = Link(
             config.mqtt,
             config.node,
@@ -208,7 +213,7 @@ class Agent:
 class _LinkHandler(logging.Handler):
     """Warnings and errors go to the fleet too, except the link's own."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: "Link") -> None:
         super().__init__(logging.WARNING)
         self._link = link
 

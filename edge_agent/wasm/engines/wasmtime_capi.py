@@ -6,9 +6,8 @@ Signatures: wasmtime/func.h, store.h, module.h, linker.h, config.h of version 50
 """
 
 import ctypes
-import importlib.metadata
 import importlib.util
-import platform
+import os
 from collections.abc import Collection
 from ctypes import POINTER, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from pathlib import Path
@@ -240,12 +239,17 @@ def find() -> Path:
         raise EngineError(
             f"wasmtime is not installed: pip install wasmtime=={VERSION} (x86-64 and aarch64 only)"
         )
-    installed = importlib.metadata.version("wasmtime")
-    if installed != VERSION:
-        raise EngineError(f"wasmtime {installed} is installed; this agent needs {VERSION}")
-    machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
-    folder = Path(spec.submodule_search_locations[0]) / f"linux-{machine}"
-    library = folder / "_libwasmtime.so"
+    package = Path(spec.submodule_search_locations[0])
+    if not package.with_name(f"wasmtime-{VERSION}.dist-info").is_dir():
+        # Asked only now: this module and what it brings take 2.5 MB.
+        from importlib.metadata import version
+
+        if version("wasmtime") != VERSION:
+            raise EngineError(
+                f"wasmtime {version('wasmtime')} is installed; this agent needs {VERSION}"
+            )
+    machine = os.uname().machine
+    library = package / f"linux-{machine}" / "_libwasmtime.so"
     if not library.is_file() or ctypes.sizeof(c_void_p) != 8:
-        raise EngineError(f"wasmtime has no library for {platform.machine()}, only x86-64, aarch64")
+        raise EngineError(f"wasmtime has no library for {machine}, only x86-64, aarch64")
     return library
