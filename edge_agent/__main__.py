@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "edge_agent.cli.doctor",
     "config": "edge_agent.cli.config",
     "plugin": "edge_agent.cli.plugin",
+    "demo": "edge_agent.cli.demo",
     "version": "edge_agent.cli.version",
 }
 

@@ -34,8 +34,10 @@ class Merge:
         self._env(adjustment.env, plugin)
         if adjustment.args:
             self._claim("args", plugin)
-            container.args[:] = [arg for arg in adjustment.args if arg]
-        container.hooks.MergeFrom(adjustment.hooks)  # hooks of all plugins run
+            # An empty first argument says that another plugin's may be replaced.
+            container.args[:] = adjustment.args[adjustment.args[0] == "" :]
+        if adjustment.HasField("hooks"):
+            container.hooks.MergeFrom(adjustment.hooks)  # hooks of all plugins run
         self._list("rlimit", container.rlimits, adjustment.rlimits, _type, plugin)
         self._list("CDI device", container.CDI_devices, adjustment.CDI_devices, _name, plugin)
         linux = adjustment.linux

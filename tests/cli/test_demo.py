@@ -1,0 +1,150 @@
+"""The demonstration: the real story, on any width, and a story that goes otherwise."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.__main__ import main
+from edge_agent.sim import cast, story
+from edge_agent.wasm.module import inspect
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = ROOT / "plugins"
+
+pytest.importorskip("wasmtime", reason="no Wasm engine is installed that runs the plugins here")
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the demonstration makes its temporary folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return tmp_path
+
+
+def demo(*words: str) -> list[str]:
+    return [sys.executable, "-m", "edge_agent", "demo", *words]
+
+
+def on_a_terminal(columns: int) -> tuple[int, list[str]]:
+    """Exit code and screen lines of the demonstration on a terminal so wide."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        demo("--seconds", "0"),
+        cwd=ROOT,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written = b""
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        while True:
+            try:
+                chunk = screen.read(4096)
+            except OSError:
+                break  # nobody has the terminal open any more
+            if not chunk:
+                break
+            written += chunk
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
+    return process.wait(), [
+        line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")
+    ]
+
+
+def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> None:
+    done = subprocess.run(
+        demo("--plain", "--seconds", "0"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for number, told in enumerate(story.SCENES, 1):
+        assert f"\n{number}. " in done.stdout, told.__name__
+    for text in (
+        "+ device /dev/i2c-1: c 89:1",
+        "~ memory limit: 4GiB -> 512MiB",
+        "line 3: major is ten",
+        "0 without a limit",
+        "cut off",
+        "0 missing",
+    ):
+        assert text in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\x1b" not in done.stdout
+    assert list(somewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_three_columns_stand_side_by_side(columns: int) -> None:
+    pytest.importorskip("rich", reason="the extra `demo` is not installed")
+    code, lines = on_a_terminal(columns)
+    assert code == 0, "\n".join(lines)
+    assert max(map(len, lines)) <= columns
+    [first, *_] = [line for line in lines if "pod garden/sensor" in line]
+    assert re.search(
+        r"pod garden/sensor +10-device-injector +[\d.]+ ms +#\d+ 10-device-injector", first
+    )
+
+
+def test_a_story_that_goes_otherwise_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smaller = {**cast.CONFIGS, cast.GUARD: "[default]\nmemory.maximum = 256Mi\n"}
+    monkeypatch.setattr(story, "CONFIGS", smaller)
+    monkeypatch.setattr(story, "SCENES", (story.the_board_starts, story.a_greedy_pod))
+    assert main(["demo", "--plain", "--seconds", "0"]) == 1
+    said = capsys.readouterr().out
+    assert "NOT AS TOLD: it has 512 MiB; found 268435456" in said
+    assert "NOT AS TOLD: it has 128 processes; found 0" in said
+    assert "1 of the scenes did not go as told" in said
+
+
+def test_an_agent_that_does_not_start_ends_the_demonstration_with_its_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], somewhere: Path
+) -> None:
+    python = somewhere / "python"
+    python.write_text("#!/bin/sh\necho no engine anywhere\nexit 7\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert main(["demo", "--plain", "--seconds", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "the agent ended with 7; the end of its log:\nno engine anywhere" in said
+    assert list(somewhere.iterdir()) == [python]
+
+
+@pytest.mark.parametrize("seconds", ["-1", "soon", "nan", "1e9"])
+def test_an_impossible_length_is_wrong_usage(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--seconds", seconds])
+    assert "--seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(cast.IDENTITIES))
+def test_the_package_has_the_projects_own_plugins(name: str) -> None:
+    assert cast.module(name) == (PLUGINS / name / f"{name}.wasm").read_bytes(), (
+        "run scripts/build-plugins"
+    )
+
+
+def test_the_package_has_no_other_modules_than_the_story_needs() -> None:
+    assert {path.stem for path in cast.MODULES.glob("*.wasm")} == {*cast.IDENTITIES, cast.STUCK}
+
+
+def test_another_build_is_the_same_plugin_with_other_bytes() -> None:
+    before = cast.module(cast.GUARD)
+    after = cast.another_build(before, "2")
+    assert after != before
+    assert inspect(after).functions == inspect(before).functions
