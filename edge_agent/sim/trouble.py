@@ -103,8 +103,8 @@ def a_plugin_never_returns(stage: Stage, tally: Tally) -> Scene:
     """The agent answers in time, whatever the guest does."""
     scene = Scene(
         "A plugin never returns",
-        f"A new plugin loops for ever. It has {STUCK_DEADLINE_S * 1000:.0f} ms for a call, and by its "
-        "policy (Ignore) containers go on without it.",
+        f"A new plugin loops for ever. It has {STUCK_DEADLINE_S * 1000:.0f} ms for a call, and "
+        "by its policy (Ignore) containers go on without it.",
     )
     stage.put(STUCK_IDENTITY, module(STUCK), settings=STUCK_SETTINGS)
     stage.wait_for_plugins(*IDENTITIES, STUCK)
