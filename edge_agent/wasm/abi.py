@@ -132,6 +132,8 @@ class AbiInstance(ABC):
         """One method of the guest; see `engine.Instance.call`."""
         if self._finished is not None:
             raise GuestFault(self._finished.kind, str(self._finished))
+        if not self._has(export):  # of no consequence: nothing ran
+            raise GuestFault("abi", f"the guest has no {export}")
         self._begin(deadline_s)
         try:
             pointer = 0

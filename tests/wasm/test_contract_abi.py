@@ -90,6 +90,14 @@ def test_a_request_larger_than_the_memory_was_makes_it_grow(lab: Lab) -> None:
     assert running.call("create_container", CREATE) == b""
 
 
+def test_a_method_that_the_guest_has_not_is_a_fault_that_finishes_nothing(lab: Lab) -> None:
+    running = lab.start(plugin({"configure": ECHO}))
+    with pytest.raises(GuestFault, match="the guest has no plugin_shutdown") as caught:
+        running.call("shutdown")
+    assert caught.value.kind == "abi"
+    assert running.call("configure", b"x") == b"x"
+
+
 def test_an_empty_request_is_no_malloc_and_a_null_pointer(lab: Lab) -> None:
     running = lab.start(
         plugin({"configure": i32(1024) + get(0) + STORE + COUNTERS, "shutdown": ECHO})

@@ -4,6 +4,7 @@ Settings and their cost: docs/adr/0006-wasmtime-settings.md.
 """
 
 import ctypes
+import faulthandler
 import functools
 import itertools
 import os
@@ -120,6 +121,7 @@ class WasmtimeEngine:
             engine = self._natives.get(stack_bytes)
             if engine is None:
                 _check_stack(stack_bytes)
+                _come_before_the_engine()
                 engine = self._natives[stack_bytes] = self._new_native(stack_bytes)
             return engine
 
@@ -193,3 +195,14 @@ def _check_stack(stack_bytes: int) -> None:
             f"a guest's stack of {stack_bytes} bytes does not fit this process's of {limit}: "
             "raise that (ulimit -s, LimitSTACK=) or lower the plugin's `stack`"
         )
+
+
+def _come_before_the_engine() -> None:
+    """Let Python's fault handler take the signals first, and never again.
+
+    Traps are signals to Wasmtime. Enabled after it, the fault handler takes them for
+    crashes and ends the process; enabled already, it passes them on and ignores that it
+    is enabled later.
+    """
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file=2)
