@@ -12,6 +12,7 @@ from edge_agent.nri.leaves import leaves
 from edge_agent.pb import nri_pb2
 
 CAPTURE = Path(__file__).parents[1] / "data" / "containerd-2.1.9-create_container_request.bin"
+CREATE = nri_pb2.CreateContainerRequest.FromString(CAPTURE.read_bytes())
 ADJUSTMENT = [name for name in PERMISSIONS if name not in ("update", "evict")]
 
 
@@ -114,7 +115,7 @@ TABLE: dict[str, tuple[nri_pb2.CreateContainerResponse, list[str]]] = {
                 nri_pb2.KeyValue(key="-HOSTNAME"),
             ]
         ),
-        ["+ env A=B=C", "~ env FOO: bar -> baz", "- env HOSTNAME (was vm)"],
+        ["+ env A=B=C", "~ env FOO: bar -> baz", "- env HOSTNAME (was board)"],
     ),
     "mounts": (
         adjust(
@@ -207,8 +208,8 @@ TABLE: dict[str, tuple[nri_pb2.CreateContainerResponse, list[str]]] = {
             ]
         ),
         [
-            "- namespace uts (was /proc/8416/ns/uts)",
-            "~ namespace network: /proc/8416/ns/net -> new",
+            f"- namespace uts (was /proc/{CREATE.pod.pid}/ns/uts)",
+            f"~ namespace network: /proc/{CREATE.pod.pid}/ns/net -> new",
         ],
     ),
     "a kernel parameter": (linux(sysctl={"net.x": "1"}), ["+ sysctl net.x: 1"]),

@@ -160,7 +160,7 @@ class Containerd:
     def _inside(self, *command: str) -> list[str]:
         assert self._namespaces is not None
         init = _only_child(_only_child(self._namespaces.pid))
-        enter = ["nsenter", f"--target={init}", "--mount", "--pid", "--root", "--wd=/"]
+        enter = ["nsenter", f"--target={init}", "--mount", "--pid", "--uts", "--root", "--wd=/"]
         return [*enter, "/bin/busybox", "env", "-i", f"PATH={_PATH}", "HOME=/root", *command]
 
     def _booted(self, begins: int) -> bool:

@@ -74,7 +74,7 @@ def _build(root: Path, packages: dict[str, dict[str, str]]) -> None:
     (etc / "containerd").mkdir(parents=True)
     shutil.copy(FIXTURE / "config.toml", etc / "containerd")
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
-    (etc / "hostname").write_text("edge-agent-test\n")
+    (etc / "hostname").write_text("board\n")
     (etc / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     image = root / IMAGE_PATH.lstrip("/")
     image.parent.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,7 @@ class Cri:
         self._images = _services.ImageServiceStub(self._channel)
         self._image = image
         self._cgroup_parent = cgroup_parent
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count()
 
     def close(self) -> None:
         self._channel.close()
@@ -72,15 +73,21 @@ class Cri:
         log_directory: str = "",
     ) -> Pod:
         """Run a pod on the node's network, which needs no network plugin."""
-        name = f"{name}-{next(self._numbers)}"
+        name, uid = f"{name}-{next(self._numbers)}", str(uuid.uuid4())
+        kubelets = {
+            "io.kubernetes.pod.name": name,
+            "io.kubernetes.pod.namespace": namespace,
+            "io.kubernetes.pod.uid": uid,
+        }
+        own = {"network": _messages.NODE, "pid": _messages.CONTAINER}
         config = _messages.PodSandboxConfig(
-            metadata={"name": name, "uid": f"uid-of-{name}", "namespace": namespace},
-            labels=labels,
+            metadata={"name": name, "uid": uid, "namespace": namespace},
+            labels={**kubelets, **(labels or {})},
             annotations=annotations,
             log_directory=log_directory,
             linux={
                 "cgroup_parent": self._cgroup_parent,
-                "security_context": {"namespace_options": {"network": _messages.NODE}},
+                "security_context": {"namespace_options": own},
             },
         )
         answer = self._call("RunPodSandbox", _messages.RunPodSandboxRequest(config=config))
