@@ -84,12 +84,15 @@ class GuestLog:
 
     def _admit(self) -> bool:
         now = self._clock()
-        self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
+        tokens = self._tokens + (now - self._refilled) * self._rate
+        if tokens > self._rate:
+            tokens = self._rate
         self._refilled = now
-        if self._tokens < 1:
+        if tokens < 1:
+            self._tokens = tokens
             self._drop(1)
             return False
-        self._tokens -= 1
+        self._tokens = tokens - 1
         if self._unsaid and now - self._told >= _TELL_S:
             self._tell(now)
         return True
@@ -103,11 +106,11 @@ class GuestLog:
         self._unsaid, self._told = 0, now
 
     def _emit(self, level: int, line: bytes, cut: int) -> None:
-        over = max(0, len(line) - self._line_bytes)
-        text = line[: self._line_bytes].decode(errors="backslashreplace")
-        if over or cut:
-            text += f" [cut, {over + cut} bytes more]"
-        self._sink(level, text)
+        if len(line) > self._line_bytes:
+            cut += len(line) - self._line_bytes
+            line = line[: self._line_bytes]
+        text = line.decode(errors="backslashreplace")
+        self._sink(level, f"{text} [cut, {cut} bytes more]" if cut else text)
 
 
 def _decode(raw: bytes, size: int) -> tuple[bytes, int, int]:
@@ -115,13 +118,18 @@ def _decode(raw: bytes, size: int) -> tuple[bytes, int, int]:
 
     By hand: the library refuses cut messages, and two fields need no library.
     """
-    text, level, cut, at = b"", 0, 0, 0
-    while at < len(raw):
+    text, level, cut, at, end = b"", 0, 0, 0, len(raw)
+    while at < end:
         tag = raw[at]
-        value, at = _varint(raw, at + 1)
+        if at + 1 < end and (value := raw[at + 1]) < 0x80:  # as most are
+            at += 2
+        else:
+            value, at = _varint(raw, at + 1)
         if tag == 0x0A:
-            text, cut = raw[at : at + value], max(0, min(value, size - at) - (len(raw) - at))
+            text = raw[at : at + value]
             at += value
+            if at > end:
+                cut = max(0, min(at, size) - end)
         elif tag == 0x10:
             level = value if value <= ERROR else INFO
         else:

@@ -5,11 +5,11 @@ Settings and their cost: docs/adr/0006-wasmtime-settings.md.
 
 import ctypes
 import faulthandler
-import functools
 import itertools
 import os
 import resource
 import threading
+from collections.abc import Callable
 from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import Any
@@ -88,32 +88,31 @@ class WasmtimeEngine:
         """The C function behind one import, shared by all instances."""
         found = self._callbacks.get(key)
         if found is None:
-            masks = tuple(_U32 if param == "i32" else _U64 for param in kind.params)
-            found = capi.HOST_CALLBACK(functools.partial(self._host_call, key, masks))
-            self._callbacks[key] = found
+            found = self._callbacks[key] = capi.HOST_CALLBACK(self._host_call(key, kind))
         return found
 
     def _host_call(
-        self,
-        key: tuple[str, str],
-        masks: tuple[int, ...],
-        number: int,
-        _caller: int,
-        raw: Any,
-        _count: int,
-    ) -> int | None:
-        instance = self.instances[number]
-        try:
-            arguments = [raw[2 * at] & mask for at, mask in enumerate(masks)]
-            result = instance.functions[key].call(instance, *arguments)
-            if result is not None:
-                raw[0] = result
-            return None
-        except BaseException as error:
-            # Nothing may unwind through the engine's frames: it travels as a trap.
-            instance.raised = (key, error)
-            trap: int = self.library.wasmtime_trap_new(b"host", 4)
-            return trap
+        self, key: tuple[str, str], kind: FuncType
+    ) -> Callable[[int, int, Any, int], int | None]:
+        # Values are 16 bytes apart; of an i32 only the lower half is said to be anything.
+        places = [(2 * at, _U32 if one == "i32" else _U64) for at, one in enumerate(kind.params)]
+        instances, new_trap = self.instances, self.library.wasmtime_trap_new
+
+        def call(number: int, _caller: int, raw: Any, _count: int) -> int | None:
+            instance = instances[number]
+            try:
+                arguments = [raw[at] & mask for at, mask in places]
+                result = instance.functions[key].call(instance, *arguments)
+                if result is not None:
+                    raw[0] = result
+                return None
+            except BaseException as error:
+                # Nothing may unwind through the engine's frames: it travels as a trap.
+                instance.raised = (key, error)
+                trap: int = new_trap(b"host", 4)
+                return trap
+
+        return call
 
     def _native(self, stack_bytes: int) -> int:
         """The native engine for a size of stack; engines are never given back."""
