@@ -60,7 +60,8 @@ def test_an_empty_reply_is_ok() -> None:
 
 
 def test_a_state_change_is_told_of_its_pod() -> None:
-    change = nri_pb2.StateChangeEvent(event=1, pod=nri_pb2.PodSandbox(name="p", namespace="n"))
+    pod = nri_pb2.PodSandbox(name="p", namespace="n")
+    change = nri_pb2.StateChangeEvent(event=nri_pb2.RUN_POD_SANDBOX, pod=pod)
     record = describe(
         outcome(
             event="RunPodSandbox",
