@@ -63,7 +63,7 @@ class Case:
         return "configure" if self.wasm else "create_container"
 
 
-endless = partial(plugin, {"configure": ECHO})
+bent = partial(plugin, {"configure": ECHO})
 
 
 OUTSIDE = r"(read|write) of \d+ bytes at \d+: the memory has \d+ bytes"
@@ -73,9 +73,9 @@ CASES = {
     # Never ends.
     "loop": Case("timeout", f"create_container: {STOPPED}", rule="loop", deadline_s=SHORT_S),
     "loop in malloc": Case(
-        "timeout", f"malloc: {STOPPED}", endless(malloc=FOREVER), deadline_s=SHORT_S
+        "timeout", f"malloc: {STOPPED}", bent(malloc=FOREVER), deadline_s=SHORT_S
     ),
-    "loop in free": Case("timeout", f"free: {STOPPED}", endless(free=FOREVER), deadline_s=SHORT_S),
+    "loop in free": Case("timeout", f"free: {STOPPED}", bent(free=FOREVER), deadline_s=SHORT_S),
     "host calls": Case("timeout", STOPPED, rule="host-calls", deadline_s=SHORT_S),
     "log flood": Case("timeout", STOPPED, rule="log-flood", deadline_s=SHORT_S),
     "report flood": Case("timeout", STOPPED, rule="report-flood", deadline_s=SHORT_S),
@@ -92,7 +92,7 @@ CASES = {
     "conversion": Case(
         "trap", "integer", plugin({"configure": packed(INFINITE + TRUNCATE, i32(0))})
     ),
-    "trap in malloc": Case("trap", "malloc: .*unreachable", plugin({}, malloc=UNREACHABLE)),
+    "trap in malloc": Case("trap", "malloc: .*unreachable", bent(malloc=UNREACHABLE)),
     "trap in free": Case("trap", "free: .*unreachable", rule="free-traps"),
     "exit": Case(
         "trap",
@@ -280,10 +280,10 @@ def test_a_larger_stack_takes_deeper_recursion(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("wasm", "says"),
     [
-        (endless(start=FOREVER), "instantiation"),
-        (endless(extra={"_initialize": ("-", FOREVER)}), "_initialize"),
-        (endless(extra={"_start": ("-", FOREVER)}), "_start"),
-        (endless(version=FOREVER + i64(1)), "plugin_api_version"),
+        (bent(start=FOREVER), "instantiation"),
+        (bent(extra={"_initialize": ("-", FOREVER)}), "_initialize"),
+        (bent(extra={"_start": ("-", FOREVER)}), "_start"),
+        (bent(version=FOREVER + i64(1)), "plugin_api_version"),
     ],
     ids=["start function", "_initialize", "_start", "plugin_api_version"],
 )
