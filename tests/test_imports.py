@@ -1,0 +1,158 @@
+"""What `edge-agent run` loads, pinned: each module is memory on a board for ever."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.sim.broker import Broker
+from edge_agent.sim.runtime import SimRuntime
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "tests" / "guests" / "bench.wasm"
+
+# The agent's threads: loop, loader, log writer, ticker, and mqtt. A few more may be needed
+# one day; one for each plugin or connection would show here.
+MAX_THREADS = 8
+
+
+def _named(text: str) -> set[str]:
+    """Lines of a package and its modules."""
+    found = set()
+    for line in text.split("\n"):
+        package, _, modules = line.strip().partition(": ")
+        found |= {package, *(f"{package}.{module}" for module in modules.split())}
+    return found - {""}
+
+
+ALWAYS = _named(
+    """
+    edge_agent: __main__ agent control errors logs loop memory text
+    edge_agent.cli: run
+    edge_agent.config: agent document model plugin table units
+    edge_agent.host: folder handover loader outcome plugin release roster runtime seat stats subject
+    edge_agent.nri: envelope events generation link permissions session
+    edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
+    edge_agent.store: artifacts digest files
+    edge_agent.wasm: abi choice compiler engine guestlog imports module wasi
+    edge_agent.wasm.engines: ticker wasmtime wasmtime_capi wasmtime_instance
+    edge_agent.wire: mux ttrpc
+    """
+)
+WITH_MQTT = ALWAYS | _named(
+    """
+    edge_agent.host: reports
+    edge_agent.mqtt: channels connection gather lanes link outbox outgoing packing publisher tls
+    edge_agent.mqtt: topics
+    """
+)
+
+# Of the standard library, with what each would add; the interpreter's own start may load some.
+HEAVY = {
+    "_hashlib": "OpenSSL, 4 MB",
+    "asyncio": "11 MB with TLS",
+    "concurrent.futures": "logging of its own, queues, 1 MB",
+    "csv": "importlib.metadata or somebody like it",
+    "decimal": "0.5 MB",
+    "email": "importlib.metadata or somebody like it",
+    "http": "a client that nothing here may be",
+    "importlib.metadata": "2.5 MB",
+    "multiprocessing": "1 MB",
+    "sqlite3": "2 MB",
+    "ssl": "6 MB",
+    "unittest": "2 MB",
+    "urllib.request": "http, email and ssl",
+    "xml": "nothing here is XML",
+}
+HEAVY_WITH_MQTT = {"_hashlib", "email", "http", "ssl", "urllib.request"}  # paho imports them
+
+RUN = """
+import sys
+from edge_agent.__main__ import main
+code = main(["run", "-c", sys.argv[1]])
+print(*sorted(sys.modules))
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def bare() -> set[str]:
+    """What the interpreter loads for itself here, `.pth` files included."""
+    script = "import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    return set(done.stdout.decode().split())
+
+
+def test_run_without_mqtt_loads_what_it_needs_and_no_more(tmp_path: Path, bare: set[str]) -> None:
+    with running(tmp_path) as loaded:
+        pass
+    _check(loaded - bare, ALWAYS, third_party={"google"}, heavy=set(HEAVY))
+
+
+def test_run_with_mqtt_adds_the_link_and_what_paho_brings(tmp_path: Path, bare: set[str]) -> None:
+    with Broker() as broker, running(tmp_path, broker) as loaded:
+        pass
+    _check(
+        loaded - bare,
+        WITH_MQTT,
+        third_party={"google", "msgpack", "cython_runtime", "paho"},
+        heavy=HEAVY.keys() - HEAVY_WITH_MQTT,
+    )
+
+
+def _check(loaded: set[str], ours: set[str], third_party: set[str], heavy: set[str]) -> None:
+    found = {name for name in loaded if name.split(".")[0] == "edge_agent"}
+    assert found == ours, "does what is new earn its memory? then it belongs into the list"
+    roots = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names
+    assert {root for root in roots if not root.startswith("_")} == {
+        "edge_agent",
+        *third_party,
+    }
+    too_heavy = {name: HEAVY[name] for name in loaded & heavy}
+    assert not too_heavy
+
+
+@contextmanager
+def running(folder: Path, broker: Broker | None = None) -> Iterator[set[str]]:
+    """The agent serves a container; the modules that it had loaded by its end, on leaving."""
+    socket, config, log = folder / "nri.sock", folder / "agent.toml", folder / "log"
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "10-bench.wasm").write_bytes(BENCH.read_bytes())
+    text = (
+        'node = "pinned"\nplugin_dir = "plugins"\nstate_dir = "state"\n'
+        f'control_socket = "{folder}/control"\n[nri]\nsockets = ["{socket}"]\n'
+    )
+    if broker is not None:
+        text += f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
+    config.write_text(text)
+    loaded: set[str] = set()
+    with SimRuntime(socket) as runtime, log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(config)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        try:
+            runtime.wait_for_plugins(1)
+            outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
+            assert "EDGE_BENCH=c" in outcome.container.env
+            if broker is not None:
+                wait_until(lambda: b"connected to" in log.read_bytes(), "the agent connects")
+            yield loaded
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            threads = int(status.partition("Threads:")[2].split()[0])
+            assert 2 <= threads <= MAX_THREADS
+            process.terminate()
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, log.read_text()
+    loaded.update(output.decode().split())
