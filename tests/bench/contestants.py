@@ -7,7 +7,7 @@ registered. `pid` is the process whose memory counts.
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -144,7 +144,7 @@ class Agent(Contestant):
         stack.callback(_end, process)
         self.pid = process.pid
         try:
-            wait_for(self.runtime, *sorted(self._modules))
+            wait_for(self.runtime, *sorted(self._modules), alive=lambda: process.poll() is None)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{(self.folder / 'log').read_text()}") from error
         self.start_s = time.monotonic() - began
@@ -171,11 +171,11 @@ class Agent(Contestant):
         return text.count('"adjusting container') + text.count('"adjusted ')
 
 
-def wait_for(runtime: NriRuntime, *names: str) -> None:
+def wait_for(runtime: NriRuntime, *names: str, alive: Callable[[], bool] = lambda: True) -> None:
     """Return once exactly these plugins are registered at the runtime. TimeoutError."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while runtime.plugins().present != list(names):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not alive():
             raise TimeoutError(f"wanted {names}, have {runtime.plugins().present}; {runtime.log()}")
         time.sleep(LOOK_S)
 
