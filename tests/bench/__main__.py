@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench import engine, latency, memory, report, start
+from tests.bench import engine, latency, memory, report, start, summary
 from tests.bench.machine import machine, versions
-from tests.support.gobuild import GO_MISSING, go_is_installed
+from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
 PARTS = {"latency": latency, "engine": engine, "memory": memory, "start": start}
 
@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--docs", action="store_true", help="write the tables into docs/")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
     arguments = parser.parse_args()
     if not go_is_installed():
@@ -41,11 +42,25 @@ def main() -> int:
         print(flush=True)
     result["versions"] = versions()
     result["seconds"] = round(time.time() - began)
-    for name in ("machine", "versions"):
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in result[name].items())}")
+    print(summary.described(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.docs:
+        _write_docs(result, ROOT / "docs")
     return 0
+
+
+def _write_docs(result: dict[str, Any], docs: Path) -> None:
+    parts = result["parts"]
+    aims = "\n".join(f"- {aim['text']}" for found in parts.values() for aim in found["aims"])
+    about = "\n".join(f"    {line}" for line in summary.described(result).split("\n"))
+    tables = "\n\n".join(f"## {report.part(name, found)}" for name, found in parts.items())
+    (docs / "benchmark-figures.md").write_text(
+        "# Figures\n\nWritten by `scripts/bench --docs`; [benchmark.md](benchmark.md) tells what"
+        f" they mean.\n\n{about}\n\n## Aims\n\n{aims}\n\n{tables}\n"
+    )
+    if parts.keys() == PARTS.keys():
+        (docs / "benchmark-table.md").write_text(f"{summary.summary(result)}\n\n{about}\n")
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,9 @@ from typing import Self
 from tests.support.gobuild import ROOT
 from tests.support.gopeers import NativePlugin, NriRuntime
 
+NATIVE = "native Go daemon"
+WAZERO = "Go Wasm in the runtime's own host (wazero)"
+
 # What the native plugin and upstream's own host do: no line is dropped.
 EVERY_LINE = "log_lines_per_s = 10000"
 START_TIMEOUT_S = 120.0

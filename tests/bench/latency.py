@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import guests
-from tests.bench.contestants import Agent, Contestant, NativeDaemon, WazeroHost
+from tests.bench.contestants import NATIVE, WAZERO, Agent, Contestant, NativeDaemon, WazeroHost
 from tests.bench.figures import Aim, latency, p99_ratio, ratio
 from tests.bench.process import cpu_seconds
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 
 WARMUP = 50  # before the first round: page faults and Go's first collections
 
-NATIVE, WAZERO = "native Go daemon", "Go Wasm in the runtime's own host (wazero)"
 AGENT_C, AGENT_GO = "edge-agent, C plugin", "edge-agent, Go Wasm plugin"
 AGENT_EMPTY = "edge-agent, empty plugin"
 LIMITED = ", log limit as by default"

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import guests
-from tests.bench.contestants import Agent, Bare, Contestant, NativeDaemon, WazeroHost
+from tests.bench.contestants import (
+    NATIVE,
+    WAZERO,
+    Agent,
+    Bare,
+    Contestant,
+    NativeDaemon,
+    WazeroHost,
+)
 from tests.bench.figures import Aim
 from tests.bench.process import memory
 from tests.support.mosquitto import MOSQUITTO, OPENSSL, Certificates, Mosquitto
 
-NATIVE, WAZERO = "native Go daemon", "Go Wasm in the runtime's own host (wazero)"
 RUNTIME = "the runtime without a plugin"
 SETTLE_S = 1.5  # what comes after the last event is done, and freed memory given back
 # Go collects at the latest two minutes after the last time, then returns pages slowly.

@@ -49,9 +49,9 @@ def _latency(result: Mapping[str, Any]) -> str:
             f"{found['median_us']:.0f}",
             f"{found['p99_us']:.0f}",
             f"{found['events_per_s']:.0f}",
-            _ratio(found["to_native"]),
-            _ratio(found["p99_to_native"]),
-            _ratio(found["to_wazero"]),
+            ratio(found["to_native"]),
+            ratio(found["p99_to_native"]),
+            ratio(found["to_wazero"]),
             f"{found['cpu_us_per_event']:.0f}",
         )
         for name, found in result["contestants"].items()
@@ -97,7 +97,7 @@ def _start(result: Mapping[str, Any]) -> str:
     )
 
 
-def _ratio(found: Mapping[str, float]) -> str:
+def ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import guests
-from tests.bench.contestants import Agent, Contestant, NativeDaemon, WazeroHost
+from tests.bench.contestants import NATIVE, WAZERO, Agent, Contestant, NativeDaemon, WazeroHost
 from tests.bench.figures import Aim
 
 COLD, WARM = "compiled at this start", "compiled before"
@@ -60,9 +60,9 @@ def _contestants(folder: Path) -> list[tuple[str, Contestant, bool]]:
             (f"edge-agent, {name}, {WARM}", Agent(where, modules), False),
         ]
     found += [
-        ("native Go daemon", NativeDaemon(folder / "native"), True),
+        (NATIVE, NativeDaemon(folder / "native"), True),
         (
-            "Go Wasm in the runtime's own host (wazero)",
+            WAZERO,
             WazeroHost(folder / "wazero", "10-annotator", guests.go_plugin()),
             True,
         ),

@@ -1,0 +1,70 @@
+"""The benchmark in one table, and what it ran on: for the README."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.bench.contestants import NATIVE, WAZERO
+from tests.bench.report import MB, ratio, table
+from tests.bench.start import COLD, WARM
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The table for the README: who serves, how fast, how small, how soon. Of all parts."""
+    parts = result["parts"]
+    speed, soon = parts["latency"]["contestants"], parts["start"]["contestants"]
+    processes, more = parts["memory"]["contestants"], parts["memory"]["increments"]
+    rows = [
+        (NATIVE, *_fast(speed[NATIVE]), _small(processes[NATIVE]), _soon(soon[NATIVE])),
+        (
+            WAZERO,
+            *_fast(speed[WAZERO]),
+            _small(more["the plugin in wazero"], "+"),
+            f"{_soon(soon[WAZERO])}, every time",
+        ),
+    ]
+    for name, one in (("C plugin", "1 C plugin"), ("Go Wasm plugin", "1 Go plugin")):
+        starts = [_soon(soon[f"edge-agent, {one}, {when}"]) for when in (WARM, COLD)]
+        rows.append(
+            (
+                f"edge-agent, {name}",
+                *_fast(speed[f"edge-agent, {name}"]),
+                _small(processes[f"edge-agent, {one}"]),
+                f"{starts[0]}, the first {starts[1]}",
+            )
+        )
+    for kind, plugins in (("C", "5 to 20"), ("Go", "1 to 5")):
+        name = f"each further {kind} plugin"
+        rows.append((name, "", "", "", "", _small(more[f"{name} ({plugins})"], "+"), ""))
+    head = ("plugin in", "median", "/ native", "p99", "events/s", "RSS / private dirty", "start")
+    return table(head, rows)
+
+
+def described(result: Mapping[str, Any]) -> str:
+    """The machine and the versions, on two lines."""
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"{machine['cpu']} ({machine['architecture']}), {machine['cores']} cores, "
+        f"{machine['memory_mb'] / 1000:.0f} GB, Linux {machine['kernel']}, "
+        f"load {machine['load'][0]} before\n"
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
+
+
+def _fast(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return (
+        f"{found['median_us']:.0f} us",
+        ratio(found["to_native"]),
+        f"{found['p99_us']:.0f} us",
+        f"{found['events_per_s']:.0f}",
+    )
+
+
+def _small(found: Mapping[str, float], sign: str = "") -> str:
+    digits = 2 if found["rss"] < MB else 1
+    rss, dirty = (f"{sign}{found[key] / MB:.{digits}f}" for key in ("rss", "private_dirty"))
+    return f"{rss} / {dirty} MB"
+
+
+def _soon(found: Mapping[str, float]) -> str:
+    ms = found["median_ms"]
+    return f"{ms / 1e3:.1f} s" if ms > 1e3 else f"{ms:.0f} ms"
