@@ -25,6 +25,7 @@ from edge_agent.host.outcome import Outcome
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
+from edge_agent.notify import Notifier
 from edge_agent.store.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
@@ -43,27 +44,35 @@ SWITCH_INTERVAL_S = 0.0005
 _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
 
 
-def run(config: AgentConfig, config_path: Path) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code.
+def _nothing() -> None:
+    pass
+
+
+def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. `notifier` tells the service manager.
 
     EngineError: no Wasm engine. ControlError: another agent runs. Nothing was done then.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     memory.keep_heap_small()
     with Loop() as loop:
-        agent = Agent(loop, config, config_path)
+        agent = Agent(loop, config, config_path, notifier)
         agent.start()
         with _signals(loop, agent):
             loop.run()
         agent.stop()
+        notifier.close()
     return 0
 
 
 class Agent:
     """Everything of one process. All methods belong to the loop's thread."""
 
-    def __init__(self, loop: Loop, config: AgentConfig, config_path: Path) -> None:
+    def __init__(
+        self, loop: Loop, config: AgentConfig, config_path: Path, notifier: Notifier
+    ) -> None:
         self._loop = loop
+        self._notifier = notifier
         self._config = config
         self._config_path = config_path
         self._began = time.time()
@@ -86,12 +95,14 @@ class Agent:
         self._refresh()
         if self._link is not None:
             self._link.start()
-        self._scan()
+        self._notifier.start(self._loop)
+        self._scan(self._notifier.ready)
         gc.freeze()  # what lives as long as the process need not be looked at again
 
     def stop(self) -> None:
         """Close every session, say `offline`, leave nothing behind."""
         log.info("ending")
+        self._notifier.stopping()
         self._control.close()
         self._roster.close()
         self._loader.stop()
@@ -101,21 +112,24 @@ class Agent:
     def reload(self) -> None:
         """Read the configuration and the folder again (SIGHUP)."""
         log.info("reading the configuration again")
+        self._notifier.reloading()
         self._loader.run(self._read_config)
 
     # --- plugins from the folder
 
-    def _scan(self) -> None:
-        self._loader.run(lambda: self._hand_over(self._folder.scan()))
+    def _scan(self, then: Callable[[], None] = _nothing) -> None:
+        """Look at the folder; `then` is called once what was found there is applied."""
+        self._loader.run(lambda: self._hand_over(self._folder.scan(), then))
 
-    def _hand_over(self, scan: Scan) -> None:
-        self._loop.call_soon(lambda: self._scanned(scan))
+    def _hand_over(self, scan: Scan, then: Callable[[], None]) -> None:
+        self._loop.call_soon(lambda: self._scanned(scan, then))
 
-    def _scanned(self, scan: Scan) -> None:
+    def _scanned(self, scan: Scan, then: Callable[[], None]) -> None:
         if scan != self._applied:
             self._applied = scan
             self._roster.apply(scan.releases, scan.errors)
             self._loader.run(partial(self._collect, scan))
+        then()
         if self._scan_timer is None or not self._scan_timer.pending:
             self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
 
@@ -134,6 +148,7 @@ class Agent:
             config = load_agent_config(self._config_path)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
+            self._loop.call_soon(self._notifier.ready)
             return
         self._loop.call_soon(lambda: self._configured(config))
 
@@ -142,7 +157,7 @@ class Agent:
         set_level(config.log)
         # Read anew with the new defaults; releases that come out equal are not touched.
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
-        self._scan()
+        self._scan(self._notifier.ready)
         for name in ("node", "fleet", "state_dir", "control_socket", "engine", "nri", "mqtt"):
             if getattr(before, name) != getattr(config, name):
                 log.warning("%s changed in the configuration: restart the agent to use it", name)
@@ -160,6 +175,7 @@ class Agent:
 
     def _tell(self) -> None:
         self._state = self._make_state()
+        self._notifier.status(_summary(self._state))
         if self._link is not None:
             self._link.state_changed()
 
@@ -208,6 +224,18 @@ class Agent:
         )
         logging.getLogger("edge_agent").addHandler(_LinkHandler(link))
         return link
+
+
+def _summary(state: dict[str, Any]) -> str:
+    """The state in a line, for those who only ask the service manager."""
+    plugins, runtimes = state["plugins"], state["runtimes"]
+    names = {(each.get("index"), each["name"]) for each in plugins}
+    bad = {(each.get("index"), each["name"]) for each in plugins if each["status"] != "running"}
+    connected = sum(each["state"] == "connected" for each in runtimes)
+    return (
+        f"{len(names - bad)} of {len(names)} plugins running, "
+        f"connected to {connected} of {len(runtimes)} runtimes"
+    )
 
 
 class _LinkHandler(logging.Handler):

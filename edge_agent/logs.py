@@ -41,6 +41,8 @@ PLUGIN_LOGGER = "edge_agent.plugin"
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 _RESET = "\x1b[0m"
+# sd-daemon(3); anything else is information.
+_PRIORITIES = {logging.DEBUG: 7, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 class PluginRecord(logging.LogRecord):
@@ -65,14 +67,21 @@ def plugin_logger(plugin: str) -> logging.LoggerAdapter[logging.Logger]:
     return logging.LoggerAdapter(logging.getLogger(PLUGIN_LOGGER), {"plugin": plugin})
 
 
-def start(config: LogConfig, *, fd: int = 2, no_color: bool = False) -> "LineHandler":
-    """Send the log of the whole process to `fd`; `stop` what is returned at the end."""
+def start(
+    config: LogConfig, *, fd: int = 2, no_color: bool = False, journal: str = ""
+) -> "LineHandler":
+    """Send the log of the whole process to `fd`; `stop` what is returned at the end.
+
+    `journal` is JOURNAL_STREAM (systemd.exec(5)): which file the journal reads, so that
+    lines carry their level for it if that is `fd`.
+    """
     terminal = os.isatty(fd)
     human = config.format == "human" or (config.format == "auto" and terminal)
     colour = terminal and not no_color
     # Of no use in a line; looking them up would take longer than all the rest.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = LineHandler(fd, HumanFormatter(colour=colour) if human else JsonFormatter())
+    formatter = HumanFormatter(colour=colour) if human else JsonFormatter()
+    handler = LineHandler(fd, JournalFormatter(formatter) if _is(fd, journal) else formatter)
     logging.getLogger().addHandler(handler)
     set_level(config)
     return handler
@@ -142,6 +151,23 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line += f', "traceback": {_quoted(self.formatException(record.exc_info))}'
         return line + "}"
+
+
+class JournalFormatter(logging.Formatter):
+    """Puts `<3>` and the like, which the journal takes off, before each line of another's."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return prefix + self._inner.format(record).replace("\n", f"\n{prefix}")
+
+
+def _is(fd: int, device_and_inode: str) -> bool:
+    status = os.fstat(fd)
+    return device_and_inode == f"{status.st_dev}:{status.st_ino}"
 
 
 @functools.lru_cache(1)

@@ -71,6 +71,35 @@ def test_a_human_line_is_short_and_without_colour_off_a_terminal() -> None:
     assert line[8:] == " warning some.room: slow"
 
 
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_the_journal_gets_each_line_with_its_level(form: str) -> None:
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    journal = f"{status.st_dev}:{status.st_ino}"
+    config = LogConfig(format="human" if form == "human" else "json")
+    handler = logs.start(config, fd=writer, journal=journal)
+    log.info("well")
+    log.warning("hm")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("bad")
+    logs.stop(handler)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        found = [line[:3] for line in file]
+    assert found[:3] == ["<6>", "<4>", "<3>"]
+    assert set(found[3:]) == ({"<3>"} if form == "human" else set())
+
+
+def test_another_descriptor_than_the_journals_gets_no_level() -> None:
+    with pipe() as (reader, writer):
+        handler = logs.start(LogConfig(format="json"), fd=writer, journal="1:2")
+        log.info("well")
+        logs.stop(handler)
+        assert os.read(reader, 1) == b"{"
+
+
 def test_a_terminal_gets_human_lines_in_colour_unless_told_otherwise() -> None:
     for no_color in (False, True):
         try:

@@ -20,14 +20,19 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the configuration, start the log and hand over."""
-    from edge_agent import logs
+    from edge_agent import logs, notify
     from edge_agent.config import load_agent_config
 
     config = load_agent_config(arguments.config)
-    handler = logs.start(config.log, no_color=bool(os.environ.get("NO_COLOR")))
+    handler = logs.start(
+        config.log,
+        no_color=bool(os.environ.get("NO_COLOR")),
+        journal=os.environ.get("JOURNAL_STREAM", ""),
+    )
     try:
         from edge_agent import agent
 
-        return agent.run(config, arguments.config)
+        notifier = notify.from_environment(os.environ, os.getpid())
+        return agent.run(config, arguments.config, notifier)
     finally:
         logs.stop(handler)

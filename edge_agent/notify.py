@@ -1,0 +1,121 @@
+"""Tells the service manager how it goes: systemd's notify protocol, sd_notify(3).
+
+One datagram for each message, lines of NAME=VALUE, to the socket that NOTIFY_SOCKET
+names. Nothing waits: a message that the manager's full queue refuses is sent again
+later, in order, except a ping of the watchdog, since the next one follows anyway.
+"""
+
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import MutableMapping
+
+from edge_agent.loop import Loop
+
+SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
+# Between two attempts at a message that was refused; the manager reads within milliseconds.
+RETRY_S = 0.5
+# Kept for a manager that does not read; then the oldest go. A start and a reload are five.
+MAX_UNSENT = 32
+
+log = logging.getLogger(__name__)
+
+
+class Notifier:
+    """Messages to the manager at `address`, or to nobody. For the loop's thread.
+
+    `watchdog_s`: the manager ends a process of which it hears no ping for so long.
+    """
+
+    def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
+        self._address = address
+        self._watchdog_s = watchdog_s
+        self._socket: socket.socket | None = None
+        self._loop: Loop | None = None
+        self._unsent: deque[str] = deque(maxlen=MAX_UNSENT)
+        self._failed = False
+        self._status = ""
+
+    def start(self, loop: Loop) -> None:
+        """Use `loop` for what is late, and ping the watchdog from now on while it turns."""
+        if self._address is None:
+            return
+        self._loop = loop
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        if self._watchdog_s is not None:
+            self._ping()
+
+    def close(self) -> None:
+        """Send nothing more; a timer that is still pending does nothing."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def ready(self) -> None:
+        """The start, or what `reloading` began, is over."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` must follow."""
+        # Type=notify-reload asks for the time, to tell this reload from an earlier one.
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The orderly end begins."""
+        self._tell("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for people, shown by `systemctl status`."""
+        if text != self._status:
+            self._status = text
+            self._tell(f"STATUS={text}")
+
+    def _ping(self) -> None:
+        # A timer of the loop, so it comes only while the loop turns. Half of the time, as
+        # sd_watchdog_enabled(3) recommends, leaves room for one call that is slow.
+        if self._socket is not None and self._loop is not None and self._watchdog_s is not None:
+            self._send("WATCHDOG=1")
+            self._loop.call_later(self._watchdog_s / 2, self._ping)
+
+    def _tell(self, message: str) -> None:
+        if self._socket is not None:
+            self._unsent.append(message)
+            if len(self._unsent) == 1:
+                self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        while self._unsent and self._socket is not None:
+            if not self._send(self._unsent[0]):
+                if self._loop is not None:
+                    self._loop.call_later(RETRY_S, self._send_unsent)
+                return
+            self._unsent.popleft()
+
+    def _send(self, message: str) -> bool:
+        if self._socket is None or self._address is None:
+            return False
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except OSError as error:  # its queue is full, or it is being restarted itself
+            if not self._failed:
+                log.warning("the service manager does not take messages: %s", error)
+            self._failed = True
+            return False
+        self._failed = False
+        return True
+
+
+def from_environment(environment: MutableMapping[str, str], pid: int) -> Notifier:
+    """The notifier that the manager asked for; its variables go, they are for no child."""
+    address = environment.pop(SOCKET, "")
+    microseconds = environment.pop(WATCHDOG, "")
+    watched = environment.pop(WATCHDOG_PID, "") or str(pid)
+    if not address:
+        return Notifier()
+    if address[0] not in "/@":
+        log.warning("%s=%s is no Unix socket: nobody is notified", SOCKET, address)
+        return Notifier()
+    address = "\0" + address[1:] if address[0] == "@" else address  # abstract, unix(7)
+    enabled = watched == str(pid) and microseconds.isdecimal() and int(microseconds) > 0
+    return Notifier(address, int(microseconds) / 1e6 if enabled else None)
