@@ -158,6 +158,10 @@ class Plugin:
         if role is Role.LEAVE:
             self._link.close("replaced")
             return
+        if not call.export:  # subscribed only for the chance to leave on it
+            self.session.answer(call, b"")
+            self._link.flush()
+            return
         if role is Role.ANSWER:
             self._answer(call)
         else:

@@ -58,8 +58,9 @@ class Call:
     """A request for the guest: its ABI method, payload and the time the runtime gives it.
 
     `event` is the NRI method as people know it, also when it came as a StateChange.
-    `export` is empty where the guest has none: Configure, Synchronize and Shutdown are
-    then answered empty.
+    `export` is empty where there is nothing for the guest: Configure, Synchronize and
+    Shutdown that it does not export, and events subscribed for the agent's own sake. All
+    are answered empty.
     """
 
     stream: int
@@ -201,10 +202,9 @@ class Session:
     def _event(
         self, stream: int, event: events.Event, payload: bytes, timeout_s: float
     ) -> Call | None:
-        export = EXPORTS[event.method]
         if not self.subscribed & event.bit:
-            self._respond(stream, envelope.EMPTY)  # subscribed for the agent's own sake
-            return None
+            return self._not_for_the_guest(stream, event, payload, timeout_s)
+        export = EXPORTS[event.method]
         if export in self._exports:
             return Call(stream, event.method, export, payload, timeout_s)
         # The runtime falls back to StateChange where there is such a thing.
@@ -213,9 +213,11 @@ class Session:
 
     def _state_change(self, stream: int, payload: bytes, timeout_s: float) -> Call | None:
         event = events.BY_NUMBER.get(_event_number(payload))
-        if event is None or not event.in_state_change or not self.subscribed & event.bit:
+        if event is None or not event.in_state_change:
             self._respond(stream, envelope.EMPTY)
             return None
+        if not self.subscribed & event.bit:
+            return self._not_for_the_guest(stream, event, payload, timeout_s)
         if EXPORTS[STATE_CHANGE] in self._exports:
             return Call(stream, event.method, EXPORTS[STATE_CHANGE], payload, timeout_s)
         # A guest of the newer generation under an older runtime: give it its own method.
@@ -226,6 +228,14 @@ class Session:
         return Call(
             stream, event.method, EXPORTS[event.method], request.SerializeToString(), timeout_s
         )
+
+    def _not_for_the_guest(
+        self, stream: int, event: events.Event, payload: bytes, timeout_s: float
+    ) -> Call | None:
+        if self._extra_events & event.bit:
+            return Call(stream, event.method, "", payload, timeout_s)
+        self._respond(stream, envelope.EMPTY)
+        return None
 
     def _configure(self, payload: bytes) -> bytes:
         if self.state is not State.REGISTERED or self.runtime is not None:

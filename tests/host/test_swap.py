@@ -73,6 +73,8 @@ def test_a_validator_is_replaced_without_failing_a_creation(tmp_path: Path, olde
         agent.wait_replaced("90-validator", SWAPS)
         runtime.wait_for_burst(runtime.burst_made() + 20)
         made = runtime.burst_stop()
+        # The creations were moments to leave at: nobody waits to be closed in one of them.
+        runtime.wait_for_sessions(2)
     refused = [container for container in made if container.errors]
     assert refused, "the last policy refuses"
     assert made[-1] is refused[-1]

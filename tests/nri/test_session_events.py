@@ -207,12 +207,23 @@ def test_a_state_change_that_cannot_be_translated_is_a_protocol_error() -> None:
 @pytest.mark.parametrize("method", list(BY_METHOD))
 def test_an_event_outside_the_guests_mask_is_answered_empty(method: str) -> None:
     others = events.servable(EVERYTHING) & ~BY_METHOD[method].bit
-    runtime = serving(wanted=others, extra_events=BY_METHOD[method].bit)
+    runtime = serving(wanted=others)
     assert runtime.ask(method, b"x") == []
     assert runtime.answered() == ttrpc_pb2.Response()
     if BY_METHOD[method].in_state_change:
         assert runtime.ask("StateChange", change(method)) == []
         assert runtime.answered() == ttrpc_pb2.Response()
+
+
+@pytest.mark.parametrize("method", list(BY_METHOD))
+def test_an_event_for_the_agents_own_sake_is_told_without_an_export(method: str) -> None:
+    others = events.servable(EVERYTHING) & ~BY_METHOD[method].bit
+    runtime = serving(wanted=others, extra_events=BY_METHOD[method].bit)
+    called = [runtime.call(method, b"x")]
+    if BY_METHOD[method].in_state_change:
+        called.append(runtime.call("StateChange", change(method)))
+    assert [(call.event, call.export) for call in called] == [(method, "")] * len(called)
+    assert not runtime.sent()  # the host answers, or leaves
 
 
 def test_an_event_before_configure_is_answered_empty() -> None:

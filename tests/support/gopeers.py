@@ -309,6 +309,20 @@ class NriRuntime:
 
         _wait_until(look, timeout_s, failure)
 
+    def wait_for_sessions(self, count: int, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Wait until so many sessions are left of those registered, which it makes the runtime
+        notice: it forgets closed ones at the end of a request."""
+
+        def look() -> bool:
+            self.run_pod("quiet")
+            return self.plugins().count == count
+
+        _wait_until(
+            look,
+            timeout_s,
+            lambda: f"wanted {count} sessions, have {self.plugins()}; log:\n{self.log()}",
+        )
+
     def updates(self, refuse: str | None = None) -> list[dict[str, Any]]:
         """The unsolicited updates so far; ``refuse`` fails later ones with this text, "" not."""
         fields: dict[str, Any] = {} if refuse is None else {"refuse": refuse}
