@@ -24,8 +24,8 @@ _TYPE, _IMPORT, _FUNCTION, _MEMORY, _GLOBAL, _EXPORT, _START, _CODE, _DATA = (
 )
 
 UNREACHABLE, DROP, END = b"\x00", b"\x1a", b"\x0b"
-ADD, EQZ, MUL = b"\x6a", b"\x45", b"\x6c"  # of i32
-ADD64, SHL64, OR64, EXTEND = b"\x7c", b"\x86", b"\x84", b"\xad"
+ADD, EQZ = b"\x6a", b"\x45"  # of i32
+SHL64, OR64, EXTEND = b"\x86", b"\x84", b"\xad"
 LOAD, STORE, STORE64 = b"\x28\x02\x00", b"\x36\x02\x00", b"\x37\x03\x00"
 MEMORY_SIZE, MEMORY_GROW = b"\x3f\x00", b"\x40\x00"
 FOREVER = b"\x03\x40\x0c\x00\x0b"  # loop, br 0, end

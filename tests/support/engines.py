@@ -25,14 +25,3 @@ def make(name: str) -> Engine | str:
         return ENGINES[name]()
     except EngineError as error:
         return f"needs {name}: {error}"
-
-
-def first() -> Engine | str:
-    """Any engine that is here, for tests of what is above engines; or why there is none."""
-    reasons = []
-    for name in ENGINES:
-        made = make(name)
-        if not isinstance(made, str):
-            return made
-        reasons.append(made)
-    return "; ".join(reasons)

@@ -8,16 +8,17 @@ from tests.wasm.lab import Bench, Lab
 
 
 @pytest.fixture(scope="session", params=engines.ENGINES)
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine that the contract suite runs on, one after the other."""
     engine = engines.make(request.param)
     if isinstance(engine, str):
         pytest.skip(engine)
-    return Bench(engine, tmp_path_factory.mktemp(request.param))
+    return engine
 
 
-@pytest.fixture
-def engine(bench: Bench) -> Engine:
-    return bench.engine
+@pytest.fixture(scope="session")
+def bench(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(engine, tmp_path_factory.mktemp(engine.name))
 
 
 @pytest.fixture

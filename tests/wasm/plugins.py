@@ -7,6 +7,7 @@ from tests.support.assembler import (
     OR64,
     SHL64,
     STORE,
+    STORE64,
     Assembly,
     call,
     get,
@@ -81,7 +82,7 @@ def asking(where: str, field: str, kind: str, *arguments: bytes, data: bytes = b
 
     `arguments` are code; `data` lies at 1024. Of a result of i64 all 8 bytes are answered.
     """
-    store = {"i": b"\x36\x02\x00", "I": b"\x37\x03\x00"}.get(kind[-1])
+    store = {"i": STORE, "I": STORE64}.get(kind[-1])
     asked = b"".join(arguments) + call(0)
     if store is None:
         body = asked + NOTHING

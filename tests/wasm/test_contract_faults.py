@@ -11,6 +11,7 @@ from edge_agent.errors import EngineError, GuestError, GuestFault, ModuleError
 from edge_agent.wasm.engine import Bounds
 from tests.support.assembler import (
     ADD,
+    DROP,
     EQZ,
     FOREVER,
     LOAD,
@@ -33,7 +34,6 @@ STATE_GET = ("edge", "state_get", "iiI")
 # Of a call that never ends by itself. Short: every such test takes as long.
 SHORT_S = 0.1
 
-DROPPED = b"\x1a"
 REMAINDER, TRUNCATE = b"\x6f", b"\xaa"  # i32.rem_s, i32.trunc_f64_s
 INFINITE = b"\x44" + struct.pack("<d", float("inf"))
 
@@ -145,7 +145,7 @@ CASES = {
         plugin(
             {"configure": ECHO},
             imports=(STATE_GET,),
-            malloc=i32(1024) + i32(300) + call(0) + DROPPED,  # too long a key: refused with a text
+            malloc=i32(1024) + i32(300) + call(0) + DROP,  # too long a key: refused with a text
         ),
     ),
 }
@@ -242,7 +242,7 @@ def test_a_guest_without_memory_left_says_so_itself_or_is_told_so(lab: Lab) -> N
 
 def test_what_a_guest_wrote_before_its_memory_grew_is_read_after(lab: Lab) -> None:
     # Grows by 8 MiB between writing its reply and answering: memory may have moved.
-    grown = i32(2048) + i32(0x64636261) + STORE + i32(128) + MEMORY_GROW + DROPPED
+    grown = i32(2048) + i32(0x64636261) + STORE + i32(128) + MEMORY_GROW + DROP
     running = lab.start(plugin({"configure": grown + packed(i32(2048), i32(4))}))
     for _ in range(3):
         assert running.call("configure", b"request") == b"abcd"

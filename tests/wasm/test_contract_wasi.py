@@ -9,7 +9,7 @@ import pytest
 from edge_agent.errors import GuestFault
 from edge_agent.wasm import wasi
 from edge_agent.wasm.guestlog import INFO, WARN
-from tests.support.assembler import call, i32, i64
+from tests.support.assembler import DROP, call, i32, i64
 from tests.wasm.lab import Lab, Running, guest
 from tests.wasm.plugins import NOTHING, WASI, asking, packed, plugin
 
@@ -58,9 +58,8 @@ def looking(name: str, *arguments: int, at: int, size: int, data: bytes = b"") -
         i64(value) if letter == "I" else i32(value)
         for letter, value in zip(kind, arguments, strict=True)
     )
-    drop = b"\x1a"
     return plugin(
-        {"configure": code + call(0) + drop + packed(i32(at), i32(size))},
+        {"configure": code + call(0) + DROP + packed(i32(at), i32(size))},
         imports=((WASI, name, kind + "i"),),
         data={AT: data},
     )
@@ -158,7 +157,7 @@ def test_a_flood_of_printed_lines_is_counted(lab: Lab) -> None:
     data = vectors((8192, 65536))
     module = lab.start(
         plugin(
-            {"configure": i32(1) + i32(AT) + i32(1) + i32(RESULT) + call(0) + b"\x1a" + NOTHING},
+            {"configure": i32(1) + i32(AT) + i32(1) + i32(RESULT) + call(0) + DROP + NOTHING},
             imports=((WASI, "fd_write", "iiiii"),),
             data={AT: data, 8192: b"x\n" * 32768},
         ),
@@ -240,7 +239,7 @@ def test_random_bytes_fill_what_was_asked_and_no_more(lab: Lab) -> None:
 
 
 def test_random_bytes_take_no_longer_than_a_call(lab: Lab) -> None:
-    more = i32(8192) + i32(200_000) + call(0) + b"\x1a" + b"\x0c\x00"  # again
+    more = i32(8192) + i32(200_000) + call(0) + DROP + b"\x0c\x00"  # again
     wasm = plugin(
         {"configure": b"\x03\x40" + more + b"\x0b" + NOTHING},
         imports=((WASI, "random_get", "iii"),),
@@ -314,7 +313,7 @@ def test_as_many_subscriptions_as_are_taken(lab: Lab) -> None:
 
 
 def test_short_sleeps_in_a_loop_end_with_the_call(lab: Lab) -> None:
-    once = i32(AT) + i32(4096) + i32(1) + i32(RESULT) + call(0) + b"\x1a"
+    once = i32(AT) + i32(4096) + i32(1) + i32(RESULT) + call(0) + DROP
     wasm = plugin(
         {"configure": b"\x03\x40" + once + b"\x0c\x00\x0b" + NOTHING},
         imports=((WASI, "poll_oneoff", "iiiii"),),

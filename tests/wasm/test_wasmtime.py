@@ -12,7 +12,7 @@ from edge_agent.wasm.engine import Bounds, Engine
 from edge_agent.wasm.engines import wasmtime_capi as capi
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
 from edge_agent.wasm.module import inspect
-from tests.support.assembler import Assembly, i32, i64
+from tests.support.assembler import DROP, MEMORY_GROW, STORE, Assembly, i32, i64
 from tests.support.costly import wasmtime
 from tests.wasm.lab import MIB, ROOT, STACK_BYTES, Bench, Lab, guest
 from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
@@ -95,7 +95,7 @@ with tempfile.TemporaryDirectory() as folder:
 def test_memory_that_outgrows_its_reservation_moves_and_is_found_again(tmp_path: Path) -> None:
     wasmtime()  # or skip
     lab = Lab(Bench(WasmtimeEngine(False), tmp_path))
-    grown = i32(2048) + i32(0x64636261) + b"\x36\x02\x00" + i32(400) + b"\x40\x00" + b"\x1a"
+    grown = i32(2048) + i32(0x64636261) + STORE + i32(400) + MEMORY_GROW + DROP
     wasm = plugin({"configure": grown + packed(i32(2048), i32(4))})
     running = lab.start(wasm, memory_bytes=256 * MIB)
     for _ in range(8):  # 25 MiB each: beyond 64 MiB in the third
@@ -159,14 +159,14 @@ def test_a_stack_larger_than_the_process_has_is_an_error(engine: Engine, tmp_pat
 def test_every_trap_has_the_number_that_the_adapter_knows(engine: Engine, tmp_path: Path) -> None:
     lab = Lab(Bench(engine, tmp_path))
     division, remainder = b"\x6d", b"\x6f"
-    atomics = {
-        "integer overflow": i32(-(1 << 31)) + i32(-1) + division + b"\x1a",
-        "integer division by zero": i32(1) + i32(0) + remainder + b"\x1a",
+    traps = {
+        "integer overflow": i32(-(1 << 31)) + i32(-1) + division + DROP,
+        "integer division by zero": i32(1) + i32(0) + remainder + DROP,
         "invalid conversion to integer": b"\x44" + b"\xff" * 8 + b"\xaa\x1a",
         "memory access out of bounds": i32(-1) + b"\x28\x02\x00\x1a",
         "unreachable executed": b"\x00",
     }
-    for says, code in atomics.items():
+    for says, code in traps.items():
         running = lab.start(plugin({"configure": code + NOTHING}))
         with pytest.raises(GuestFault, match=f"plugin_configure: {says}$"):
             running.call("configure")
