@@ -91,6 +91,7 @@ class Module(Protocol):
         """A fresh instance, initialised, its ABI version checked. GuestFault: it failed.
 
         ModuleError: an import is not in `functions`, or the memory is over its bound.
+        EngineError: this process cannot run it, such as for its own stack's size.
         """
 
     def close(self) -> None:

@@ -52,7 +52,10 @@ class WasmtimeEngine:
         self._callbacks: dict[tuple[str, str], Any] = {}
 
     def settings(self) -> str:
-        return f"epoch,nan-canonical,reserve={self.reservation_bytes},guard={self._guard_bytes}"
+        return (
+            f"epoch,nan-canonical,reserve={self.reservation_bytes},guard={self._guard_bytes},"
+            f"without {' '.join(capi.PROPOSALS_OFF)}"
+        )
 
     def compile(self, wasm: bytes) -> bytes:
         c = self.library
@@ -82,7 +85,7 @@ class WasmtimeEngine:
         if c.exported_functions(module, expected.keys()) != expected:
             c.wasmtime_module_delete(module)
             raise EngineError(f"{artifact} was made of another module")
-        return WasmtimeModule(self, native, module, info)
+        return WasmtimeModule(self, native, module, info, stack_bytes)
 
     def callback(self, key: tuple[str, str], kind: FuncType) -> Any:
         """The C function behind one import, shared by all instances."""
@@ -119,7 +122,6 @@ class WasmtimeEngine:
         with self._lock:
             engine = self._natives.get(stack_bytes)
             if engine is None:
-                _check_stack(stack_bytes)
                 _come_before_the_engine()
                 engine = self._natives[stack_bytes] = self._new_native(stack_bytes)
             return engine
@@ -137,7 +139,7 @@ class WasmtimeEngine:
         c.wasmtime_config_memory_guard_size_set(config, self._guard_bytes)
         c.wasmtime_config_memory_reservation_for_growth_set(config, 0)
         for proposal in capi.PROPOSALS_OFF:
-            getattr(c, proposal)(config, False)
+            getattr(c, f"wasmtime_config_wasm_{proposal}_set")(config, False)
         return int(c.wasm_engine_new_with_config(config))
 
     def _addresses_are_plenty(self) -> bool:
@@ -156,11 +158,17 @@ class WasmtimeModule:
     """A mapped artifact."""
 
     def __init__(
-        self, engine: WasmtimeEngine, native: int, module: c_void_p, info: ModuleInfo
+        self,
+        engine: WasmtimeEngine,
+        native: int,
+        module: c_void_p,
+        info: ModuleInfo,
+        stack_bytes: int,
     ) -> None:
         self.engine = engine
         self.native = native
         self.info = info
+        self._stack_bytes = stack_bytes
         self._module: c_void_p | None = module
 
     @property
@@ -172,6 +180,7 @@ class WasmtimeModule:
     def instantiate(
         self, bounds: Bounds, functions: HostFunctions, deadline_s: float
     ) -> WasmtimeInstance:
+        _check_stack(self._stack_bytes)
         instance = WasmtimeInstance(self, bounds, functions)
         try:
             instance.start(deadline_s)

@@ -79,20 +79,17 @@ HOST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_uint64)
 
 # Proposals that `edge_agent.wasm.module` does not read, or that would let a guest have
 # memory beside the one that is limited, or compute otherwise on another engine.
-PROPOSALS_OFF = tuple(
-    f"wasmtime_config_wasm_{name}_set"
-    for name in (
-        "compact_imports",
-        "custom_page_sizes",
-        "exceptions",
-        "function_references",
-        "gc",
-        "memory64",
-        "multi_memory",
-        "relaxed_simd",
-        "stack_switching",
-        "threads",
-    )
+PROPOSALS_OFF = (
+    "compact_imports",
+    "custom_page_sizes",
+    "exceptions",
+    "function_references",
+    "gc",
+    "memory64",
+    "multi_memory",
+    "relaxed_simd",
+    "stack_switching",
+    "threads",
 )
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -152,7 +149,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p],
     ),
 }
-_SIGNATURES |= {name: (None, [c_void_p, c_bool]) for name in PROPOSALS_OFF}
+_SIGNATURES |= {
+    f"wasmtime_config_wasm_{name}_set": (None, [c_void_p, c_bool]) for name in PROPOSALS_OFF
+}
 # A few instructions each: called with the GIL held, which spares its hand-over.
 _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
