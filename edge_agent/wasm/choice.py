@@ -19,7 +19,10 @@ class Adapter(NamedTuple):
 
 
 # In the order of preference of "auto". An engine without a line here has no adapter yet.
-ADAPTERS = (Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),)
+ADAPTERS = (
+    Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),
+    Adapter("wasm3", "edge_agent.wasm.engines.wasm3", "Wasm3Engine"),
+)
 
 
 def choose(name: str, adapters: tuple[Adapter, ...] = ADAPTERS) -> tuple[Engine, str]:
