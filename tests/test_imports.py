@@ -42,7 +42,7 @@ ALWAYS = _named(
     edge_agent.store: artifacts digest files
     edge_agent.wasm: abi choice compiler engine guestlog imports module wasi
     edge_agent.wasm.engines: ticker wasmtime wasmtime_capi wasmtime_instance
-    edge_agent.wire: mux ttrpc
+    edge_agent.wire: fields mux ttrpc
     """
 )
 WITH_MQTT = ALWAYS | _named(

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from edge_agent.host import outcome as kinds
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.subject import message_type
+from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.permissions import NotPermitted, touched
 
 MAX_ERROR_CHARS = 1000
@@ -54,7 +53,7 @@ def _about(outcome: Outcome) -> dict[str, Any]:
     request = message_type(outcome.export, outcome.event)()
     try:
         request.ParseFromString(outcome.request)
-    except DecodeError:
+    except DECODE_ERRORS:
         return {}
     about: dict[str, Any] = {
         "pod": {

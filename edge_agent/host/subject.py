@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from edge_agent.nri import events
+from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.session import Call
 from edge_agent.pb import nri_pb2
 
@@ -23,7 +22,7 @@ def subject(call: Call) -> tuple[str, str, str]:
     request = message_type(call.export, call.event)()
     try:
         request.ParseFromString(call.payload)
-    except DecodeError:
+    except DECODE_ERRORS:
         return call.event, "", ""
     container = getattr(request, "container", None)
     return call.event, request.pod.id, container.id if container is not None else ""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from edge_agent.errors import GuestFault, ModuleError
-from edge_agent.pb import edge_pb2, nri_pb2
+from edge_agent.pb import edge_pb2
 from edge_agent.wasm import wasi
 from edge_agent.wasm.abi import ERROR_BIT, METHOD, pack
 from edge_agent.wasm.engine import Guest, HostFunction, HostFunctions
 from edge_agent.wasm.guestlog import WARN, GuestLog
 from edge_agent.wasm.module import ModuleInfo
+from edge_agent.wire.fields import MAX_FIELDS, field_paths
 
 MAX_REPORT_BYTES = 16 << 10  # of a payload; four fit one MQTT message of the fleet protocol
 MAX_KIND_BYTES = 64
@@ -24,6 +25,7 @@ MAX_CONTENT_TYPE_BYTES = 128
 MAX_REPORTS_PER_CALL = 16
 MAX_UPDATE_BYTES = 1 << 20  # of one edge.update_containers, a quarter of a ttRPC message
 MAX_UPDATES_PER_CALL = 4
+_UPDATE, _EVICT = (1,), (2,)  # UpdateContainersRequest's repeated messages
 MAX_KEY_BYTES = 256
 
 
@@ -114,7 +116,7 @@ class HostServices:
                 text = f"edge.{name} {refusal}"
                 self.log.say(WARN, text)  # a guest that does not look is heard of too
                 return _reply(guest, text.encode()) | ERROR_BIT
-            except (DecodeError, UnicodeDecodeError) as error:  # the latter from pure Python
+            except (DecodeError, ValueError) as error:  # the latter from pure Python too
                 raise GuestFault("abi", f"edge.{name} was called with no such message") from error
 
         return call
@@ -143,7 +145,9 @@ class HostServices:
         return b""
 
     def _update_containers(self, request: bytes) -> bytes:
-        nri_pb2.UpdateContainersRequest.FromString(request)  # the runtime shall not choke on it
+        # Not decoded: that can take seconds, and the runtime refuses what it cannot read.
+        if not field_paths(request, (_UPDATE, _EVICT))[1]:
+            raise _RefusedError(f"takes at most {MAX_FIELDS} fields")
         if len(self.updates) >= MAX_UPDATES_PER_CALL:
             raise _RefusedError(f"takes at most {MAX_UPDATES_PER_CALL} requests for one event")
         if not self.muted:
