@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.errors import GuestError, GuestFault
+from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.host import outcome
 from edge_agent.host.loader import Prepared
 from edge_agent.host.outcome import Outcome
@@ -128,8 +128,7 @@ class Plugin:
     def _begin(self, call: Call) -> None:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
         try:
-            reply = self._call(call)
-            permissions.check(call.event, reply, self.release.settings.permissions)
+            reply = self._permitted_reply(call)
             self.session.answer(call, reply)
         except (GuestError, permissions.NotPermitted) as error:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {error}")
@@ -177,8 +176,7 @@ class Plugin:
         fault = self.fault
         try:
             if fault is None:
-                reply = self._call(call)
-                permissions.check(call.event, reply, self.release.settings.permissions)
+                reply = self._permitted_reply(call)
             else:
                 kind, text = outcome.ERROR, str(fault)
         except GuestError as error:
@@ -227,12 +225,33 @@ class Plugin:
         finally:
             self._services.muted = False
 
+    def _permitted_reply(self, call: Call) -> bytes:
+        """The guest's reply. NotPermitted: that, or an update it asked for by itself, touches
+        what it may not. GuestError. GuestFault. After an error no update is passed on."""
+        granted = self.release.settings.permissions
+        try:
+            reply = self._call(call)
+            permissions.check(call.event, reply, granted)
+            for request in self._services.updates:
+                permissions.check(permissions.UPDATE_CONTAINERS, request, granted)
+        except EdgeAgentError:
+            self._services.updates.clear()
+            raise
+        return reply
+
     def _call(self, call: Call) -> bytes:
         if not call.export:
             return b""
-        return self._instance.call(
-            call.export, call.payload, min(self._deadline_s, call.timeout_s / 2)
-        )
+        try:
+            return self._instance.call(
+                call.export, call.payload, min(self._deadline_s, call.timeout_s / 2)
+            )
+        except (GuestError, GuestFault):
+            raise
+        except Exception as error:
+            # A defect of this agent: the runtime must get its answer all the same.
+            log.exception("%s: %s failed", self.identity, call.export)
+            raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
 
     def _take_reports(self) -> tuple[Report, ...]:
         reports = self._services.reports

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import NriRuntime, go_annotator_module
+from tests.support.wait import wait_until
 
 # What the guest does -> the kind of failure that is counted.
 FAULTS = {
@@ -103,6 +104,24 @@ def test_a_reply_beyond_its_permissions_is_refused_and_counted(
     agent.wait_for(
         lambda _: "annotations" in runtime.create_container("c2").error, "refused under Fail"
     )
+
+
+def test_an_update_beyond_its_permissions_is_refused_with_the_reply(
+    runtime: NriRuntime, agent: Agent
+) -> None:
+    """`edge.update_containers` is no way around `permissions`."""
+    granted = ["annotations", "update"]
+    agent.put("10-edge", guest("edge"), settings={"permissions": granted[:1]})
+    agent.wait_running("10-edge")
+    wish = {"edge.test/update": "c1 33554432"}
+    assert runtime.create_container("c1").error == ""
+    assert "touches update" in runtime.create_container("c2", annotations=wish).error
+    assert agent.entry("10-edge")["failures"] == {"denied": 1}
+    agent.put("10-edge", settings={"permissions": granted})
+    agent.wait_replaced("10-edge", 0)
+    assert runtime.create_container("c3", annotations=wish).error == ""
+    wait_until(lambda: runtime.updates(), "the permitted update arrives")
+    assert len(runtime.updates()) == 1
 
 
 def test_a_memory_limit_holds(runtime: NriRuntime, agent: Agent) -> None:
