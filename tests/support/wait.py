@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 
-# Generous: machines are busy, and a test that passes never waits that long.
-TIMEOUT_S = 30.0
+# Generous: a busy machine of two cores compiles a Go module for half a minute. A test that passes
+# never waits that long.
+TIMEOUT_S = 120.0
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
