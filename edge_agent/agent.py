@@ -119,13 +119,18 @@ class Agent:
 
     def _scan(self, then: Callable[[], None] = _nothing) -> None:
         """Look at the folder; `then` is called once what was found there is applied."""
-        self._loader.run(lambda: self._hand_over(self._folder.scan(), then))
+        self._loader.run(partial(self._look, then))
 
-    def _hand_over(self, scan: Scan, then: Callable[[], None]) -> None:
-        self._loop.call_soon(lambda: self._scanned(scan, then))
+    def _look(self, then: Callable[[], None]) -> None:
+        """Runs on the loader's thread."""
+        scan = None
+        try:
+            scan = self._folder.scan()
+        finally:  # whatever happens there, the next scan comes
+            self._loop.call_soon(partial(self._scanned, scan, then))
 
-    def _scanned(self, scan: Scan, then: Callable[[], None]) -> None:
-        if scan != self._applied:
+    def _scanned(self, scan: Scan | None, then: Callable[[], None]) -> None:
+        if scan is not None and scan != self._applied:
             self._applied = scan
             self._roster.apply(scan.releases, scan.errors)
             self._loader.run(partial(self._collect, scan))
@@ -156,7 +161,9 @@ class Agent:
         before, self._config = self._config, config
         set_level(config.log)
         # Read anew with the new defaults; releases that come out equal are not touched.
-        self._folder = Folder(config.plugin_dir, config.limits, config.report)
+        self._loader.run(
+            partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
+        )
         self._scan(self._notifier.ready)
         for name in ("node", "fleet", "state_dir", "control_socket", "engine", "nri", "mqtt"):
             if getattr(before, name) != getattr(config, name):

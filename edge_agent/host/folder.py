@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.config import Limits, Report, load_plugin_settings
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
 from edge_agent.host.loader import read_module
 from edge_agent.host.release import Release, split_identity
+from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex
 
 MAX_PLUGINS = 100  # ours: as many as there are indexes
 MAX_CONFIG_BYTES = 1 << 20  # ours: a quarter of the Configure message that carries it
+MAX_TOLD = 20  # ours: files that are not taken; each is a line of the log and of the status
 MODULE, CONFIG, SETTINGS = ".wasm", ".conf", ".toml"
 
 _Stamps = dict[str, tuple[int, int, int]]
@@ -47,17 +49,24 @@ class Folder:
         self._seen: dict[str, _Stamps] | None = None
         self._known: dict[str, _Known] = {}
 
+    def configure(self, path: Path, limits: Limits, report: Report) -> None:
+        """Other settings: the next scan reads all files again. What is wrong with them then
+        leaves the releases before in place, as always."""
+        self._path, self._limits, self._report = path, limits, report
+        for identity, known in self._known.items():
+            self._known[identity] = known._replace(stamps={})
+
     def scan(self) -> Scan:
         """List, and read what changed and has settled. At the first scan, the agent's
         start, what is there counts as settled."""
         result = Scan()
         try:
-            files = self._list(result)
+            found = self._list(result)
         except OSError as error:
             # Plugins go on when their folder cannot be read; they end when it is empty.
             result.errors[str(self._path)] = f"{self._path}: {error.strerror}"
-            files = self._seen or {}
-        for identity, stamps in sorted(files.items()):
+            found = self._seen or {}
+        for identity, stamps in sorted(found.items()):
             known = self._known.get(identity)
             settled = self._seen is None or self._seen.get(identity) == stamps
             if settled and (known is None or known.stamps != stamps):
@@ -68,14 +77,15 @@ class Folder:
                 result.releases[identity] = known.release
             if known.error:
                 result.errors[identity] = known.error
-        self._seen = files
-        for identity in self._known.keys() - files.keys():
+        self._seen = found
+        for identity in self._known.keys() - found.keys():
             del self._known[identity]
         return result
 
     def _list(self, result: Scan) -> dict[str, _Stamps]:
-        files: dict[str, _Stamps] = {}
+        modules: dict[str, _Stamps] = {}
         stray: dict[str, _Stamps] = {}
+        refused: dict[str, str] = {}
         for path in self._path.iterdir():
             if path.suffix not in (MODULE, CONFIG, SETTINGS) or path.name.startswith("."):
                 continue
@@ -84,22 +94,27 @@ class Folder:
             except OSError:
                 continue  # gone since it was listed, or a link to nothing
             if path.suffix == MODULE and split_identity(path.stem) is None:
-                result.errors[path.name] = (
+                refused[path.name] = (
                     f"{path}: plugins are named NN-name.wasm (two digits; letters, digits, _.+-)"
                 )
                 continue
-            into = files if path.suffix == MODULE else stray
+            into = modules if path.suffix == MODULE else stray
             into.setdefault(path.stem, {})[path.suffix] = (
                 status.st_ino,
                 status.st_size,
                 status.st_mtime_ns,
             )
-        for identity in sorted(files)[MAX_PLUGINS:]:
-            del files[identity]
-            result.errors[identity] = f"{self._path}: only {MAX_PLUGINS} plugins are taken"
-        for identity, stamps in files.items():
+        for identity in sorted(modules)[MAX_PLUGINS:]:
+            del modules[identity]
+            refused[identity] = f"{self._path}: only {MAX_PLUGINS} plugins are taken"
+        for name in sorted(refused)[:MAX_TOLD]:
+            result.errors[name] = refused[name]
+        if len(refused) > MAX_TOLD:
+            more = len(refused) - MAX_TOLD
+            result.errors[str(self._path)] = f"{self._path}: {more} more files are not taken"
+        for identity, stamps in modules.items():
             stamps.update(stray.get(identity, {}))
-        return files
+        return modules
 
     def _take(self, identity: str, stamps: _Stamps, before: _Known | None) -> _Known:
         try:
@@ -133,12 +148,11 @@ class Folder:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONFIG_BYTES + 1)
-        if len(raw) > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: over {MAX_CONFIG_BYTES} bytes")
+        raw = files.read(path, MAX_CONFIG_BYTES)
+        if raw is None:
+            raise ConfigError(f"{path}: is gone")
         return raw.decode()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError
+from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
+from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
@@ -170,10 +171,9 @@ class Loader:
 def read_module(path: Path) -> bytes:
     """A plugin file's bytes. ModuleError: unreadable or too large."""
     try:
-        with path.open("rb") as file:
-            wasm = file.read(MAX_MODULE_BYTES + 1)
-    except OSError as error:
-        raise ModuleError(f"{path}: {error.strerror}") from error
-    if len(wasm) > MAX_MODULE_BYTES:
-        raise ModuleError(f"{path}: over {MAX_MODULE_BYTES} bytes")
+        wasm = files.read(path, MAX_MODULE_BYTES)
+    except StoreError as error:
+        raise ModuleError(str(error)) from error
+    if wasm is None:
+        raise ModuleError(f"{path}: is gone")
     return wasm

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Limits
-from edge_agent.host.folder import MAX_CONFIG_BYTES, Folder
+from edge_agent.host.folder import MAX_CONFIG_BYTES, MAX_TOLD, Folder
 from edge_agent.host.release import split_identity
 
 GUESTS = Path(__file__).parent.parent / "guests"
@@ -87,7 +87,7 @@ def test_a_removed_module_is_gone_and_a_stray_configuration_is_nothing(
         (".toml", b"failure_polcy = 'Fail'\n", "failure_policy"),
         (".toml", b"not toml", "10-a.toml"),
         (".conf", b"\xff\xfe", "not UTF-8 at byte 0"),
-        (".conf", b"x" * (MAX_CONFIG_BYTES + 1), "over"),
+        (".conf", b"x" * (MAX_CONFIG_BYTES + 1), "at most 1MiB"),
     ],
 )
 def test_a_wrong_file_is_told_and_the_release_before_stays(
@@ -142,6 +142,48 @@ def test_a_folder_that_vanishes_keeps_its_plugins(folder: Folder, tmp_path: Path
         away.rename(tmp_path)
 
 
+def test_another_configuration_is_applied_to_what_is_right(folder: Folder, tmp_path: Path) -> None:
+    """SIGHUP: nothing that runs ends because of it."""
+    put(tmp_path / "10-a.wasm")
+    put(tmp_path / "20-b.wasm")
+    before = folder.scan().releases
+    put(tmp_path / "20-b.toml", b"not toml")
+    folder.scan()
+    folder.configure(tmp_path, Limits(memory_bytes=1 << 20), "errors")
+    scan = folder.scan()
+    assert scan.releases["10-a"].settings.limits.memory_bytes == 1 << 20
+    assert scan.releases["20-b"] == before["20-b"]
+    assert list(scan.errors) == ["20-b"]
+
+
+def test_another_configuration_in_the_middle_of_a_write_waits_for_its_end(
+    folder: Folder, tmp_path: Path
+) -> None:
+    put(tmp_path / "10-a.wasm")
+    before = folder.scan().releases
+    (tmp_path / "10-a.wasm").write_bytes(b"\0asm")
+    folder.configure(tmp_path, Limits(), "all")
+    assert folder.scan().releases == before
+
+
+def test_another_folder_that_is_not_there_keeps_the_plugins(folder: Folder, tmp_path: Path) -> None:
+    put(tmp_path / "10-a.wasm")
+    before = folder.scan().releases
+    folder.configure(tmp_path / "nowhere", Limits(), "all")
+    for _ in range(2):
+        scan = folder.scan()
+        assert scan.releases == before
+        assert str(tmp_path / "nowhere") in scan.errors
+
+
+@pytest.mark.parametrize("name", ["10-a.wasm", "10-a.conf", "10-a.toml"])
+def test_a_named_pipe_is_told_and_not_waited_for(folder: Folder, tmp_path: Path, name: str) -> None:
+    put(tmp_path / "10-a.wasm")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert f"{name}: is not a file" in folder.scan().errors["10-a"]
+
+
 def test_two_plugins_may_have_the_same_index(folder: Folder, tmp_path: Path) -> None:
     put(tmp_path / "10-a.wasm")
     put(tmp_path / "10-b.wasm")
@@ -155,6 +197,18 @@ def test_more_than_a_hundred_are_told(folder: Folder, tmp_path: Path) -> None:
     scan = folder.scan()
     assert len(scan.releases) == 100
     assert list(scan.errors) == ["50-099"]
+
+
+def test_of_thousands_of_files_that_are_not_taken_some_are_told(
+    folder: Folder, tmp_path: Path
+) -> None:
+    put(tmp_path / "10-a.wasm")
+    for number in range(2000):
+        os.link(tmp_path / "10-a.wasm", tmp_path / f"copy-{number}.wasm")
+    scan = folder.scan()
+    assert list(scan.releases) == ["10-a"]
+    assert len(scan.errors) == MAX_TOLD + 1
+    assert scan.errors[str(tmp_path)] == f"{tmp_path}: {2000 - MAX_TOLD} more files are not taken"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.host.versions import version
-from tests.support.agent import Agent, guest
+from tests.support.agent import Agent, guest, rename_into
 from tests.support.gopeers import NativePlugin, NriRuntime, go_annotator_module, require_go
 from tests.support.wait import wait_until
 
@@ -168,3 +168,15 @@ def test_sighup_applies_new_limits(runtime: NriRuntime, agent: Agent) -> None:
     agent.reload()
     agent.wait_for_line("the configuration stays as it was")
     assert "edge.bench/plugin" in runtime.create_container().annotations
+
+
+def test_sighup_keeps_a_plugin_whose_files_are_wrong(runtime: NriRuntime, agent: Agent) -> None:
+    agent.put("10-bench", guest("bench"))
+    agent.wait_running("10-bench")
+    rename_into(agent.plugin_dir / "10-bench.toml", b"not toml")
+    agent.wait_for(lambda _: agent.entry("10-bench").get("error"), "the error is told")
+    agent.reload()
+    agent.put("20-edge", guest("edge"))
+    agent.wait_running("20-edge")  # so the folder was read after the signal
+    assert runtime.create_container().called == ["10-bench", "20-edge"]
+    assert agent.entry("10-bench")["restarts"] == 0
