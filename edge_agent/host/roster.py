@@ -50,11 +50,14 @@ class Roster:
             log.info("%s: found", identity)
         for identity in self._releases.keys() - releases.keys():
             log.info("%s: removed", identity)
-            self._states.pop(identity, None)
+            self._states[identity].clear()  # a session of it may still wait to leave
         self._errors = dict(errors)
         self._releases = dict(releases)
         for runtime in self._runtimes:
             runtime.assign(releases)
+        for identity in self._states.keys() - releases.keys():
+            if not any(identity in runtime.seats for runtime in self._runtimes):
+                del self._states[identity]
         self._changed()
 
     def close(self) -> None:

@@ -85,6 +85,7 @@ class Seat:
         self.release = release
         self.error = ""
         self._attempts = 0
+        self._cancel(self._retry)  # it was the other release that failed
         self._drop_successor("another release is wanted")
         self._drop_ready()
         self._next()
@@ -169,6 +170,8 @@ class Seat:
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """A guest is finished. Its session answers by policy; a successor is prepared."""
+        if plugin in self._leaving:
+            return  # its guest was closed
         self.stats.failed(fault.kind)
         log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
         if plugin is self._successor:
@@ -243,18 +246,27 @@ class Seat:
             self._absent(f"cannot connect: {error.strerror}")
             return
         self._successor = plugin
-        self._hurry = self._loop.call_later(
-            START_TIMEOUT_S, lambda: plugin.close("the runtime does not synchronise it")
-        )
+        self._hurry = self._loop.call_later(START_TIMEOUT_S, self._too_slow)
+
+    def _too_slow(self) -> None:
+        successor = self._successor
+        assert successor is not None  # or the timer would have been cancelled
+        self._forget_successor()
+        successor.close("the runtime does not synchronise it")
+        log.warning("%s: the runtime does not synchronise it", successor.identity)
+        self._again("not accepted: the runtime does not synchronise it")
 
     def _not_accepted(self, plugin: Plugin, reason: str) -> None:
         """The runtime closed a session before it was synchronised."""
         if plugin.fault is not None or self.release is None:
             return  # `failed` has seen to it
         log.warning("%s: not accepted: %s", plugin.identity, reason)
-        if plugin.session.subscribed & ~OLD_EVENTS:
-            # Closed right after it was configured: a runtime that knows fewer events
-            # than its version says. The next attempt asks for the oldest set only.
+        runtime = plugin.session.runtime
+        if runtime and not runtime.nri_version and plugin.session.subscribed & ~OLD_EVENTS:
+            # Closed right after it was configured: a runtime that knows fewer events than
+            # was inferred. The next attempt asks for the oldest set only. A runtime that
+            # says its generation knows it; one that merely ends must not cost a validator
+            # its validations.
             self.known_events = OLD_EVENTS
         self._again(f"not accepted: {reason}")
 
@@ -293,6 +305,7 @@ class Seat:
             self.stats.restarts += 1
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._dismiss(old)
+        self.error = ""
         self.since = time.time()
         self._took_over = time.monotonic()
         self._next()  # the release may have changed meanwhile

@@ -5,6 +5,7 @@ packed reply out; proto/edge.proto has the messages of `edge`. What goes over a 
 is refused with an error reply and the guest lives on; bytes that are no message end it.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,26 +48,37 @@ class PluginState:
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
         self._size = 0
+        # A successor that is loaded shares it with the instance that serves, on another
+        # thread; held for a few dictionary operations.
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         return self._values.get(key)
 
     def put(self, key: str, value: bytes) -> bool:
         """Store, or delete with an empty value; False (nothing changed) beyond a limit."""
-        old = self._values.get(key)
-        size = self._size
-        if old is not None:
-            size -= len(key.encode()) + len(old)
-        if value:
-            size += len(key.encode()) + len(value)
-        if size > self.MAX_BYTES or (value and old is None and len(self._values) >= self.MAX_KEYS):
-            return False
-        self._size = size
-        if value:
-            self._values[key] = value
-        else:
-            self._values.pop(key, None)
-        return True
+        with self._lock:
+            old = self._values.get(key)
+            size = self._size
+            if old is not None:
+                size -= len(key.encode()) + len(old)
+            if value:
+                size += len(key.encode()) + len(value)
+            added = value and old is None
+            if size > self.MAX_BYTES or (added and len(self._values) >= self.MAX_KEYS):
+                return False
+            self._size = size
+            if value:
+                self._values[key] = value
+            else:
+                self._values.pop(key, None)
+            return True
+
+    def clear(self) -> None:
+        """Forget everything: the plugin was removed."""
+        with self._lock:
+            self._values.clear()
+            self._size = 0
 
 
 class HostServices:

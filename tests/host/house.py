@@ -1,0 +1,137 @@
+"""A roster with all that it stands on, in this process: real loop, loader, engine, runtime.
+
+with House(tmp_path) as house:
+    house.apply(house.release("10-bench", "bench"))
+    house.until(lambda: house.status("10-bench") == "running", "it runs")
+    outcome = house.during(lambda: house.runtime.create_container(pod, "c"))
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from edge_agent.config import Limits, PluginSettings
+from edge_agent.config.model import NriConfig
+from edge_agent.host.loader import Loader
+from edge_agent.host.outcome import Outcome
+from edge_agent.host.release import Release, split_identity
+from edge_agent.host.roster import Roster
+from edge_agent.loop import Loop
+from edge_agent.sim.runtime import SimRuntime
+from edge_agent.store.artifacts import Artifacts
+from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm.choice import choose
+from tests.support.agent import guest
+from tests.support.turning import turn_until
+
+T = TypeVar("T")
+
+
+class House:
+    """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`."""
+
+    def __init__(self, folder: Path, runtime: SimRuntime | None = None, **limits: Any) -> None:
+        self.folder = folder
+        self.runtime = runtime or SimRuntime(folder / "nri.sock")
+        self.outcomes: list[Outcome] = []
+        self.lines: list[str] = []
+        self._limits = Limits(**limits)
+
+    def __enter__(self) -> Self:
+        engine, _ = choose("auto")
+        artifacts = Artifacts(self.folder / "state")
+        self.runtime.start()
+        self.loop = Loop()
+        self.loader = Loader(
+            self.loop,
+            partial(artifacts.module, engine),
+            lambda _: lambda _, line: self.lines.append(line),
+        )
+        config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
+        self.roster = Roster(self.loop, config, self.loader, self.outcomes.append, lambda: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.roster.close()
+        self.loader.stop()
+        self.loop.close()
+        self.runtime.stop()
+
+    def release(self, identity: str, name: str, config: str = "", **settings: Any) -> Release:
+        """A guest that is checked in, as this plugin."""
+        index_and_name = split_identity(identity)
+        assert index_and_name is not None
+        path = guest(name)
+        wasm = path.read_bytes()
+        settings.setdefault("limits", self._limits)
+        return Release(
+            *index_and_name, path, sha256_hex(wasm), len(wasm), config, PluginSettings(**settings)
+        )
+
+    def apply(self, *releases: Release) -> None:
+        """Exactly these from now on."""
+        self.roster.apply({release.identity: release for release in releases}, {})
+
+    def entry(self, identity: str) -> dict[str, Any]:
+        """The plugin's own line of the status."""
+        [found] = [
+            each for each in self.roster.plugins() if f"{each['index']}-{each['name']}" == identity
+        ]
+        return found
+
+    def status(self, identity: str) -> str:
+        return str(self.entry(identity)["status"])
+
+    def run(self, *releases: Release) -> None:
+        """Apply and wait until they answer, with these digests and configurations."""
+        self.apply(*releases)
+        for release in releases:
+            self.until(
+                lambda release=release: self._answers(release),  # type: ignore[misc]
+                f"{release.identity} runs",
+            )
+
+    def _answers(self, release: Release) -> bool:
+        plugin = self.seat(release.identity).plugin
+        return plugin is not None and plugin.serving and plugin.release == release
+
+    def seat(self, identity: str) -> Any:
+        """The plugin's seat at the one runtime."""
+        return self.roster._runtimes[0].seats[identity]
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Turn the loop until the condition holds."""
+        done = False
+
+        def look() -> None:
+            nonlocal done
+            done = condition()
+            if not done:
+                self.loop.call_later(0.01, look)
+
+        look()
+        turn_until(self.loop, lambda: done, what)
+
+    def during(self, work: Callable[[], T]) -> T:
+        """Do what waits for the loop, while the loop turns."""
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except BaseException as error:
+                errors.append(error)
+            self.loop.call_soon(lambda: None)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        turn_until(self.loop, lambda: bool(results or errors), "the runtime")
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]

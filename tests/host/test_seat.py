@@ -1,0 +1,130 @@
+"""A plugin's place at a runtime, when things come at the wrong moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.nri import events
+from edge_agent.nri.generation import OLD_EVENTS
+from edge_agent.pb import nri_pb2
+from edge_agent.sim.runtime import SimRuntime
+from tests.host.house import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    with House(tmp_path) as house:
+        yield house
+
+
+def test_a_new_release_does_not_wait_for_the_failures_of_the_last(house: House) -> None:
+    good = house.release("10-edge", "edge")
+    house.apply(replace(good, path=house.folder / "gone.wasm"))
+    house.until(lambda: house.status("10-edge") == "backoff", "it cannot be loaded")
+    house.apply(good)
+    assert house.status("10-edge") == "starting"
+    house.run(good)
+
+
+def test_back_and_forth_while_it_loads_runs_the_last(house: House) -> None:
+    one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
+    house.apply(one)
+    house.apply(two)
+    house.apply(one)
+    house.run(one)
+    house.apply(two)
+    house.apply(one)
+    house.until(lambda: not house.seat("10-edge")._loading, "what was asked for has come")
+    assert house.seat("10-edge").plugin.release == one
+    assert house.entry("10-edge")["restarts"] == 0
+
+
+def test_removed_while_it_loads_it_never_registers(house: House) -> None:
+    house.apply(house.release("10-edge", "edge"))
+    house.apply()
+    house.run(house.release("20-edge", "edge"))
+    assert [plugin.identity for plugin in house.during(house.runtime.plugins)] == ["20-edge"]
+
+
+def test_removed_during_a_handover_both_leave(house: House) -> None:
+    one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
+    house.run(one)
+    house.apply(two)
+    house.until(lambda: house.seat("10-edge")._handover is not None, "both are there")
+    house.apply()
+    house.during(lambda: house.runtime.wait_for_plugins(0))
+    pod = house.during(lambda: house.runtime.run_pod("p")).pod
+    assert house.during(lambda: house.runtime.create_container(pod, "c")).ok
+
+
+def test_the_runtime_vanishes_during_a_handover(house: House) -> None:
+    one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
+    house.run(one)
+    house.apply(two)
+    house.until(lambda: house.seat("10-edge")._handover is not None, "both are there")
+    house.during(house.runtime.restart)
+    house.run(two)
+    house.during(lambda: house.runtime.wait_for_plugins(1))
+
+
+def test_a_plugin_that_comes_back_remembers_nothing(house: House) -> None:
+    release = house.release("10-edge", "edge")
+    pod = house.during(lambda: house.runtime.run_pod("p")).pod
+    for number in range(2):
+        house.run(release)
+        created = house.during(lambda n=number: house.runtime.create_container(pod, f"c{n}"))  # type: ignore[misc]
+        assert created.container.annotations["edge.test/count"] == "1"
+        house.apply()
+
+
+def test_an_error_is_forgotten_once_a_successor_answers(house: House) -> None:
+    release = house.release("10-hostile", "hostile", config="create_container:trap\n")
+    house.run(release)
+    pod = house.during(lambda: house.runtime.run_pod("p")).pod
+    house.during(lambda: house.runtime.create_container(pod, "c1"))
+    assert house.entry("10-hostile")["error"]
+    house.run(release)
+    assert "error" not in house.entry("10-hostile")
+    # And one in the middle of a handover, in which the successor stands its test.
+    better = replace(release, config="* : ok\n")
+    house.apply(better)
+    house.until(lambda: house.seat("10-hostile")._handover is not None, "both are there")
+    house.during(lambda: house.runtime.create_container(pod, "c2"))
+    house.run(better)
+    assert house.entry("10-hostile")["failures"] == {"trap": 2}
+    assert "error" not in house.entry("10-hostile")
+
+
+class Fickle(SimRuntime):
+    """Goes away in the middle of the first synchronisation."""
+
+    away = True
+
+    def sync_parts(self) -> list[nri_pb2.SynchronizeRequest]:
+        if self.away:
+            self.away = False
+            for connection in list(self._connections):
+                connection.close("goes away")
+        return super().sync_parts()
+
+
+def test_a_runtime_that_ends_during_a_start_is_still_asked_for_every_event(tmp_path: Path) -> None:
+    """A validator that was not asked to validate would let everything pass."""
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    with House(tmp_path, Fickle(tmp_path / "nri.sock")) as house:
+        house.run(house.release("90-validator", "validator", config="deny env FORBIDDEN\n"))
+        session = house.seat("90-validator").plugin.session
+        assert session.subscribed & events.VALIDATE.bit
+
+
+def test_a_runtime_that_knows_fewer_events_than_inferred_gets_a_second_try(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    older = SimRuntime(tmp_path / "nri.sock", "old", name="containerd", version="v2.2.0")
+    with House(tmp_path, older) as house:
+        house.run(house.release("10-hostile", "hostile"))
+        assert house.seat("10-hostile").plugin.session.subscribed == OLD_EVENTS
