@@ -119,8 +119,11 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for the next thing to do and do all that is due."""
+        watched = self._selector.get_map()
         for key, events in self._selector.select(self._until_next_timer()):
-            self._guarded(key.data, events)
+            # A callback may have ended another's watch; one that was changed is ready again.
+            if watched.get(key.fd) is key:
+                self._guarded(key.data, events)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             self._guarded(heapq.heappop(self._timers)[2].fire)
