@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import engine, latency, memory, report, start, summary
-from tests.bench.machine import machine, versions
+from tests.bench.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
 PARTS = {"latency": latency, "engine": engine, "memory": memory, "start": start}
@@ -40,6 +40,7 @@ def main() -> int:
         for aim in found["aims"]:
             print(f"- {aim['text']}")
         print(flush=True)
+    result["machine"]["load_after"] = load()
     result["versions"] = versions()
     result["seconds"] = round(time.time() - began)
     print(summary.described(result))

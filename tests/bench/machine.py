@@ -22,8 +22,13 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_mb": round(memory_kib / 1000),
         "kernel": platform.release(),
-        "load": [round(load, 2) for load in os.getloadavg()],
+        "load": load(),
     }
+
+
+def load() -> list[float]:
+    """How many processes wanted a core, over 1, 5 and 15 minutes."""
+    return [round(average, 2) for average in os.getloadavg()]
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ def described(result: Mapping[str, Any]) -> str:
     return (
         f"{machine['cpu']} ({machine['architecture']}), {machine['cores']} cores, "
         f"{machine['memory_mb'] / 1000:.0f} GB, Linux {machine['kernel']}, "
-        f"load {machine['load'][0]} before\n"
+        f"load {machine['load'][0]} before and {machine['load_after'][0]} after\n"
         + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
 
