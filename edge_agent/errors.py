@@ -55,3 +55,7 @@ class ControlError(EdgeAgentError):
 
 class NotRunningError(ControlError):
     """No agent listens on the control socket."""
+
+
+class ServiceError(EdgeAgentError):
+    """The agent cannot be made, or unmade, a service of this machine."""
