@@ -61,7 +61,10 @@ def cache_folder() -> Path:
 
 
 def _build(root: Path, packages: dict[str, dict[str, str]]) -> None:
-    bases = [*_mirrors(), f"https://snapshot.debian.org/archive/debian/{packages['snapshot']}"]
+    bases = [
+        *debian_mirrors(),
+        f"https://snapshot.debian.org/archive/debian/{packages['snapshot']}",
+    ]
     for name in MERGED:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
@@ -82,7 +85,7 @@ def _build(root: Path, packages: dict[str, dict[str, str]]) -> None:
     image.write_bytes(image_archive(IMAGE, busybox, APPLETS))
 
 
-def _mirrors() -> Iterator[str]:
+def debian_mirrors() -> Iterator[str]:
     """Where this machine gets its own packages first: it may be the only way out."""
     places = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]
     texts = [place.read_text(errors="replace") for place in places if place.is_file()]

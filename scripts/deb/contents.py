@@ -1,0 +1,88 @@
+"""What lies where in the Debian package."""
+
+import gzip
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+
+from edge_agent.cli.unit import render
+from scripts.deb.archive import Entries, File, Folder
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+LIBRARY = "/usr/lib/edge-agent"
+COMMAND = "/usr/bin/edge-agent"
+CONFIG = "/etc/edge-agent/agent.toml"
+DOCS = "/usr/share/doc/edge-agent"
+# Kinds of files that a Python package brings; beside them lie caches and sources.
+PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
+
+
+def control_files(version: str, arch: str) -> dict[str, File]:
+    """The control member: what dpkg reads and runs."""
+    control = (HERE / "control").read_text().replace("@VERSION@", version).replace("@ARCH@", arch)
+    scripts = {name: File((HERE / name).read_bytes(), 0o755) for name in SCRIPTS}
+    return {"control": File(control.encode()), "conffiles": File(f"{CONFIG}\n".encode()), **scripts}
+
+
+SCRIPTS = ("postinst", "prerm", "postrm")
+
+
+def data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entries:
+    """The data member: everything that is unpacked."""
+    return {
+        **{f"{LIBRARY}/{path}": File(content) for path, content in dependencies.items()},
+        **dict(_agent()),
+        **dict(_plugins()),
+        **dict(_documents(version, time)),
+        COMMAND: File((HERE / "launcher").read_bytes(), 0o755),
+        CONFIG: File((ROOT / "edge_agent" / "config" / "agent.toml").read_bytes()),
+        "/etc/edge-agent/plugins": Folder(),
+        "/usr/lib/systemd/system/edge-agent.service": File(
+            render([COMMAND, "run", "-c", CONFIG]).encode()
+        ),
+        "/usr/share/python3/runtime.d/edge-agent.rtupdate": File(
+            (HERE / "rtupdate").read_bytes(), 0o755
+        ),
+        "/usr/share/lintian/overrides/edge-agent": File((HERE / "lintian-overrides").read_bytes()),
+    }
+
+
+def debian_version(version: str) -> str:
+    """A Python version as dpkg sorts it: 1.0rc1 comes before 1.0, so it is 1.0~rc1."""
+    return re.sub(r"(?<=\d)\.?(a|b|rc|dev)(?=\d)", r"~\1", version)
+
+
+def _agent() -> Iterator[tuple[str, File]]:
+    for path in sorted((ROOT / "edge_agent").rglob("*")):
+        if path.is_file() and path.suffix in PACKAGED:
+            yield f"{LIBRARY}/{path.relative_to(ROOT)}", File(path.read_bytes())
+
+
+def _plugins() -> Iterator[tuple[str, File]]:
+    """The project's own, to be copied to /etc/edge-agent/plugins."""
+    for module in sorted((ROOT / "plugins").glob("*/*.wasm")):
+        for path in (module, module.with_suffix(".conf"), module.with_name("README.md")):
+            name = f"{module.stem}.md" if path.suffix == ".md" else path.name
+            yield f"/usr/share/edge-agent/plugins/{name}", File(path.read_bytes())
+
+
+def _documents(version: str, time: int) -> Iterator[tuple[str, File]]:
+    yield f"{DOCS}/copyright", File((HERE / "copyright").read_bytes())
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        yield f"{DOCS}/{path.name}", File(path.read_bytes())
+    maintainer = re.search(r"Maintainer: (.*)", (HERE / "control").read_text())
+    assert maintainer is not None
+    date = format_datetime(datetime.fromtimestamp(time, UTC))
+    entry = (
+        f"edge-agent ({version}) stable; urgency=medium\n\n  * See NEWS.gz.\n\n"
+        f" -- {maintainer[1]}  {date}\n"
+    )
+    yield f"{DOCS}/changelog.gz", File(_zipped(entry.encode()))
+    yield f"{DOCS}/NEWS.gz", File(_zipped((ROOT / "CHANGELOG.md").read_bytes()))
+
+
+def _zipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
