@@ -7,13 +7,14 @@ session closes. Everything here runs on the loop's thread and waits for nothing.
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, GuestFault
+from edge_agent.host.backoff import Backoff
 from edge_agent.host.handover import SETTLE_S, Handover
+from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.plugin import Plugin, Role
@@ -22,17 +23,13 @@ from edge_agent.host.stats import Stats
 from edge_agent.host.subject import subject
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
-from edge_agent.nri.generation import OLD_EVENTS, forgives_lost_validators
+from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.session import Call, State
 from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
 
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 60.0
-"""Between attempts at a guest that fails: doubled each time."""
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
-LEAVE_S = 0.5  # until the runtime has surely read the last answer of a session
-MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
 RECHECK_S = 0.25  # while a handover waits for a quiet moment
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
@@ -64,15 +61,14 @@ class Seat:
         self._changed = changed
         self._incumbent: Plugin | None = None
         self._successor: Plugin | None = None
-        self._leaving: list[Plugin] = []  # answer empty until they may close
+        self._leavers = Leavers(loop)
+        self._backoff = Backoff(loop, self._next)
         self._ready: Prepared | None = None  # loaded, the runtime is not there
         self._handover: Handover | None = None
         self._switch = False  # at the end of the present event
         self._loading = False
         self._present = False
-        self._attempts = 0
         self._took_over = 0.0
-        self._retry: Timer | None = None
         self._settle: Timer | None = None
         self._hurry: Timer | None = None
 
@@ -84,8 +80,8 @@ class Seat:
             return
         self.release = release
         self.error = ""
-        self._attempts = 0
-        self._cancel(self._retry)  # it was the other release that failed
+        self._backoff.reset()
+        self._backoff.cancel()  # it was the other release that failed
         self._drop_successor("another release is wanted")
         self._drop_ready()
         self._next()
@@ -98,19 +94,18 @@ class Seat:
         self._drop_successor("removed")
         incumbent, self._incumbent = self._incumbent, None
         if incumbent is not None:
-            self._dismiss(incumbent)
+            self._leavers.dismiss(incumbent)
         self._changed()
 
     def close(self) -> None:
         """The agent ends: close every session at once."""
         self.vacate()
-        for plugin in list(self._leaving):
-            plugin.close("the agent ends")
+        self._leavers.close("the agent ends")
 
     @property
     def vacant(self) -> bool:
         """Nothing is left here, not even a session that waits to close."""
-        return not (self.release or self._incumbent or self._successor or self._leaving)
+        return not (self.release or self._incumbent or self._successor or self._leavers)
 
     def runtime_present(self) -> None:
         """The runtime's socket is there (again)."""
@@ -126,8 +121,8 @@ class Seat:
 
     def role(self, plugin: Plugin, call: Call) -> Role:
         """Exactly one session answers an event; see `handover`."""
-        if plugin in self._leaving:
-            return self._leaver(plugin, call)
+        if plugin in self._leavers:
+            return self._leavers.role(plugin, call)
         handover = self._handover
         if handover is not None:
             bit = events.BY_METHOD[call.event].bit
@@ -170,7 +165,7 @@ class Seat:
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """A guest is finished. Its session answers by policy; a successor is prepared."""
-        if plugin in self._leaving:
+        if plugin in self._leavers:
             return  # its guest was closed
         self.stats.failed(fault.kind)
         log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
@@ -182,8 +177,8 @@ class Seat:
 
     def closed(self, plugin: Plugin, reason: str) -> None:
         """A session is over, for whatever reason."""
-        if plugin in self._leaving:
-            self._leaving.remove(plugin)
+        if plugin in self._leavers:
+            self._leavers.gone(plugin)
             self._changed()
             return
         if plugin is self._successor:
@@ -205,7 +200,7 @@ class Seat:
         """Bring the seat one step closer to running its release."""
         if self.release is None or not self._present:
             return
-        if self._loading or self._successor is not None or self._waiting():
+        if self._loading or self._successor is not None or self._backoff.waiting:
             return
         incumbent = self._incumbent
         if incumbent is not None and incumbent.release == self.release and not incumbent.fault:
@@ -241,7 +236,7 @@ class Seat:
             )
         except OSError as error:
             self._ready = prepared  # it has not begun: the next attempt takes it
-            self._attempts = 0  # the runtime has ended: no fault of the plugin's
+            self._backoff.reset()  # the runtime has ended: no fault of the plugin's
             self._present = False
             self._absent(f"cannot connect: {error.strerror}")
             return
@@ -274,15 +269,9 @@ class Seat:
         """Try once more after a while that doubles each time, with jitter."""
         self.error = error
         if served and time.monotonic() - self._took_over > HEALTHY_S:
-            self._attempts = 0
-        wait = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2**self._attempts)
-        self._attempts = min(self._attempts + 1, 16)
-        self._cancel(self._retry)
-        self._retry = self._loop.call_later(wait * random.uniform(0.75, 1.25), self._next)
+            self._backoff.reset()
+        self._backoff.again()
         self._changed()
-
-    def _waiting(self) -> bool:
-        return self._retry is not None and self._retry.pending
 
     # --- the change
 
@@ -304,46 +293,12 @@ class Seat:
         if old is not None:
             self.stats.restarts += 1
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
-            self._dismiss(old)
+            self._leavers.dismiss(old)
         self.error = ""
         self.since = time.time()
         self._took_over = time.monotonic()
         self._next()  # the release may have changed meanwhile
         self._changed()
-
-    def _dismiss(self, plugin: Plugin) -> None:
-        """End a session so that no container notices (docs/adr/0005).
-
-        Closing right after an answer can lose the answer, so it leaves a little later,
-        or instead of its next answer. A validator must not be missed in the middle of a
-        creation, and before NRI 0.12.5 not even at the next one: it leaves instead of
-        answering an event outside of creations, whenever that comes.
-        """
-        plugin.retire()
-        self._leaving.append(plugin)
-        if len(self._leaving) > MAX_LEAVING:
-            self._leaving[0].close("too many wait to leave")
-        runtime = plugin.session.runtime
-        if not _validates(plugin) or (
-            runtime is not None and forgives_lost_validators(runtime.nri_version)
-        ):
-            self._leave_soon(plugin)
-
-    def _leave_soon(self, plugin: Plugin) -> None:
-        """Close it once the runtime has sent it nothing for a while."""
-
-        def leave() -> None:
-            if time.monotonic() - plugin.last_event < LEAVE_S:
-                self._leave_soon(plugin)
-            else:
-                plugin.close("replaced")
-
-        self._loop.call_later(LEAVE_S, leave)
-
-    @staticmethod
-    def _leaver(plugin: Plugin, call: Call) -> Role:
-        creating = call.event in ("CreateContainer", events.VALIDATE.method)
-        return Role.YIELD if creating and _validates(plugin) else Role.LEAVE
 
     def _drop_successor(self, reason: str) -> None:
         successor = self._successor
@@ -351,7 +306,7 @@ class Seat:
         if successor is None:
             return
         if successor.session.state is State.SYNCHRONISED:
-            self._dismiss(successor)  # the runtime counts on it by now
+            self._leavers.dismiss(successor)  # the runtime counts on it by now
         else:
             successor.close(reason)
 
@@ -368,7 +323,8 @@ class Seat:
             ready.close()
 
     def _cancel_timers(self) -> None:
-        for timer in (self._retry, self._settle, self._hurry):
+        self._backoff.cancel()
+        for timer in (self._settle, self._hurry):
             self._cancel(timer)
 
     @staticmethod
@@ -396,8 +352,4 @@ class Seat:
             return "running" if self._incumbent.serving else "backoff"
         if not self._present:
             return "waiting"
-        return "backoff" if self._waiting() else "starting"
-
-
-def _validates(plugin: Plugin) -> bool:
-    return bool(plugin.session.subscribed & events.VALIDATE.bit)
+        return "backoff" if self._backoff.waiting else "starting"

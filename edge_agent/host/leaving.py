@@ -1,0 +1,71 @@
+"""Sessions that are no longer wanted, on their way out (docs/adr/0005).
+
+Closing right after an answer can lose the answer, so a session leaves once the runtime
+has sent it nothing for a while, or instead of its next answer. A validator must not be
+missed in the middle of a creation, and before NRI 0.12.5 not even at the next one: it
+leaves instead of answering an event outside of creations, whenever that comes.
+"""
+
+import time
+
+from edge_agent.host.plugin import Plugin, Role
+from edge_agent.loop import Loop
+from edge_agent.nri import events
+from edge_agent.nri.generation import forgives_lost_validators
+from edge_agent.nri.session import Call
+
+QUIET_S = 0.5  # until the runtime has surely read the last answer of a session
+MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
+
+
+class Leavers:
+    """Those of one seat. Their guests are closed; what waits is a socket each."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._plugins: list[Plugin] = []
+
+    def __contains__(self, plugin: Plugin) -> bool:
+        return plugin in self._plugins
+
+    def __len__(self) -> int:
+        return len(self._plugins)
+
+    def dismiss(self, plugin: Plugin) -> None:
+        """End this session so that no container notices."""
+        plugin.retire()
+        self._plugins.append(plugin)
+        if len(self._plugins) > MAX_LEAVING:
+            self._plugins[0].close("too many wait to leave")
+        runtime = plugin.session.runtime
+        if not _validates(plugin) or (
+            runtime is not None and forgives_lost_validators(runtime.nri_version)
+        ):
+            self._leave_when_quiet(plugin)
+
+    def role(self, plugin: Plugin, call: Call) -> Role:
+        """What it does with an event that still reaches it."""
+        creating = call.event in ("CreateContainer", events.VALIDATE.method)
+        return Role.YIELD if creating and _validates(plugin) else Role.LEAVE
+
+    def gone(self, plugin: Plugin) -> None:
+        """Its session is over."""
+        self._plugins.remove(plugin)
+
+    def close(self, reason: str) -> None:
+        """Close all of them at once."""
+        for plugin in list(self._plugins):
+            plugin.close(reason)
+
+    def _leave_when_quiet(self, plugin: Plugin) -> None:
+        def leave() -> None:
+            if time.monotonic() - plugin.last_event < QUIET_S:
+                self._leave_when_quiet(plugin)
+            else:
+                plugin.close("replaced")
+
+        self._loop.call_later(QUIET_S, leave)
+
+
+def _validates(plugin: Plugin) -> bool:
+    return bool(plugin.session.subscribed & events.VALIDATE.bit)
