@@ -118,42 +118,51 @@ class Loader:
         )
         services = HostServices(guest_log, state)
         functions = services.functions()
-        module, info = self._module(release, key)
-        try:
-            try:
-                check_imports(info, functions)
-                exports = abi.methods(info)
-                instance = module.instantiate(
-                    Bounds(limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES)),
-                    functions,
-                    limits.start_ms / 1000,
+        bounds = Bounds(limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES))
+
+        def suits(info: ModuleInfo) -> None:
+            """ModuleError: it could not run here, so it is not worth compiling."""
+            check_imports(info, functions)
+            abi.methods(info)
+            if info.memory_bytes > bounds.memory_bytes:
+                raise ModuleError(
+                    f"it begins with {info.memory_bytes} bytes of memory; "
+                    f"its limit is {bounds.memory_bytes}"
                 )
+
+        try:
+            module, info = self._module(release, key, suits)
+            try:
+                instance = module.instantiate(bounds, functions, limits.start_ms / 1000)
+            except BaseException:
+                self._done(key)
+                raise
             finally:
                 guest_log.flush()
-        except (ModuleError, GuestFault) as error:
-            self._done(key)
-            if isinstance(error, GuestFault):
-                raise GuestFault(error.kind, f"{release.path}: {error}") from error
-            raise ModuleError(f"{release.path}: {error}") from error
-        except BaseException:
-            self._done(key)
-            raise
-        return Prepared(release, instance, services, exports, lambda: self._done(key))
-
-    def _module(self, release: Release, key: tuple[str, int]) -> tuple[Module, ModuleInfo]:
-        with self._lock:
-            found = self._modules.get(key)
-            if found is not None:
-                module, info, users = found
-                self._modules[key] = (module, info, users + 1)
-                return module, info
-        wasm = read_module(release.path)
-        if sha256_hex(wasm) != release.digest:
-            raise ModuleError(f"{release.path} changed while it was read; it is read again")
-        try:
-            info = inspect(wasm)
         except ModuleError as error:
             raise ModuleError(f"{release.path}: {error}") from error
+        except GuestFault as fault:
+            raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
+        return Prepared(release, instance, services, abi.methods(info), lambda: self._done(key))
+
+    def _module(
+        self, release: Release, key: tuple[str, int], suits: Callable[[ModuleInfo], None]
+    ) -> tuple[Module, ModuleInfo]:
+        with self._lock:
+            found = self._modules.get(key)
+        if found is not None:
+            suits(found[1])
+            with self._lock:
+                again = self._modules.get(key)
+                if again is not None:  # not closed meanwhile
+                    module, info, users = again
+                    self._modules[key] = (module, info, users + 1)
+                    return module, info
+        wasm = read_module(release.path)
+        if sha256_hex(wasm) != release.digest:
+            raise ModuleError("it changed while it was read; it is read again")
+        info = inspect(wasm)
+        suits(info)
         module = self._compiled(wasm, info, key[1])
         with self._lock:  # only this thread adds: nobody was faster
             self._modules[key] = (module, info, 1)
@@ -169,11 +178,8 @@ class Loader:
 
 
 def read_module(path: Path) -> bytes:
-    """A plugin file's bytes. ModuleError: unreadable or too large."""
-    try:
-        wasm = files.read(path, MAX_MODULE_BYTES)
-    except StoreError as error:
-        raise ModuleError(str(error)) from error
+    """A plugin file's bytes. StoreError: unreadable or too large."""
+    wasm = files.read(path, MAX_MODULE_BYTES)
     if wasm is None:
-        raise ModuleError(f"{path}: is gone")
+        raise StoreError(f"{path}: is gone")
     return wasm
