@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 # xz as dpkg-deb has it by default: 9 MB of memory to unpack, which any board has.
 XZ_PRESET = 6
+GZIP_LEVEL = 1  # who wants it small takes xz
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,4 @@ def _folders(entries: Entries) -> set[str]:
 def _compressed(content: bytes, compression: str) -> bytes:
     if compression == "xz":
         return lzma.compress(content, preset=XZ_PRESET)
-    return gzip.compress(content, mtime=0)
+    return gzip.compress(content, GZIP_LEVEL, mtime=0)

@@ -1,0 +1,138 @@
+"""What `scripts/build-deb` makes, without installing it."""
+
+from __future__ import annotations
+
+import email.parser
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.install.conftest import ROOT, Build
+
+MACHINES = {"amd64": 62, "arm64": 183}  # e_machine of ELF
+LIBRARY = "./usr/lib/edge-agent/"
+
+
+def member(package: Path, name: str) -> tarfile.TarFile:
+    """A tar in the package, which is an `ar` archive."""
+    archive = package.read_bytes()
+    assert archive.startswith(b"!<arch>\n")
+    at = 8  # then for each member a header of 60 bytes, and its content
+    while at < len(archive):
+        size = int(archive[at + 48 : at + 58])
+        if archive[at : at + 16].startswith(name.encode()):
+            return tarfile.open(fileobj=io.BytesIO(archive[at + 60 : at + 60 + size]))
+        at += 60 + size + size % 2
+    raise AssertionError(f"no {name}")
+
+
+def contents(package: Path) -> dict[str, bytes]:
+    with member(package, "data.tar") as tar:
+        files = {info.name: tar.extractfile(info) for info in tar}
+        return {name: file.read() for name, file in files.items() if file is not None}
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def arch(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def made(build: Build, arch: str) -> Path:
+    return build(arch)
+
+
+def test_the_same_sources_give_the_same_bytes(made: Path, build: Build, arch: str) -> None:
+    again = build(arch)
+    assert again != made
+    assert again.read_bytes() == made.read_bytes()
+
+
+def test_all_machine_code_is_of_the_packages_architecture(made: Path, arch: str) -> None:
+    found = {name: file for name, file in contents(made).items() if ".so" in Path(name).suffixes}
+    assert any("_libwasmtime" in name for name in found)
+    machines = {name: int.from_bytes(file[18:20], "little") for name, file in found.items()}
+    assert set(machines.values()) == {MACHINES[arch]}
+
+
+def test_every_python_that_is_promised_finds_its_msgpack_and_protobuf(made: Path) -> None:
+    names = "\n".join(contents(made))
+    assert set(re.findall(r"_cmsgpack\.cpython-(\d+)-", names)) == {"311", "312", "313", "314"}
+    assert f"{LIBRARY}msgpack/fallback.py" in names  # for any other
+    assert f"{LIBRARY}google/_upb/_message.abi3.so" in names
+
+
+def test_the_pinned_wheels_are_what_setup_cfg_asks_for(made: Path) -> None:
+    asked = (ROOT / "setup.cfg").read_text()
+    wasmtime = re.search(r"wasmtime == ([\d.]+)", asked)
+    assert wasmtime is not None
+    infos = {Path(name).parts[3] for name in contents(made) if ".dist-info/" in name}
+    assert f"wasmtime-{wasmtime[1]}.dist-info" in infos
+    for distribution in ("msgpack", "paho_mqtt", "protobuf"):
+        assert sum(info.startswith(f"{distribution}-") for info in infos) == 1
+
+
+def test_everything_belongs_to_root_and_nobody_else_may_write(made: Path) -> None:
+    with member(made, "data.tar") as tar:
+        for info in tar:
+            assert (info.uid, info.gid, info.uname, info.gname) == (0, 0, "root", "root")
+            assert info.mode & 0o7022 == 0, info.name
+            assert info.name.startswith(".")
+
+
+def test_the_control_file_says_what_it_is(made: Path, arch: str) -> None:
+    with member(made, "control.tar") as tar:
+        files = {info.name: tar.extractfile(info) for info in tar}
+        texts = {name: file.read().decode() for name, file in files.items() if file is not None}
+    fields = email.parser.Parser().parsestr(texts["./control"])
+    assert (fields["Package"], fields["Version"], fields["Architecture"]) == (
+        "edge-agent",
+        "1.0",
+        arch,
+    )
+    assert "python3 (>= 3.11)" in fields["Depends"]
+    size = sum(len(each) for each in contents(made).values())
+    assert size / 1024 <= int(fields["Installed-Size"]) < size / 1024 + 2000
+    assert texts["./conffiles"] == "/etc/edge-agent/agent.toml\n"
+    assert len(texts["./md5sums"].splitlines()) == len(contents(made))
+
+
+def test_the_agents_package_is_whole(made: Path) -> None:
+    found = {name for name in contents(made) if name.startswith(f"{LIBRARY}edge_agent/")}
+    tracked = subprocess.run(
+        ["git", "ls-files", "edge_agent"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout: what belongs to the package is not known")
+    ours = {name for name in tracked.stdout.split() if not name.endswith((".c", ".pyi"))}
+    assert {LIBRARY + name for name in ours} <= found
+
+
+@pytest.mark.parametrize("arch", ["armhf", "riscv64"])
+def test_without_an_engine_there_is_no_package_and_it_says_which_is_missing(
+    arch: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "build-deb", arch, f"--output={tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "pip gives no" in done.stderr:
+        pytest.skip(f"PyPI cannot be reached: {done.stderr.strip()}")
+    assert done.returncode == 1
+    assert re.search(rf"no engine for {arch}: .*pywasm3.*--wheels", done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_pin_is_a_digest_of_its_own() -> None:
+    pins = tomllib.loads((ROOT / "scripts" / "deb" / "wheels.toml").read_text())
+    for table in pins.values():
+        assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in table.values())
+        assert len(set(table.values())) == len(table)
