@@ -60,15 +60,13 @@ def _latency(result: Mapping[str, Any]) -> str:
 
 
 def _engine(result: Mapping[str, Any]) -> str:
-    head = ("guest", "call us", "p99 us", "its own work us", "on top us")
+    head = ("guest", "call us", "p99 us", "its own work us", "on top us", "half of the pairs")
     keys = ("call_us", "call_p99_us", "own_us", "on_top_us")
-    return table(
-        head,
-        [
-            (name, *(f"{found[key]:.1f}" for key in keys))
-            for name, found in result["contestants"].items()
-        ],
-    )
+    rows = []
+    for name, found in result["contestants"].items():
+        half = f"{found['on_top_low_us']:.1f} to {found['on_top_high_us']:.1f}"
+        rows.append((name, *(f"{found[key]:.1f}" for key in keys), half))
+    return table(head, rows)
 
 
 def _memory(result: Mapping[str, Any]) -> str:
