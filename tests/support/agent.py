@@ -28,6 +28,7 @@ PLUGINS = ROOT / "plugins"
 GUESTS = ROOT / "tests" / "guests"
 
 STOP_TIMEOUT_S = 20.0
+MAX_SHOWN_CHARS = 16 * 1024  # of the log, in a failure's text
 
 Status = dict[str, Any]
 Entry = dict[str, Any]
@@ -81,7 +82,7 @@ class Agent:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.kill()
-            print(self.log())  # pytest shows it beside the failure
+            print(self.log_end())  # pytest shows it beside the failure
         else:
             self.stop()
 
@@ -130,8 +131,8 @@ class Agent:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"the agent does not end; its log:\n{self.log()}") from None
-        assert code == 0, f"the agent ended with {code}; its log:\n{self.log()}"
+            raise AssertionError(f"the agent does not end; its log:\n{self.log_end()}") from None
+        assert code == 0, f"the agent ended with {code}; its log:\n{self.log_end()}"
         return code
 
     def kill(self) -> None:
@@ -203,7 +204,7 @@ class Agent:
 
         def look() -> bool:
             assert self._process is not None, "it does not run"
-            assert self._process.poll() is None, f"the agent ended; its log:\n{self.log()}"
+            assert self._process.poll() is None, f"the agent ended; its log:\n{self.log_end()}"
             try:
                 status = self.status()
             except NotRunningError:
@@ -217,7 +218,7 @@ class Agent:
             wait_until(look, what, timeout_s)
         except AssertionError as error:
             last = json.dumps(found[0], indent=1) if found else "none"
-            raise AssertionError(f"{error}; last status:\n{last}\nlog:\n{self.log()}") from None
+            raise AssertionError(f"{error}; last status:\n{last}\nlog:\n{self.log_end()}") from None
         return found[0]
 
     def wait_running(self, *identities: str, runtimes: int = 1) -> Status:
@@ -265,11 +266,15 @@ class Agent:
                 timeout_s,
             )
         except AssertionError as error:
-            raise AssertionError(f"{error}; log:\n{self.log()}") from None
+            raise AssertionError(f"{error}; log:\n{self.log_end()}") from None
 
     def log(self) -> str:
         """All that it wrote since the folder was made, restarts included."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def log_end(self) -> str:
+        """For a failure's text: the last part of the log."""
+        return self.log()[-MAX_SHOWN_CHARS:]
 
     def _digest(self, identity: str) -> str:
         content = (self.plugin_dir / f"{identity}.wasm").read_bytes()
