@@ -105,10 +105,19 @@ class Assembly:
         """`kind`: the byte of the kind and what follows it."""
         self.entries[_IMPORT].append(name(module) + name(field) + kind)
 
-    def function(self, kind: str, code: bytes, *, export: str = "", start: bool = False) -> int:
+    def function(
+        self,
+        kind: str,
+        code: bytes,
+        *,
+        export: str = "",
+        start: bool = False,
+        local_types: bytes = b"\0",
+    ) -> int:
         number, self._functions = self._functions, self._functions + 1
         self.entries[_FUNCTION].append(self._type(kind))
-        self.entries[_CODE].append(unsigned(len(code) + 2) + b"\0" + code + END)
+        body = local_types + code + END
+        self.entries[_CODE].append(unsigned(len(body)) + body)
         if export:
             self.entries[_EXPORT].append(name(export) + b"\0" + unsigned(number))
         if start:

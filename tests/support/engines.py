@@ -12,10 +12,17 @@ def _wasmtime(wide: bool) -> Engine:
     return WasmtimeEngine(wide)
 
 
+def _wasm3() -> Engine:
+    from edge_agent.wasm.engines.wasm3 import Wasm3Engine
+
+    return Wasm3Engine()
+
+
 # Both ways to reserve a memory's addresses make different code (docs/adr/0006).
 ENGINES: dict[str, Callable[[], Engine]] = {
     "wasmtime": lambda: _wasmtime(True),
     "wasmtime-narrow": lambda: _wasmtime(False),
+    "wasm3": _wasm3,
 }
 
 

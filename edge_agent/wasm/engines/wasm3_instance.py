@@ -78,7 +78,9 @@ class Wasm3Instance(AbiInstance):
                 f"the module begins with {info.memory_bytes} bytes of memory; "
                 f"its limit is {self._bounds.memory_bytes}"
             )
-        if min(info.memory_max_bytes or 1 << 32, self._bounds.memory_bytes) < PAGE_BYTES:
+        declared = info.memory_max_bytes
+        limit = self._bounds.memory_bytes if declared is None else declared
+        if min(limit, self._bounds.memory_bytes) < PAGE_BYTES:
             raise ModuleError("a memory that is less than a page cannot be limited on wasm3")
         wanted = {VERSION, MALLOC, FREE, INITIALIZE, START} & info.functions.keys() | methods(info)
         for needed in info.imports:

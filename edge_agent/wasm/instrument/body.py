@@ -8,12 +8,10 @@ either, beyond where it ends). What a function does stays the same.
 https://webassembly.github.io/spec/core/appendix/algorithm.html
 """
 
-import re
 from typing import NamedTuple
 
 from edge_agent.wasm.instrument import opcodes
 from edge_agent.wasm.instrument.binary import (
-    BYTES,
     LETTERS,
     InvalidError,
     UnsupportedError,
@@ -22,55 +20,16 @@ from edge_agent.wasm.instrument.binary import (
     u32,
     unsigned,
 )
+from edge_agent.wasm.instrument.dead import end_of_dead
+from edge_agent.wasm.instrument.locals import Locals
+from edge_agent.wasm.instrument.shape import Surroundings, Type
 
-MAX_LOCALS = 50_000  # of one function, as in browsers
 # Of blocks in one another: each takes the stack of whoever compiles it. Go's largest
 # function among 7,000 has 838.
 MAX_NESTING = 2000
 
 _BLOCK, _LOOP, _IF, _ELSE, _END = 0x02, 0x03, 0x04, 0x05, 0x0B
 _EMPTY = 0x40
-_LEB = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
-# Any number of instructions that neither begin nor end a block.
-_STRAIGHT = re.compile(
-    rb"(?s:[\x00\x01\x0f\x1a\x1b\x45-\xc4\xd1]|[\x0c\x0d\x10\x20-\x26\x3f-\x42\xd0\xd2]"
-    + _LEB
-    + rb"|[\x11\x28-\x3e]"
-    + _LEB
-    + _LEB
-    + rb"|\x43.{4}|\x44.{8}|\x1c\x01.|\xfc(?:[\x00-\x07]|[\x09\x0b\x0d\x0f-\x11]"
-    + _LEB
-    + rb"|[\x08\x0a\x0c\x0e]"
-    + _LEB
-    + _LEB
-    + rb"))*+"
-)
-
-
-class Type(NamedTuple):
-    """A function's parameters and results, as letters."""
-
-    params: str
-    results: str
-
-
-class Surroundings(NamedTuple):
-    """What the functions of one module refer to, and how they are to be written.
-
-    `fuel` and `grow` are the numbers of a global and of a function. A function that
-    calls others gets a frame of at least `frame_bytes` (parameters, results and locals, of
-    8 bytes each), and `loop_bytes` more for each loop within a loop.
-    """
-
-    types: list[Type]
-    functions: list[Type]
-    globals: list[tuple[str, bool]]
-    memory: bool
-    table: bool
-    fuel: int
-    grow: int
-    frame_bytes: int
-    loop_bytes: int
 
 
 class _Frame(NamedTuple):
@@ -99,21 +58,12 @@ class Body:
         self._cost = 0
         self._loops = self._deepest = 0
         self._calls = False
-        self._grows = False
-        self._locals = ""
-        self._groups: list[bytes] = []
-        self._scratch: dict[str, int] = {}
-
-    @property
-    def grows(self) -> bool:
-        """Whether it calls the function `grow`."""
-        return self._grows
+        self._locals = Locals(kind)
 
     def write(self) -> bytes:
         """The body, without its length. InvalidError. UnsupportedError."""
         try:
-            self._read_locals()
-            self._copied = self._at
+            self._copied = self._at = self._locals.read(self._code)
             self._out.append(b"")  # the entry's check
             self._frames.append(
                 _Frame(_BLOCK, self._kind.results, "", self._kind.results, "", 0, 0)
@@ -125,43 +75,9 @@ class Body:
             raise InvalidError("code goes on after its end")
         self._out.append(self._code[self._copied :])
         self._out[0] = self._check(self._cost)
-        self._pad()
-        groups = unsigned(len(self._groups)) + b"".join(self._groups)
-        return groups + b"".join(self._out)
-
-    # ---- locals ----
-
-    def _read_locals(self) -> None:
-        count, self._at = u32(self._code, 0)
-        total = 0
-        letters = [self._kind.params]
-        for _ in range(count):
-            start = self._at
-            number, self._at = u32(self._code, start)
-            total += number
-            if total > MAX_LOCALS:
-                raise InvalidError(f"a function has more than {MAX_LOCALS} locals")
-            letters.append(letter(self._code[self._at]) * number)
-            self._at += 1
-            self._groups.append(self._code[start : self._at])
-        self._locals = "".join(letters)
-
-    def _temporary(self, kind: str) -> bytes:
-        """The number of a local of its own, made when first asked for."""
-        if kind not in self._scratch:
-            self._scratch[kind] = len(self._locals) + len(self._scratch)
-            self._groups.append(b"\x01" + BYTES[kind])
-        return unsigned(self._scratch[kind])
-
-    def _pad(self) -> None:
-        """More locals, so that frames of an engine that counts them count for enough."""
-        if not self._calls:
-            return  # at most one such frame is on a stack
-        wanted = self._in.frame_bytes + self._in.loop_bytes * self._deepest
-        held = 8 * len(self._kind.results + self._kind.params)
-        held += sum(8 if one in "IF" else 4 for one in self._locals[len(self._kind.params) :])
-        if held < wanted:
-            self._groups.append(unsigned((wanted - held + 7) // 8) + BYTES["I"])
+        if self._calls:  # else at most one frame of it is on a stack
+            self._locals.pad(self._in.frame_bytes + self._in.loop_bytes * self._deepest)
+        return self._locals.encoded() + b"".join(self._out)
 
     # ---- code ----
 
@@ -179,10 +95,11 @@ class Body:
         self._copied = self._at
 
     def _run(self) -> None:
-        code, known, globals_ = self._code, self._locals, self._in.globals
+        code, known, globals_ = self._code, self._locals.letters, self._in.globals
         numeric, memory, constants = opcodes.NUMERIC, opcodes.MEMORY, opcodes.CONSTANTS
         nans = opcodes.NAN_OF_32 | opcodes.NAN_OF_64
         at, cost, stack = self._at, 0, ""
+        got, got_at = -1, -1  # the last local.get: which, and where it ends
         while True:
             op = code[at]
             at += 1
@@ -197,6 +114,7 @@ class Body:
                     self._at = at
                     self._canonical(after)
             elif 0x20 <= op <= 0x22:  # local.get, local.set, local.tee
+                where = at - 1
                 number = code[at]
                 at += 1
                 if number > 127:
@@ -205,19 +123,24 @@ class Body:
                     raise InvalidError(f"there is no local {number}")
                 if op == 0x20:
                     stack += known[number]
+                    got, got_at = number, at
                 else:
                     if not stack or stack[-1] != known[number]:
                         raise self._mismatch(op, known[number], stack)
                     if op == 0x21:
                         stack = stack[:-1]
+                    if where == got_at and number == got:
+                        self._at = at
+                        self._unchanged(op, where)
+                        got_at = at
             elif op in constants:
-                after, most = constants[op]
+                after, most, spare = constants[op]
                 start = at
                 while code[at] > 127:
                     at += 1
                 at += 1
-                if at - start > most:
-                    raise InvalidError("a constant of too many bytes")
+                if at - start >= most:
+                    opcodes.check_constant(code[start:at], most, spare)
                 stack += after
             elif (access := memory[op]) is not None:
                 (before, count, after), largest = access
@@ -277,7 +200,7 @@ class Body:
         if op in (0x00, 0x0C, 0x0E, 0x0F):  # unreachable, br, br_table, return
             self._leave(op, stack)
             self._insert(b"")
-            self._copied = self._at = self._dead_until()
+            self._copied = self._at = end_of_dead(self._code, self._at)
             self._at += 1
             return self._finish(self._code[self._at - 1], None)
         if op == 0x1B:  # select
@@ -374,32 +297,6 @@ class Body:
         if not stack.endswith(wanted):
             raise self._mismatch(op, wanted, stack)
 
-    def _dead_until(self) -> int:
-        """Where the `end` or `else` is that ends code which can never run."""
-        code, at, depth = self._code, self._at, 0
-        while True:
-            run = _STRAIGHT.match(code, at)
-            assert run is not None  # it matches nothing too
-            at = run.end()
-            op = code[at]
-            if op in (_BLOCK, _LOOP, _IF):
-                depth += 1
-                at += 1
-                while code[at] > 127:
-                    at += 1
-            elif op in (_END, _ELSE):
-                if depth == 0:
-                    return at
-                depth -= op == _END
-            elif op == 0x0E:
-                count, at = u32(code, at + 1)
-                for _ in range(min(count, len(code)) + 1):
-                    _, at = u32(code, at)
-                continue
-            else:
-                raise InvalidError(f"0x{op:02x} is no instruction that is taken")
-            at += 1
-
     def _called(self, kind: Type, op: int, stack: str) -> str:
         if not stack.endswith(kind.params):
             raise self._mismatch(op, kind.params, stack)
@@ -428,7 +325,7 @@ class Body:
             return stack + "i"
         if stack[-1:] != "i":
             raise self._mismatch(op, "i", stack)
-        self._grows = self._calls = True
+        self._calls = True
         self._insert(b"\x10" + unsigned(self._in.grow), instead_from=start)
         return stack
 
@@ -456,6 +353,11 @@ class Body:
         self._insert(b"\xfc\x0a\0\0" if op == 10 else b"\xfc\x0b\0", instead_from=start)
         return stack[:-3]
 
+    def _unchanged(self, op: int, start: int) -> None:
+        """A local that is set to itself. With one more copy of it on the stack wasm3 0.5.0
+        takes something else for it from there on."""
+        self._insert(b"\x1a" if op == 0x21 else b"", instead_from=start)
+
     def _canonical(self, kind: str) -> None:
         """x -> x if x == x else the canonical NaN"""
         nan, equal = (
@@ -463,7 +365,7 @@ class Body:
             if kind == "f"
             else (opcodes.CANONICAL_64, opcodes.EQUAL_64)
         )
-        local = self._temporary(kind)
+        local = unsigned(self._locals.temporary(kind))
         again = b"\x20" + local
         self._insert(b"\x22" + local + nan + again + again + equal + b"\x1b")
 

@@ -6,6 +6,8 @@ Types are letters: i is i32, I is i64, f is f32, F is f64.
 
 import struct
 
+from edge_agent.wasm.instrument.binary import InvalidError
+
 Effect = tuple[str, int, str]
 """(what is on top of the stack before, how many that are, what is in its place after)"""
 
@@ -57,7 +59,8 @@ for _at, _loaded in enumerate("iIfFiiiiIIIIII"):
 for _at, _stored in enumerate("iIfFiiIII"):
     MEMORY[0x36 + _at] = (("i" + _stored, 2, ""), (2, 3, 2, 3, 0, 1, 0, 1, 2)[_at])
 
-CONSTANTS = {0x41: ("i", 5), 0x42: ("I", 10)}  # how many bytes they have at most
+# How many bytes they have at most, and which bits of the last one repeat the sign.
+CONSTANTS = {0x41: ("i", 5, 0x78), 0x42: ("I", 10, 0x7F)}
 FLOATS = {0x43: ("f", 4), 0x44: ("F", 8)}
 
 # Those whose result may be a NaN of which the specification leaves bits open.
@@ -66,3 +69,9 @@ NAN_OF_64 = frozenset([*range(0x9B, 0xA6), 0xBB])
 CANONICAL_32 = b"\x43" + struct.pack("<I", 0x7FC00000)
 CANONICAL_64 = b"\x44" + struct.pack("<Q", 0x7FF8000000000000)
 EQUAL_32, EQUAL_64 = b"\x5b", b"\x61"
+
+
+def check_constant(data: bytes, most: int, spare: int) -> None:
+    """InvalidError: these bytes are more than an integer of their size has."""
+    if len(data) > most or data[-1] & spare not in (0, spare):
+        raise InvalidError("a constant that is too large")

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+from edge_agent.wasm.instrument import opcodes
 from edge_agent.wasm.instrument.binary import (
+    BYTES,
     MAXIMUM_BYTES,
     Cursor,
     InvalidError,
@@ -13,7 +15,8 @@ from edge_agent.wasm.instrument.binary import (
     signed,
     unsigned,
 )
-from edge_agent.wasm.instrument.body import Body, Surroundings, Type
+from edge_agent.wasm.instrument.body import Body
+from edge_agent.wasm.instrument.shape import Surroundings, Type
 from edge_agent.wasm.module import CORE_VERSION, MAGIC, inspect
 
 FUEL = "edge-agent:fuel"  # the name under which the global is exported
@@ -167,15 +170,15 @@ class Writer:
         if kind in "fF":
             part.take(4 if kind == "f" else 8)
         else:
-            shift, byte = 0, 0x80
+            start, byte = part.at, 0x80
             while byte >= 0x80:
                 byte = part.byte()
-                value |= (byte & 0x7F) << shift
-                shift += 7
-                if shift > 70:
-                    raise InvalidError("a constant of too many bytes")
+                value |= (byte & 0x7F) << 7 * (part.at - start - 1)
+            _, most, spare = opcodes.CONSTANTS[op]
+            if part.at - start >= most:
+                opcodes.check_constant(part.data[start : part.at], most, spare)
             if byte & 0x40:
-                value -= 1 << shift
+                value -= 1 << 7 * (part.at - start)
         if part.byte() != 0x0B:
             raise UnsupportedError("initial values that are not constants")
         return kind, value & 0xFFFFFFFF
@@ -335,8 +338,6 @@ class Writer:
         return Instrumented(b"".join([*before, *after]), maximum_at)
 
     def _type_section(self) -> bytes:
-        from edge_agent.wasm.instrument.binary import BYTES
-
         def encoded(letters: str) -> bytes:
             return unsigned(len(letters)) + b"".join(BYTES[one] for one in letters)
 
