@@ -15,6 +15,9 @@ from edge_agent.nri.generation import forgives_lost_validators
 from edge_agent.nri.session import Call
 
 QUIET_S = 0.5  # until the runtime has surely read the last answer of a session
+CREATION_S = 15.0
+"""A creation whose validation did not come within this was given up: as long as seven other
+plugins take that do not answer."""
 MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
 
 
@@ -59,7 +62,10 @@ class Leavers:
 
     def _leave_when_quiet(self, plugin: Plugin) -> None:
         def leave() -> None:
-            if time.monotonic() - plugin.last_event < QUIET_S:
+            # In the middle of a creation other plugins may take their time.
+            creating = plugin.last_event == "CreateContainer" and _validates(plugin)
+            quiet_s = CREATION_S if creating else QUIET_S
+            if time.monotonic() - plugin.last_event_at < quiet_s:
                 self._leave_when_quiet(plugin)
             else:
                 plugin.close("replaced")

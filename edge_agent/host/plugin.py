@@ -24,6 +24,10 @@ from edge_agent.wasm.imports import Report
 
 log = logging.getLogger(__name__)
 
+ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
+"""Of the time that the runtime gives: for an answer, and for being shown an event. Another
+plugin's answer may have to wait for the latter; both together are in time."""
+
 UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's stub sends it
 
 
@@ -70,7 +74,7 @@ class Plugin:
         self.release = prepared.release
         self.fault: GuestFault | None = None
         self.runtime = ""
-        self.last_event = 0.0  # monotonic
+        self.last_event, self.last_event_at = "", 0.0  # monotonic
         self._prepared = prepared
         self._instance = prepared.instance
         self._services = prepared.services
@@ -152,7 +156,7 @@ class Plugin:
             self._place.synchronised(self)
 
     def _serve(self, call: Call) -> None:
-        self.last_event = time.monotonic()
+        self.last_event, self.last_event_at = call.event, time.monotonic()
         role = self._place.role(self, call)
         if role is Role.LEAVE:
             self._link.close("replaced")
@@ -217,7 +221,7 @@ class Plugin:
     def _watch(self, call: Call) -> None:
         self._services.muted = True
         try:
-            self._call(call)
+            self._call(call, WATCH_SHARE)
         except GuestError:
             pass  # its answer does not count yet
         except GuestFault as fault:
@@ -239,12 +243,12 @@ class Plugin:
             raise
         return reply
 
-    def _call(self, call: Call) -> bytes:
+    def _call(self, call: Call, share: float = ANSWER_SHARE) -> bytes:
         if not call.export:
             return b""
         try:
             return self._instance.call(
-                call.export, call.payload, min(self._deadline_s, call.timeout_s / 2)
+                call.export, call.payload, min(self._deadline_s, call.timeout_s * share)
             )
         except (GuestError, GuestFault):
             raise

@@ -9,6 +9,7 @@ session closes. Everything here runs on the loop's thread and waits for nothing.
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, GuestFault
@@ -209,23 +210,22 @@ class Seat:
             self._connect()
             return
         self._loading = True
-        self._loader.load(self.release, self._state, self._loaded)
+        self._loader.load(self.release, self._state, partial(self._loaded, self.release))
 
-    def _loaded(self, result: Prepared | EdgeAgentError) -> None:
+    def _loaded(self, release: Release, result: Prepared | EdgeAgentError) -> None:
         self._loading = False
-        if isinstance(result, EdgeAgentError):
-            if self.release is not None:
-                self.stats.failed("load")
-                if str(result) != self.error:
-                    log.error("%s", result, extra={"plugin": self.release.identity})
-                self._again(str(result))
-            return
-        if result.release != self.release:
-            result.close()
+        if release != self.release:  # another is wanted by now, or none
+            if isinstance(result, Prepared):
+                result.close()
             self._next()
-            return
-        self._ready = result
-        self._next()
+        elif isinstance(result, EdgeAgentError):
+            self.stats.failed("load")
+            if str(result) != self.error:
+                log.error("%s", result, extra={"plugin": release.identity})
+            self._again(str(result))
+        else:
+            self._ready = result
+            self._next()
 
     def _connect(self) -> None:
         prepared, self._ready = self._ready, None

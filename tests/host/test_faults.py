@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import NriRuntime, go_annotator_module
+from tests.support.gopeers import NriRuntime, go_annotator_module, require_go
 from tests.support.wait import wait_until
 
 # What the guest does -> the kind of failure that is counted.
@@ -122,6 +124,30 @@ def test_an_update_beyond_its_permissions_is_refused_with_the_reply(
     assert runtime.create_container("c3", annotations=wish).error == ""
     wait_until(lambda: runtime.updates(), "the permitted update arrives")
     assert len(runtime.updates()) == 1
+
+
+def test_a_successor_that_never_returns_does_not_cost_another_plugin_its_time(
+    tmp_path: Path,
+) -> None:
+    """It is shown the event while the runtime waits for the next plugin, which loops too."""
+    require_go()
+    socket = tmp_path / "nri.sock"
+    with (
+        # Long, so that a busy machine does not count.
+        NriRuntime(socket, request_timeout_ms=8000) as runtime,
+        Agent(tmp_path / "agent", sockets=[socket], limits={"deadline": "60s"}) as agent,
+    ):
+        policy = {"failure_policy": "Ignore"}
+        agent.put("10-hostile", guest("hostile"), config="* : ok\n", settings=policy)
+        agent.put("20-loop", guest("hostile"), config="create_container:loop\n", settings=policy)
+        agent.wait_running("10-hostile", "20-loop")
+        agent.put("10-hostile", config="create_container:loop\n")
+        runtime.wait_for_plugins("10-hostile", "10-hostile", "20-loop")  # a handover, for 1 s
+        outcome = runtime.create_container()
+        assert outcome.error == ""
+        assert [call for call in outcome.calls if call.error] == []
+        for identity in ("10-hostile", "20-loop"):
+            assert agent.entry(identity)["failures"] == {"timeout": 1}
 
 
 def test_a_memory_limit_holds(runtime: NriRuntime, agent: Agent) -> None:

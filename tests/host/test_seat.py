@@ -44,6 +44,14 @@ def test_back_and_forth_while_it_loads_runs_the_last(house: House) -> None:
     assert house.entry("10-edge")["restarts"] == 0
 
 
+def test_what_fails_to_load_is_not_held_against_the_next_release(house: House) -> None:
+    good = house.release("10-edge", "edge")
+    house.apply(replace(good, path=house.folder / "gone.wasm"))
+    house.apply(good)
+    house.run(good)
+    assert house.entry("10-edge")["failures"] == {}
+
+
 def test_removed_while_it_loads_it_never_registers(house: House) -> None:
     house.apply(house.release("10-edge", "edge"))
     house.apply()
