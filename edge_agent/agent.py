@@ -75,7 +75,7 @@ class Agent:
         self._notifier = notifier
         self._config = config
         self._config_path = config_path
-        self._began = time.time()
+        self._began = time.monotonic()  # boards without a clock of their own jump by years
         self._engine, self._engine_why = choose(config.engine)
         self._artifacts = Artifacts(config.state_dir)
         self._loader = Loader(loop, partial(self._artifacts.module, self._engine), _plugin_sink)
@@ -86,12 +86,14 @@ class Agent:
         self._scan_timer: Timer | None = None
         self._news: Timer | None = None
         self._applied: Scan | None = None
+        self._memory: dict[str, int] = {}
         self._state: dict[str, Any] = {}
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
         self._control.open()
         log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
+        self._measure()
         self._refresh()
         if self._link is not None:
             self._link.start()
@@ -173,8 +175,7 @@ class Agent:
 
     def _report(self, outcome: Outcome) -> None:
         if self._link is not None:
-            size = len(outcome.request) + len(outcome.reply)
-            self._link.report(outcome, size, important=outcome.kind != "ok")
+            self._link.report(outcome, outcome.size, important=outcome.kind != "ok")
 
     def _changed(self) -> None:
         if self._news is None or not self._news.pending:
@@ -186,7 +187,12 @@ class Agent:
         if self._link is not None:
             self._link.state_changed()
 
+    def _measure(self) -> None:
+        """On the loader's thread, but for the start: the kernel walks through all pages."""
+        self._memory = memory.figures()
+
     def _refresh(self) -> None:
+        self._loader.run(self._measure)
         self._state = self._make_state()
         self._loop.call_later(REFRESH_S, self._refresh)
 
@@ -203,8 +209,8 @@ class Agent:
             },
             "runtimes": self._roster.runtimes(),
             "plugins": self._roster.plugins(),
-            "memory": memory.figures(),
-            "uptime_s": round(time.time() - self._began),
+            "memory": self._memory,
+            "uptime_s": round(time.monotonic() - self._began),
         }
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:

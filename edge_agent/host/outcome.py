@@ -24,3 +24,9 @@ class Outcome(NamedTuple):
     error: str
     reports: tuple[Report, ...]
     wanted: str  # the plugin's `report` setting: all, changes or errors
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps in memory, as far as others determine them."""
+        told = sum(len(report.payload) for report in self.reports)
+        return len(self.request) + len(self.reply) + len(self.error) + told

@@ -131,13 +131,16 @@ class Plugin:
 
     def _begin(self, call: Call) -> None:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
+        began = time.perf_counter_ns()
+        fault: GuestFault | None = None
         try:
             reply = self._permitted_reply(call)
             self.session.answer(call, reply)
         except (GuestError, permissions.NotPermitted) as error:
-            self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {error}")
-            self._fail(GuestFault("start", f"{call.event}: {error}"))
-        except GuestFault as fault:
+            fault = GuestFault("start", f"{call.event}: {error}")
+        except GuestFault as found:
+            fault = found
+        if fault is not None:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {fault}")
             self._fail(fault)
         self._link.flush()
@@ -151,6 +154,9 @@ class Plugin:
                     self.runtime,
                     extra={"plugin": self.identity},
                 )
+        if self._services.reports:  # not to wait for an event, which may never come
+            kind, text = (fault.kind, str(fault)) if fault else (outcome.OK, "")
+            self._tell(call, began, kind, b"", text)
         if call.event == events.SYNCHRONIZE and not self.fault:
             self._send_updates()
             self._place.synchronised(self)
@@ -197,23 +203,7 @@ class Plugin:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {text}")
         self._link.flush()
         # The runtime has its answer; the rest is on nobody's time.
-        self._report(
-            Outcome(
-                time.time_ns(),
-                self.identity,
-                self.release.digest,
-                self.runtime,
-                call.event,
-                call.export,
-                kind,
-                time.perf_counter_ns() - began,
-                call.payload,
-                reply,
-                text,
-                self._take_reports(),
-                self.release.settings.report,
-            )
-        )
+        self._tell(call, began, kind, reply, text)
         self._send_updates()
         if fault is not None and self.fault is None:
             self._fail(fault)
@@ -256,6 +246,27 @@ class Plugin:
             # A defect of this agent: the runtime must get its answer all the same.
             log.exception("%s: %s failed", self.identity, call.export)
             raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
+
+    def _tell(self, call: Call, began: int, kind: str, reply: bytes, text: str) -> None:
+        # A synchronisation may have 16 MiB, and is about no pod in particular.
+        request = call.payload if call.event in events.BY_METHOD else b""
+        self._report(
+            Outcome(
+                time.time_ns(),
+                self.identity,
+                self.release.digest,
+                self.runtime,
+                call.event,
+                call.export,
+                kind,
+                time.perf_counter_ns() - began,
+                request,
+                reply,
+                text,
+                self._take_reports(),
+                self.release.settings.report,
+            )
+        )
 
     def _take_reports(self) -> tuple[Report, ...]:
         reports = self._services.reports

@@ -5,6 +5,7 @@ from typing import Any
 from edge_agent.host import outcome as kinds
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.subject import message_type
+from edge_agent.nri import events
 from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.permissions import NotPermitted, touched
 
@@ -50,6 +51,8 @@ def describe(outcome: Outcome) -> dict[str, Any] | None:
 
 
 def _about(outcome: Outcome) -> dict[str, Any]:
+    if outcome.event not in events.BY_METHOD:
+        return {}  # Configure, Synchronize
     request = message_type(outcome.export, outcome.event)()
     try:
         request.ParseFromString(outcome.request)

@@ -20,6 +20,10 @@ from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
 
+# Of an error in the status: the log has all of it, and the state of a hundred plugins has
+# to fit one MQTT message of 64 KiB.
+MAX_ERROR_CHARS = 200
+
 
 class Roster:
     """`report` gets each outcome; `changed` is called, often, when a status may differ."""
@@ -96,7 +100,7 @@ class Roster:
             found += entries or [self._entry(identity, release, self._runtimes[0])]
         for name, error in sorted(self._errors.items()):
             if name not in self._releases:
-                found.append({"name": name, "status": "failed", "error": error})
+                found.append({"name": name, "status": "failed", "error": _short(error)})
         return found
 
     def _entry(self, identity: str, release: Release, runtime: Runtime) -> dict[str, Any]:
@@ -122,5 +126,9 @@ class Roster:
                 entry["running"] = f"sha256:{running}"
         error = seat.error or self._errors.get(identity, "")
         if error:
-            entry["error"] = error
+            entry["error"] = _short(error)
         return entry
+
+
+def _short(error: str) -> str:
+    return error if len(error) <= MAX_ERROR_CHARS else f"{error[: MAX_ERROR_CHARS - 3]}..."

@@ -333,7 +333,8 @@ class Seat:
             timer.cancel()
 
     def _outcome(self, outcome: Outcome) -> None:
-        self.stats.answered(outcome.duration_ns)
+        if outcome.event in events.BY_METHOD:
+            self.stats.answered(outcome.duration_ns)
         if outcome.kind == "denied":
             self.stats.failed("denied")
         self._report(outcome)

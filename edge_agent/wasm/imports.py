@@ -24,6 +24,7 @@ MAX_REPORT_BYTES = 16 << 10  # of a payload; four fit one MQTT message of the fl
 MAX_KIND_BYTES = 64
 MAX_CONTENT_TYPE_BYTES = 128
 MAX_REPORTS_PER_CALL = 16
+MAX_REPORTS_BYTES_PER_CALL = 48 << 10  # of their payloads: they leave in one MQTT message
 MAX_UPDATE_BYTES = 1 << 20  # of one edge.update_containers, a quarter of a ttRPC message
 MAX_UPDATES_PER_CALL = 4
 _UPDATE, _EVICT = (1,), (2,)  # UpdateContainersRequest's repeated messages
@@ -148,6 +149,11 @@ class HostServices:
                 raise _RefusedError(f"takes {what} of at most {limit} bytes, not {size}")
         if len(self.reports) >= MAX_REPORTS_PER_CALL:
             raise _RefusedError(f"takes at most {MAX_REPORTS_PER_CALL} reports for one event")
+        told = sum(len(each.payload) for each in self.reports)
+        if told + len(report.payload) > MAX_REPORTS_BYTES_PER_CALL:
+            raise _RefusedError(
+                f"takes at most {MAX_REPORTS_BYTES_PER_CALL} bytes of payload for one event"
+            )
         if not self.muted:
             self.reports.append(
                 Report(

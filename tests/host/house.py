@@ -61,11 +61,13 @@ class House:
         self.loop.close()
         self.runtime.stop()
 
-    def release(self, identity: str, name: str, config: str = "", **settings: Any) -> Release:
-        """A guest that is checked in, as this plugin."""
+    def release(
+        self, identity: str, name: str | Path, config: str = "", **settings: Any
+    ) -> Release:
+        """A guest that is checked in, or a module made for the test, as this plugin."""
         index_and_name = split_identity(identity)
         assert index_and_name is not None
-        path = guest(name)
+        path = guest(name) if isinstance(name, str) else name
         wasm = path.read_bytes()
         settings.setdefault("limits", self._limits)
         return Release(

@@ -52,6 +52,21 @@ def test_an_adjustment_is_told_with_its_fields_pod_and_container() -> None:
     assert record["time"] == 1_700_000_000.5
 
 
+@pytest.mark.parametrize("event", ["Configure", "Synchronize", "Shutdown"])
+def test_a_report_of_a_guest_that_starts_is_about_no_pod(event: str) -> None:
+    told = (Report("inventory", b"x", "text/plain"),)
+    record = describe(outcome(event=event, export="", request=b"", reply=b"", reports=told))
+    assert record is not None
+    assert (record["event"], record["outcome"]) == (event, "ok")
+    assert record["reports"][0]["kind"] == "inventory"
+    assert "pod" not in record
+
+
+def test_its_size_counts_what_others_determine() -> None:
+    told = (Report("k", b"x" * 100, "text/plain"), Report("k", b"y" * 10, "text/plain"))
+    assert outcome(request=b"12", reply=b"3", error="four", reports=told).size == 117
+
+
 def test_an_empty_reply_is_ok() -> None:
     record = describe(outcome(reply=b""))
     assert record is not None

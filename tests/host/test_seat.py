@@ -10,9 +10,10 @@ import pytest
 
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
-from edge_agent.pb import nri_pb2
+from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
+from tests.support.wat import constant
 
 
 @pytest.fixture
@@ -136,3 +137,23 @@ def test_a_runtime_that_knows_fewer_events_than_inferred_gets_a_second_try(tmp_p
     with House(tmp_path, older) as house:
         house.run(house.release("10-hostile", "hostile"))
         assert house.seat("10-hostile").plugin.session.subscribed == OLD_EVENTS
+
+
+def test_what_a_guest_reports_while_it_starts_is_told_at_once(house: House) -> None:
+    """Its inventory, say: no event may come for hours."""
+    report = edge_pb2.Report(kind="inventory", payload=b"42").SerializeToString()
+    text = "".join(f"\\{byte:02x}" for byte in report)
+    imports = '(import "edge" "report" (func $report (param i32 i32) (result i64)))'
+    start = (
+        f'(data (i32.const 0) "{text}")'
+        '(func (export "plugin_synchronize") (param i32 i32) (result i64)'
+        f" (call $report (i32.const 0) (i32.const {len(report)})))"
+    )
+    path = house.folder / "starts.wasm"
+    path.write_bytes(constant({"plugin_create_container": b""}, imports, start))
+    house.run(house.release("10-starts", path))
+    [told] = house.outcomes
+    assert (told.event, told.kind, told.request) == ("Synchronize", "ok", b"")
+    assert [each.payload for each in told.reports] == [b"42"]
+    assert told.runtime
+    assert house.entry("10-starts")["events"] == 0

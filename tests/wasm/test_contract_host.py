@@ -14,6 +14,7 @@ from edge_agent.wasm.imports import (
     MAX_KEY_BYTES,
     MAX_KIND_BYTES,
     MAX_REPORT_BYTES,
+    MAX_REPORTS_BYTES_PER_CALL,
     MAX_REPORTS_PER_CALL,
     MAX_UPDATE_BYTES,
     MAX_UPDATES_PER_CALL,
@@ -170,6 +171,16 @@ def test_the_number_of_requests_for_one_event_is_limited(
     running.services.reports.clear()
     running.services.updates.clear()
     assert running.call("configure", request_.SerializeToString()) == b""
+
+
+def test_the_reports_of_one_event_fit_one_message(lab: Lab) -> None:
+    running = lab.start(relay("report"))
+    report = edge_pb2.Report(kind="k", payload=bytes(MAX_REPORT_BYTES)).SerializeToString()
+    for _ in range(MAX_REPORTS_BYTES_PER_CALL // MAX_REPORT_BYTES):
+        assert running.call("configure", report) == b""
+    with pytest.raises(GuestError, match="at most 49152 bytes of payload for one event"):
+        running.call("configure", report)
+    assert running.call("configure", edge_pb2.Report(kind="k").SerializeToString()) == b""
 
 
 def test_a_flood_of_reports_stays_within_its_limit(lab: Lab) -> None:
