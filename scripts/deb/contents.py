@@ -16,6 +16,7 @@ LIBRARY = "/usr/lib/edge-agent"
 COMMAND = "/usr/bin/edge-agent"
 CONFIG = "/etc/edge-agent/agent.toml"
 DOCS = "/usr/share/doc/edge-agent"
+SCRIPTS = ("postinst", "prerm", "postrm")
 # Kinds of files that a Python package brings; beside them lie caches and sources.
 PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
 
@@ -25,9 +26,6 @@ def control_files(version: str, arch: str) -> dict[str, File]:
     control = (HERE / "control").read_text().replace("@VERSION@", version).replace("@ARCH@", arch)
     scripts = {name: File((HERE / name).read_bytes(), 0o755) for name in SCRIPTS}
     return {"control": File(control.encode()), "conffiles": File(f"{CONFIG}\n".encode()), **scripts}
-
-
-SCRIPTS = ("postinst", "prerm", "postrm")
 
 
 def data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entries:
@@ -46,6 +44,7 @@ def data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entri
         "/usr/share/python3/runtime.d/edge-agent.rtupdate": File(
             (HERE / "rtupdate").read_bytes(), 0o755
         ),
+        "/usr/share/man/man8/edge-agent.8.gz": File(_zipped((HERE / "edge-agent.8").read_bytes())),
         "/usr/share/lintian/overrides/edge-agent": File((HERE / "lintian-overrides").read_bytes()),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.parser
+import gzip
 import io
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.__main__ import COMMANDS
+from scripts.deb.contents import debian_version
 from tests.install.conftest import ROOT, Build
 
 MACHINES = {"amd64": 62, "arm64": 183}  # e_machine of ELF
@@ -131,8 +134,21 @@ def test_without_an_engine_there_is_no_package_and_it_says_which_is_missing(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_manual_page_names_every_command(made: Path) -> None:
+    page = gzip.decompress(contents(made)["./usr/share/man/man8/edge-agent.8.gz"]).decode()
+    assert re.findall(r"^\.TP\n\.B (\w+)$", page, re.M) == list(COMMANDS)
+
+
 def test_every_pin_is_a_digest_of_its_own() -> None:
     pins = tomllib.loads((ROOT / "scripts" / "deb" / "wheels.toml").read_text())
     for table in pins.values():
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in table.values())
         assert len(set(table.values())) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("python", "debian"),
+    [("1.0", "1.0"), ("1.0rc1", "1.0~rc1"), ("1.0.dev3", "1.0~dev3"), ("2.1a2", "2.1~a2")],
+)
+def test_a_version_before_a_release_sorts_before_it(python: str, debian: str) -> None:
+    assert debian_version(python) == debian
