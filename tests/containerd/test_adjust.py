@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.support.agent import PLUGINS, Agent, guest
 from tests.support.containerd import Containerd
-from tests.support.cri import Cri, env_of
+from tests.support.cri import Cri, Ran, env_of
 from tests.support.gopeers import go_annotator_module, require_go
 
 MIB = 1 << 20
@@ -61,7 +61,7 @@ def test_device_injector_gives_the_devices_that_the_pods_annotations_name(
         assert (device["type"], device["major"], device["minor"]) == ("c", 1, 7)
         assert (device["fileMode"], device["gid"]) == (0o640, 20)
         found = cri.exec(motor, "stat", "-c", "%F %t:%T %a %g", "/dev/relay0")
-        assert found.output == "character special file 1:7 640 20\n"
+        assert found == Ran(0, "character special file 1:7 640 20\n", "")
         written = cri.exec(motor, "sh", "-c", "echo on > /dev/relay0")
         assert "No space left on device" in written.errors
 

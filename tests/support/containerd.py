@@ -21,7 +21,7 @@ from tests.support.containerd_system import FIXTURE, IMAGE, IMAGE_PATH, containe
 from tests.support.cri import Cri
 from tests.support.wait import wait_until
 
-TOOLS = ("bash", "find", "mount", "nsenter", "pivot_root", "unshare")
+TOOLS = ("bash", "find", "mount", "nsenter", "pivot_root", "stat", "unshare")
 STOP_TIMEOUT_S = 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,13 +37,19 @@ def why_not() -> str:
         return f"not installed: {', '.join(missing)}"
     if not os.access("/sys/fs/cgroup", os.W_OK):
         return "/sys/fs/cgroup is read-only: containers need cgroups"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "probe", "/mnt"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"cannot mount in a namespace: {tried.stderr.strip()}" if tried.returncode else ""
+    mount = ("mount", "-t", "tmpfs", "probe", "/mnt")
+    tried = _try("unshare", "--mount", "--pid", "--uts", "--fork", *mount)
+    if tried.returncode:
+        return f"cannot mount in a namespace: {tried.stderr.strip()}"
+    root = Path("/").stat()
+    seen = _try("nsenter", "--mount=/proc/self/ns/mnt", "stat", "--format=%d:%i", "/")
+    if seen.stdout.strip() != f"{root.st_dev}:{root.st_ino}":
+        return "in a chroot: what is run in a container would see the root outside"
+    return ""
+
+
+def _try(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 class Containerd:
