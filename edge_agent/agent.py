@@ -78,7 +78,12 @@ class Agent:
         self._began = time.monotonic()  # boards without a clock of their own jump by years
         self._engine, self._engine_why = choose(config.engine)
         self._artifacts = Artifacts(config.state_dir)
-        self._loader = Loader(loop, partial(self._artifacts.module, self._engine), _plugin_sink)
+        self._loader = Loader(
+            loop,
+            partial(self._artifacts.stored, self._engine),
+            partial(self._artifacts.module, self._engine),
+            _plugin_sink,
+        )
         self._link = self._make_link()
         self._roster = Roster(loop, config.nri, self._loader, self._report, self._changed)
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
@@ -135,19 +140,19 @@ class Agent:
         if scan is not None and scan != self._applied:
             self._applied = scan
             self._roster.apply(scan.releases, scan.errors)
-            self._loader.run(partial(self._collect, scan))
+            self._loader.run(memory.trim)  # after what was asked to be loaded
+            self._loader.run_apart(partial(self._collect, scan))
         then()
         if self._scan_timer is None or not self._scan_timer.pending:
             self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
 
     def _collect(self, scan: Scan) -> None:
-        """Runs on the loader's thread, after what the scan asked it to load."""
+        """Runs on the compiler's thread: no artifact goes while one is made."""
         if not scan.errors:  # a plugin with an error may still run its earlier release
             digests = {release.digest for release in scan.releases.values()}
             self._artifacts.collect(
                 {self._artifacts.key(self._engine, digest) for digest in digests}
             )
-        memory.trim()
 
     def _read_config(self) -> None:
         """Runs on the loader's thread."""

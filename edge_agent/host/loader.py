@@ -1,16 +1,23 @@
-"""Turns releases into instances that are ready to be registered, on a thread of its own.
+"""Turns releases into instances that are ready to be registered, on threads of its own.
 
-Reading a file, compiling and a guest's initialisation may each take seconds; the loop
-hands a release over and is called back with the instance or the reason there is none.
+Reading a file and a guest's initialisation may each take seconds; the loop hands a release
+over and is called back with the instance or the reason there is none. Compiling may take
+minutes, in which another plugin's guest may have to be made anew: it has its own thread.
+
+    loader:   read ─► artifact there? ─► instantiate ─► ready
+                          │ no                 ▲
+    compiler:             └► compile ──────────┘
 """
 
 import logging
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError
+from edge_agent import memory
+from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, StoreError
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
@@ -27,9 +34,12 @@ log = logging.getLogger(__name__)
 # The guest's initialisation runs on this thread's stack: the largest that may be
 # configured for it, and room for the engine and Python.
 _STACK_BYTES = 8 << 20
+_COMPILER_STACK_BYTES = 1 << 20  # it starts processes and maps what they leave
 
+Stored = Callable[[bytes, ModuleInfo, int], Module | None]
+"""(module bytes, what they say, stack bytes) -> code that is loaded, None: not compiled."""
 Compiled = Callable[[bytes, ModuleInfo, int], Module]
-"""(module bytes, what they say, stack bytes) -> code that is loaded; may compile first."""
+"""The same, compiling it first where that was not done."""
 
 
 class Prepared:
@@ -57,22 +67,24 @@ class Prepared:
             done()
 
 
-class Loader:
-    """One worker thread. `log_sink(identity)` is where a plugin's lines go."""
+class _UncompiledError(Exception):
+    """A module must be compiled before it can be loaded."""
 
-    def __init__(self, loop: Loop, compiled: Compiled, log_sink: Callable[[str], Sink]) -> None:
+
+class Loader:
+    """Two worker threads. `log_sink(identity)` is where a plugin's lines go."""
+
+    def __init__(
+        self, loop: Loop, stored: Stored, compiled: Compiled, log_sink: Callable[[str], Sink]
+    ) -> None:
         self._loop = loop
+        self._stored = stored
         self._compiled = compiled
         self._log_sink = log_sink
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs = _Worker("loader", _STACK_BYTES)
+        self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
         self._modules: dict[tuple[str, int], tuple[Module, ModuleInfo, int]] = {}
         self._lock = threading.Lock()  # of _modules; never held while anything is waited for
-        self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            self._thread.start()
-        finally:
-            threading.stack_size(before)
 
     def load(
         self,
@@ -82,33 +94,55 @@ class Loader:
     ) -> None:
         """Prepare an instance; `ready` is called on the loop with it or with the reason."""
 
-        def job() -> None:
-            result: Prepared | EdgeAgentError
+        def attempt(step: Callable[[], Prepared | None]) -> None:
+            result: Prepared | EdgeAgentError | None
             try:
-                result = self._prepare(release, state)
+                result = step()
             except EdgeAgentError as error:
                 result = error
             except Exception as error:
                 log.exception("loading %s failed", release.identity)
                 result = ModuleError(f"{release.path}: {error!r}")
-            self._loop.call_soon(lambda: ready(result))
+            if result is not None:
+                self._loop.call_soon(partial(ready, result))
 
-        self._jobs.put(job)
+        def prepare() -> Prepared | None:
+            try:
+                return self._prepare(release, state)
+            except _UncompiledError:
+                self._compiler.put(partial(attempt, compile_))
+                return None
+
+        def compile_() -> None:
+            try:
+                # Read again: many modules that wait for the compiler would be much memory.
+                wasm, info = self._read(release)
+                self._compiled(wasm, info, release.settings.limits.stack_bytes).close()
+            except ModuleError as error:
+                raise ModuleError(f"{release.path}: {error}") from error
+            self._jobs.put(partial(attempt, finish))
+            self._jobs.put(memory.trim)
+
+        def finish() -> Prepared:
+            try:
+                return self._prepare(release, state)
+            except _UncompiledError:
+                raise EngineError(f"{release.path}: what was compiled is gone again") from None
+
+        self._jobs.put(partial(attempt, prepare))
 
     def run(self, job: Callable[[], None]) -> None:
-        """Any other work that may wait for the disk, on this thread."""
+        """Any other work that may wait for the disk, but for no compiler."""
         self._jobs.put(job)
 
-    def stop(self) -> None:
-        """Do nothing more; the thread ends after its present job."""
-        self._jobs.put(None)
+    def run_apart(self, job: Callable[[], None]) -> None:
+        """Work that may wait for a compiler, of this process or another."""
+        self._compiler.put(job)
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except Exception:
-                log.exception("a job of the loader failed; the next goes on")
+    def stop(self) -> None:
+        """Do nothing more; the threads end after their present jobs."""
+        self._jobs.put(None)
+        self._compiler.put(None)
 
     def _prepare(self, release: Release, state: PluginState) -> Prepared:
         limits = release.settings.limits
@@ -158,15 +192,21 @@ class Loader:
                     module, info, users = again
                     self._modules[key] = (module, info, users + 1)
                     return module, info
+        wasm, info = self._read(release)
+        suits(info)
+        loaded = self._stored(wasm, info, key[1])
+        if loaded is None:
+            raise _UncompiledError
+        with self._lock:  # only this thread adds: nobody was faster
+            self._modules[key] = (loaded, info, 1)
+        return loaded, info
+
+    @staticmethod
+    def _read(release: Release) -> tuple[bytes, ModuleInfo]:
         wasm = read_module(release.path)
         if sha256_hex(wasm) != release.digest:
             raise ModuleError("it changed while it was read; it is read again")
-        info = inspect(wasm)
-        suits(info)
-        module = self._compiled(wasm, info, key[1])
-        with self._lock:  # only this thread adds: nobody was faster
-            self._modules[key] = (module, info, 1)
-        return module, info
+        return wasm, inspect(wasm)
 
     def _done(self, key: tuple[str, int]) -> None:
         with self._lock:
@@ -175,6 +215,28 @@ class Loader:
                 self._modules[key] = (module, info, users - 1)
                 return
         module.close()
+
+
+class _Worker:
+    """A daemon thread that does one job after the other; None ends it."""
+
+    def __init__(self, name: str, stack_bytes: int) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.put = self._jobs.put
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        before = threading.stack_size(stack_bytes)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:
+                log.exception("a job of the loader failed; the next goes on")
+            del job  # or the last one, and all that it holds, would stay
 
 
 def read_module(path: Path) -> bytes:

@@ -59,6 +59,12 @@ class Artifacts:
         """The name of the artifact of the module with this SHA-256 (hexadecimal)."""
         return artifact_key(digest, engine, self._cpu)
 
+    def stored(
+        self, engine: Engine, wasm: bytes, info: ModuleInfo, stack_bytes: int
+    ) -> Module | None:
+        """Load a module, or None if `module` would have to compile it. StoreError."""
+        return self._load(engine, self.key(engine, sha256_hex(wasm)), info, stack_bytes)
+
     def module(self, engine: Engine, wasm: bytes, info: ModuleInfo, stack_bytes: int) -> Module:
         """Load a module, compiling it in a child process unless a good artifact is here.
 

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
-from edge_agent.host.loader import Loader
+from edge_agent.host.loader import Compiled, Loader
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.release import Release, split_identity
 from edge_agent.host.roster import Roster
@@ -25,6 +25,8 @@ from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.artifacts import Artifacts
 from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine import Module
+from edge_agent.wasm.module import ModuleInfo
 from tests.support.agent import guest
 from tests.support.turning import turn_until
 
@@ -39,6 +41,8 @@ class House:
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self.outcomes: list[Outcome] = []
         self.lines: list[str] = []
+        self.may_compile = threading.Event()  # clear it, and compiling takes its time
+        self.may_compile.set()
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
@@ -48,14 +52,20 @@ class House:
         self.loop = Loop()
         self.loader = Loader(
             self.loop,
-            partial(artifacts.module, engine),
+            partial(artifacts.stored, engine),
+            lambda *module: self._compiled(partial(artifacts.module, engine), *module),
             lambda _: lambda _, line: self.lines.append(line),
         )
         config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
         self.roster = Roster(self.loop, config, self.loader, self.outcomes.append, lambda: None)
         return self
 
+    def _compiled(self, compiled: Compiled, wasm: bytes, info: ModuleInfo, stack: int) -> Module:
+        self.may_compile.wait()
+        return compiled(wasm, info, stack)
+
     def __exit__(self, *_: object) -> None:
+        self.may_compile.set()
         self.roster.close()
         self.loader.stop()
         self.loop.close()

@@ -53,6 +53,29 @@ def test_what_fails_to_load_is_not_held_against_the_next_release(house: House) -
     assert house.entry("10-edge")["failures"] == {}
 
 
+def test_a_guest_is_made_anew_while_another_is_compiled(house: House) -> None:
+    """On a small board a compiler takes minutes: no plugin may answer by policy so long."""
+    trap = house.release("10-hostile", "hostile", config="create_container:trap\n")
+    house.run(trap)
+    house.may_compile.clear()
+    house.apply(trap, house.release("20-edge", "edge"), house.release("30-edge", "edge"))
+    pod = house.during(lambda: house.runtime.run_pod("p")).pod
+    house.during(lambda: house.runtime.create_container(pod, "c"))
+    house.until(lambda: house.entry("10-hostile")["restarts"] == 1, "it is made anew")
+    assert house.status("20-edge") == "starting"
+    house.may_compile.set()
+    for identity in ("20-edge", "30-edge"):
+        house.until(lambda each=identity: house.status(each) == "running", "compiled")  # type: ignore[misc]
+
+
+def test_a_module_that_does_not_compile_is_told_with_its_file(house: House) -> None:
+    path = house.folder / "broken.wasm"
+    path.write_bytes(constant({"plugin_configure": b""})[:-3] + b"\xff\x00\x0b")
+    house.apply(house.release("10-broken", path))
+    house.until(lambda: house.status("10-broken") == "backoff", "it cannot be compiled")
+    assert str(path) in house.entry("10-broken")["error"]
+
+
 def test_removed_while_it_loads_it_never_registers(house: House) -> None:
     house.apply(house.release("10-edge", "edge"))
     house.apply()
