@@ -42,13 +42,15 @@ def why_not() -> str:
     folders = [mount[1] for mount in mounts if mount[2] == "cgroup2"]
     if not folders or not os.access(folders[0], os.W_OK):
         return "no cgroup2 that can be written: systemd needs one"
+    # Changing the root is what a chroot does not allow.
+    probe = "mount -t tmpfs probe /mnt && cd /mnt && mkdir old && pivot_root . old"
     tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--net", "--cgroup", "--fork", "true"],
+        ["unshare", "--mount", "--pid", "--net", "--cgroup", "--fork", "sh", "-c", probe],
         capture_output=True,
         text=True,
         check=False,
     )
-    return f"no namespaces can be made: {tried.stderr.strip()}" if tried.returncode else ""
+    return f"no machine of namespaces: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 class Board:
