@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.wasm.engine import Engine
 from edge_agent.wasm.instrument import capped, instrument
 from edge_agent.wasm.module import inspect
-from tests.support import wasmgen
+from tests.support import engines, wasmgen
 from tests.support.assembler import (
     ADD,
     FOREVER,
@@ -28,7 +29,7 @@ from tests.support.assembler import (
 )
 from tests.support.gobuild import go_runtime_module, require_go
 from tests.support.metered import Metered, Outcome, Wasm3Metered
-from tests.wasm.lab import GUESTS, ROOT, Lab, capture, configure_request
+from tests.wasm.lab import GUESTS, ROOT, Bench, Lab, capture, configure_request
 
 FRAME_BYTES, LOOP_BYTES = 176, 64  # as for wasm3
 PAGES = 8
@@ -105,6 +106,20 @@ def test_results_fuel_and_memory_are_the_same_on_an_interpreter(seed: int, fuel:
 def test_a_local_that_is_set_to_itself_changes_nothing_else() -> None:
     # Found by the test above: wasm3 takes a wrong value for a constant far behind it.
     assert same(made(wasmgen.module(1491)), 1491, FUEL_FOR_A_TEST).result is not None
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """One that takes a module as it is; what comes out of it is not instrumented again."""
+    made = engines.make("wasmtime")
+    if isinstance(made, str):
+        pytest.skip(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def bench(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(engine, tmp_path_factory.mktemp("instrumented"))
 
 
 def answers(wasm: bytes, lab: Lab) -> list[object]:

@@ -4,28 +4,32 @@ It has no limits of its own: the module is rewritten to keep them (edge_agent.wa
 and what was rewritten is the artifact. docs/adr/0012-wasm3.md.
 """
 
+import binascii
 import ctypes
 import functools
 import itertools
 import mmap
 import resource
+import struct
 import threading
 import time
 from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import EngineError, ModuleError
+from edge_agent.errors import EngineError
 from edge_agent.wasm.engine import Bounds, HostFunctions
 from edge_agent.wasm.engines import wasm3_capi as capi
 from edge_agent.wasm.engines.ticker import Ticker
 from edge_agent.wasm.engines.wasm3_instance import Wasm3Instance
-from edge_agent.wasm.instrument import Instrumented, instrument, maximum
+from edge_agent.wasm.engines.wasm3_trial import try_all
+from edge_agent.wasm.instrument import instrument, maximum
 from edge_agent.wasm.module import FuncType, ModuleInfo, inspect
 
-# An artifact: this, where the maximum of the memory is written, the module.
+# An artifact: this; a sum over what the module says about itself; where the maximum of its
+# memory is written; the module.
 _MAGIC = b"edge-agent wasm3 1\n"
-_HEADER_BYTES = 32
+_HEADER = struct.Struct(f"<{len(_MAGIC)}sxII")
 # A call takes 145 bytes of the thread's stack (x86-64, GCC; 200 with what its function begins
 # with), a loop in a loop 50. No guest's frame is smaller than these, so that a stack that is
 # full of them is not much larger there.
@@ -33,8 +37,6 @@ _FRAME_BYTES, _LOOP_BYTES = 176, 64
 _NATIVE_RATIO = 1.5
 _COMPILE_BYTES = 1 << 20  # to compile a function of the deepest nesting that is taken
 _U32, _U64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
-# In the place of host functions, where a module is only compiled.
-_NOTHING = capi.HOST_CALLBACK(lambda *_: None)
 _TRAP = ctypes.create_string_buffer(b"[trap] host")
 
 
@@ -56,35 +58,8 @@ class Wasm3Engine:
 
     def compile(self, wasm: bytes) -> bytes:
         made = instrument(wasm, frame_bytes=_FRAME_BYTES, loop_bytes=_LOOP_BYTES)
-        self._try(made)
-        place = made.maximum_at.to_bytes(_HEADER_BYTES - len(_MAGIC), "little")
-        return _MAGIC + place + made.wasm
-
-    def _try(self, made: Instrumented) -> None:
-        """Let wasm3 compile all of it once: here it may crash. ModuleError: it cannot."""
-        c = self.library
-        environment = c.m3_NewEnvironment()
-        runtime = c.m3_NewRuntime(environment, 64 << 10, None)
-        module = c_void_p()
-        try:
-            result = c.m3_ParseModule(environment, byref(module), made.wasm, len(made.wasm))
-            if not result:
-                result = c.m3_LoadModule(runtime, module)
-                if result:
-                    c.m3_FreeModule(module)
-            if not result:
-                for needed in inspect(made.wasm).imports:
-                    names = needed.module.encode(), needed.name.encode()
-                    c.m3_LinkRawFunctionEx(module, *names, None, _NOTHING, None)
-                result = c.m3_CompileModule(module)
-            if result:
-                reason = c.reason(result, runtime)
-                if "memory allocation" in reason:
-                    raise MemoryError(reason)
-                raise ModuleError(f"the engine wasm3 cannot take this module: {reason}")
-        finally:
-            c.m3_FreeRuntime(runtime)
-            c.m3_FreeEnvironment(environment)
+        try_all(self.library, made.wasm)
+        return _HEADER.pack(_MAGIC, _sum(inspect(wasm)), made.maximum_at) + made.wasm
 
     def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> "Wasm3Module":
         _check_stack(stack_bytes)
@@ -93,17 +68,12 @@ class Wasm3Engine:
                 code = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             raise EngineError(f"{artifact} cannot be mapped: {error}") from error
-        header = code[:_HEADER_BYTES]
-        if not header.startswith(_MAGIC):
+        if len(code) < _HEADER.size or code[: len(_MAGIC)] != _MAGIC:
             raise EngineError(f"{artifact} is no artifact of {self.name} {self.version}")
-        try:
-            held = inspect(code[_HEADER_BYTES:])
-        except ModuleError as error:
-            raise EngineError(f"{artifact} is no artifact of {self.name}: {error}") from error
+        _, said, place = _HEADER.unpack(code[: _HEADER.size])
         # Instances trust `info` with the types of what they call.
-        if held.imports != info.imports or held.functions != info.functions:
+        if said != _sum(info) or place > len(code) - _HEADER.size:
             raise EngineError(f"{artifact} was made of another module")
-        place = int.from_bytes(header[len(_MAGIC) :], "little")
         return Wasm3Module(self, code, place, info, stack_bytes)
 
     def callback(self, key: tuple[str, str], kind: FuncType) -> Any:
@@ -162,7 +132,7 @@ class Wasm3Module:
         self.engine = engine
         self.info = info
         self.stack_bytes = stack_bytes
-        self._maximum_at = _HEADER_BYTES + maximum_at
+        self._maximum_at = _HEADER.size + maximum_at
         self._code: mmap.mmap | None = code
         self._lock = threading.Lock()  # from writing the maximum until it was read
 
@@ -180,8 +150,8 @@ class Wasm3Module:
             result = self.engine.library.m3_ParseModule(
                 environment,
                 byref(module),
-                ctypes.addressof(view) + _HEADER_BYTES,
-                len(code) - _HEADER_BYTES,
+                ctypes.addressof(view) + _HEADER.size,
+                len(code) - _HEADER.size,
             )
         if result:
             raise EngineError(f"wasm3 cannot parse it: {self.engine.library.reason(result)}")
@@ -202,6 +172,12 @@ class Wasm3Module:
 
     def close(self) -> None:
         self._code = None  # instances keep the mapping as long as they need it
+
+
+def _sum(info: ModuleInfo) -> int:
+    """Of all that an artifact must agree about with the module that it was made of."""
+    said = repr((info.imports, sorted(info.functions.items()), info.memory_max_bytes))
+    return binascii.crc32(said.encode())
 
 
 def _check_stack(stack_bytes: int) -> None:
