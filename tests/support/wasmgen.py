@@ -21,7 +21,7 @@ def _operations() -> dict[str, list[tuple[str, bytes]]]:
     table: dict[str, list[tuple[str, bytes]]] = {letter: [] for letter in LETTERS}
     for code, effect in enumerate(opcodes.NUMERIC):
         # Not the bits of any integer as a float: a signalling NaN is not moved as it is by
-        # an interpreter that keeps floats in registers of doubles (docs/adr/0012).
+        # an interpreter that keeps floats in registers of doubles (docs/adr/0010).
         if effect is not None and code not in (0xBE, 0xBF):
             table[effect[2]].append((effect[0], bytes([code])))
     for number, (before, _, after) in enumerate(opcodes.SATURATING):

@@ -1,7 +1,7 @@
 """The engine port on wasm3, an interpreter for boards that have no other engine.
 
 It has no limits of its own: the module is rewritten to keep them (edge_agent.wasm.instrument),
-and what was rewritten is the artifact. docs/adr/0012-wasm3.md.
+and what was rewritten is the artifact. docs/adr/0010-wasm3.md.
 """
 
 import binascii
