@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edge_agent.errors import ModuleError
 from edge_agent.wasm.instrument import FUEL, InvalidError, UnsupportedError, instrument
 from edge_agent.wasm.instrument.body import MAX_NESTING
-from edge_agent.wasm.instrument.sections import MAX_PAGES
+from edge_agent.wasm.instrument.shape import MAX_PAGES
 from edge_agent.wasm.module import FuncType, inspect
 from tests.support import wasmgen
 from tests.support.assembler import (

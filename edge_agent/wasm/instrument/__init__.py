@@ -23,7 +23,9 @@ from edge_agent.wasm.instrument.binary import (
     UnsupportedError,
     unsigned,
 )
-from edge_agent.wasm.instrument.sections import FUEL, MAX_PAGES, Instrumented, Writer
+from edge_agent.wasm.instrument.sections import Reader
+from edge_agent.wasm.instrument.shape import FUEL, MAX_PAGES
+from edge_agent.wasm.instrument.writing import Instrumented, write
 from edge_agent.wasm.module import PAGE_BYTES
 
 __all__ = [
@@ -43,7 +45,7 @@ def instrument(wasm: bytes, *, frame_bytes: int = 0, loop_bytes: int = 0) -> Ins
     `frame_bytes`, `loop_bytes`: see `body.Surroundings`; for an engine whose stack overflows
     natively before it notices.
     """
-    return Writer(wasm, frame_bytes, loop_bytes).write()
+    return write(Reader(wasm, frame_bytes, loop_bytes).read())
 
 
 def maximum(memory_bytes: int) -> bytes:
