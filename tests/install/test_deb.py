@@ -19,6 +19,13 @@ from scripts.deb.contents import debian_version
 from tests.install.conftest import ROOT, Build
 
 MACHINES = {"amd64": 62, "arm64": 183}  # e_machine of ELF
+# Library -> Debian's package of it.
+PROVIDERS = {
+    **dict.fromkeys(("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0"), "libc6"),
+    **dict.fromkeys(("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "librt.so.1"), "libc6"),
+    "libgcc_s.so.1": "libgcc-s1",
+    "libstdc++.so.6": "libstdc++6",
+}
 LIBRARY = "./usr/lib/edge-agent/"
 
 
@@ -104,6 +111,24 @@ def test_the_control_file_says_what_it_is(made: Path, arch: str) -> None:
     assert size / 1024 <= int(fields["Installed-Size"]) < size / 1024 + 2000
     assert texts["./conffiles"] == "/etc/edge-agent/agent.toml\n"
     assert len(texts["./md5sums"].splitlines()) == len(contents(made))
+
+
+def test_every_library_that_machine_code_needs_is_depended_on(made: Path) -> None:
+    with member(made, "control.tar") as tar:
+        control = tar.extractfile("./control")
+        assert control is not None
+        depends = email.parser.BytesParser().parse(control)["Depends"]
+    files = [file for name, file in contents(made).items() if name.endswith(".so")]
+    # Names and versions as they stand in the tables of dynamic symbols.
+    libraries = {
+        name for file in files for name in re.findall(rb"\0([\w+-]+\.so\.\d+)(?=\0)", file)
+    }
+    assert libraries  # wasmtime's at least
+    assert {PROVIDERS[name.decode()] for name in libraries} <= set(re.findall(r"[\w+-]+", depends))
+    versions = {v for file in files for v in re.findall(rb"\0GLIBC_2\.(\d+)(?=[.\0])", file)}
+    least = re.search(r"libc6 \(>= 2\.(\d+)\)", depends)
+    assert least is not None
+    assert max(int(version) for version in versions) <= int(least[1])
 
 
 def test_the_agents_package_is_whole(made: Path) -> None:

@@ -56,6 +56,18 @@ def test_hardened_it_still_compiles_and_serves_a_plugin(runtime: SimRuntime) -> 
     assert changes(runtime)
 
 
+def test_no_slower_part_in_python_is_used(installed: Board) -> None:
+    program = """if True:
+        import sys
+        sys.path.insert(0, "/usr/lib/edge-agent")
+        import msgpack
+        from google.protobuf.internal import api_implementation
+        print(msgpack.Packer.__module__, api_implementation.Type())
+    """
+    said = installed.run("python3", "-IS", "-c", program)
+    assert said == "msgpack._cmsgpack upb\n"
+
+
 def test_what_it_writes_lies_where_it_should_and_is_private(
     installed: Board, runtime: SimRuntime
 ) -> None:

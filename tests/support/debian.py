@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.support.containerd_system import debian_mirrors
 
-PACKAGES = ("python3", "systemd", "systemd-sysv")
+# The last is what the package depends on and dpkg alone would not bring.
+PACKAGES = ("python3", "systemd", "systemd-sysv", "libstdc++6")
 # What would meddle, or wait for what is not there.
 MASKED = (
     "getty.target",
