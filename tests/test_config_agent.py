@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import AgentConfig, Broker, load_agent_config, parse_agent_config
+from edge_agent.config import (
+    AgentConfig,
+    Broker,
+    UpdatesConfig,
+    load_agent_config,
+    parse_agent_config,
+)
 from edge_agent.errors import ConfigError
 
 FILE = Path("/etc/edge-agent/agent.toml")
@@ -207,6 +213,44 @@ def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
     said = problem('[mqtt]\nurl = "mqtt://me:hunter2@host"')
     assert "username and password_file" in said
     assert "hunter2" not in said
+
+
+def test_updates_are_off_unless_their_table_is_there() -> None:
+    assert parse("").updates is None
+    assert parse("[updates]").updates == UpdatesConfig()
+
+
+def test_settings_of_updates_are_read() -> None:
+    updates = parse(
+        """
+        [updates]
+        trust_dir = "trust"
+        threshold = 2
+        sources = ["oci", "mqtt"]
+        max_plugin = "1MiB"
+        probation = "5m"
+        """
+    ).updates
+    assert updates is not None
+    assert updates.trust_dir == Path("/etc/edge-agent/trust")
+    assert (updates.threshold, updates.sources) == (2, ("oci", "mqtt"))
+    assert (updates.max_plugin_bytes, updates.probation_s) == (1 << 20, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("threshold = 0", "between 1 and 16, not 0"),
+        ('sources = ["ftp"]', 'updates.sources: "ftp" is unknown; known are "mqtt"'),
+        ('sources = ["mqqt"]', 'did you mean "mqtt"?'),
+        ("sources = [[1]]", "updates.sources: a list is unknown"),
+        ('sources = ["mqtt", "mqtt"]', "names a word twice"),
+        ("sources = []", "must be a list of 1 to 100 entries"),
+        ('max_plugin = "1GiB"', "between 1KiB and 64MiB"),
+    ],
+)
+def test_a_mistake_in_updates_is_named(text: str, said: str) -> None:
+    assert said in problem(f"[updates]\n{text}")
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

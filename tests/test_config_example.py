@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, Limits, LogConfig, MqttConfig, NriConfig
+from edge_agent.config import AgentConfig, Limits, LogConfig, MqttConfig, NriConfig, UpdatesConfig
 from edge_agent.config.agent import read_agent
 from edge_agent.config.document import Document, KeyPath
 from edge_agent.config.table import Table
@@ -36,7 +36,7 @@ def test_the_example_as_it_stands_is_the_defaults() -> None:
 
 def test_every_stated_default_is_the_real_one() -> None:
     shown, _ = read(uncommented(but=WITHOUT_FIXED_DEFAULT))
-    plain, _ = read('[mqtt]\nurl = "mqtt://broker.example:1883"')
+    plain, _ = read('[mqtt]\nurl = "mqtt://broker.example:1883"\n[updates]')
     assert shown == plain
 
 
@@ -49,6 +49,7 @@ def test_the_example_shows_exactly_the_keys_that_are_read() -> None:
 def test_every_field_has_a_key_named_like_it_without_its_unit() -> None:
     shown = paths(Document(EXAMPLE, uncommented(but="nothing")).values)
     rooms = {"nri": NriConfig, "limits": Limits, "log": LogConfig, "mqtt": MqttConfig}
+    rooms["updates"] = UpdatesConfig
     assert {path[0] for path in shown} == {field.name for field in fields(AgentConfig)}
     for name, room in rooms.items():
         keys = {UNIT.sub("", field.name) for field in fields(room)}

@@ -17,6 +17,8 @@ from edge_agent.config.model import (
     NriConfig,
     PluginSettings,
     Report,
+    Source,
+    UpdatesConfig,
 )
 from edge_agent.config.plugin import load_plugin_settings
 
@@ -30,6 +32,8 @@ __all__ = [
     "NriConfig",
     "PluginSettings",
     "Report",
+    "Source",
+    "UpdatesConfig",
     "load_agent_config",
     "load_plugin_settings",
     "parse_agent_config",

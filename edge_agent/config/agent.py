@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from edge_agent.config.document import Document, read_text
 from edge_agent.config.model import (
+    KIB,
+    MIB,
     AgentConfig,
     Broker,
     Encoding,
@@ -17,6 +19,8 @@ from edge_agent.config.model import (
     MqttConfig,
     NriConfig,
     Report,
+    Source,
+    UpdatesConfig,
 )
 from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
@@ -29,6 +33,8 @@ LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}"
 LABEL_FORM = "1 to 253 letters, digits, '.', '_', '-' and '/', starting with a letter or digit"
 URL_FORM = '"mqtt://host:1883" or "mqtts://host:8883" (TLS)'
 MAX_KEEPALIVE_S = 65535  # a 16-bit field of CONNECT
+MAX_KEYS = 16  # of a trust set: each costs a verification of 1 ms or more on a board
+MAX_PLUGIN_BYTES = 64 * MIB  # what the module reader takes (edge_agent.wasm.module)
 _URL = re.compile(r"(mqtts?)://(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(\d{1,5}))?/?")
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -67,6 +73,7 @@ def read_agent(root: Table, hostname: str | None) -> AgentConfig:
         limits=read_limits(root.table("limits"), AgentConfig.limits),
         log=_read_log(root.table("log")),
         mqtt=_read_mqtt(root.table("mqtt"), node) if "mqtt" in root else None,
+        updates=_read_updates(root.table("updates")) if "updates" in root else None,
     )
     root.end()
     return config
@@ -138,6 +145,27 @@ def _read_mqtt(table: Table, node: str) -> MqttConfig:
     _check_credentials(table, mqtt)
     table.end()
     return mqtt
+
+
+def _read_updates(table: Table) -> UpdatesConfig:
+    default = UpdatesConfig()
+    updates = UpdatesConfig(
+        trust_dir=table.path("trust_dir", default.trust_dir),
+        threshold=table.count("threshold", default.threshold, at_least=1, at_most=MAX_KEYS),
+        sources=table.words("sources", Source, default.sources),
+        max_plugin_bytes=table.size(
+            "max_plugin", default.max_plugin_bytes, at_least=KIB, at_most=MAX_PLUGIN_BYTES
+        ),
+        probation_s=table.seconds("probation", default.probation_s, at_least=1, at_most=86_400),
+        probation_events=table.count(
+            "probation_events", default.probation_events, at_least=1, at_most=1_000_000
+        ),
+        allowed_failures=table.count(
+            "allowed_failures", default.allowed_failures, at_least=0, at_most=1000
+        ),
+    )
+    table.end()
+    return updates
 
 
 def _read_brokers(table: Table) -> tuple[Broker, ...]:

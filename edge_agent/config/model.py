@@ -15,6 +15,7 @@ FailurePolicy = Literal["Fail", "Ignore"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
+Source = Literal["mqtt", "https", "oci"]
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
 # `linux` part, and the two things a reply can ask for beside an adjustment.
@@ -113,6 +114,21 @@ class MqttConfig:
 
 
 @dataclass(frozen=True)
+class UpdatesConfig:
+    """Signed deployments from the fleet's broker: whose word counts, and what is tried how long."""
+
+    trust_dir: Path = Path("/etc/edge-agent/trust")  # *.pem; a rotation replaces them for good
+    threshold: int = 1  # distinct keys that must have signed
+    sources: tuple[Source, ...] = ("mqtt", "https", "oci")
+    max_plugin_bytes: int = 64 * MIB
+    # A new release is kept when it has served this long, and is rejected, with the one before it
+    # coming back, when it failed more often than allowed.
+    probation_s: float = 60.0
+    probation_events: int = 20  # so many answers end it early, after a tenth of the time
+    allowed_failures: int = 0
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Everything that `edge-agent run` is told."""
 
@@ -128,6 +144,7 @@ class AgentConfig:
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
     mqtt: MqttConfig | None = None  # None: the agent works alone
+    updates: UpdatesConfig | None = None  # None: plugins come from plugin_dir only
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,20 @@ class Table:
             self.problem(key, f"must be a list; {show(wrong)} in it must be {TEXT_FORM}")
         return texts
 
+    def words(self, key: str, choices: object, default: T) -> T:
+        """A list of at least one of the words of a `Literal` type, none twice, as a tuple."""
+        value = self._value(key, None)
+        if value is None:
+            return default
+        items = self._items(key, value)
+        wrong = [item for item in items if item not in get_args(choices)]
+        if wrong:
+            self.unknown_word(key, wrong[0], get_args(choices))
+            return default
+        if len(set(items)) < len(items):
+            self.problem(key, "names a word twice")
+        return tuple(items) or default  # type: ignore[return-value]
+
     def string_map(self, *, pattern: str, form: str) -> dict[str, str]:
         """This whole table as keys and strings of the operator's choosing."""
         if len(self._values) > MAX_ENTRIES:
@@ -162,7 +176,7 @@ class Table:
         """Note what is wrong at a key of this table."""
         self._document.problem((*self._path, key), message)
 
-    def unknown_word(self, key: str, word: str, words: Iterable[str]) -> None:
+    def unknown_word(self, key: str, word: object, words: Iterable[str]) -> None:
         """Note that `word`, in the list at `key`, is none of `words`."""
         near = self._document.nearest(word, words)
         hint = f"did you mean {_quote(near)}?" if near else f"known are {_listed(words)}"
