@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -44,7 +45,7 @@ class Mosquitto:
             lines.append("user root")  # or it could not read this folder
         self._config.write_text("\n".join(lines) + "\n")
 
-    def __enter__(self) -> "Mosquitto":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -65,6 +66,13 @@ class Mosquitto:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM: it writes what it keeps and ends."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
             process.wait()
 
     def freeze(self) -> None:
