@@ -59,3 +59,11 @@ class NotRunningError(ControlError):
 
 class ServiceError(EdgeAgentError):
     """The agent cannot be made, or unmade, a service of this machine."""
+
+
+class RequestError(EdgeAgentError):
+    """A request of the fleet's cannot be carried out; `id` is its own, empty if unreadable."""
+
+    def __init__(self, identity: str, message: str) -> None:
+        super().__init__(message)
+        self.id = identity

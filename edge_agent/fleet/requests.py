@@ -1,0 +1,163 @@
+"""What the fleet may ask of a node, as values. Pure.
+
+    .../request/<verb>    {"id": "8f1c", "arguments": {"plugin": "10-guard"}}      to the node
+    .../response/<verb>   {"id": "8f1c", "verb": "restart", "state": "running"}    from it
+
+    accepted ─► running ─► succeeded, with a `result` where there is one
+        └──────────┴─────► failed, with its `reason`
+
+A request that cannot be read is answered `failed` and changes nothing. One that arrives
+again (QoS 1) is not carried out again.
+"""
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from edge_agent.errors import RequestError
+from edge_agent.text import printable
+
+Verb = Literal["sync", "restart", "logs", "diagnose", "release"]
+State = Literal["accepted", "running", "succeeded", "failed"]
+
+MAX_REQUEST_BYTES = 4096  # ours: an id, a verb's few arguments
+MAX_ANSWER_BYTES = 64 * 1024  # the protocol's largest message
+MAX_REASON_CHARS = 500
+MAX_OPEN = 4  # requests being carried out: each may cost a thread or a child
+MAX_REMEMBERED = 64  # ids, the latest, that are not carried out again
+MAX_LINES = 500  # of the log; the answer's own bound comes first
+MAX_TOPIC_BYTES = 512  # of an answer's: what brokers take, AWS IoT Core's 256 included twice
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_PLUGIN = re.compile(r"[0-9]{2}-[a-zA-Z0-9_.+-]{1,128}")
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Request(NamedTuple):
+    """One request, its arguments checked and completed."""
+
+    id: str
+    verb: str
+    arguments: Mapping[str, Any]
+
+
+def _plugin(value: object) -> bool:
+    return isinstance(value, str) and _PLUGIN.fullmatch(value) is not None
+
+
+def _lines(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_LINES
+
+
+class _Argument(NamedTuple):
+    fits: Callable[[object], bool]
+    form: str
+    default: object = None  # None stays out of the arguments
+    required: bool = False
+
+
+_A_PLUGIN = "a plugin as NN-name"
+VERBS: Mapping[str, Mapping[str, _Argument]] = {
+    "sync": {},
+    "restart": {"plugin": _Argument(_plugin, _A_PLUGIN)},
+    "logs": {
+        "lines": _Argument(_lines, f"a whole number from 1 to {MAX_LINES}", 100),
+        "level": _Argument(lambda value: value in _LEVELS, f"one of {', '.join(_LEVELS)}", "debug"),
+        "plugin": _Argument(_plugin, _A_PLUGIN),
+    },
+    "diagnose": {},
+    "release": {"plugin": _Argument(_plugin, _A_PLUGIN, required=True)},
+}
+
+
+def read(verb: str, payload: bytes) -> Request:
+    """The request in `payload`. RequestError, with its id where that can be read."""
+    if verb not in VERBS:
+        raise RequestError("", f"no such request; there are {', '.join(VERBS)}")
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise RequestError("", f"{len(payload)} bytes; at most {MAX_REQUEST_BYTES} are read")
+    try:
+        document = json.loads(payload.decode())
+    except (ValueError, RecursionError):
+        raise RequestError("", "not JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise RequestError("", "not a JSON object")
+    identity = document.get("id")
+    if not isinstance(identity, str) or not _ID.fullmatch(identity):
+        raise RequestError("", "id must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+    given = document.get("arguments", {})
+    if not isinstance(given, dict):
+        raise RequestError(identity, "arguments must be an object")
+    return Request(identity, verb, _checked(identity, VERBS[verb], given))
+
+
+def _checked(
+    identity: str, known: Mapping[str, _Argument], given: Mapping[str, object]
+) -> dict[str, object]:
+    for name in given:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise RequestError(identity, f"unknown argument {printable(name[:64])}; {takes}")
+    arguments = {}
+    for name, argument in known.items():
+        value = given.get(name, argument.default)
+        if value is None and not argument.required:
+            continue
+        if not argument.fits(value):
+            raise RequestError(identity, f"{name} must be {argument.form}")
+        arguments[name] = value
+    return arguments
+
+
+def answer(
+    identity: str,
+    verb: str,
+    state: State,
+    *,
+    reason: str = "",
+    result: Mapping[str, object] | None = None,
+) -> bytes:
+    """An answer as JSON. A result too large for a message makes it `failed` with that reason."""
+    document: dict[str, object] = {"id": identity, "verb": verb, "state": state}
+    if reason:
+        document["reason"] = reason[:MAX_REASON_CHARS]
+    if result is not None:
+        document["result"] = result
+    payload = json.dumps(document, separators=(",", ":")).encode()
+    if len(payload) > MAX_ANSWER_BYTES:
+        return answer(identity, verb, "failed", reason=f"the answer has {len(payload)} bytes")
+    return payload
+
+
+def answer_topic(wanted: str | None, usual: str) -> str:
+    """Where the answer goes: MQTT 5's response topic if there is one that can be used."""
+    if not wanted or len(wanted.encode()) > MAX_TOPIC_BYTES:
+        return usual
+    if any(sign in wanted for sign in "+#\0") or wanted.startswith("$"):
+        return usual
+    return wanted
+
+
+class Ledger:
+    """Which requests are open and which were seen: neither grows, whatever is sent."""
+
+    def __init__(self) -> None:
+        self._open: set[tuple[str, str]] = set()
+        self._seen: deque[tuple[str, str]] = deque(maxlen=MAX_REMEMBERED)
+
+    def enter(self, request: Request) -> bool:
+        """False: it was seen before. RequestError: too many are open."""
+        key = request.verb, request.id
+        if key in self._seen:
+            return False
+        if len(self._open) >= MAX_OPEN:
+            raise RequestError(request.id, f"busy with {MAX_OPEN} other requests; try again")
+        self._seen.append(key)
+        self._open.add(key)
+        return True
+
+    def leave(self, request: Request) -> None:
+        """It is over."""
+        self._open.discard((request.verb, request.id))

@@ -1,0 +1,153 @@
+"""What a node reads as a request, and what it answers."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.errors import RequestError
+from edge_agent.fleet.requests import (
+    MAX_ANSWER_BYTES,
+    MAX_OPEN,
+    MAX_REMEMBERED,
+    VERBS,
+    Ledger,
+    Request,
+    answer,
+    answer_topic,
+    read,
+)
+
+
+def request(**document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "arguments"),
+    [
+        ("sync", {}, {}),
+        ("restart", {}, {}),
+        ("restart", {"plugin": "10-guard"}, {"plugin": "10-guard"}),
+        ("logs", {}, {"lines": 100, "level": "debug"}),
+        ("logs", {"lines": 500, "level": "error"}, {"lines": 500, "level": "error"}),
+        ("diagnose", {}, {}),
+        ("release", {"plugin": "10-guard"}, {"plugin": "10-guard"}),
+    ],
+)
+def test_a_request_is_read_and_completed(
+    verb: str, given: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    assert read(verb, request(id="a.1", arguments=given)) == Request("a.1", verb, arguments)
+
+
+def test_arguments_may_be_absent_and_other_fields_are_ignored() -> None:
+    assert read("sync", request(id="a", since="yesterday")) == Request("a", "sync", {})
+
+
+@pytest.mark.parametrize(
+    ("verb", "payload", "identity", "said"),
+    [
+        ("explode", request(id="a"), "", "no such request; there are sync"),
+        ("sync", b"", "", "not JSON"),
+        ("sync", b'{"id": "a"', "", "not JSON"),
+        ("sync", b'{"id": "\xff"}', "", "not JSON in UTF-8"),
+        ("sync", b"[" * 4000, "", "not JSON"),
+        ("sync", b'{"id": "a"}' + b" " * 4096, "", "at most 4096"),
+        ("sync", b'["a"]', "", "not a JSON object"),
+        ("sync", b"{}", "", "id must be"),
+        ("sync", request(id=5), "", "id must be"),
+        ("sync", request(id="a b"), "", "id must be"),
+        ("sync", request(id="a" * 65), "", "id must be"),
+        ("sync", request(id="a", arguments=[]), "a", "arguments must be an object"),
+        ("sync", request(id="a", arguments={"x": 1}), "a", "unknown argument x; it takes none"),
+        ("logs", request(id="a", arguments={"line": 1}), "a", "it takes lines, level, plugin"),
+        ("logs", request(id="a", arguments={"lines": 0}), "a", "lines must be a whole number"),
+        ("logs", request(id="a", arguments={"lines": True}), "a", "lines must be a whole number"),
+        ("logs", request(id="a", arguments={"lines": "5"}), "a", "lines must be a whole number"),
+        ("logs", request(id="a", arguments={"level": "loud"}), "a", "level must be one of debug"),
+        ("logs", request(id="a", arguments={"level": []}), "a", "level must be one of debug"),
+        ("release", request(id="a"), "a", "plugin must be a plugin as NN-name"),
+        ("release", request(id="a", arguments={"plugin": "guard"}), "a", "plugin must be"),
+        ("restart", request(id="a", arguments={"plugin": "10-../x"}), "a", "plugin must be"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_its_reason(
+    verb: str, payload: bytes, identity: str, said: str
+) -> None:
+    with pytest.raises(RequestError, match=said) as refusal:
+        read(verb, payload)
+    assert refusal.value.id == identity
+
+
+@given(verb=st.sampled_from([*VERBS, "x"]), payload=st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_refused(verb: str, payload: bytes) -> None:
+    try:
+        found = read(verb, payload)
+    except RequestError:
+        return
+    assert found.verb == verb
+
+
+def test_an_answer_says_what_it_answers() -> None:
+    told = json.loads(answer("a", "logs", "succeeded", result={"lines": ["x"]}))
+    assert told == {"id": "a", "verb": "logs", "state": "succeeded", "result": {"lines": ["x"]}}
+    told = json.loads(answer("a", "sync", "failed", reason="r" * 5000))
+    assert told == {"id": "a", "verb": "sync", "state": "failed", "reason": "r" * 500}
+
+
+def test_an_answer_that_fits_no_message_says_so() -> None:
+    payload = answer("a", "logs", "succeeded", result={"lines": ["x" * MAX_ANSWER_BYTES]})
+    assert len(payload) < 200
+    assert json.loads(payload)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "topic"),
+    [
+        (None, "usual"),
+        ("", "usual"),
+        ("inbox/7", "inbox/7"),
+        ("inbox/#", "usual"),
+        ("inbox/+", "usual"),
+        ("a\0b", "usual"),
+        ("$SYS/x", "usual"),
+        ("x" * 513, "usual"),
+    ],
+)
+def test_an_answer_goes_where_it_is_wanted_if_that_is_a_topic(
+    wanted: str | None, topic: str
+) -> None:
+    assert answer_topic(wanted, "usual") == topic
+
+
+def test_a_request_that_comes_again_is_not_carried_out_again() -> None:
+    ledger = Ledger()
+    assert ledger.enter(Request("a", "sync", {}))
+    assert not ledger.enter(Request("a", "sync", {}))
+    ledger.leave(Request("a", "sync", {}))
+    assert not ledger.enter(Request("a", "sync", {}))
+    assert ledger.enter(Request("a", "logs", {}))  # another verb, another request
+
+
+def test_a_flood_of_requests_is_bounded() -> None:
+    ledger = Ledger()
+    for number in range(MAX_OPEN):
+        assert ledger.enter(Request(f"{number}", "sync", {}))
+    for number in range(1000):
+        with pytest.raises(RequestError, match="busy") as refusal:
+            ledger.enter(Request(f"more-{number}", "sync", {}))
+        assert refusal.value.id == f"more-{number}"
+    ledger.leave(Request("0", "sync", {}))
+    assert ledger.enter(Request("more-0", "sync", {}))  # refused is not seen
+
+
+def test_only_the_latest_ids_are_remembered() -> None:
+    ledger = Ledger()
+    for number in range(MAX_REMEMBERED + 1):
+        this = Request(f"{number}", "sync", {})
+        assert ledger.enter(this)
+        ledger.leave(this)
+    assert ledger.enter(Request("0", "sync", {}))
