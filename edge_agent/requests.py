@@ -1,0 +1,121 @@
+"""The fleet's requests, taken in on the link's thread and carried out on the loop's.
+
+    link ─► Requests.received ─► (loop) action ─► answers ─► link
+
+An action is quick, or hands its work to a thread of its own and answers later.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from edge_agent.errors import EdgeAgentError, RequestError
+from edge_agent.fleet import requests as protocol
+from edge_agent.fleet.requests import Ledger, Request, State
+from edge_agent.loop import Loop
+
+log = logging.getLogger(__name__)
+
+# (topic, payload, correlation data): at once, from any thread.
+Publish = Callable[[str, bytes, bytes | None], None]
+
+
+class Asked(Protocol):
+    """What arrived: the link's Incoming."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def retained(self) -> bool: ...
+    @property
+    def response_topic(self) -> str | None: ...
+    @property
+    def correlation(self) -> bytes | None: ...
+
+
+class Job:
+    """One request on its way; answers from any thread, the last of them once."""
+
+    def __init__(
+        self, request: Request, answer: Callable[..., None], over: Callable[[Request], None]
+    ) -> None:
+        self.request = request
+        self._answer = answer
+        self._over: Callable[[Request], None] | None = over
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return self.request.arguments
+
+    def running(self) -> None:
+        """It has begun, and takes its time."""
+        self._answer("running")
+
+    def succeeded(self, result: Mapping[str, object] | None = None) -> None:
+        """It is done."""
+        self._end("succeeded", result=result)
+
+    def failed(self, reason: str) -> None:
+        """It could not be done, and why."""
+        log.warning("the fleet's request %s failed: %s", self.request.verb, reason)
+        self._end("failed", reason=reason)
+
+    def _end(self, state: State, **more: Any) -> None:
+        over, self._over = self._over, None
+        if over is not None:
+            over(self.request)
+            self._answer(state, **more)
+
+
+Action = Callable[[Job], None]
+"""Ends its job, now or later. EdgeAgentError: it fails, with that reason."""
+
+
+class Requests:
+    """`actions` by verb; `usual(verb)` is the topic of answers unless the request names one."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        usual: Callable[[str], str],
+        publish: Publish,
+        actions: Mapping[str, Action],
+    ) -> None:
+        self._loop = loop
+        self._usual = usual
+        self._publish = publish
+        self._actions = actions
+        self._ledger = Ledger()  # the link's thread enters, any thread leaves
+
+    def received(self, verb: str, asked: Asked) -> None:
+        """Take a request in. On the link's thread; returns at once."""
+        topic = protocol.answer_topic(asked.response_topic, self._usual(verb))
+
+        def answer(identity: str, state: State, **more: Any) -> None:
+            payload = protocol.answer(identity, verb, state, **more)
+            self._publish(topic, payload, asked.correlation)
+
+        try:
+            request = protocol.read(verb, asked.payload)
+            if asked.retained:
+                raise RequestError(request.id, "a request must not be retained")
+            if not self._ledger.enter(request):
+                return
+        except RequestError as refusal:
+            log.warning("a request of the fleet is refused: %s: %s", verb, refusal)
+            answer(refusal.id, "failed", reason=str(refusal))
+            return
+        log.info("the fleet asks for %s %s", verb, dict(request.arguments) or "")
+        answer(request.id, "accepted")
+        job = Job(request, partial(answer, request.id), self._ledger.leave)
+        self._loop.call_soon(partial(self._carry_out, job))
+
+    def _carry_out(self, job: Job) -> None:
+        try:
+            self._actions[job.request.verb](job)
+        except EdgeAgentError as error:
+            job.failed(str(error))
+        except Exception as error:
+            log.exception("the request %s failed", job.request.verb)
+            job.failed(f"the agent failed: {error!r}")
