@@ -7,9 +7,10 @@ are those of one scene each, so that results are found by them.
 from collections.abc import Callable
 
 from edge_agent.sim.asking import Outcome
+from edge_agent.sim.board import WAIT_S
 from edge_agent.sim.cast import CONFIGS, IDENTITIES, module
 from edge_agent.sim.scene import MIB, Line, Scene, Tone, answer_lines, milliseconds, result_lines
-from edge_agent.sim.stage import WAIT_S, Stage
+from edge_agent.sim.stage import Stage
 from edge_agent.sim.tally import Tally
 from edge_agent.sim.trouble import a_plugin_is_replaced, a_plugin_never_returns
 
@@ -24,9 +25,9 @@ def the_board_starts(stage: Stage, _tally: Tally) -> Scene:
         "each of them under its own name.",
     )
     for name, identity in IDENTITIES.items():
-        stage.put(identity, module(name), CONFIGS[name])
-    stage.start_agent()
-    plugins = stage.wait_for_plugins(*IDENTITIES)
+        stage.board.put(identity, module(name), CONFIGS[name])
+    stage.board.start_agent()
+    plugins = stage.board.wait_for_plugins(*IDENTITIES)
     for plugin in plugins:
         scene.asked += [
             Line(plugin.identity, Tone.HEAD),
@@ -111,7 +112,7 @@ def a_mistake_in_an_annotation(stage: Stage, tally: Tally) -> Scene:
 def the_board_stops(stage: Stage, _tally: Tally) -> Scene:
     """SIGTERM."""
     scene = Scene("The board stops", "SIGTERM: the agent leaves its runtime and says goodbye.")
-    seconds = stage.stop_agent()
+    seconds = stage.board.stop_agent()
     heard = stage.listener
     offline = heard.wait_for(lambda: heard.statuses[-1:] == ["offline"], WAIT_S)
     scene.asked += [Line("SIGTERM", Tone.HEAD)]

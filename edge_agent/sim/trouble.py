@@ -2,6 +2,7 @@
 
 import time
 
+from edge_agent.sim.board import WAIT_S
 from edge_agent.sim.cast import (
     CONFIGS,
     DIGEST_CHARS,
@@ -14,7 +15,7 @@ from edge_agent.sim.cast import (
     module,
 )
 from edge_agent.sim.scene import MIB, Line, Scene, Tone, milliseconds, result_lines
-from edge_agent.sim.stage import WAIT_S, Stage
+from edge_agent.sim.stage import Stage
 from edge_agent.sim.tally import Tally
 
 NEW_GUARD_CONFIG = CONFIGS[GUARD].replace("64Mi", "96Mi")
@@ -41,7 +42,7 @@ def a_plugin_is_replaced(stage: Stage, tally: Tally) -> Scene:
     limits: list[int] = []
     while limits.count(NEW_LIMIT) < ENOUGH and len(limits) < TOO_MANY:
         if len(limits) == ENOUGH:
-            stage.put(IDENTITIES[GUARD], new, NEW_GUARD_CONFIG)
+            stage.board.put(IDENTITIES[GUARD], new, NEW_GUARD_CONFIG)
         outcome = stage.runtime.create_container(pod, f"job-{len(limits)}")
         tally.outcomes.append(outcome)
         limits.append(outcome.container.linux.resources.memory.limit.value)
@@ -106,8 +107,8 @@ def a_plugin_never_returns(stage: Stage, tally: Tally) -> Scene:
         f"A new plugin loops for ever. It has {STUCK_DEADLINE_S * 1000:.0f} ms for a call, and "
         "by its policy (Ignore) containers go on without it.",
     )
-    stage.put(STUCK_IDENTITY, module(STUCK), settings=STUCK_SETTINGS)
-    stage.wait_for_plugins(*IDENTITIES, STUCK)
+    stage.board.put(STUCK_IDENTITY, module(STUCK), settings=STUCK_SETTINGS)
+    stage.board.wait_for_plugins(*IDENTITIES, STUCK)
     pod = stage.runtime.run_pod("patient").pod
     scene.asked.append(Line("pod default/patient", Tone.HEAD))
     outcomes = []
@@ -136,8 +137,8 @@ def a_plugin_never_returns(stage: Stage, tally: Tally) -> Scene:
     )
     _hear_the_cut(stage, scene)
     scene.outcome = Line("2 containers created, the plugin is taken away again", Tone.GOOD)
-    stage.take_away(STUCK_IDENTITY)
-    stage.wait_for_plugins(*IDENTITIES)
+    stage.board.take_away(STUCK_IDENTITY)
+    stage.board.wait_for_plugins(*IDENTITIES)
     return scene
 
 

@@ -119,7 +119,7 @@ def test_an_agent_that_does_not_start_ends_the_demonstration_with_its_log(
     monkeypatch.setattr(sys, "executable", str(python))
     assert main(["demo", "--plain", "--seconds", "0"]) == 1
     said = capsys.readouterr().err
-    assert "the agent ended with 7; the end of its log:\nno engine anywhere" in said
+    assert "the agent ended with 7; the end of its log (greenhouse-7):\nno engine anywhere" in said
     assert list(somewhere.iterdir()) == [python]
 
 
