@@ -41,6 +41,7 @@ REFRESH_S = 10.0  # counters in the reported state are at most this old
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
 SWITCH_INTERVAL_S = 0.0005
+_WELL = ("running", "probation")
 _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
 
 
@@ -85,7 +86,9 @@ class Agent:
             _plugin_sink,
         )
         self._link = self._make_link()
-        self._roster = Roster(loop, config.nri, self._loader, self._report, self._changed)
+        self._roster = Roster(
+            loop, config.nri, self._loader, self._report, self._changed, lambda *_: None
+        )
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
         self._control = ControlServer(loop, config.control_socket, {"status": self._status})
         self._scan_timer: Timer | None = None
@@ -248,7 +251,7 @@ def _summary(state: dict[str, Any]) -> str:
     """The state in a line, for those who only ask the service manager."""
     plugins, runtimes = state["plugins"], state["runtimes"]
     names = {(each.get("index"), each["name"]) for each in plugins}
-    bad = {(each.get("index"), each["name"]) for each in plugins if each["status"] != "running"}
+    bad = {(each.get("index"), each["name"]) for each in plugins if each["status"] not in _WELL}
     connected = sum(each["state"] == "connected" for each in runtimes)
     return (
         f"{len(names - bad)} of {len(names)} plugins running, "

@@ -1,13 +1,22 @@
 """What is to run: one plugin file with its configuration and settings."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.config import PluginSettings
 
 # NN-name: NRI's index of two digits and its name (containerd/nri, pkg/api/plugin.go).
 _IDENTITY = re.compile(r"([0-9]{2})-([a-zA-Z0-9_.+-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Probation:
+    """The terms on which a new release is kept; the rule is in edge_agent.host.probation."""
+
+    events: int  # so many answers end it early; 0: only the time does
+    seconds: float  # of serving
+    allowed_failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,9 @@ class Release:
     size: int
     config: str
     settings: PluginSettings
+    # What people call it, and whether it still has to prove itself: no reason to replace a guest.
+    version: str = field(default="", compare=False)
+    probation: Probation | None = field(default=None, compare=False)
 
     @property
     def identity(self) -> str:

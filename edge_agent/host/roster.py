@@ -12,6 +12,7 @@ from typing import Any
 from edge_agent.config import NriConfig
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.probation import Trials
 from edge_agent.host.release import Release
 from edge_agent.host.runtime import Runtime
 from edge_agent.host.seat import Seat
@@ -26,7 +27,12 @@ MAX_ERROR_CHARS = 200
 
 
 class Roster:
-    """`report` gets each outcome; `changed` is called, often, when a status may differ."""
+    """`report` gets each outcome; `changed` is called, often, when a status may differ.
+
+    `verdict(identity, digest, kept, reason)` ends the probation of a release, on the loop.
+    What follows from it comes back through `apply`; a release that was rejected is tried on
+    until then, since nobody else stands there.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class Roster:
         loader: Loader,
         report: Callable[[Outcome], None],
         changed: Callable[[], None],
+        verdict: Callable[[str, str, bool, str], None],
     ) -> None:
         self._loop = loop
         self._loader = loader
@@ -42,6 +49,8 @@ class Roster:
         self._changed = changed
         self._releases: dict[str, Release] = {}
         self._errors: dict[str, str] = {}
+        self._verdict = verdict
+        self._trials = Trials(loop, self._judged)
         self._states: dict[str, PluginState] = {}
         self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
 
@@ -55,10 +64,12 @@ class Roster:
         for identity in self._releases.keys() - releases.keys():
             log.info("%s: removed", identity)
             self._states[identity].clear()  # a session of it may still wait to leave
+            self._trials.forget(identity)
         self._errors = dict(errors)
         self._releases = dict(releases)
+        trials = {identity: self._trials.of(release) for identity, release in releases.items()}
         for runtime in self._runtimes:
-            runtime.assign(releases)
+            runtime.assign(releases, trials)
         for identity in self._states.keys() - releases.keys():
             if not any(identity in runtime.seats for runtime in self._runtimes):
                 del self._states[identity]
@@ -66,8 +77,15 @@ class Roster:
 
     def close(self) -> None:
         """Close every session: the runtimes go on without these plugins."""
+        self._trials.close()
         for runtime in self._runtimes:
             runtime.close()
+
+    def _judged(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+        level, word = (logging.INFO, "kept") if kept else (logging.ERROR, "rejected")
+        log.log(level, "%s: %s: %s", identity, word, reason, extra={"plugin": identity})
+        self._verdict(identity, digest, kept, reason)
+        self._changed()
 
     def _seat(self, socket: Path, identity: str, absent: Callable[[str], None]) -> Seat:
         state = self._states.setdefault(identity, PluginState())
@@ -105,26 +123,30 @@ class Roster:
 
     def _entry(self, identity: str, release: Release, runtime: Runtime) -> dict[str, Any]:
         seat = runtime.seats[identity]
+        stats = seat.record.stats
         entry: dict[str, Any] = {
             "name": release.name,
             "index": release.index,
+            "version": release.version,
             "digest": f"sha256:{release.digest}",
             "status": seat.status,
-            "since": round(seat.since, 3),
+            "since": round(seat.record.since, 3),
             "runtime": str(runtime.socket),
-            "events": seat.stats.events,
-            "failures": dict(seat.stats.failures),
-            "restarts": seat.stats.restarts,
+            "events": stats.events,
+            "failures": dict(stats.failures),
+            "restarts": stats.restarts,
         }
-        latency = seat.stats.latency_ms()
+        if not release.version:
+            del entry["version"]
+        latency = stats.latency_ms()
         if latency is not None:
             entry["latency_ms"] = latency
         if seat.plugin is not None:
             entry["memory_bytes"] = seat.plugin.memory_bytes
-            running = seat.plugin.release.digest
-            if running != release.digest:
-                entry["running"] = f"sha256:{running}"
-        error = seat.error or self._errors.get(identity, "")
+            running = seat.plugin.release
+            if running.digest != release.digest:
+                entry["running"] = f"sha256:{running.digest}"
+        error = seat.record.error or self._errors.get(identity, "")
         if error:
             entry["error"] = _short(error)
         return entry

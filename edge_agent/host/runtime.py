@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent.config import NriConfig
+from edge_agent.host.probation import Trial
 from edge_agent.host.release import Release
 from edge_agent.host.seat import Seat
 from edge_agent.loop import Loop, Timer
@@ -40,8 +41,8 @@ class Runtime:
         self._probe: Timer | None = None
         self._look()
 
-    def assign(self, releases: Mapping[str, Release]) -> None:
-        """These plugins, and no others, from now on."""
+    def assign(self, releases: Mapping[str, Release], trials: Mapping[str, Trial | None]) -> None:
+        """These plugins, and no others, from now on; `trials` of those on probation."""
         for identity in self.seats.keys() - releases.keys():
             seat = self.seats[identity]
             seat.vacate()
@@ -49,7 +50,7 @@ class Runtime:
                 del self.seats[identity]
         for identity, release in releases.items():
             seat = self.seats.get(identity) or self._add(identity)
-            seat.assign(release)
+            seat.assign(release, trials.get(identity))
 
     def close(self) -> None:
         """Close every session."""
@@ -61,7 +62,7 @@ class Runtime:
     @property
     def state(self) -> str:
         """connected, present (nobody is synchronised) or waiting."""
-        if any(seat.status == "running" for seat in self.seats.values()):
+        if any(seat.serving for seat in self.seats.values()):
             return "connected"
         return "present" if self._present else "waiting"
 

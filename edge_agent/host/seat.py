@@ -2,7 +2,7 @@
 
 The incumbent answers. A successor is wanted when the guest failed or its release
 changed; it is loaded, connects, is configured and synchronised beside the incumbent,
-then takes over at a border between two events (edge_agent.host.handover) and the old
+then takes over at a border between two events (edge_agent.host.changeover) and the old
 session closes. Everything here runs on the loop's thread and waits for nothing.
 """
 
@@ -14,16 +14,15 @@ from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, GuestFault
 from edge_agent.host.backoff import Backoff
-from edge_agent.host.handover import SETTLE_S, Handover
+from edge_agent.host.changeover import Changeover
 from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.plugin import Plugin, Role
+from edge_agent.host.probation import Trial
+from edge_agent.host.record import Record
 from edge_agent.host.release import Release
-from edge_agent.host.stats import Stats
-from edge_agent.host.subject import subject
 from edge_agent.loop import Loop, Timer
-from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.session import Call, State
 from edge_agent.wasm.imports import PluginState
@@ -31,7 +30,6 @@ from edge_agent.wasm.imports import PluginState
 log = logging.getLogger(__name__)
 
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
-RECHECK_S = 0.25  # while a handover waits for a quiet moment
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
 
@@ -49,9 +47,7 @@ class Seat:
         changed: Callable[[], None],
     ) -> None:
         self.release: Release | None = None
-        self.stats = Stats()
-        self.error = ""
-        self.since = time.time()
+        self.record = Record()
         self.known_events: int | None = None
         self._loop = loop
         self._socket = socket
@@ -65,22 +61,27 @@ class Seat:
         self._leavers = Leavers(loop)
         self._backoff = Backoff(loop, self._next)
         self._ready: Prepared | None = None  # loaded, the runtime is not there
-        self._handover: Handover | None = None
-        self._switch = False  # at the end of the present event
+        self._changeover: Changeover | None = None
+        self._held = ""  # why the release must not run
         self._loading = False
         self._present = False
         self._took_over = 0.0
-        self._settle: Timer | None = None
         self._hurry: Timer | None = None
 
     # --- what the roster and the runtime tell it
 
-    def assign(self, release: Release) -> None:
-        """Run this release from now on; an equal one changes nothing."""
-        if release == self.release:
+    def assign(self, release: Release, trial: Trial | None = None, held: str = "") -> None:
+        """Run this release from now on; an equal one changes nothing.
+
+        `trial` is told what becomes of it. `held` says why it must not run; whoever sits
+        here stays then.
+        """
+        same = release == self.release and held == self._held
+        self.release, self._held = release, held
+        if same:
+            self.record.judge(trial, self._incumbent)
             return
-        self.release = release
-        self.error = ""
+        self.record.begin(release, trial, held)
         self._backoff.reset()
         self._backoff.cancel()  # it was the other release that failed
         self._drop_successor("another release is wanted")
@@ -89,6 +90,7 @@ class Seat:
 
     def vacate(self) -> None:
         """The plugin is gone: nobody sits here any more."""
+        self.record.rests()
         self.release = None
         self._cancel_timers()
         self._drop_ready()
@@ -124,26 +126,15 @@ class Seat:
         """Exactly one session answers an event; see `handover`."""
         if plugin in self._leavers:
             return self._leavers.role(plugin, call)
-        handover = self._handover
-        if handover is not None:
-            bit = events.BY_METHOD[call.event].bit
-            old = plugin is self._incumbent
-            if handover.seen(old, bit, subject(call), time.monotonic()):
-                self._switch = True
+        if self._changeover is not None:
+            self._changeover.seen(plugin, call)
         return Role.ANSWER if plugin is self._incumbent else Role.WATCH
 
     def answered(self, plugin: Plugin, call: Call) -> None:
         """The event is over for this session: the moment to switch, if one is due."""
         del call
-        handover = self._handover
-        if handover is None:
-            return
-        incumbent = self._incumbent
-        failed = incumbent is not None and incumbent.fault is not None
-        if self._switch or (
-            failed and plugin is incumbent and handover.may_switch(time.monotonic(), True)
-        ):
-            self._take_over()
+        if self._changeover is not None:
+            self._changeover.answered(plugin)
 
     def synchronised(self, plugin: Plugin) -> None:
         """A session is ready for events."""
@@ -153,23 +144,17 @@ class Seat:
             plugin.close("not wanted any more")
             return
         self._cancel(self._hurry)
-        self.error = ""
-        incumbent = self._incumbent
-        if incumbent is None:
+        self.record.accepted()
+        if self._incumbent is None:
             self._take_over()
-            return
-        self._handover = Handover(
-            time.monotonic(), incumbent.session.subscribed, plugin.session.subscribed
-        )
-        self._switch = False
-        self._settle = self._loop.call_later(SETTLE_S, self._settled)
+        else:
+            self._changeover = Changeover(self._loop, self._incumbent, plugin, self._take_over)
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """A guest is finished. Its session answers by policy; a successor is prepared."""
         if plugin in self._leavers:
             return  # its guest was closed
-        self.stats.failed(fault.kind)
-        log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
+        self.record.failed(plugin, fault)
         if plugin is self._successor:
             self._drop_successor("its guest failed")
             self._again(str(fault))
@@ -186,9 +171,11 @@ class Seat:
             self._forget_successor()
             self._not_accepted(plugin, reason)
         elif plugin is self._incumbent:
+            self.record.rests()
+            self.record.runtime_ended()
             self._incumbent = None
             log.info("%s: session over: %s", plugin.identity, reason)
-            if self._successor is not None and self._handover is not None:
+            if self._changeover is not None:
                 self._take_over()
             else:
                 self._again(reason, served=True)
@@ -199,7 +186,7 @@ class Seat:
 
     def _next(self) -> None:
         """Bring the seat one step closer to running its release."""
-        if self.release is None or not self._present:
+        if self.release is None or self._held or not self._present:
             return
         if self._loading or self._successor is not None or self._backoff.waiting:
             return
@@ -219,9 +206,7 @@ class Seat:
                 result.close()
             self._next()
         elif isinstance(result, EdgeAgentError):
-            self.stats.failed("load")
-            if str(result) != self.error:
-                log.error("%s", result, extra={"plugin": release.identity})
+            self.record.not_loaded(release, result)
             self._again(str(result))
         else:
             self._ready = result
@@ -237,6 +222,7 @@ class Seat:
         except OSError as error:
             self._ready = prepared  # it has not begun: the next attempt takes it
             self._backoff.reset()  # the runtime has ended: no fault of the plugin's
+            self.record.runtime_ended()
             self._present = False
             self._absent(f"cannot connect: {error.strerror}")
             return
@@ -263,11 +249,12 @@ class Seat:
             # says its generation knows it; one that merely ends must not cost a validator
             # its validations.
             self.known_events = OLD_EVENTS
+        self.record.turned_away(reason)
         self._again(f"not accepted: {reason}")
 
     def _again(self, error: str, served: bool = False) -> None:
         """Try once more after a while that doubles each time, with jitter."""
-        self.error = error
+        self.record.error = error
         if served and time.monotonic() - self._took_over > HEALTHY_S:
             self._backoff.reset()
         self._backoff.again()
@@ -275,28 +262,17 @@ class Seat:
 
     # --- the change
 
-    def _settled(self) -> None:
-        handover, incumbent = self._handover, self._incumbent
-        if handover is None:
-            return
-        failed = incumbent is not None and incumbent.fault is not None
-        if handover.may_switch(time.monotonic(), failed):
-            self._take_over()
-        else:
-            self._settle = self._loop.call_later(RECHECK_S, self._settled)
-
     def _take_over(self) -> None:
         old, new = self._incumbent, self._successor
         assert new is not None
         self._forget_successor()
         self._incumbent = new
         if old is not None:
-            self.stats.restarts += 1
+            self.record.stats.restarts += 1
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._leavers.dismiss(old)
-        self.error = ""
-        self.since = time.time()
         self._took_over = time.monotonic()
+        self.record.serves(new)
         self._next()  # the release may have changed meanwhile
         self._changed()
 
@@ -312,9 +288,9 @@ class Seat:
 
     def _forget_successor(self) -> None:
         self._successor = None
-        self._handover = None
-        self._switch = False
-        self._cancel(self._settle)
+        if self._changeover is not None:
+            self._changeover.cancel()
+            self._changeover = None
         self._cancel(self._hurry)
 
     def _drop_ready(self) -> None:
@@ -324,8 +300,7 @@ class Seat:
 
     def _cancel_timers(self) -> None:
         self._backoff.cancel()
-        for timer in (self._settle, self._hurry):
-            self._cancel(timer)
+        self._cancel(self._hurry)
 
     @staticmethod
     def _cancel(timer: Timer | None) -> None:
@@ -333,10 +308,7 @@ class Seat:
             timer.cancel()
 
     def _outcome(self, outcome: Outcome) -> None:
-        if outcome.event in events.BY_METHOD:
-            self.stats.answered(outcome.duration_ns)
-        if outcome.kind == "denied":
-            self.stats.failed("denied")
+        self.record.answered(self._incumbent, outcome)
         self._report(outcome)
 
     # --- for people
@@ -347,10 +319,19 @@ class Seat:
         return self._incumbent
 
     @property
+    def serving(self) -> bool:
+        """Somebody answers here, and is well."""
+        return self._incumbent is not None and self._incumbent.serving
+
+    @property
     def status(self) -> str:
-        """starting, running, backoff or waiting (for the runtime)."""
+        """starting, probation, running, backoff, quarantined or waiting (for the runtime)."""
+        if self._held:
+            return "quarantined"
         if self._incumbent is not None:
-            return "running" if self._incumbent.serving else "backoff"
+            trial = self.record.trial_of(self._incumbent)
+            well = "probation" if trial is not None and trial.open else "running"
+            return well if self.serving else "backoff"
         if not self._present:
             return "waiting"
         return "backoff" if self._backoff.waiting else "starting"

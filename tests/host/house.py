@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
@@ -33,6 +33,15 @@ from tests.support.turning import turn_until
 T = TypeVar("T")
 
 
+class Verdict(NamedTuple):
+    """As the roster told it."""
+
+    identity: str
+    digest: str
+    kept: bool
+    reason: str
+
+
 class House:
     """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`."""
 
@@ -40,6 +49,7 @@ class House:
         self.folder = folder
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self.outcomes: list[Outcome] = []
+        self.verdicts: list[Verdict] = []
         self.lines: list[str] = []
         self.may_compile = threading.Event()  # clear it, and compiling takes its time
         self.may_compile.set()
@@ -57,7 +67,14 @@ class House:
             lambda _: lambda _, line: self.lines.append(line),
         )
         config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
-        self.roster = Roster(self.loop, config, self.loader, self.outcomes.append, lambda: None)
+        self.roster = Roster(
+            self.loop,
+            config,
+            self.loader,
+            self.outcomes.append,
+            lambda: None,
+            lambda *verdict: self.verdicts.append(Verdict(*verdict)),
+        )
         return self
 
     def _compiled(self, compiled: Compiled, wasm: bytes, info: ModuleInfo, stack: int) -> Module:

@@ -87,7 +87,7 @@ def test_removed_during_a_handover_both_leave(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.seat("10-edge")._handover is not None, "both are there")
+    house.until(lambda: house.seat("10-edge")._changeover is not None, "both are there")
     house.apply()
     house.during(lambda: house.runtime.wait_for_plugins(0))
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
@@ -98,7 +98,7 @@ def test_the_runtime_vanishes_during_a_handover(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.seat("10-edge")._handover is not None, "both are there")
+    house.until(lambda: house.seat("10-edge")._changeover is not None, "both are there")
     house.during(house.runtime.restart)
     house.run(two)
     house.during(lambda: house.runtime.wait_for_plugins(1))
@@ -125,7 +125,7 @@ def test_an_error_is_forgotten_once_a_successor_answers(house: House) -> None:
     # And one in the middle of a handover, in which the successor stands its test.
     better = replace(release, config="* : ok\n")
     house.apply(better)
-    house.until(lambda: house.seat("10-hostile")._handover is not None, "both are there")
+    house.until(lambda: house.seat("10-hostile")._changeover is not None, "both are there")
     house.during(lambda: house.runtime.create_container(pod, "c2"))
     house.run(better)
     assert house.entry("10-hostile")["failures"] == {"trap": 2}

@@ -1,0 +1,110 @@
+"""What is noted of a plugin at one runtime: counters, the latest error, evidence for its trial."""
+
+import logging
+import time
+
+from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError
+from edge_agent.host.outcome import DENIED, OK, REJECTED, Outcome
+from edge_agent.host.plugin import Plugin
+from edge_agent.host.probation import Trial
+from edge_agent.host.release import Release
+from edge_agent.host.stats import Stats
+from edge_agent.nri import events
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """Of one seat; survives replacement."""
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.error = ""
+        self.since = time.time()  # when the incumbent took over, or the seat was made
+        self._release: Release | None = None
+        self._trial: Trial | None = None
+        self._turned_away = 0  # successors, in a row
+
+    def begin(self, release: Release, trial: Trial | None, error: str) -> None:
+        """Another release is wanted: what the last one did is not held against it."""
+        self._release, self._trial = release, trial
+        self._turned_away = 0
+        self.error = error
+
+    def judge(self, trial: Trial | None, plugin: Plugin | None) -> None:
+        """The same release, which is on probation from now on, or not any more."""
+        if trial is not self._trial:
+            self._trial = trial
+            if plugin is not None and plugin.serving:
+                self._serves(plugin)
+
+    def trial_of(self, plugin: Plugin | None) -> Trial | None:
+        """The trial that counts what this plugin does, if one does."""
+        return self._trial if plugin is not None and plugin.release == self._release else None
+
+    # --- good news
+
+    def accepted(self) -> None:
+        """A runtime synchronised a successor."""
+        self.error = ""
+        self._turned_away = 0
+
+    def serves(self, plugin: Plugin) -> None:
+        """It answers from now on."""
+        self.error = ""
+        self.since = time.time()
+        self._serves(plugin)
+
+    def _serves(self, plugin: Plugin) -> None:
+        trial = self.trial_of(plugin)
+        if trial is not None:
+            trial.serves(self, time.monotonic())
+
+    def answered(self, plugin: Plugin | None, outcome: Outcome) -> None:
+        """An event, or a step of its start, is over."""
+        trial = self.trial_of(plugin)
+        if outcome.event in events.BY_METHOD:
+            self.stats.answered(outcome.duration_ns)
+            if trial is not None and outcome.kind in (OK, REJECTED):
+                trial.answered()
+        if outcome.kind == DENIED:
+            self.stats.failed(DENIED)
+            if trial is not None:
+                trial.failed(f"{DENIED}: {outcome.error}")
+
+    # --- bad news
+
+    def rests(self) -> None:
+        """Nobody answers, or somebody else."""
+        if self._trial is not None:
+            self._trial.rests(self, time.monotonic())
+
+    def failed(self, plugin: Plugin, fault: GuestFault) -> None:
+        """Its guest is finished."""
+        self.stats.failed(fault.kind)
+        log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
+        trial = self.trial_of(plugin)
+        if trial is not None:
+            self.rests()
+            trial.failed(f"{fault.kind}: {fault}")
+
+    def not_loaded(self, release: Release, error: EdgeAgentError) -> None:
+        """It could not be made ready."""
+        self.stats.failed("load")
+        if str(error) != self.error:
+            log.error("%s", error, extra={"plugin": release.identity})
+        # What is wrong with this node's disk says nothing of the release; what is no module
+        # today is none tomorrow.
+        if self._trial is not None and not isinstance(error, StoreError):
+            self._trial.failed(str(error), final=isinstance(error, ModuleError))
+
+    def turned_away(self, reason: str) -> None:
+        """The runtime ended its session before it was synchronised."""
+        self._turned_away += 1
+        # Once, it may be the runtime's own end, or for events that this runtime does not know.
+        if self._trial is not None and self._turned_away > 1:
+            self._trial.failed(f"not accepted: {reason}")
+
+    def runtime_ended(self) -> None:
+        """So that is why it turned a successor away."""
+        self._turned_away = 0
