@@ -152,10 +152,8 @@ class Agent:
     def _collect(self, scan: Scan) -> None:
         """Runs on the compiler's thread: no artifact goes while one is made."""
         if not scan.errors:  # a plugin with an error may still run its earlier release
-            digests = {release.digest for release in scan.releases.values()}
-            self._artifacts.collect(
-                {self._artifacts.key(self._engine, digest) for digest in digests}
-            )
+            kept = {(release.digest, release.metered) for release in scan.releases.values()}
+            self._artifacts.collect({self._artifacts.key(self._engine, *each) for each in kept})
 
     def _read_config(self) -> None:
         """Runs on the loader's thread."""

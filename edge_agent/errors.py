@@ -32,7 +32,7 @@ class GuestError(EdgeAgentError):
 class GuestFault(EdgeAgentError):
     """The guest is finished: it trapped, ran out of time or broke the ABI.
 
-    `kind` is a word for reports: `trap`, `timeout`, `memory` (its malloc gave nothing),
+    `kind` is a word for reports: `trap`, `timeout`, `fuel`, `memory` (its malloc gave nothing),
     `abi`, `start` (it refused to be configured) or `closed` (called after its end).
     """
 

@@ -23,6 +23,7 @@ from edge_agent.wasm.engine import Bounds, HostFunctions, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
+from edge_agent.wasm.modulefile import ModuleFile
 
 REGISTRATION_TIMEOUT_MS = 5000  # upstream's default; a guest may be curious
 
@@ -173,7 +174,16 @@ class Tryout:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
             artifacts = Artifacts(Path(folder))
-            self._module = artifacts.module(engine, self.plugin.wasm, self.info, limits.stack_bytes)
+            self._module = artifacts.module(
+                engine,
+                ModuleFile(
+                    self.plugin.path,
+                    self.plugin.digest,
+                    self.info,
+                    limits.stack_bytes,
+                    limits.fuel > 0,
+                ),
+            )
             self.compile_s = time.monotonic() - began
             self.artifact_bytes = sum(
                 path.stat().st_size for path in Path(folder).glob("artifacts/*.artifact")
@@ -186,7 +196,7 @@ class Tryout:
         check_imports(self.info, self.functions)
         try:
             self._instance = self._module.instantiate(
-                Bounds(limits.memory_bytes, limits.reply_bytes),
+                Bounds(limits.memory_bytes, limits.reply_bytes, limits.fuel or None),
                 self.functions,
                 limits.start_ms / 1000,
             )

@@ -55,6 +55,7 @@ class Limits:
     log_lines_per_s: int = 50
     log_line_bytes: int = 4 * KIB
     start_ms: int = 5000  # `_initialize`, which runs while no runtime waits
+    fuel: int = 0  # instructions of one call; 0: no limit, and they are not counted
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def read_limits(table: Table, defaults: Limits) -> Limits:
             "log_line", defaults.log_line_bytes, at_least=64, at_most=64 * KIB
         ),
         start_ms=table.milliseconds("start", defaults.start_ms, at_least=10, at_most=300_000),
+        # No processor runs as many within the longest deadline.
+        fuel=table.count("fuel", defaults.fuel, at_least=0, at_most=10**15),
     )
     table.end()
     return limits

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 from edge_agent.config import Limits, Report, load_plugin_settings
 from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
-from edge_agent.host.loader import read_module
 from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
-from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm.modulefile import identify
 
 MAX_PLUGINS = 100  # ours: as many as there are indexes
 MAX_CONFIG_BYTES = 1 << 20  # ours: a quarter of the Configure message that carries it
@@ -126,7 +125,7 @@ class Folder:
         index_and_name = split_identity(identity)
         assert index_and_name is not None
         path = self._path / f"{identity}{MODULE}"
-        wasm = read_module(path)
+        digest, size = identify(path)
         settings_path = self._path / f"{identity}{SETTINGS}"
         settings = load_plugin_settings(
             settings_path,
@@ -139,8 +138,8 @@ class Folder:
             index=index_and_name[0],
             name=index_and_name[1],
             path=path,
-            digest=sha256_hex(wasm),
-            size=len(wasm),
+            digest=digest,
+            size=size,
             config=_read_text(config_path) if CONFIG in stamps else "",
             settings=settings,
         )

@@ -14,20 +14,18 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from edge_agent import memory
-from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, StoreError
+from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
-from edge_agent.store import files
-from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog, Sink
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports
-from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
+from edge_agent.wasm.module import ModuleInfo
+from edge_agent.wasm.modulefile import ModuleFile, inspect_file
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +34,13 @@ log = logging.getLogger(__name__)
 _STACK_BYTES = 8 << 20
 _COMPILER_STACK_BYTES = 1 << 20  # it starts processes and maps what they leave
 
-Stored = Callable[[bytes, ModuleInfo, int], Module | None]
-"""(module bytes, what they say, stack bytes) -> code that is loaded, None: not compiled."""
-Compiled = Callable[[bytes, ModuleInfo, int], Module]
+Stored = Callable[[ModuleFile], Module | None]
+"""Code that is loaded, None: not compiled."""
+Compiled = Callable[[ModuleFile], Module]
 """The same, compiling it first where that was not done."""
+
+_Key = tuple[str, int, bool]
+"""Of modules that are the same code: digest, stack in bytes, whether it counts its fuel."""
 
 
 class Prepared:
@@ -83,7 +84,7 @@ class Loader:
         self._log_sink = log_sink
         self._jobs = _Worker("loader", _STACK_BYTES)
         self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
-        self._modules: dict[tuple[str, int], tuple[Module, ModuleInfo, int]] = {}
+        self._modules: dict[_Key, tuple[Module, ModuleInfo, int]] = {}
         self._lock = threading.Lock()  # of _modules; never held while anything is waited for
 
     def load(
@@ -115,9 +116,7 @@ class Loader:
 
         def compile_() -> None:
             try:
-                # Read again: many modules that wait for the compiler would be much memory.
-                wasm, info = self._read(release)
-                self._compiled(wasm, info, release.settings.limits.stack_bytes).close()
+                self._compiled(self._read(release)).close()
             except ModuleError as error:
                 raise ModuleError(f"{release.path}: {error}") from error
             self._jobs.put(partial(attempt, finish))
@@ -146,13 +145,15 @@ class Loader:
 
     def _prepare(self, release: Release, state: PluginState) -> Prepared:
         limits = release.settings.limits
-        key = (release.digest, limits.stack_bytes)
+        key = (release.digest, limits.stack_bytes, release.metered)
         guest_log = GuestLog(
             self._log_sink(release.identity), limits.log_lines_per_s, limits.log_line_bytes
         )
         services = HostServices(guest_log, state)
         functions = services.functions()
-        bounds = Bounds(limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES))
+        bounds = Bounds(
+            limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES), limits.fuel or None
+        )
 
         def suits(info: ModuleInfo) -> None:
             """ModuleError: it could not run here, so it is not worth compiling."""
@@ -180,7 +181,7 @@ class Loader:
         return Prepared(release, instance, services, abi.methods(info), lambda: self._done(key))
 
     def _module(
-        self, release: Release, key: tuple[str, int], suits: Callable[[ModuleInfo], None]
+        self, release: Release, key: _Key, suits: Callable[[ModuleInfo], None]
     ) -> tuple[Module, ModuleInfo]:
         with self._lock:
             found = self._modules.get(key)
@@ -192,23 +193,22 @@ class Loader:
                     module, info, users = again
                     self._modules[key] = (module, info, users + 1)
                     return module, info
-        wasm, info = self._read(release)
-        suits(info)
-        loaded = self._stored(wasm, info, key[1])
+        source = self._read(release)
+        suits(source.info)
+        loaded = self._stored(source)
         if loaded is None:
             raise _UncompiledError
         with self._lock:  # only this thread adds: nobody was faster
-            self._modules[key] = (loaded, info, 1)
-        return loaded, info
+            self._modules[key] = (loaded, source.info, 1)
+        return loaded, source.info
 
     @staticmethod
-    def _read(release: Release) -> tuple[bytes, ModuleInfo]:
-        wasm = read_module(release.path)
-        if sha256_hex(wasm) != release.digest:
-            raise ModuleError("it changed while it was read; it is read again")
-        return wasm, inspect(wasm)
+    def _read(release: Release) -> ModuleFile:
+        info = inspect_file(release.path, release.digest)
+        stack_bytes = release.settings.limits.stack_bytes
+        return ModuleFile(release.path, release.digest, info, stack_bytes, release.metered)
 
-    def _done(self, key: tuple[str, int]) -> None:
+    def _done(self, key: _Key) -> None:
         with self._lock:
             module, info, users = self._modules.pop(key)
             if users > 1:
@@ -237,11 +237,3 @@ class _Worker:
             except Exception:
                 log.exception("a job of the loader failed; the next goes on")
             del job  # or the last one, and all that it holds, would stay
-
-
-def read_module(path: Path) -> bytes:
-    """A plugin file's bytes. StoreError: unreadable or too large."""
-    wasm = files.read(path, MAX_MODULE_BYTES)
-    if wasm is None:
-        raise StoreError(f"{path}: is gone")
-    return wasm

@@ -35,6 +35,11 @@ class Release:
     probation: Probation | None = field(default=None, compare=False)
 
     @property
+    def metered(self) -> bool:
+        """Whether its code must count its fuel."""
+        return self.settings.limits.fuel > 0
+
+    @property
     def identity(self) -> str:
         """NN-name, under which the runtime, logs and reports know it."""
         return f"{self.index}-{self.name}"

@@ -22,8 +22,8 @@ from edge_agent.errors import EngineError, StoreError
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, Hmac, sha256_hex
 from edge_agent.wasm import compiler
-from edge_agent.wasm.engine import Engine, Module
-from edge_agent.wasm.module import ModuleInfo
+from edge_agent.wasm.engine import FUEL_RULES, Engine, Module
+from edge_agent.wasm.modulefile import ModuleFile
 
 log = logging.getLogger(__name__)
 
@@ -55,39 +55,37 @@ class Artifacts:
         self._memory_bytes = memory_bytes
         self._cpu = cpu_features()
 
-    def key(self, engine: Engine, digest: str) -> str:
+    def key(self, engine: Engine, digest: str, metered: bool = False) -> str:
         """The name of the artifact of the module with this SHA-256 (hexadecimal)."""
-        return artifact_key(digest, engine, self._cpu)
+        return artifact_key(digest, engine, self._cpu, metered)
 
-    def stored(
-        self, engine: Engine, wasm: bytes, info: ModuleInfo, stack_bytes: int
-    ) -> Module | None:
+    def stored(self, engine: Engine, source: ModuleFile) -> Module | None:
         """Load a module, or None if `module` would have to compile it. StoreError."""
-        return self._load(engine, self.key(engine, sha256_hex(wasm)), info, stack_bytes)
+        return self._load(engine, self.key(engine, source.digest, source.metered), source)
 
-    def module(self, engine: Engine, wasm: bytes, info: ModuleInfo, stack_bytes: int) -> Module:
+    def module(self, engine: Engine, source: ModuleFile) -> Module:
         """Load a module, compiling it in a child process unless a good artifact is here.
 
-        ModuleError: not valid Wasm. EngineError: the compiler failed. StoreError: the
-        artifact cannot be kept, such as on a full disk.
+        ModuleError: not valid Wasm, or its file is another by now. EngineError: the compiler
+        failed. StoreError: the artifact cannot be kept, such as on a full disk.
         """
-        key = self.key(engine, sha256_hex(wasm))
-        module = self._load(engine, key, info, stack_bytes)
+        key = self.key(engine, source.digest, source.metered)
+        module = self._load(engine, key, source)
         if module is not None:
             return module
         with self._locked():
             # Another process may have built it while this one waited for the lock.
-            module = self._load(engine, key, info, stack_bytes)
+            module = self._load(engine, key, source)
             if module is not None:
                 return module
-            self._build(engine, key, wasm)
+            self._build(engine, key, source)
             fd = self._open_genuine(key)
             if fd is None:
                 raise StoreError(
                     f"{self._artifact(key)}: is damaged right after it was written; "
                     "check the disk and the memory of this node"
                 )
-            return self._map(engine, key, fd, info, stack_bytes)
+            return self._map(engine, key, fd, source)
 
     def collect(self, keep: Collection[str]) -> int:
         """Remove all but the artifacts with these keys, and what crashes left; bytes freed."""
@@ -109,21 +107,21 @@ class Artifacts:
     def _mac(self, key: str) -> Path:
         return self._folder / f"{key}.mac"
 
-    def _load(self, engine: Engine, key: str, info: ModuleInfo, stack_bytes: int) -> Module | None:
+    def _load(self, engine: Engine, key: str, source: ModuleFile) -> Module | None:
         """The module, or None if it must be built."""
         fd = self._open_genuine(key)
         if fd is None:
             return None
         try:
-            return self._map(engine, key, fd, info, stack_bytes)
+            return self._map(engine, key, fd, source)
         except EngineError as error:
             log.warning("%s; compiling again", error)
             return None
 
-    def _map(self, engine: Engine, key: str, fd: int, info: ModuleInfo, stack_bytes: int) -> Module:
+    def _map(self, engine: Engine, key: str, fd: int, source: ModuleFile) -> Module:
         """Give a verified descriptor to the engine, and close it. EngineError."""
         try:
-            return engine.load(Path(f"/proc/self/fd/{fd}"), info, stack_bytes)
+            return engine.load(Path(f"/proc/self/fd/{fd}"), source.info, source.stack_bytes)
         except EngineError as error:
             advice = ""
             if os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
@@ -162,16 +160,18 @@ class Artifacts:
             log.warning("%s: %s", self._artifact(key), error)
             return False
 
-    def _build(self, engine: Engine, key: str, wasm: bytes) -> None:
+    def _build(self, engine: Engine, key: str, source: ModuleFile) -> None:
         files.remove_leftovers(self._folder)
-        files.require_space(self._folder, _GROWTH * len(wasm))
+        files.require_space(self._folder, _GROWTH * source.info.size)
         secret = self._secret() or self._new_secret()
         artifact = self._artifact(key)
         with files.placing(artifact) as temporary:
             compiler.compile_module(
                 engine.name,
-                wasm,
+                source.path,
+                source.digest,
                 temporary,
+                metered=source.metered,
                 timeout_s=self._timeout_s,
                 memory_bytes=self._memory_bytes,
             )
@@ -229,9 +229,11 @@ class Artifacts:
             os.close(fd)
 
 
-def artifact_key(digest: str, engine: Engine, cpu: str) -> str:
+def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -> str:
     """SHA-256 over all that an artifact depends on, as 64 hexadecimal characters."""
-    parts = (_FORMAT, digest, engine.name, engine.version, engine.settings(), cpu)
+    parts = [_FORMAT, digest, engine.name, engine.version, engine.settings(), cpu]
+    if metered and not engine.meters:
+        parts.append(f"fuel={FUEL_RULES}")
     return sha256_hex("\0".join(parts).encode())
 
 

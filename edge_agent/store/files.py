@@ -126,11 +126,23 @@ def read(path: Path, max_bytes: int) -> bytes | None:
 
     StoreError also for more than `max_bytes`; nothing larger is taken into memory.
     """
+    with opened(path, max_bytes) as file:
+        if file is None:
+            return None
+        data = file.read(file.size)
+        file.end()
+        return data
+
+
+@contextmanager
+def opened(path: Path, max_bytes: int) -> Iterator["Reading | None"]:
+    """A regular file of at most `max_bytes`, to be read in parts; None if there is none."""
     try:
         # Not to hang on a named pipe, which is refused below.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        yield None
+        return
     except OSError as error:
         raise failure("read", path, error) from error
     try:
@@ -141,17 +153,38 @@ def read(path: Path, max_bytes: int) -> bytes | None:
             raise StoreError(
                 f"{path}: has {status.st_size} bytes; at most {format_size(max_bytes)} are taken"
             )
-        parts, missing = [], status.st_size + 1  # one more, to see whether it grows
-        while missing and (part := os.read(fd, missing)):
-            parts.append(part)
-            missing -= len(part)
-    except OSError as error:
-        raise failure("read", path, error) from error
+        yield Reading(path, fd, status.st_size)
     finally:
         os.close(fd)
-    if missing != 1:
-        raise StoreError(f"{path}: changed while it was read; is it still being written?")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Reading:
+    """A file with `size` bytes, read from its beginning to its end. StoreError: it changed."""
+
+    def __init__(self, path: Path, fd: int, size: int) -> None:
+        self.size = size
+        self._path = path
+        self._fd = fd
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, not fewer."""
+        try:
+            data = os.read(self._fd, size)
+            while len(data) < size and (more := os.read(self._fd, size - len(data))):
+                data += more
+        except OSError as error:
+            raise failure("read", self._path, error) from error
+        if len(data) < size:
+            raise self._changed()
+        return data
+
+    def end(self) -> None:
+        """Nothing may be left: it grew meanwhile."""
+        if os.read(self._fd, 1):
+            raise self._changed()
+
+    def _changed(self) -> StoreError:
+        return StoreError(f"{self._path}: changed while it was read; is it still being written?")
 
 
 def remove(path: Path) -> bool:

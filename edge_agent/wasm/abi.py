@@ -68,6 +68,7 @@ class AbiInstance(ABC):
         self._bounds = bounds
         self._finished: GuestFault | None = None  # never raised itself: it would keep frames
         self._lending = False
+        self.fuel_used = 0
 
     @abstractmethod
     def _begin(self, deadline_s: float) -> None:
@@ -76,6 +77,14 @@ class AbiInstance(ABC):
     @abstractmethod
     def _end(self) -> None:
         """Disarm it."""
+
+    @abstractmethod
+    def _set_fuel(self, fuel: int) -> None:
+        """Fill the fuel up, or down, to so many instructions."""
+
+    @abstractmethod
+    def _fuel_left(self) -> int:
+        """What remains of it; below zero where a guest was stopped for it."""
 
     @abstractmethod
     def _instantiate(self) -> None:
@@ -134,8 +143,11 @@ class AbiInstance(ABC):
             raise GuestFault(self._finished.kind, str(self._finished))
         if not self._has(export):  # of no consequence: nothing ran
             raise GuestFault("abi", f"the guest has no {export}")
+        fuel = self._bounds.fuel
         self._begin(deadline_s)
         try:
+            if fuel is not None:
+                self._set_fuel(fuel)
             pointer = 0
             if request:
                 pointer = self._malloc(len(request))
@@ -151,6 +163,8 @@ class AbiInstance(ABC):
             raise
         finally:
             self._end()
+            if fuel is not None:
+                self.fuel_used = fuel - max(0, self._fuel_left())
         if failed:
             raise GuestError(reply.decode(errors="replace") or "the guest gave no reason")
         return reply
@@ -192,6 +206,14 @@ class AbiInstance(ABC):
         """A fault to raise; the instance is finished from here on."""
         self._finished = GuestFault(kind, message)
         return GuestFault(kind, message)
+
+    def _trapped(self, what: str, message: str) -> GuestFault:
+        """The fault behind a trap in the guest's own code, other than for its time."""
+        if self._bounds.fuel is not None and self._fuel_left() < 0:
+            return self._fault(
+                "fuel", f"{what}: stopped after {self._bounds.fuel} instructions, its limit of fuel"
+            )
+        return self._fault("trap", f"{what}: {message}")
 
     def _unwound(self, export: str, function: str, error: BaseException) -> BaseException:
         """What to raise for an exception that ended a host function and the guest with it."""

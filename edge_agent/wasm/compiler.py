@@ -4,7 +4,8 @@ A compiler takes tens of times a module's size in memory and holds most of it fo
 and a hostile module can make it take all there is. So it runs apart, with limits:
 
     parent (a worker thread)                    child (this module's `main`)
-    module on stdin, new file as stdout   ->    compiles, writes the artifact, syncs it
+    module as stdin, new file as stdout   ->    checks its digest, instruments it if it is to
+                                                be metered, compiles, writes, syncs
     exit status, last words on stderr     <-    exits; dies with its parent
 """
 
@@ -19,9 +20,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from edge_agent.config.units import format_size
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+from edge_agent.wasm.module import MAX_MODULE_BYTES
 
 if TYPE_CHECKING:
     import subprocess
+
+    from edge_agent.wasm.engine import Engine
 
 # A Go module of 10 MB takes 10 s of a fast processor; a small board takes ten times as
 # long and does everything else first.
@@ -51,24 +55,28 @@ _START = (
 
 def compile_module(
     engine_name: str,
-    wasm: bytes | Path,
+    wasm: Path,
+    digest: str,
     output: Path,
     *,
+    metered: bool = False,
     timeout_s: float = TIMEOUT_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> None:
-    """Compile a module into the new file `output`. Waits: only for worker threads.
+    """Compile the module in `wasm`, which has this SHA-256 (hexadecimal), into the new file
+    `output`. Waits: only for worker threads.
 
-    ModuleError: the engine refuses the module. EngineError: the compiler ran out of
-    time or memory, crashed or could not be started. StoreError: the artifact could not
-    be written. `output` does not exist after an error.
+    ModuleError: the engine refuses the module, or it is another one by now. EngineError: the
+    compiler ran out of time or memory, crashed or could not be started. StoreError: the
+    artifact could not be written. `output` does not exist after an error.
     """
     try:
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
     try:
-        code, said = _run(engine_name, wasm, target, timeout_s, memory_bytes)
+        task = (engine_name, digest, "metered" if metered else "plain", str(memory_bytes))
+        code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)
     except BaseException:
@@ -78,20 +86,18 @@ def compile_module(
         os.close(target)
 
 
-def _run(
-    engine_name: str, wasm: bytes | Path, target: int, timeout_s: float, memory_bytes: int
-) -> tuple[int, str]:
+def _run(task: tuple[str, ...], wasm: Path, target: int, timeout_s: float) -> tuple[int, str]:
     """The child's exit status, negative for a signal, and its last words."""
     import subprocess  # costs memory, and most starts compile nothing
 
     command = [sys.executable, "-I", "-S", "-c", _START, "\n".join(_search_path())]
-    command += [engine_name, str(memory_bytes), str(os.getpid())]
+    command += [*task, str(os.getpid())]
     until = time.monotonic() + timeout_s
-    source, data = (None, wasm) if isinstance(wasm, bytes) else (_opened(wasm), b"")
+    source = _opened(wasm)
     try:
         child = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE if source is None else source,
+            stdin=source,
             stdout=target,
             stderr=subprocess.PIPE,
             # A backtrace of the engine's would push out what it says first.
@@ -101,11 +107,10 @@ def _run(
     except OSError as error:
         raise EngineError(f"the compiler cannot be started: {error}") from error
     finally:
-        if source is not None:
-            os.close(source)
+        os.close(source)
     with child:
         try:
-            said = _attend(child, data, until)
+            said = _attend(child, until)
             code = child.wait(max(0.0, until - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
             raise EngineError(
@@ -131,35 +136,20 @@ def _search_path() -> list[str]:
     return [str(package), *(entry for entry in sys.path if os.path.isabs(entry))]  # noqa: PTH117
 
 
-def _attend(child: "subprocess.Popen[bytes]", wasm: bytes, until: float) -> bytes:
-    """Feed the child and listen until it closes stderr: its last words. TimeoutError."""
+def _attend(child: "subprocess.Popen[bytes]", until: float) -> bytes:
+    """Listen to the child until it closes stderr: its last words. TimeoutError."""
     assert child.stderr is not None
     listen = child.stderr.fileno()
     poll = select.poll()
     poll.register(listen, select.POLLIN)
-    rest = memoryview(wasm)
-    if child.stdin is not None:
-        os.set_blocking(child.stdin.fileno(), False)
-        poll.register(child.stdin.fileno(), select.POLLOUT)
     said = b""
-    while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        for fd, _ in poll.poll(left * 1000):
-            if fd == listen:
-                heard = os.read(fd, MAX_LAST_WORDS_BYTES)
-                if not heard:
-                    return said
-                said = (said + heard)[-MAX_LAST_WORDS_BYTES:]
-            elif child.stdin is not None:
-                try:
-                    rest = rest[os.write(fd, rest) :]
-                except BrokenPipeError:
-                    rest = rest[:0]  # it died or refused early: its exit says why
-                if not rest:
-                    poll.unregister(fd)
-                    child.stdin.close()
+    while (left := until - time.monotonic()) > 0:
+        if poll.poll(left * 1000):
+            heard = os.read(listen, MAX_LAST_WORDS_BYTES)
+            if not heard:
+                return said
+            said = (said + heard)[-MAX_LAST_WORDS_BYTES:]
+    raise TimeoutError
 
 
 def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
@@ -185,17 +175,22 @@ def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """engine, bytes of memory, parent's process; the module on stdin, artifact to stdout."""
-    engine_name, memory_bytes, parent = arguments
+    """engine, digest, "metered" or "plain", bytes of memory, parent's process; the module on
+    stdin, the artifact to stdout."""
+    engine_name, digest, kind, memory_bytes, parent = arguments
     target = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get into the artifact
     _serve(int(parent))
     try:
+        from edge_agent.store.digest import sha256_hex
         from edge_agent.wasm.choice import choose
 
         engine, _ = choose(engine_name)
         _limit(int(memory_bytes))
-        artifact = engine.compile(sys.stdin.buffer.read())
+        wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
+        if sha256_hex(wasm) != digest:
+            raise ModuleError("it changed while it was read; it is read again")
+        artifact = compile_here(engine, wasm, metered=kind == "metered")
     except MemoryError:
         os._exit(_NO_MEMORY)
     except (ModuleError, EngineError) as error:
@@ -212,6 +207,15 @@ def main(arguments: list[str]) -> NoReturn:
         advice = "; free some space on this disk" * (error.errno in (ENOSPC, EDQUOT))
         _leave(_BAD_DISK, f"the compiled module cannot be written: {reason}{advice}")
     os._exit(0)
+
+
+def compile_here(engine: "Engine", wasm: bytes, *, metered: bool = False) -> bytes:
+    """The artifact, made in this process. ModuleError. EngineError. MemoryError."""
+    if metered and not engine.meters:
+        from edge_agent.wasm.instrument import instrument
+
+        wasm = instrument(wasm).wasm
+    return engine.compile(wasm)
 
 
 def _serve(parent: int) -> None:

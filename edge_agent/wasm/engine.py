@@ -13,6 +13,10 @@ from typing import Protocol
 from edge_agent.wasm.module import FuncType, ModuleInfo
 
 MEMORY_EXPORT = "memory"
+FUEL_EXPORT = "edge-agent:fuel"  # the global of a metered module, edge_agent.wasm.instrument
+# Of metering, to be raised with every change of what comes out of it: it is part of the keys
+# under which compiled modules are kept.
+FUEL_RULES = 1
 
 
 class Guest(Protocol):
@@ -56,10 +60,15 @@ class GuestExit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one instance may take: bytes of linear memory and of a reply."""
+    """What one instance may take: bytes of linear memory and of a reply.
+
+    `fuel`: instructions for each call of a method (edge_agent.wasm.instrument), which only
+    a module that is metered counts; None: no limit.
+    """
 
     memory_bytes: int
     reply_bytes: int
+    fuel: int | None = None
 
 
 class Instance(Protocol):
@@ -77,6 +86,10 @@ class Instance(Protocol):
     def memory_bytes(self) -> int:
         """Linear memory held now."""
 
+    @property
+    def fuel_used(self) -> int:
+        """By the last call; all of a limit that was exceeded. 0 without a limit of fuel."""
+
     def close(self) -> None:
         """Give the memory back; calls fail afterwards. Harmless when repeated.
 
@@ -91,7 +104,8 @@ class Module(Protocol):
         """A fresh instance, initialised, its ABI version checked. GuestFault: it failed.
 
         ModuleError: an import is not in `functions`, or the memory is over its bound.
-        EngineError: this process cannot run it, such as for its own stack's size.
+        EngineError: this process cannot run it, such as for its own stack's size, or the
+        fuel is bounded and the module is not metered.
         """
 
     def close(self) -> None:
@@ -103,6 +117,7 @@ class Engine(Protocol):
 
     name: str
     version: str
+    meters: bool  # whether all that it compiles is metered; else only what was instrumented
 
     def settings(self) -> str:
         """All that an artifact depends on beside module, engine and version."""

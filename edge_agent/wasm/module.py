@@ -4,8 +4,9 @@ Pure; reads section headers, types, imports, memories and exports, and skips cod
 data, so that 8 MB take a moment. https://webassembly.github.io/spec/core/binary/modules.html
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_agent.errors import ModuleError
 from edge_agent.text import printable
@@ -63,26 +64,58 @@ class ModuleInfo:
     memory_max_bytes: int | None
 
 
+class Stream(Protocol):
+    """A module that is read once, from its beginning to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes; fewer only at the end."""
+
+    def skip(self, size: int, /) -> None:
+        """Go on behind them."""
+
+
 def inspect(wasm: bytes) -> ModuleInfo:
     """Read a module. ModuleError: not a core module, truncated, or over a limit."""
-    if len(wasm) > MAX_MODULE_BYTES:
-        raise ModuleError(f"the module has {len(wasm)} bytes; at most {MAX_MODULE_BYTES} are taken")
-    if wasm[:4] != MAGIC:
+    return inspect_stream(_InMemory(wasm), len(wasm))
+
+
+def inspect_stream(stream: Stream, size: int) -> ModuleInfo:
+    """The same of a module of `size` bytes, of which no more than a section is held at a time."""
+    if size > MAX_MODULE_BYTES:
+        raise ModuleError(f"the module has {size} bytes; at most {MAX_MODULE_BYTES} are taken")
+    head = stream.read(8)
+    if head[:4] != MAGIC:
         raise ModuleError("not a Wasm module: it does not begin with \\0asm")
-    if wasm[4:8] != CORE_VERSION:
+    if head[4:] != CORE_VERSION:
         raise ModuleError(
             "not a core Wasm module of version 1 (a component?): build for wasip1, not wasip2"
         )
-    return _Reader(wasm).module()
+    return _Reader(stream, size).module()
+
+
+class _InMemory:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + size]
+        self._at += size
+        return part
+
+    def skip(self, size: int) -> None:
+        self._at += size
 
 
 class _Reader:
-    """A cursor over the module; every read is checked against the end of its section."""
+    """A cursor over one section after the other; every read is checked against its end."""
 
-    def __init__(self, wasm: bytes) -> None:
-        self._wasm = wasm
-        self._at = 8
-        self._end = len(wasm)
+    def __init__(self, stream: Stream, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._place = 8  # in the module, of what comes next from the stream
+        self._section = b""
+        self._at = 0  # in the section
         self._code = False
 
     def module(self) -> ModuleInfo:
@@ -108,33 +141,42 @@ class _Reader:
 
     def _sections(self) -> Iterator[int]:
         """The sections that are read; the cursor stands at the content of each in turn."""
-        place = -1
+        last = -1
         for _ in range(MAX_SECTIONS):
-            if self._at == len(self._wasm):
+            if self._place == self._size:
                 return
-            self._end = len(self._wasm)
-            section, size = self._byte(), self._u32()
-            end = self._at + size
-            if end > self._end:
+            section = self._next()
+            size = _number(self._next, lambda: self._place)
+            if size > self._size - self._place:
                 raise ModuleError(f"section {section} is longer than the module: a cut file?")
             if section != _CUSTOM:
                 if section not in _ORDER:
                     raise ModuleError(f"section {section} is not known")
-                if _ORDER.index(section) <= place:
+                if _ORDER.index(section) <= last:
                     raise ModuleError(f"section {section} stands twice or too late")
-                place = _ORDER.index(section)
+                last = _ORDER.index(section)
             self._code |= section == _CODE
-            if section in (_TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT):
-                if size > MAX_SECTION_BYTES:
-                    raise ModuleError(
-                        f"section {section} has {size} bytes; at most {MAX_SECTION_BYTES} are taken"
-                    )
-                self._end = end
-                yield section
-                if self._at != end:
-                    raise ModuleError(f"section {section} does not end where it says")
-            self._at = end
+            if section not in (_TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT):
+                self._stream.skip(size)
+                self._place += size
+                continue
+            if size > MAX_SECTION_BYTES:
+                raise ModuleError(
+                    f"section {section} has {size} bytes; at most {MAX_SECTION_BYTES} are taken"
+                )
+            self._section, self._at = self._stream.read(size), 0
+            yield section
+            if self._at != len(self._section):
+                raise ModuleError(f"section {section} does not end where it says")
+            self._place += size
         raise ModuleError(f"the module has more than {MAX_SECTIONS} sections")
+
+    def _next(self) -> int:
+        """The next byte outside of a section's content."""
+        if self._place >= self._size:
+            raise ModuleError(f"byte {self._place} is missing from the module: a cut file?")
+        self._place += 1
+        return self._stream.read(1)[0]
 
     def _summary(
         self,
@@ -161,7 +203,7 @@ class _Reader:
                 functions[name] = signatures[index]
         minimum, maximum = memories[0] if memories else (0, None)
         return ModuleInfo(
-            size=len(self._wasm),
+            size=self._size,
             imports=tuple(imports),
             functions=functions,
             exports_memory=any(
@@ -172,39 +214,37 @@ class _Reader:
         )
 
     def _byte(self) -> int:
-        if self._at >= self._end:
-            raise ModuleError(f"byte {self._at} is missing from its section: a cut file?")
-        value = self._wasm[self._at]
+        if self._at >= len(self._section):
+            raise ModuleError(f"byte {self._here()} is missing from its section: a cut file?")
+        value = self._section[self._at]
         self._at += 1
         return value
 
+    def _here(self) -> int:
+        """Where the cursor stands in the module."""
+        return self._place + self._at
+
     def _u32(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            if value > 0xFFFFFFFF or (byte >= 0x80 and shift == 28):
-                raise ModuleError(f"the number before byte {self._at} has more than 32 bits")
-            if byte < 0x80:
-                return value
-            shift += 7
+        return _number(self._byte, self._here)
 
     def _count(self, most: int = MAX_ENTRIES) -> int:
         count = self._u32()
         if count > most:
-            raise ModuleError(f"a list of {count} before byte {self._at}; at most {most} are taken")
+            raise ModuleError(
+                f"a list of {count} before byte {self._here()}; at most {most} are taken"
+            )
         return count
 
     def _name(self) -> str:
         size = self._u32()
-        if size > self._end - self._at:
-            raise ModuleError(f"a name at byte {self._at} is longer than its section")
-        raw = self._wasm[self._at : self._at + size]
+        if size > len(self._section) - self._at:
+            raise ModuleError(f"a name at byte {self._here()} is longer than its section")
+        raw = self._section[self._at : self._at + size]
         self._at += size
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            raise ModuleError(f"a name at byte {self._at - size} is not UTF-8") from error
+            raise ModuleError(f"a name at byte {self._here() - size} is not UTF-8") from error
 
     def _value_type(self) -> str:
         code = self._byte()
@@ -249,6 +289,19 @@ class _Reader:
 
     def _export(self) -> tuple[str, int, int]:
         return self._name(), self._byte(), self._u32()
+
+
+def _number(byte: Callable[[], int], here: Callable[[], int]) -> int:
+    """LEB128 of 32 bits."""
+    value = shift = 0
+    while True:
+        one = byte()
+        value |= (one & 0x7F) << shift
+        if value > 0xFFFFFFFF or (one >= 0x80 and shift == 28):
+            raise ModuleError(f"the number before byte {here()} has more than 32 bits")
+        if one < 0x80:
+            return value
+        shift += 7
 
 
 def _shown(text: str) -> str:

@@ -26,7 +26,7 @@ from edge_agent.store.artifacts import Artifacts
 from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Module
-from edge_agent.wasm.module import ModuleInfo
+from edge_agent.wasm.modulefile import ModuleFile
 from tests.support.agent import guest
 from tests.support.turning import turn_until
 
@@ -63,7 +63,7 @@ class House:
         self.loader = Loader(
             self.loop,
             partial(artifacts.stored, engine),
-            lambda *module: self._compiled(partial(artifacts.module, engine), *module),
+            lambda source: self._compiled(partial(artifacts.module, engine), source),
             lambda _: lambda _, line: self.lines.append(line),
         )
         config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
@@ -77,9 +77,9 @@ class House:
         )
         return self
 
-    def _compiled(self, compiled: Compiled, wasm: bytes, info: ModuleInfo, stack: int) -> Module:
+    def _compiled(self, compiled: Compiled, source: ModuleFile) -> Module:
         self.may_compile.wait()
-        return compiled(wasm, info, stack)
+        return compiled(source)
 
     def __exit__(self, *_: object) -> None:
         self.may_compile.set()

@@ -4,22 +4,28 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.errors import EngineError, ModuleError, StoreError
 from edge_agent.store.artifacts import Artifacts, artifact_key, cpu_features, sidecar
-from edge_agent.store.digest import sha256_hex
 from edge_agent.store.files import TEMPORARY_PREFIX
 from edge_agent.wasm.engine import Engine
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
-from edge_agent.wasm.module import inspect
+from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
+from tests.support import engines
 from tests.support.costly import costly_module, wasmtime
 from tests.support.smalldisk import small_disk
 
 GUESTS = Path(__file__).parents[1] / "guests"
 STACK_BYTES = 512 << 10
+
+
+def source(path: Path, *, metered: bool = False) -> ModuleFile:
+    digest, _ = identify(path)
+    return ModuleFile(path, digest, inspect_file(path, digest), STACK_BYTES, metered)
 
 
 class Node:
@@ -28,18 +34,17 @@ class Node:
     def __init__(self, state: Path, engine: Engine, guest: str = "bench") -> None:
         self.state = state
         self.engine = engine
-        self.wasm = (GUESTS / f"{guest}.wasm").read_bytes()
+        self.source = source(GUESTS / f"{guest}.wasm")
         self.artifacts = Artifacts(state)
         self.load()
 
     def load(self) -> None:
         """Load the module and give it back. StoreError and the like as they come."""
-        module = self.artifacts.module(self.engine, self.wasm, inspect(self.wasm), STACK_BYTES)
-        module.close()
+        self.artifacts.module(self.engine, self.source).close()
 
     @property
     def key(self) -> str:
-        return self.artifacts.key(self.engine, sha256_hex(self.wasm))
+        return self.artifacts.key(self.engine, self.source.digest, self.source.metered)
 
     @property
     def artifact(self) -> Path:
@@ -194,9 +199,26 @@ def test_key_depends_on_each_of_its_parts() -> None:
         artifact_key("digest", Newer(), "cpu"),
         artifact_key("digest", Renamed(), "cpu"),
         artifact_key("digest", Tuned(), "cpu"),
+        artifact_key("digest", WasmtimeEngine(), "cpu", metered=True),
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert all(len(key) == 64 for key in keys)
+
+
+def test_what_counts_its_fuel_is_kept_beside_what_does_not(node: Node) -> None:
+    node.source = replace(node.source, metered=True)
+    assert node.builds(lambda: None)
+    node.source = replace(node.source, metered=False)
+    assert not node.builds(lambda: None)
+
+
+def test_an_engine_that_always_counts_needs_one_artifact(tmp_path: Path) -> None:
+    engine = engines.make("wasm3")
+    if isinstance(engine, str):
+        pytest.skip(engine)
+    node = Node(tmp_path / "state", engine)
+    node.source = replace(node.source, metered=True)
+    assert not node.builds(lambda: None)
 
 
 def test_cpu_features_name_the_machine_and_stay_the_same() -> None:
@@ -221,10 +243,12 @@ def test_collect_before_anything_was_kept_does_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_a_bad_module_leaves_nothing(node: Node) -> None:
-    bad = node.wasm[:-1]
+def test_a_bad_module_leaves_nothing(node: Node, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wasm"
+    bad.write_bytes(node.source.path.read_bytes()[:-1])
+    cut = replace(node.source, path=bad, digest=identify(bad)[0])
     with pytest.raises(ModuleError, match="not valid Wasm"):
-        node.artifacts.module(node.engine, bad, inspect(node.wasm), STACK_BYTES)
+        node.artifacts.module(node.engine, cut)
     assert set(node.artifact.parent.iterdir()) == {
         node.artifact,
         node.mac,
@@ -234,9 +258,10 @@ def test_a_bad_module_leaves_nothing(node: Node) -> None:
 
 def test_a_compiler_out_of_memory_leaves_nothing(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, memory_bytes=64 << 20)
-    wasm = costly_module(1, 20_000)
+    path = tmp_path / "costly.wasm"
+    path.write_bytes(costly_module(1, 20_000))
     with pytest.raises(EngineError, match="needed more than 64MiB of memory"):
-        artifacts.module(wasmtime(), wasm, inspect(wasm), STACK_BYTES)
+        artifacts.module(wasmtime(), source(path))
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["lock"]
 
 
@@ -287,11 +312,13 @@ def test_two_processes_at_once_compile_once(tmp_path: Path) -> None:
         from pathlib import Path
         from edge_agent.store.artifacts import Artifacts
         from edge_agent.wasm.choice import choose
-        from edge_agent.wasm.module import inspect
-        wasm = Path(sys.argv[2]).read_bytes()
+        from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
+        path = Path(sys.argv[2])
+        digest, _ = identify(path)
+        source = ModuleFile(path, digest, inspect_file(path, digest), 512 << 10)
         sys.stdin.readline()
         artifacts = Artifacts(Path(sys.argv[1]))
-        artifacts.module(choose("auto")[0], wasm, inspect(wasm), 512 << 10)
+        artifacts.module(choose("auto")[0], source)
         artifact, = Path(sys.argv[1]).glob("artifacts/*.artifact")
         print(artifact.stat().st_ino)
     """

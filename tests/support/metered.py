@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.instrument import FUEL
+from edge_agent.wasm.engine import FUEL_EXPORT
 
 STACK_BYTES = 4 << 20
 
@@ -67,7 +67,7 @@ class Metered:
             return NONE
         exports = instance.exports(store)
         if not native:
-            exports[FUEL].set_value(store, fuel)
+            exports[FUEL_EXPORT].set_value(store, fuel)
         result, left = None, 0
         try:
             result = exports["run"](store, argument) & (1 << 64) - 1
@@ -75,7 +75,7 @@ class Metered:
             if "fuel" in str(error):
                 left = -1
         if not native:
-            left = exports[FUEL].value(store)
+            left = exports[FUEL_EXPORT].value(store)
         memory = bytes(exports["memory"].read(store))
         return Outcome(result, None if native and left < 0 else left, digest(memory))
 
@@ -105,7 +105,7 @@ class Wasm3Metered:
             if c.m3_RunStart(module):
                 return NONE
             self._good(c.m3_FindFunction(byref(function), runtime, b"run"))
-            level = c.m3_FindGlobal(module, FUEL.encode())
+            level = c.m3_FindGlobal(module, FUEL_EXPORT.encode())
             value = self._capi.TaggedValue(self._capi.TYPE_I64, fuel)
             self._good(c.m3_SetGlobal(level, byref(value)))
             raw = c_uint64(argument & 0xFFFFFFFF)

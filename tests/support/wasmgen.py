@@ -197,8 +197,12 @@ class _Function:
         return i32(chance.getrandbits(32)) if kind == "i" else i64(chance.getrandbits(64))
 
 
-def module(seed: int, size: int = 60) -> bytes:
-    """A module; about `size` instructions in each function."""
+def module(seed: int, size: int = 60, *, plugin: bool = False) -> bytes:
+    """A module; about `size` instructions in each function.
+
+    As a `plugin`, its plugin_create_container gives the request's size to `run` and answers
+    the result, 8 bytes.
+    """
     chance = random.Random(seed)
     functions = ["iI"]
     for _ in range(chance.randrange(5)):
@@ -214,9 +218,20 @@ def module(seed: int, size: int = 60) -> bytes:
         groups = unsigned(len(own)) + b"".join(b"\x01" + _BYTES[one] for one in own)
         export = "run" if number == 0 else ""
         made.function(kind, body.code, export=export, local_types=groups)
+    if plugin:
+        _add_abi(made)
     made.entries[4].append(b"\x70\0" + unsigned(len(functions) + 1))
     numbers = b"".join(map(unsigned, range(len(functions))))
     made.entries[9].append(b"\0" + i32(0) + b"\x0b" + unsigned(len(functions)) + numbers)
     made.data(16, chance.randbytes(200))
     # What producers leave in a module, and no engine needs.
     return made.build() + section(0, b"\x04name" + chance.randbytes(9))
+
+
+def _add_abi(made: Assembly) -> None:
+    request, reply = 40_000, 50_000
+    made.function("I", i64(1), export="plugin_api_version")
+    made.function("ii", i32(request), export="malloc")
+    made.function("i-", b"", export="free")
+    result = i32(reply) + b"\x20\x01" + b"\x10\x00" + b"\x37\x03\x00"
+    made.function("iiI", result + i64(reply << 32 | 8), export="plugin_create_container")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.pb import nri_pb2
+from edge_agent.wasm.compiler import compile_here
 from edge_agent.wasm.engine import Bounds, Engine, HostFunctions, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports
@@ -58,24 +59,27 @@ class Bench:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self._folder = folder
-        self._modules: dict[tuple[str, int], tuple[Module, ModuleInfo]] = {}
+        self._modules: dict[tuple[str, int, bool], tuple[Module, ModuleInfo]] = {}
 
-    def artifact(self, wasm: bytes) -> Path:
-        path = self._folder / hashlib.sha256(wasm).hexdigest()
+    def artifact(self, wasm: bytes, metered: bool = False) -> Path:
+        path = self._folder / f"{hashlib.sha256(wasm).hexdigest()}{'-metered' * metered}"
         if not path.exists():
-            path.write_bytes(self.engine.compile(wasm))
+            path.write_bytes(compile_here(self.engine, wasm, metered=metered))
         return path
 
-    def module(self, wasm: bytes, stack_bytes: int = STACK_BYTES) -> tuple[Module, ModuleInfo]:
-        key = (hashlib.sha256(wasm).hexdigest(), stack_bytes)
+    def module(
+        self, wasm: bytes, stack_bytes: int = STACK_BYTES, metered: bool = False
+    ) -> tuple[Module, ModuleInfo]:
+        key = (hashlib.sha256(wasm).hexdigest(), stack_bytes, metered)
         if key not in self._modules:
             info = inspect(wasm)
-            self._modules[key] = (self.engine.load(self.artifact(wasm), info, stack_bytes), info)
+            artifact = self.artifact(wasm, metered)
+            self._modules[key] = (self.engine.load(artifact, info, stack_bytes), info)
         return self._modules[key]
 
     def forget(self, wasm: bytes) -> tuple[Module, ModuleInfo]:
         """The module, which the caller closes."""
-        return self._modules.pop((hashlib.sha256(wasm).hexdigest(), STACK_BYTES))
+        return self._modules.pop((hashlib.sha256(wasm).hexdigest(), STACK_BYTES, False))
 
 
 class Lab:
@@ -92,6 +96,7 @@ class Lab:
         memory_bytes: int = 32 * MIB,
         reply_bytes: int = 4 * MIB,
         stack_bytes: int = STACK_BYTES,
+        fuel: int | None = None,
         deadline_s: float = PATIENCE_S,
         log_lines_per_s: int = 1000,
         log_line_bytes: int = 4096,
@@ -102,9 +107,10 @@ class Lab:
         log = GuestLog(lambda *line: lines.append(line), log_lines_per_s, log_line_bytes)
         services = HostServices(log, state or PluginState())
         functions = {**services.functions(), **(extra or {})}
-        module, info = self.bench.module(wasm, stack_bytes)
+        module, info = self.bench.module(wasm, stack_bytes, fuel is not None)
         check_imports(info, functions)
-        instance = module.instantiate(Bounds(memory_bytes, reply_bytes), functions, deadline_s)
+        bounds = Bounds(memory_bytes, reply_bytes, fuel)
+        instance = module.instantiate(bounds, functions, deadline_s)
         running = Running(instance, services, lines)
         self._running.append(running)
         return running

@@ -4,12 +4,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
 from edge_agent.wasm.compiler import MEMORY_BYTES, NICENESS, compile_module, explain
 from edge_agent.wasm.module import inspect
+from edge_agent.wasm.modulefile import identify
 from tests.support.costly import costly_module, wasmtime
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
@@ -23,6 +25,14 @@ ENDLESS = (10, 100_000)  # half a minute, if nobody ends it
 def output(tmp_path: Path) -> Path:
     wasmtime()  # or skip
     return tmp_path / "artifact"
+
+
+def compile_(wasm: Path | bytes, output: Path, engine: str = "wasmtime", **limits: Any) -> None:
+    """A file, or the bytes of one beside the output."""
+    if isinstance(wasm, bytes):
+        data, wasm = wasm, output.with_name("module.wasm")
+        wasm.write_bytes(data)
+    compile_module(engine, wasm, identify(wasm)[0], output, **limits)
 
 
 def compilers(parent: int) -> list[int]:
@@ -57,16 +67,16 @@ def the_compiler(parent: int) -> int:
     return pid
 
 
-def test_bytes_become_an_artifact_that_the_engine_loads(output: Path) -> None:
-    compile_module("wasmtime", BENCH.read_bytes(), output)
-    engine = wasmtime()
-    engine.load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
+def test_a_file_becomes_an_artifact_that_the_engine_loads(output: Path) -> None:
+    compile_(BENCH, output)
+    wasmtime().load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
     assert output.stat().st_mode & 0o7777 == 0o600
 
 
-def test_a_file_becomes_the_same_artifact(output: Path) -> None:
-    compile_module("wasmtime", BENCH, output)
-    wasmtime().load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
+def test_a_file_that_is_another_by_now_is_not_compiled(output: Path) -> None:
+    with pytest.raises(ModuleError, match="changed while it was read"):
+        compile_module("wasmtime", BENCH, identify(BENCH.with_name("edge.wasm"))[0], output)
+    assert not output.exists()
 
 
 def test_the_child_finds_the_package_from_any_folder(output: Path, tmp_path: Path) -> None:
@@ -75,7 +85,9 @@ def test_the_child_finds_the_package_from_any_folder(output: Path, tmp_path: Pat
         from pathlib import Path
         sys.path.insert(0, sys.argv[1])
         from edge_agent.wasm.compiler import compile_module
-        compile_module("auto", Path(sys.argv[2]), Path("artifact"))
+        from edge_agent.wasm.modulefile import identify
+        wasm = Path(sys.argv[2])
+        compile_module("auto", wasm, identify(wasm)[0], Path("artifact"))
     """
     command = [sys.executable, "-c", code, str(ROOT), str(BENCH)]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -94,27 +106,27 @@ def test_a_bad_module_is_refused_with_the_engines_reason(
     output: Path, wasm: bytes, said: str
 ) -> None:
     with pytest.raises(ModuleError, match=said) as caught:
-        compile_module("wasmtime", wasm, output)
+        compile_(wasm, output)
     assert "\n" not in str(caught.value)
     assert not output.exists()
 
 
 def test_a_missing_module_file_is_named(output: Path, tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"gone\.wasm: cannot be read: No such file"):
-        compile_module("wasmtime", tmp_path / "gone.wasm", output)
+        compile_module("wasmtime", tmp_path / "gone.wasm", "0" * 64, output)
     assert not output.exists()
 
 
 def test_an_engine_that_is_not_there_is_said(output: Path) -> None:
     with pytest.raises(EngineError, match="no adapter for the engine 'v8'"):
-        compile_module("v8", BENCH, output)
+        compile_(BENCH, output, "v8")
     assert not output.exists()
 
 
 def test_a_file_that_is_there_is_not_touched(output: Path) -> None:
     output.write_bytes(b"precious")
     with pytest.raises(StoreError, match="artifact: cannot be made: File exists"):
-        compile_module("wasmtime", BENCH, output)
+        compile_(BENCH, output)
     assert output.read_bytes() == b"precious"
 
 
@@ -122,24 +134,24 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     wasmtime()  # or skip
     with small_disk(tmp_path / "disk", size_kib=16) as disk:
         with pytest.raises(StoreError, match=r"No space left on device; free some space"):
-            compile_module("wasmtime", BENCH, disk / "artifact")
+            compile_(BENCH, disk / "artifact")
         assert list(disk.iterdir()) == []
 
 
 def test_too_little_memory_is_said_with_the_limit(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 64MiB of memory"):
-        compile_module("wasmtime", costly_module(1, 20_000), output, memory_bytes=64 << 20)
+        compile_(costly_module(1, 20_000), output, memory_bytes=64 << 20)
     assert not output.exists()
 
 
 def test_too_little_memory_to_begin_is_said(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 4MiB of memory"):
-        compile_module("wasmtime", BENCH, output, memory_bytes=4 << 20)
+        compile_(BENCH, output, memory_bytes=4 << 20)
 
 
 def test_too_long_is_stopped_and_leaves_no_process(output: Path) -> None:
     with pytest.raises(EngineError, match=r"was stopped after 0\.7 s: the module is too costly"):
-        compile_module("wasmtime", costly_module(*ENDLESS), output, timeout_s=0.7)
+        compile_(costly_module(*ENDLESS), output, timeout_s=0.7)
     assert not output.exists()
     assert compilers(os.getpid()) == []
 
@@ -149,7 +161,7 @@ def test_a_killed_compiler_is_only_an_error(output: Path) -> None:
 
     def work() -> None:
         try:
-            compile_module("wasmtime", costly_module(*ENDLESS), output)
+            compile_(costly_module(*ENDLESS), output)
         except EdgeAgentError as error:
             caught.append(error)
 
@@ -170,12 +182,13 @@ def test_the_compiler_dies_with_its_parent(output: Path) -> None:
         import sys
         from pathlib import Path
         from edge_agent.wasm.compiler import compile_module
-        compile_module("wasmtime", sys.stdin.buffer.read(), Path(sys.argv[1]))
+        from edge_agent.wasm.modulefile import identify
+        wasm = Path(sys.argv[1])
+        compile_module("wasmtime", wasm, identify(wasm)[0], Path(sys.argv[2]))
     """
-    parent = subprocess.Popen([sys.executable, "-c", code, str(output)], stdin=subprocess.PIPE)
-    assert parent.stdin is not None
-    parent.stdin.write(costly_module(*ENDLESS))
-    parent.stdin.close()
+    wasm = output.with_name("module.wasm")
+    wasm.write_bytes(costly_module(*ENDLESS))
+    parent = subprocess.Popen([sys.executable, "-c", code, str(wasm), str(output)])
     child = the_compiler(parent.pid)
     parent.kill()
     parent.wait()
@@ -189,9 +202,10 @@ def test_compiling_does_not_grow_the_parent(output: Path, tmp_path: Path) -> Non
         import resource, sys
         from pathlib import Path
         from edge_agent.wasm.compiler import compile_module
-        wasm = Path(sys.argv[1]).read_bytes()
+        from edge_agent.wasm.modulefile import identify
+        wasm = Path(sys.argv[1])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        compile_module("wasmtime", wasm, Path(sys.argv[2]))
+        compile_module("wasmtime", wasm, identify(wasm)[0], Path(sys.argv[2]))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     """

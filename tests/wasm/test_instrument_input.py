@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import ModuleError
-from edge_agent.wasm.instrument import FUEL, InvalidError, UnsupportedError, instrument
+from edge_agent.wasm.engine import FUEL_EXPORT
+from edge_agent.wasm.instrument import InvalidError, UnsupportedError, instrument
 from edge_agent.wasm.instrument.body import MAX_NESTING
 from edge_agent.wasm.instrument.shape import MAX_PAGES
 from edge_agent.wasm.module import FuncType, inspect
@@ -233,7 +234,7 @@ def bent(number: int, *entries: bytes) -> bytes:
         (bent(4, b"\x70\x00" + unsigned(100_001)), "more than 100000"),
         (bent(6, b"\x7f\x00\x23\x00\x0b"), "not constants"),
         (bent(6, b"\x7f\x00\x41\x01\x41\x01\x6a\x0b"), "not constants"),
-        (bent(7, name(FUEL) + b"\x00\x00"), FUEL),
+        (bent(7, name(FUEL_EXPORT) + b"\x00\x00"), FUEL_EXPORT),
         (HEADER + section(1, b"\x01\x60\0\0") + section(13, b"\x01\0\0"), "exceptions"),
         (bent(11, b"\x00\x23\x00\x0b\x00"), "not constants"),
     ],

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.engine import Bounds, HostFunctions
+from edge_agent.wasm.engine import FUEL_RULES, Bounds, HostFunctions
 from edge_agent.wasm.engines import wasm3_capi as capi
 from edge_agent.wasm.engines.ticker import Ticker
 from edge_agent.wasm.engines.wasm3_instance import Wasm3Instance
@@ -45,6 +45,7 @@ class Wasm3Engine:
 
     name = "wasm3"
     version = capi.VERSION
+    meters = True
 
     def __init__(self) -> None:
         self.library = capi.Library()
@@ -54,7 +55,7 @@ class Wasm3Engine:
         self._callbacks: dict[tuple[tuple[str, str], FuncType], Any] = {}
 
     def settings(self) -> str:
-        return f"instrument=1,frame={_FRAME_BYTES},loop={_LOOP_BYTES}"
+        return f"instrument={FUEL_RULES},frame={_FRAME_BYTES},loop={_LOOP_BYTES}"
 
     def compile(self, wasm: bytes) -> bytes:
         made = instrument(wasm, frame_bytes=_FRAME_BYTES, loop_bytes=_LOOP_BYTES)

@@ -65,6 +65,7 @@ _QUICK: dict[str, tuple[Any, list[Any]]] = {
     ),
     "m3_GetMemory": (c_void_p, [c_void_p, POINTER(c_uint32), c_uint32]),
     "m3_FindGlobal": (c_void_p, [c_void_p, c_char_p]),
+    "m3_GetGlobal": (_RESULT, [c_void_p, POINTER(TaggedValue)]),
     "m3_SetGlobal": (_RESULT, [c_void_p, POINTER(TaggedValue)]),
     "m3_GetErrorInfo": (None, [c_void_p, POINTER(ErrorInfo)]),
     # Internal: what a trap notes of each frame is given back by it, and by nothing else.

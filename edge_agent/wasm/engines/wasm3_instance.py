@@ -1,7 +1,7 @@
 """An instance on wasm3: a runtime of its own, fuel as the means to stop it.
 
-The fuel never runs out by itself. When a call's time is up another thread takes it away,
-and the guest traps at the next function or loop.
+Without a limit the fuel never runs out by itself. When a call's time is up another thread
+takes it away, and the guest traps at the next function or loop.
 """
 
 import ctypes
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_agent.errors import GuestFault, ModuleError
 from edge_agent.wasm.abi import FREE, INITIALIZE, MALLOC, START, VERSION, AbiInstance, methods
-from edge_agent.wasm.engine import Bounds, HostFunctions
+from edge_agent.wasm.engine import FUEL_EXPORT, Bounds, HostFunctions
 from edge_agent.wasm.engines import wasm3_capi as capi
-from edge_agent.wasm.instrument import FUEL
 from edge_agent.wasm.module import PAGE_BYTES, FuncType
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Wasm3Instance(AbiInstance):
         self._lock = threading.Lock()  # of the three below; held for a few instructions
         self._due = inf
         self._stopped = False
-        self._fuel: int | None = None
+        self._fuel: int | None = None  # where it is
         self._value = capi.TaggedValue(capi.TYPE_I64, 0)
         self._environment = c.m3_NewEnvironment()
         stack_bytes = module.stack_bytes
@@ -100,7 +99,7 @@ class Wasm3Instance(AbiInstance):
             if result:
                 self._failed("instantiation", result)
         with self._lock:
-            self._fuel = c.m3_FindGlobal(parsed, FUEL.encode())
+            self._fuel = c.m3_FindGlobal(parsed, FUEL_EXPORT.encode())
             self._write_fuel(-1 if self._stopped else _FULL)
         self._engine.instances[self._number] = self
         result = c.m3_RunStart(parsed)
@@ -182,6 +181,18 @@ class Wasm3Instance(AbiInstance):
                 for _ in range(_WRITES):
                     self._write_fuel(-1)
 
+    def _set_fuel(self, fuel: int) -> None:
+        with self._lock:  # the clock comes again if this was right after it
+            self._write_fuel(fuel)
+
+    def _fuel_left(self) -> int:
+        with self._lock:
+            if self._fuel is None:  # it did not get as far
+                return 0
+            self._c.m3_GetGlobal(self._fuel, byref(self._value))
+            left: int = self._value.value
+            return left
+
     def _write_fuel(self, value: int) -> None:
         if self._fuel is not None:
             self._value.value = value
@@ -221,7 +232,7 @@ class Wasm3Instance(AbiInstance):
             raise self._unwound(what, f"{module}.{name}", exception)
         if self._stopped:
             raise self._fault("timeout", f"{what}: stopped after {self._limit_s:.3g} s, its limit")
-        raise self._fault("trap", f"{what}: {reason}")
+        raise self._trapped(what, reason)
 
 
 def _mask(kind: FuncType) -> int:

@@ -22,7 +22,7 @@ MAX_MESSAGE_CHARS = 500  # of the library's own, which quote names out of the mo
 # Kinds (wasm.h, val.h, extern.h) and trap codes (trap.h) by number.
 KIND_I32, KIND_I64, KIND_F32, KIND_F64 = 0, 1, 2, 3
 KIND_NAMES = {0: "i32", 1: "i64", 2: "f32", 3: "f64"}
-EXTERN_FUNC = 0
+EXTERN_FUNC, EXTERN_GLOBAL = 0, 1
 TRAP_INTERRUPT = 10
 TRAP_NAMES = {
     0: "call stack exhausted",
@@ -62,8 +62,18 @@ class Memory(ctypes.Structure):
     _fields_ = (("store_id", c_uint64), ("private1", c_uint64), ("private2", ctypes.c_uint32))
 
 
+class Global(ctypes.Structure):
+    _fields_ = (("store_id", c_uint64), ("private", ctypes.c_uint32 * 3))
+
+
+class Value(ctypes.Structure):
+    """wasmtime_val_t, of which only i64 is used."""
+
+    _fields_ = (("kind", c_uint8), ("i64", c_int64), ("pad", c_uint64 * 2))
+
+
 class ExternOf(ctypes.Union):
-    _fields_ = (("func", Func), ("memory", Memory), ("pad", c_uint64 * 3))
+    _fields_ = (("func", Func), ("memory", Memory), ("global_", Global), ("pad", c_uint64 * 3))
 
 
 class Extern(ctypes.Structure):
@@ -157,6 +167,8 @@ _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
     "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
     "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
+    "wasmtime_global_get": (None, [c_void_p, POINTER(Global), POINTER(Value)]),
+    "wasmtime_global_set": (c_void_p, [c_void_p, POINTER(Global), POINTER(Value)]),
 }
 
 

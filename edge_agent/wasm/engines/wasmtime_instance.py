@@ -9,9 +9,15 @@ import time
 from ctypes import byref, c_size_t, c_uint64, c_void_p
 from typing import TYPE_CHECKING, NoReturn
 
-from edge_agent.errors import GuestFault, ModuleError
+from edge_agent.errors import EngineError, GuestFault, ModuleError
 from edge_agent.wasm.abi import FREE, INITIALIZE, MALLOC, START, VERSION, AbiInstance, methods
-from edge_agent.wasm.engine import MEMORY_EXPORT, Bounds, HostFunction, HostFunctions
+from edge_agent.wasm.engine import (
+    FUEL_EXPORT,
+    MEMORY_EXPORT,
+    Bounds,
+    HostFunction,
+    HostFunctions,
+)
 from edge_agent.wasm.engines import wasmtime_capi as capi
 from edge_agent.wasm.engines.ticker import Ticker
 
@@ -52,6 +58,8 @@ class WasmtimeInstance(AbiInstance):
         # What a call passes to C, by export: made once, so that nothing is converted.
         self._exports: dict[str, tuple[object, ...]] = {}
         self._memory = capi.Memory()
+        self._fuel = capi.Global()
+        self._fuel_value = capi.Value(capi.KIND_I64)
         self._bytes = memoryview(b"")  # the guest's memory, as large as when last looked at
         self._size = 0
         # Growth within the reservation leaves a memory where it is, and none shrinks.
@@ -87,7 +95,7 @@ class WasmtimeInstance(AbiInstance):
         if error or self._trap:
             self._failed("instantiation", error)
         for name in wanted:
-            func = self._export(handle, name).func
+            func = self._export(handle, name).of.func
             self._exports[name] = (
                 self._context,
                 byref(func),  # a reference: it keeps what it points to
@@ -95,7 +103,23 @@ class WasmtimeInstance(AbiInstance):
                 c_size_t(len(self._raw) // 2),
                 byref(self._trap),
             )
-        self._memory = self._export(handle, MEMORY_EXPORT).memory
+        self._memory = self._export(handle, MEMORY_EXPORT).of.memory
+        if self._bounds.fuel is not None:
+            fuel = self._export(handle, FUEL_EXPORT)
+            if fuel.kind != capi.EXTERN_GLOBAL:
+                raise EngineError("it has a limit of fuel, and was compiled without counting it")
+            self._fuel = fuel.of.global_
+
+    def _set_fuel(self, fuel: int) -> None:
+        self._fuel_value.i64 = fuel
+        self._c.wasmtime_global_set(self._context, byref(self._fuel), byref(self._fuel_value))
+
+    def _fuel_left(self) -> int:
+        if self._fuel.store_id == 0:  # it did not get as far
+            return 0
+        self._c.wasmtime_global_get(self._context, byref(self._fuel), byref(self._fuel_value))
+        left: int = self._fuel_value.i64
+        return left
 
     def _link(self, key: tuple[str, str], function: HostFunction, extern: capi.Extern) -> None:
         c = self._c
@@ -109,13 +133,13 @@ class WasmtimeInstance(AbiInstance):
         )
         c.wasm_functype_delete(kind)
 
-    def _export(self, handle: capi.Instance, name: str) -> capi.ExternOf:
+    def _export(self, handle: capi.Instance, name: str) -> capi.Extern:
+        """A function of no name, if there is none."""
         found, raw = capi.Extern(), name.encode()
         self._c.wasmtime_instance_export_get(
             self._context, byref(handle), raw, len(raw), byref(found)
         )
-        of: capi.ExternOf = found.of
-        return of
+        return found
 
     def close(self) -> None:
         store, self._store = self._store, None
@@ -194,4 +218,4 @@ class WasmtimeInstance(AbiInstance):
             raise self._unwound(what, f"{module}.{name}", exception)
         if code == capi.TRAP_INTERRUPT:
             raise self._fault("timeout", f"{what}: stopped after {self._limit_s:.3g} s, its limit")
-        raise self._fault("trap", f"{what}: {message}")
+        raise self._trapped(what, message)

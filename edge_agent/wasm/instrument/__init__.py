@@ -6,7 +6,7 @@ processor. Pure Python, once for each module, where it is compiled:
     made = instrument(wasm)
     wasm = capped(made, 32 << 20)
 
-The module that comes out has one global more, exported as `FUEL`: an i64 that each
+The module that comes out has one global more, exported as `engine.FUEL_EXPORT`: an i64 that each
 function's entry and each round of a loop lowers by the number of instructions that can
 run until the next such place. Where it falls below zero the code traps as `unreachable`.
 Results of floating-point operations are canonical if they are NaN, as native engines are
@@ -24,12 +24,11 @@ from edge_agent.wasm.instrument.binary import (
     unsigned,
 )
 from edge_agent.wasm.instrument.sections import Reader
-from edge_agent.wasm.instrument.shape import FUEL, MAX_PAGES
+from edge_agent.wasm.instrument.shape import MAX_PAGES
 from edge_agent.wasm.instrument.writing import Instrumented, write
 from edge_agent.wasm.module import PAGE_BYTES
 
 __all__ = [
-    "FUEL",
     "Instrumented",
     "InvalidError",
     "UnsupportedError",

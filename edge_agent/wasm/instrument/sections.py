@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from edge_agent.text import printable
+from edge_agent.wasm.engine import FUEL_EXPORT
 from edge_agent.wasm.instrument import opcodes
 from edge_agent.wasm.instrument.binary import (
     Cursor,
@@ -15,7 +16,6 @@ from edge_agent.wasm.instrument.binary import (
 )
 from edge_agent.wasm.instrument.body import Body
 from edge_agent.wasm.instrument.shape import (
-    FUEL,
     MAX_PAGES,
     Export,
     Parts,
@@ -165,8 +165,8 @@ class Reader:
                 raise InvalidError("an export of what is not there")
             if name in seen:
                 raise InvalidError(f"two exports called {name.decode()[:_MAX_SHOWN]!r}")
-            if name == FUEL.encode():
-                raise UnsupportedError(f"an export called {FUEL!r}")
+            if name == FUEL_EXPORT.encode():
+                raise UnsupportedError(f"an export called {FUEL_EXPORT!r}")
             seen.add(name)
             if kind in (0, 2):  # a host has no use for the others
                 self._parts.exports.append(Export(name, kind, number))

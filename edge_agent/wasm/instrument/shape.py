@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-FUEL = "edge-agent:fuel"  # the name under which the global is exported
 MAX_PAGES = 65536
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from edge_agent.wasm.engine import FUEL_EXPORT
 from edge_agent.wasm.instrument.binary import (
     BYTES,
     MAXIMUM_BYTES,
@@ -10,7 +11,7 @@ from edge_agent.wasm.instrument.binary import (
     signed,
     unsigned,
 )
-from edge_agent.wasm.instrument.shape import FUEL, MAX_PAGES, Export, Parts, Section, Type
+from edge_agent.wasm.instrument.shape import MAX_PAGES, Export, Parts, Section, Type
 from edge_agent.wasm.module import CORE_VERSION, MAGIC
 
 # An engine's own limit is 3; the others become functions that call the first.
@@ -36,7 +37,7 @@ def write(parts: Parts) -> Instrumented:
     functions = [*parts.functions[parts.imported :], grow_type]
     bodies = [*parts.bodies, _GROW_BODY if parts.memory else _NO_BODY]
     exports = _forwarded(parts, functions, bodies)
-    exports.append(Export(FUEL.encode(), 3, len(parts.globals)))
+    exports.append(Export(FUEL_EXPORT.encode(), 3, len(parts.globals)))
     minimum, maximum = parts.memory or (0, 1)
     limit = MAX_PAGES if maximum is None else maximum
     memory = b"\x01" + unsigned(minimum) + unsigned(limit, MAXIMUM_BYTES)
