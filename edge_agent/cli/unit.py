@@ -30,6 +30,8 @@ def needs(config: AgentConfig, paths: Iterable[Path]) -> Needs:
         mqtt = config.mqtt
         files = (mqtt.password_file, mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
         read += [file for file in files if file is not None]
+    if config.updates is not None:
+        read.append(config.updates.trust_dir)
     touched = [*written, *read]
     return Needs(
         writable=tuple(dict.fromkeys(path for path in written if not _below(path, WRITABLE))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli.unit import Needs, needs, quoted, render
-from edge_agent.config import AgentConfig, Broker, MqttConfig, NriConfig
+from edge_agent.config import AgentConfig, Broker, MqttConfig, NriConfig, UpdatesConfig
 
 COMMAND = ["/usr/bin/edge-agent", "run"]
 PLAIN = AgentConfig(node="board")
@@ -45,6 +45,11 @@ def test_a_program_in_a_home_can_be_read(path: str) -> None:
     found = needs(PLAIN, [Path(path)])
     assert found.home
     assert "ProtectHome=read-only" in lines(needed=found)
+
+
+def test_the_operators_keys_in_a_home_can_be_read() -> None:
+    config = AgentConfig(node="board", updates=UpdatesConfig(trust_dir=Path("/root/trust")))
+    assert needs(config, []).home
 
 
 @pytest.mark.parametrize("key", ["password_file", "ca_file", "cert_file", "key_file"])

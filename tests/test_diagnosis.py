@@ -1,0 +1,54 @@
+"""Doctor's findings as the answer to a request."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from edge_agent import diagnosis
+from edge_agent.fleet.requests import Request
+from edge_agent.requests import Job
+
+
+class Answers:
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.last: dict[str, Any] = {}
+        self.over = threading.Event()
+
+    def __call__(self, state: str, **more: Any) -> None:
+        self.states.append(state)
+        self.last = more
+        if state != "running":
+            self.over.set()
+
+
+def diagnose(config: Path) -> Answers:
+    answers = Answers()
+    job = Job(Request("a", "diagnose", {}), answers, lambda _request: None)
+    diagnosis.diagnose(job, config)
+    assert answers.over.wait(diagnosis.TIMEOUT_S + 30)
+    return answers
+
+
+def test_the_answer_is_what_doctor_finds_here(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'plugin_dir = "nowhere"\ncontrol_socket = "{tmp_path}/control"\n')
+    answers = diagnose(config)
+    assert answers.states == ["running", "succeeded"]
+    subjects = {finding["subject"] for finding in answers.last["result"]["findings"]}
+    assert len(subjects) > 3
+    assert str(tmp_path / "nowhere") in json.dumps(answers.last["result"])
+
+
+def test_a_doctor_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(diagnosis, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(diagnosis, "_MAIN", "import time; time.sleep(600)")
+    answers = diagnose(tmp_path / "agent.toml")
+    assert answers.states == ["running", "failed"]
+    assert "SIGKILL" in answers.last["reason"]
+
+
+def test_a_doctor_that_says_nothing_sensible_is_a_failure(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(diagnosis, "_MAIN", "print('well')")
+    assert diagnose(tmp_path / "agent.toml").states == ["running", "failed"]
