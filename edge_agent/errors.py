@@ -67,3 +67,23 @@ class RequestError(EdgeAgentError):
     def __init__(self, identity: str, message: str) -> None:
         super().__init__(message)
         self.id = identity
+
+
+class KeyFormatError(ConfigError):
+    """A text is not the PEM of an Ed25519 key."""
+
+
+class CryptoError(EdgeAgentError):
+    """Signatures cannot be made or checked here, such as for a library that is missing."""
+
+
+class RefusedError(EdgeAgentError):
+    """A document from the fleet is not taken, and changed nothing.
+
+    `reason` is a word for reports (docs/fleet-protocol.md lists them): `oversized`, `envelope`,
+    `signature`, `kind`, `fleet`, `rollback`, `gap`, `conflict`, `expired` or `malformed`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,4 +1,4 @@
-"""One TOML file: its text, where its keys stand, and all that is wrong with it."""
+"""A tree of named values, mostly a TOML file's: where its keys stand, and all that is wrong."""
 
 import os
 import re
@@ -28,18 +28,26 @@ KeyPath = tuple[str, ...]
 class Document:
     """A parsed file and its problems so far. The getters of `Table` fill it in."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        """Raises ConfigError, with the line, when `text` is not TOML."""
+    def __init__(self, path: Path, text: str, values: dict[str, object] | None = None) -> None:
+        """Raises ConfigError, with the line, when `text` is not TOML.
+
+        `values` are taken as they are, where they come from something else than TOML:
+        `path` is then the name to call that by.
+        """
         self.path = path
+        self.values: dict[str, object]
         self.asked: set[KeyPath] = set()  # every key that a getter named
         self._text = text
         self._lines: dict[KeyPath, int] | None = None
         self._problems: list[tuple[int, str]] = []
         self._more = 0
+        if values is not None:
+            self.values = values
+            return
         if len(text) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: larger than {format_size(MAX_FILE_BYTES)}; is it TOML?")
         try:
-            self.values: dict[str, object] = tomllib.loads(text)
+            self.values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(_syntax_problem(path, text, str(error))) from None
         except (RecursionError, ValueError):  # thousands of brackets or digits

@@ -1,4 +1,4 @@
-"""Reads limits, and `NN-name.toml` beside a plugin."""
+"""Reads a plugin's limits and settings: of `NN-name.toml` beside it, or of a deployment."""
 
 from pathlib import Path
 
@@ -24,15 +24,20 @@ def load_plugin_settings(
     """
     document = Document(path, text)
     root = Table(document)
-    settings = PluginSettings(
-        limits=read_limits(root.table("limits"), defaults),
-        failure_policy=root.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy),
-        permissions=_read_permissions(root),
-        report=root.choice("report", Report, report),
-    )
+    settings = read_settings(root, defaults, report)
     root.end()
     document.check()
     return settings
+
+
+def read_settings(table: Table, defaults: Limits, report: Report) -> PluginSettings:
+    """The settings among the keys of a table, which may have others."""
+    return PluginSettings(
+        limits=read_limits(table.table("limits"), defaults),
+        failure_policy=table.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy),
+        permissions=_read_permissions(table),
+        report=table.choice("report", Report, report),
+    )
 
 
 def read_limits(table: Table, defaults: Limits) -> Limits:

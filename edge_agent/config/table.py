@@ -53,6 +53,22 @@ class Table:
             value = {}
         return Table(self._document, (*self._path, key), value)
 
+    def tables(self, key: str, *, at_least: int, at_most: int) -> "list[Table]":
+        """The tables in the list at `key`; an absent list is empty."""
+        value = self._value(key, [])
+        if not isinstance(value, list) or not at_least <= len(value) <= at_most:
+            shown = f"{show(value)} of {len(value)}" if isinstance(value, list) else show(value)
+            self.problem(key, f"must be a list of {at_least} to {at_most} tables, not {shown}")
+            return []
+        found = []
+        for number, item in enumerate(value):
+            path = (*self._path, key, str(number))
+            if isinstance(item, dict):
+                found.append(Table(self._document, path, item))
+            else:
+                self._document.problem(path, f"must be a table, not {show(item)}")
+        return found
+
     def text(
         self, key: str, default: T, *, pattern: str = TEXT_PATTERN, form: str = TEXT_FORM
     ) -> str | T:
@@ -134,18 +150,25 @@ class Table:
             self.problem(key, "names a socket twice")
         return found or default
 
-    def texts(self, key: str, default: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        """A list of strings."""
+    def texts(
+        self,
+        key: str,
+        default: T,
+        *,
+        pattern: str = TEXT_PATTERN,
+        form: str = TEXT_FORM,
+    ) -> tuple[str, ...] | T:
+        """A list of strings, each of which `pattern` matches wholly."""
         value = self._value(key, None)
         if value is None:
             return default
         items = self._items(key, value, at_least=0)
         texts = tuple(
-            item for item in items if isinstance(item, str) and re.fullmatch(TEXT_PATTERN, item)
+            item for item in items if isinstance(item, str) and re.fullmatch(pattern, item)
         )
         if len(texts) < len(items):
             wrong = next(item for item in items if item not in texts)
-            self.problem(key, f"must be a list; {show(wrong)} in it must be {TEXT_FORM}")
+            self.problem(key, f"must be a list; {show(wrong)} in it must be {form}")
         return texts
 
     def words(self, key: str, choices: object, default: T) -> T:

@@ -1,0 +1,338 @@
+"""What a node remembers of its fleet: the trust, the generations, what runs and what may not.
+
+    STATE/store/catalogue.json      the catalogue, with a checksum and a serial number
+    STATE/store/catalogue.2.json    the same once more
+
+Each is replaced as a whole, one after the other, and the good one with the higher serial
+counts. So a damaged file costs nothing, and no damage brings back an older generation, whose
+documents an attacker could then play again: with both damaged nothing is accepted any more.
+
+The value is immutable; its transitions are named as the protocol's steps and are pure.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from edge_agent import strictjson
+from edge_agent.config.model import Limits, PluginSettings
+from edge_agent.errors import StoreError
+from edge_agent.store import files
+from edge_agent.store.digest import sha256_hex
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # a later one is not read: its rules may be others
+# Two documents of 48 KiB, escaped, and what runs of them, twice.
+MAX_FILE_BYTES = 1 << 20
+# What is remembered of digests that a node will hardly see again; the oldest go first.
+MAX_REMEMBERED = 256
+
+T = TypeVar("T")
+
+
+class Known(NamedTuple):
+    """Of the deployment with the highest generation ever accepted; generation 0: none yet."""
+
+    generation: int = 0
+    payload_sha256: str = ""  # hex
+    issued: float = 0.0  # seconds since 1970
+
+
+NOTHING_KNOWN = Known()
+
+
+@dataclass(frozen=True)
+class Running:
+    """All that is needed to run one release again without any document."""
+
+    name: str
+    index: str
+    version: str
+    digest: str  # "sha256:HEX" of the module
+    size: int
+    config: str
+    settings: PluginSettings
+
+    @property
+    def identity(self) -> str:
+        """NN-name, as everywhere on a node."""
+        return f"{self.index}-{self.name}"
+
+    @property
+    def setup(self) -> str:
+        """The digest together with how the module is set up, as `rejected` may hold it."""
+        return setup_key(self.digest, self.config, self.settings)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One plugin: what is to run, and the proven release to go back to.
+
+    `probation`: `current` has not been kept yet.
+    """
+
+    current: Running
+    previous: Running | None = None
+    probation: bool = True
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything; the mappings are never changed in place."""
+
+    known: Known = NOTHING_KNOWN
+    trust: str = ""  # the payload of the newest trust set; "": the node's files count
+    trust_root: str = ""  # what files `trust` began with, for when they are replaced by hand
+    pending: str = ""  # the payload of a deployment of which something is still to be fetched
+    active: str = ""  # the payload of the deployment that is being run
+    plugins: Mapping[str, Kept] = field(default_factory=dict)  # by identity
+    rejected: Mapping[str, str] = field(default_factory=dict)  # digest or setup -> reason
+    crashes: Mapping[str, int] = field(default_factory=dict)  # digest -> how often it took us along
+    quarantined: Mapping[str, str] = field(default_factory=dict)  # digest -> reason
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The modules that must stay on the disk."""
+        return frozenset(
+            running.digest
+            for kept in self.plugins.values()
+            for running in (kept.current, kept.previous)
+            if running is not None
+        )
+
+
+def setup_key(digest: str, config: str, settings: PluginSettings) -> str:
+    """A name for one module with one configuration: "sha256:HEX+" and 16 digits."""
+    told = strictjson.dumps([config, asdict(settings)])
+    return f"{digest}+{sha256_hex(told)[:16]}"
+
+
+# The steps of the protocol. Each returns the catalogue as it is afterwards.
+
+
+def trusted(catalogue: Catalogue, payload: bytes, root: str) -> Catalogue:
+    """A trust set was accepted. `root` names the files that its chain began with."""
+    return replace(catalogue, trust=payload.decode(), trust_root=root)
+
+
+def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
+    """A deployment passed all checks; whatever was pending is obsolete.
+
+    ValueError: its generation is not above all before.
+    """
+    if known.generation <= catalogue.known.generation:
+        raise ValueError(
+            f"generation {known.generation} after {catalogue.known.generation} was accepted"
+        )
+    return replace(catalogue, known=known, pending=payload.decode())
+
+
+def abandoned(catalogue: Catalogue) -> Catalogue:
+    """What is pending cannot be fetched; it stays accepted and is never run."""
+    return replace(catalogue, pending="")
+
+
+def activated(catalogue: Catalogue, running: Iterable[Running]) -> Catalogue:
+    """Everything pending is here; these releases take the place of all that ran.
+
+    One that ran already, set up alike, stays as it is. A new one is on probation, and
+    what is kept for going back to is the release before it that was proven.
+    """
+    plugins = {}
+    for each in running:
+        before = catalogue.plugins.get(each.identity)
+        if before is None:
+            plugins[each.identity] = Kept(each)
+        elif before.current == each:
+            plugins[each.identity] = before
+        else:
+            proven = before.previous if before.probation else before.current
+            plugins[each.identity] = Kept(each, proven)
+    return replace(
+        catalogue,
+        active=catalogue.pending or catalogue.active,
+        pending="",
+        plugins=plugins,
+    )
+
+
+def kept(catalogue: Catalogue, identity: str) -> Catalogue:
+    """The current release has passed its probation."""
+    found = catalogue.plugins[identity]
+    return _with(catalogue, identity, replace(found, probation=False))
+
+
+def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
+    """The current release failed its probation: the one before it runs, if there is one.
+
+    If only the configuration had changed, the module itself is not to blame, and it is
+    this configuration of it that is not tried again.
+    """
+    found = catalogue.plugins[identity]
+    current, previous = found.current, found.previous
+    same_module = previous is not None and previous.digest == current.digest
+    refused = {current.setup if same_module else current.digest: reason}
+    after = replace(catalogue, rejected=_remembered(catalogue.rejected, refused))
+    return _with(after, identity, None if previous is None else Kept(previous, None, False))
+
+
+def crashed(catalogue: Catalogue, digest: str) -> Catalogue:
+    """The agent itself died while this module ran."""
+    count = catalogue.crashes.get(digest, 0) + 1
+    return replace(catalogue, crashes=_remembered(catalogue.crashes, {digest: count}))
+
+
+def quarantined(catalogue: Catalogue, digest: str, reason: str) -> Catalogue:
+    """This module is not run until somebody releases it."""
+    held = _remembered(catalogue.quarantined, {digest: reason})
+    return replace(catalogue, quarantined=held)
+
+
+def released(catalogue: Catalogue, digest: str) -> Catalogue:
+    """An operator lets this module run again: nothing is held against it any more."""
+    return replace(
+        catalogue,
+        rejected={
+            key: reason
+            for key, reason in catalogue.rejected.items()
+            if key.partition("+")[0] != digest
+        },
+        crashes=_without(catalogue.crashes, digest),
+        quarantined=_without(catalogue.quarantined, digest),
+    )
+
+
+def _with(catalogue: Catalogue, identity: str, plugin: Kept | None) -> Catalogue:
+    plugins = dict(catalogue.plugins)
+    if plugin is None:
+        del plugins[identity]
+    else:
+        plugins[identity] = plugin
+    return replace(catalogue, plugins=plugins)
+
+
+def _remembered(before: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T]:
+    """With `new` at the end, and not more than MAX_REMEMBERED."""
+    old = {key: value for key, value in before.items() if key not in new}
+    return dict(list({**old, **new}.items())[-MAX_REMEMBERED:])
+
+
+def _without(before: Mapping[str, T], gone: str) -> dict[str, T]:
+    return {key: value for key, value in before.items() if key != gone}
+
+
+# The files.
+
+
+def load(path: Path) -> Catalogue:
+    """The catalogue in `path` or its copy; an empty one if there is neither.
+
+    StoreError: no good one is left, and what it said must not be guessed.
+    """
+    return _newest(path)[1]
+
+
+def recover(path: Path) -> Catalogue:
+    """As `load`, and make both files alike. Only for who also saves, when it starts."""
+    serial, catalogue = _newest(path)
+    if any(_serial(copy) != serial for copy in _copies(path)):
+        _write(path, catalogue, serial)
+    return catalogue
+
+
+def save(path: Path, catalogue: Catalogue) -> None:
+    """Replace the catalogue. StoreError: afterwards it is the old or the new one."""
+    _write(path, catalogue, 1 + max(_serial(copy) for copy in _copies(path)))
+
+
+def _copies(path: Path) -> tuple[Path, Path]:
+    return path, path.with_suffix(f".2{path.suffix}")
+
+
+def _newest(path: Path) -> tuple[int, Catalogue]:
+    """With its serial number; 0 if there is none."""
+    found, faults = [], []
+    for copy in _copies(path):
+        try:
+            one = _read(copy)
+        except StoreError as error:
+            faults.append(str(error))
+        else:
+            found += [one] if one else []
+    if faults and not found:
+        raise StoreError(
+            "; ".join(faults) + "; until a deployment is accepted anew (`edge-agent store forget`) "
+            "none is, since which ones came before is not known"
+        )
+    for fault in faults:
+        log.warning("%s; its copy is used", fault)
+    return max(found, key=lambda each: each[0], default=(0, Catalogue()))
+
+
+def _serial(copy: Path) -> int:
+    """0 if the file is missing or damaged."""
+    try:
+        found = _read(copy)
+    except StoreError:
+        return 0
+    return found[0] if found else 0
+
+
+def _write(path: Path, catalogue: Catalogue, serial: int) -> None:
+    body = asdict(catalogue)
+    file = {"format": FORMAT, "serial": serial, "sha256": _checksum(serial, body), "body": body}
+    data = strictjson.dumps(file)
+    if len(data) > MAX_FILE_BYTES:
+        raise StoreError(f"{path}: would have {len(data)} bytes; {MAX_FILE_BYTES} are possible")
+    files.make_folder(path.parent)
+    for copy in _copies(path):
+        files.write(copy, data)
+
+
+def _read(path: Path) -> tuple[int, Catalogue] | None:
+    """Serial number and catalogue, or None if there is no such file. StoreError: damaged."""
+    data = files.read(path, MAX_FILE_BYTES)
+    if data is None:
+        return None
+    try:
+        file: Any = strictjson.loads(data)
+        if file["format"] != FORMAT:
+            raise StoreError(f"{path}: is of format {file['format']!r}; this agent knows {FORMAT}")
+        if file["sha256"] != _checksum(file["serial"], file["body"]):
+            raise ValueError("its checksum does not fit")
+        return int(file["serial"]), _catalogue(file["body"])
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StoreError(f"{path}: is damaged: {error}") from error
+
+
+def _checksum(serial: object, body: object) -> str:
+    return sha256_hex(strictjson.dumps([FORMAT, serial, body]))
+
+
+def _catalogue(body: dict[str, Any]) -> Catalogue:
+    """The value of what `asdict` made of it; what a later agent added is left out."""
+    plugins = {
+        identity: Kept(
+            _running(kept["current"]),
+            _running(kept["previous"]) if kept["previous"] else None,
+            kept["probation"],
+        )
+        for identity, kept in body["plugins"].items()
+    }
+    known = Known(*body["known"])
+    return Catalogue(**{**_fields_of(Catalogue, body), "known": known, "plugins": plugins})
+
+
+def _running(body: dict[str, Any]) -> Running:
+    settings = _fields_of(PluginSettings, body["settings"])
+    settings["limits"] = Limits(**_fields_of(Limits, settings["limits"]))
+    if settings["permissions"] is not None:
+        settings["permissions"] = tuple(settings["permissions"])
+    return Running(**{**_fields_of(Running, body), "settings": PluginSettings(**settings)})
+
+
+def _fields_of(kind: type, body: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: body[each.name] for each in fields(kind) if each.name in body}

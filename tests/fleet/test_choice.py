@@ -1,0 +1,103 @@
+"""Which release of a deployment a node runs."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from edge_agent.fleet import choice, deployment
+from edge_agent.fleet.deployment import Deployment, Rollout
+from edge_agent.store.catalogue import setup_key
+from tests.fleet.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
+
+BOARD = {"board": "rpi4", "site": "north"}
+
+
+def document(values: dict[str, Any] = DEPLOYMENT) -> Deployment:
+    return deployment.parse(deployment.to_payload(values), fleet=FLEET)
+
+
+def canary(percent: int) -> Deployment:
+    return document(changed("plugins.0.releases.0.rollout.percent", percent))
+
+
+def version(found: Deployment, node: str = "node-1", rejected: tuple[str, ...] = ()) -> str | None:
+    choices = choice.wanted(found, node, BOARD, rejected)
+    return choices["10-device-injector"].release.version if choices else None
+
+
+# Published in docs/fleet-protocol.md, for those who write another node or tool.
+PLACES = [("2026-11-23", "node-1", 73), ("2026-11-23", "node-2", 7), ("Mai ü", "node-1", 61)]
+
+
+@pytest.mark.parametrize(("seed", "node", "published"), PLACES)
+def test_a_place_is_the_first_8_bytes_of_the_hash(seed: str, node: str, published: int) -> None:
+    digest = hashlib.sha256(seed.encode() + b"\0" + node.encode()).digest()
+    assert int.from_bytes(digest[:8], "big") % 100 == published
+    assert choice.place(seed, node) == published
+
+
+def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> None:
+    nodes = [f"node-{number}" for number in range(2000)]
+    before: set[str] = set()
+    for percent in (0, 1, 10, 50, 99, 100):
+        now = {node for node in nodes if choice.chosen(Rollout(percent, "seed"), node)}
+        assert before <= now
+        assert abs(len(now) / 2000 - percent / 100) < 0.03
+        before = now
+    assert len(before) == 2000
+
+
+def test_another_seed_chooses_others() -> None:
+    nodes = [f"node-{number}" for number in range(2000)]
+    a, b = ({n for n in nodes if choice.chosen(Rollout(50, seed), n)} for seed in "ab")
+    assert abs(len(a & b) - 500) < 100
+
+
+def test_the_first_release_that_a_node_is_chosen_for_is_run() -> None:
+    assert version(canary(100)) == "1.3.0"
+    assert version(canary(0)) == "1.2.4"
+
+
+def test_a_rejected_digest_is_passed_over() -> None:
+    assert version(canary(100), rejected=(DIGEST,)) == "1.2.4"
+    assert version(canary(100), rejected=(OTHER_DIGEST,)) == "1.3.0"
+
+
+def test_a_rejected_setup_is_passed_over_until_it_changes() -> None:
+    found = canary(100)
+    (entry,) = found.plugins
+    rejected = setup_key(DIGEST, entry.config, entry.settings)
+    assert version(found, rejected=(rejected,)) == "1.2.4"
+    values = changed("plugins.0.releases.0.rollout.percent", 100)
+    values["plugins"][0]["config"] = "mended"
+    assert version(document(values), rejected=(rejected,)) == "1.3.0"
+
+
+def test_a_plugin_without_a_release_for_this_node_is_left_out() -> None:
+    assert version(canary(100), rejected=(DIGEST, OTHER_DIGEST)) is None
+
+
+SELECTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "all labels": ({"labels": {"board": "rpi4", "site": "north"}}, True),
+    "one of them": ({"labels": {"site": "north"}}, True),
+    "no label": ({"labels": {}}, True),
+    "nothing": ({}, True),
+    "another value": ({"labels": {"board": "rpi5"}}, False),
+    "another label too": ({"labels": {"board": "rpi4", "floor": "2"}}, False),
+}
+
+
+@pytest.mark.parametrize(("select", "fits"), SELECTS.values(), ids=SELECTS.keys())
+def test_a_node_needs_every_label_that_is_selected(select: dict[str, Any], fits: bool) -> None:
+    found = document(changed("plugins.0.select", select))
+    assert bool(choice.wanted(found, "n", BOARD)) is fits
+
+
+def test_every_plugin_is_chosen_by_itself() -> None:
+    other = {**PLUGIN, "name": "logger", "index": "20", "select": {"labels": {"board": "x"}}}
+    third = {**PLUGIN, "name": "guard", "index": "05", "select": {}}
+    found = document(changed("plugins", [PLUGIN, other, third]))
+    assert list(choice.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
