@@ -33,7 +33,7 @@ def _named(text: str) -> set[str]:
 
 ALWAYS = _named(
     """
-    edge_agent: __main__ agent control errors logs loop memory notify text
+    edge_agent: __main__ agent child control errors logs loop memory notify text
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff changeover folder handover leaving loader outcome plugin probation

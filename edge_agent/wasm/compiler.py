@@ -18,6 +18,7 @@ from errno import EDQUOT, ENOMEM, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from edge_agent.child import command
 from edge_agent.config.units import format_size
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
 from edge_agent.wasm.module import MAX_MODULE_BYTES
@@ -46,11 +47,7 @@ _EXITS: dict[int, type[EdgeAgentError]] = {
 # Words of the allocators behind the compilers when the limit is reached.
 _MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError", "out of memory")
 
-# An isolated interpreter that finds what this one finds, wherever that came from.
-_START = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
-    "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
-)
+_MAIN = "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
 
 
 def compile_module(
@@ -90,13 +87,11 @@ def _run(task: tuple[str, ...], wasm: Path, target: int, timeout_s: float) -> tu
     """The child's exit status, negative for a signal, and its last words."""
     import subprocess  # costs memory, and most starts compile nothing
 
-    command = [sys.executable, "-I", "-S", "-c", _START, "\n".join(_search_path())]
-    command += [*task, str(os.getpid())]
     until = time.monotonic() + timeout_s
     source = _opened(wasm)
     try:
         child = subprocess.Popen(
-            command,
+            command(_MAIN, *task, str(os.getpid())),
             stdin=source,
             stdout=target,
             stderr=subprocess.PIPE,
@@ -128,12 +123,6 @@ def _opened(wasm: Path) -> int:
         return os.open(wasm, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ModuleError(f"{wasm}: cannot be read: {os.strerror(error.errno or 0)}") from error
-
-
-def _search_path() -> list[str]:
-    """Where the child looks for modules: this package first, then as this process does."""
-    package = Path(__file__).parents[2]
-    return [str(package), *(entry for entry in sys.path if os.path.isabs(entry))]  # noqa: PTH117
 
 
 def _attend(child: "subprocess.Popen[bytes]", until: float) -> bytes:
