@@ -39,6 +39,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--sync", type=Path, metavar="FILE", help="a SynchronizeRequest first (default: empty)"
     )
     action.add_argument(
+        "--fuel", action="store_true", help="also count the instructions, for limits.fuel"
+    )
+    action.add_argument(
         "--show-request", action="store_true", help="print the request as JSON and do nothing else"
     )
     action.set_defaults(command=run)
@@ -110,7 +113,9 @@ def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
     sync = samples.message(SYNCHRONIZE)
     if arguments.sync:
         sync = samples.read_request(arguments.sync, SYNCHRONIZE)
-    outcome = pluginrun.run_event(plugin, _runtime(arguments), method, request, sync)
+    outcome = pluginrun.run_event(
+        plugin, _runtime(arguments), method, request, sync, count_fuel=arguments.fuel
+    )
     if arguments.json:
         print(json.dumps(pluginrun.as_json(outcome), indent=2))
     else:

@@ -40,19 +40,27 @@ class Outcome:
     reports: list[Report] = field(default_factory=list)
     state: dict[str, bytes] = field(default_factory=dict)
     memory_bytes: int = 0
+    fuel: dict[str, int] = field(default_factory=dict)  # instructions, by export
     notes: list[str] = field(default_factory=list)
 
 
 def run_event(
-    plugin: PluginFile, runtime: Runtime, method: str, request: Message, sync: Message
+    plugin: PluginFile,
+    runtime: Runtime,
+    method: str,
+    request: Message,
+    sync: Message,
+    *,
+    count_fuel: bool = False,
 ) -> Outcome:
     """Start the plugin, configure and synchronise it, and call it once.
 
+    `count_fuel`: where the plugin's own limits do not have it counted anyway.
     Errors of the plugin are in the outcome. ModuleError, EngineError, StoreError: it
     could not be started; ConfigError: it does not take this event.
     """
     outcome = Outcome(step="start")
-    with Tryout(plugin) as tryout:
+    with Tryout(plugin, count_fuel=count_fuel) as tryout:
         export, request = _translated(tryout, method, request)
         outcome.export = export
         tryout.compile()
@@ -81,6 +89,7 @@ def run_event(
         outcome.asked = _asked(tryout.services.updates)
         outcome.state = tryout.state.content
         outcome.memory_bytes = tryout.memory_bytes
+        outcome.fuel = tryout.fuel_used
     return outcome
 
 
@@ -176,6 +185,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         ],
         "state": {key: _readable(value) for key, value in outcome.state.items()},
         "memory_bytes": outcome.memory_bytes,
+        "fuel": outcome.fuel,
         "notes": outcome.notes,
     }
 
@@ -204,6 +214,9 @@ def as_text(outcome: Outcome, title: str) -> list[tuple[str, str]]:
         size = sum(len(key.encode()) + len(value) for key, value in outcome.state.items())
         found.append(("state", f"{size} bytes: {', '.join(sorted(outcome.state))}"))
     found.append(("memory", format_size(outcome.memory_bytes)))
+    if outcome.fuel:
+        calls = (f"{used} in {export}" for export, used in outcome.fuel.items())
+        found.append(("fuel", ", ".join(calls)))
     found += [("note", note) for note in outcome.notes]
     return found
 

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from edge_agent.config import Limits, PluginSettings, load_plugin_settings
 from edge_agent.config.document import read_text
+from edge_agent.config.plugin import MAX_FUEL
 from edge_agent.errors import GuestFault, ModuleError
 from edge_agent.nri import events, generation
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
@@ -117,8 +118,11 @@ class Tryout:
     A context manager: everything it made goes at the end.
     """
 
-    def __init__(self, plugin: PluginFile, engine: str = AUTO) -> None:
+    def __init__(self, plugin: PluginFile, engine: str = AUTO, *, count_fuel: bool = False) -> None:
         self.plugin = plugin
+        limit = plugin.settings.limits.fuel
+        self._fuel = limit or (MAX_FUEL if count_fuel else None)
+        self.fuel_used: dict[str, int] = {}  # by export, of its latest call, where it is counted
         self.lines: list[tuple[int, str]] = []
         self.state = WatchedState()
         limits = plugin.settings.limits
@@ -181,7 +185,7 @@ class Tryout:
                     self.plugin.digest,
                     self.info,
                     limits.stack_bytes,
-                    limits.fuel > 0,
+                    self._fuel is not None,
                 ),
             )
             self.compile_s = time.monotonic() - began
@@ -196,7 +200,7 @@ class Tryout:
         check_imports(self.info, self.functions)
         try:
             self._instance = self._module.instantiate(
-                Bounds(limits.memory_bytes, limits.reply_bytes, limits.fuel or None),
+                Bounds(limits.memory_bytes, limits.reply_bytes, self._fuel),
                 self.functions,
                 limits.start_ms / 1000,
             )
@@ -239,3 +243,5 @@ class Tryout:
             return self._instance.call(export, request, deadline_ms / 1000)
         finally:
             self._log.flush()
+            if self._fuel is not None:
+                self.fuel_used[export] = self._instance.fuel_used

@@ -14,6 +14,8 @@ from edge_agent.config.model import (
 )
 from edge_agent.config.table import Table
 
+MAX_FUEL = 10**15  # instructions: no processor runs as many within the longest deadline
+
 
 def load_plugin_settings(
     path: Path, text: str, defaults: Limits, report: Report = "all"
@@ -61,8 +63,7 @@ def read_limits(table: Table, defaults: Limits) -> Limits:
             "log_line", defaults.log_line_bytes, at_least=64, at_most=64 * KIB
         ),
         start_ms=table.milliseconds("start", defaults.start_ms, at_least=10, at_most=300_000),
-        # No processor runs as many within the longest deadline.
-        fuel=table.count("fuel", defaults.fuel, at_least=0, at_most=10**15),
+        fuel=table.count("fuel", defaults.fuel, at_least=0, at_most=MAX_FUEL),
     )
     table.end()
     return limits

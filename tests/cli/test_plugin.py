@@ -364,6 +364,36 @@ def test_run_of_a_plugin_that_fails_says_how(
     assert "failed    CreateContainer: " in said
 
 
+def test_run_counts_fuel_when_asked_and_the_same_each_time(tool: Tool) -> None:
+    words = ("run", GUESTS / "bench.wasm", "--json")
+    assert facts(tool(*words)[1])["fuel"] == {}
+    counted = [facts(tool(*words, "--fuel")[1])["fuel"] for _ in range(2)]
+    assert counted[0] == counted[1]
+    assert counted[0].keys() == {"plugin_configure", CREATE}
+    assert all(used > 0 for used in counted[0].values())
+    _, said = tool("run", GUESTS / "bench.wasm", "--fuel")
+    assert f"{counted[0][CREATE]} in {CREATE}\n" in said
+
+
+def test_run_and_check_keep_a_limit_of_fuel(tool: Tool, tmp_path: Path) -> None:
+    settings, config = tmp_path / "toml", tmp_path / "conf"
+    words = (GUESTS / "bench.wasm", "--settings", settings)
+    settings.write_text("[limits]\nfuel = 1_000_000\n")
+    code, said = tool("run", *words, "--json")
+    assert code == 0
+    need = max(facts(said)["fuel"].values())
+    settings.write_text(f"[limits]\nfuel = {need - 1}\n")
+    code, said = tool("run", *words, "--json")
+    assert code == 1
+    assert facts(said)["outcome"] == "fuel"
+    assert f"stopped after {need - 1} instructions, its limit of fuel" in facts(said)["error"]
+    config.write_text("configure:loop")
+    hostile = (GUESTS / "hostile.wasm", "--config", config, "--settings", settings)
+    code, said = tool("check", *hostile)
+    assert code == 1
+    assert "raise limits.fuel in NN-name.toml (plugin run --fuel counts)" in said
+
+
 def test_run_of_a_plugin_that_refuses_its_configuration(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("configure:error-not-utf8")
     code, said = tool("run", GUESTS / "hostile.wasm", "--config", tmp_path / "conf")
