@@ -49,8 +49,8 @@ ALWAYS = _named(
 WITH_MQTT = ALWAYS | _named(
     """
     edge_agent.host: reports
-    edge_agent.mqtt: channels connection gather lanes link outbox outgoing packing publisher tls
-    edge_agent.mqtt: topics
+    edge_agent.mqtt: channels connection gather guard incoming lanes link outbox outgoing packing
+    edge_agent.mqtt: publisher subscriptions tls topics
     """
 )
 

@@ -2,8 +2,11 @@
 
 import logging
 import math
+import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from edge_agent.mqtt.outbox import MESSAGE_BYTES, Batch, Outbox
 from edge_agent.mqtt.packing import pack_json
@@ -12,14 +15,29 @@ log = logging.getLogger(__name__)
 
 Document = Mapping[str, object]
 
+
+class Message(NamedTuple):
+    """What goes out; a topic of its own only for an answer."""
+
+    payload: bytes
+    batch: Batch | None = None  # what `acknowledged` wants back
+    topic: str | None = None  # None: the channel's
+    retain: bool | None = None  # None: as the channel says
+    correlation: bytes | None = None
+
+
 # A plugin that flaps must not become a stream of state documents: fleet protocol.
 STATE_INTERVAL_S = 1.0
 # Enough to keep a link with a long way to the broker busy, 256 KiB at most.
 RESULTS_WINDOW = 4
+# Each some hundred bytes usually; `logs` and `diagnose` fill a message.
+ANSWERS = 16
 
 
 class Channel(ABC):
     """One topic. `due` is the monotonic time from which `take` gives something to send."""
+
+    rests = True  # after a refusal, longer each time
 
     def __init__(self, topic: str, *, retain: bool, window: int = 1) -> None:
         self.topic = topic
@@ -28,8 +46,8 @@ class Channel(ABC):
         self.due = math.inf
 
     @abstractmethod
-    def take(self, now: float, max_bytes: int) -> tuple[bytes, Batch | None] | None:
-        """The next payload, with what `acknowledged` wants back; None: nothing after all."""
+    def take(self, now: float, max_bytes: int) -> Message | None:
+        """The next message, its payload at most `max_bytes` long; None: nothing after all."""
 
     @abstractmethod
     def opened(self, now: float) -> None:
@@ -68,10 +86,10 @@ class StatusChannel(Channel):
         self._status = "offline"
         self.due = now
 
-    def take(self, now: float, max_bytes: int) -> tuple[bytes, Batch | None]:  # noqa: ARG002
+    def take(self, now: float, max_bytes: int) -> Message:  # noqa: ARG002
         self.due = math.inf
         said = {"status": self._status, "session": self.session, "version": self._version}
-        return pack_json(said), None
+        return Message(pack_json(said))
 
 
 class DocumentChannel(Channel):
@@ -102,7 +120,7 @@ class DocumentChannel(Channel):
         """Send it as soon as the interval allows."""
         self.due = min(self.due, max(now, self._last + self._interval_s))
 
-    def take(self, now: float, max_bytes: int) -> tuple[bytes, Batch | None] | None:
+    def take(self, now: float, max_bytes: int) -> Message | None:
         self._last = now
         self.due = now + self._interval_s if self._repeat else math.inf
         try:
@@ -114,7 +132,61 @@ class DocumentChannel(Channel):
         if len(payload) > min(max_bytes, MESSAGE_BYTES):
             log.error("not sent to %s: %d bytes are too many", self.topic, len(payload))
             return None
-        return payload, None
+        return Message(payload)
+
+
+class AnswersChannel(Channel):
+    """Answers to requests, in order; one that the broker refuses is given up.
+
+    The requests come from a broker that is not trusted, so no number of them fills memory.
+    """
+
+    rests = False  # one topic may be forbidden and the next not
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, retain=False)
+        self.dropped = 0
+        self._lock = threading.Lock()
+        self._waiting: deque[Message] = deque()
+        self._sent: Message | None = None
+
+    def put(self, message: Message) -> bool:
+        """Any thread. False: there is no room, and it is dropped."""
+        with self._lock:
+            if len(self._waiting) >= ANSWERS or len(message.payload) > MESSAGE_BYTES:
+                self.dropped += 1
+                return False
+            self._waiting.append(message)
+        return True
+
+    def look(self, now: float) -> None:
+        """Due when something waits."""
+        self.due = now if self._sent or self._waiting else math.inf
+
+    def opened(self, now: float) -> None:
+        self.look(now)
+
+    def take(self, now: float, max_bytes: int) -> Message | None:
+        message = self._sent  # on the connection before this one
+        if message is None and self._waiting:
+            with self._lock:
+                message = self._waiting.popleft()
+        self.due = math.inf
+        if message is not None and len(message.payload) > max_bytes:
+            self.dropped += 1
+            self._sent = None
+            self.look(now)
+            return None
+        self._sent = message
+        return message
+
+    def acknowledged(self, batch: Batch | None) -> None:  # noqa: ARG002
+        self._sent = None
+
+    def lost(self, now: float) -> None:
+        self.dropped += 1
+        self._sent = None
+        self.look(now)
 
 
 class OutboxChannel(Channel):
@@ -132,10 +204,10 @@ class OutboxChannel(Channel):
         self._outbox.rewind()
         self.look(now)
 
-    def take(self, now: float, max_bytes: int) -> tuple[bytes, Batch | None] | None:
+    def take(self, now: float, max_bytes: int) -> Message | None:
         batch = self._outbox.take(min(max_bytes, MESSAGE_BYTES))
         self.look(now)
-        return (batch.payload, batch) if batch else None
+        return Message(batch.payload, batch) if batch else None
 
     def acknowledged(self, batch: Batch | None) -> None:
         if batch is not None:

@@ -1,22 +1,27 @@
 """One MQTT connection through paho: opened, used and closed by one thread, then forgotten.
 
 paho's own thread, queue, reconnecting and resending stay unused: a new client is made for
-each connection, with a clean start, because everything that must survive a connection is
-in the outbox. The broker is not trusted: what it may send a client that subscribes to
-nothing is a short list of small packets, and anything else ends the connection.
+each connection, because everything that must survive one is in the outbox. What the broker
+keeps is wanted only where this node subscribes: then its session is kept (no clean start),
+and what was published while the node was away arrives. What was sent before and not
+acknowledged goes out as new messages, which at QoS 1 a broker cannot tell from resent ones.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
+from edge_agent.mqtt.guard import MAX_PUBLISH_BYTES, UNSOLICITED_PACKETS, GuardedClient
+from edge_agent.mqtt.incoming import Arrivals, Incoming
 from edge_agent.mqtt.tls import explain, tls_context
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
@@ -24,15 +29,16 @@ _NAMES = dict(zip(VERSIONS, ("5", "3.1.1"), strict=True))
 
 # For TCP and for TLS, each: a broker that needs longer is as good as away.
 CONNECT_TIMEOUT_S = 5.0
-# Answers to what this client sends are a few bytes; properties and reasons may be longer.
-MAX_INCOMING_BYTES = 16 * 1024
-# Packets beyond the acknowledgements owed: CONNACK, PINGRESP, DISCONNECT and some doubt.
-UNSOLICITED_PACKETS = 32
 # A broker that takes less than this at once could not take a state document.
 MIN_PACKET_BYTES = 8 * 1024
 # Packet identifiers have 16 bits, and this is what a broker grants that says nothing.
 RECEIVE_MAXIMUM = 65_535
 MAX_PACKET_BYTES = 256 * 1024 * 1024
+
+# Messages that the broker may send before the first of them is acknowledged.
+INCOMING_WINDOW = 8
+# How long the broker keeps this node's session and what is published to it meanwhile.
+SESSION_S = 7 * 86_400
 
 # A ping is then sent at most a quarter late; brokers wait for half a keep-alive more.
 TENDS_PER_KEEPALIVE = 4
@@ -43,48 +49,12 @@ _HINTS = {
     "Session taken over": ": another client uses this client_id",
 }
 
-_EXPECTED = {
-    packet_type << 4
-    for packet_type in (
-        PacketTypes.CONNACK,
-        PacketTypes.PUBACK,
-        PacketTypes.PINGRESP,
-        PacketTypes.DISCONNECT,
-    )
-}
 
+class Answer(NamedTuple):
+    """What the broker says to a packet: for each of its topics "" or a refusal's reason."""
 
-class _GuardedClient(paho.Client):
-    """paho's client, which by itself takes packets of 256 MB, unasked ones among them.
-
-    Both methods are private to paho; tests with hostile brokers fail if it renames them.
-    """
-
-    trouble = ""
-    credit = UNSOLICITED_PACKETS
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if bufsize > MAX_INCOMING_BYTES:
-            self.trouble = f"it announces a packet of {bufsize} bytes"
-            raise ConnectionError(self.trouble)
-        try:
-            return super()._sock_recv(bufsize)
-        except (BlockingIOError, ConnectionResetError):
-            raise  # nothing to do; closed, which is told elsewhere
-        except OSError as error:
-            self.trouble = explain(error)
-            raise
-
-    def _packet_handle(self) -> MQTTErrorCode:
-        command = self._in_packet["command"] & 0xF0
-        self.credit -= 1
-        if command not in _EXPECTED:
-            self.trouble = f"it sends a packet of type {command >> 4}, which was not asked for"
-        elif self.credit < 0:
-            self.trouble = "it floods this client with packets"
-        else:
-            return super()._packet_handle()
-        return MQTTErrorCode.MQTT_ERR_PROTOCOL
+    packet_id: int
+    refusals: Sequence[str]
 
 
 class Connection:
@@ -96,20 +66,24 @@ class Connection:
         config: MqttConfig,
         version: MQTTProtocolVersion,
         will: tuple[str, bytes],
+        arrivals: Arrivals | None,
     ) -> None:
+        """`arrivals` takes what the broker sends; None: nothing may come."""
         self.version = version
         self.accepted = False  # the broker's CONNACK has come
+        self.session_kept = False  # it knows what was subscribed to before
         self.wrong_version = False  # the broker may be one that speaks 3.1.1 only
         self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet_bytes = MAX_PACKET_BYTES
         self.tend_due = 0.0  # monotonic
         self.protocol = _NAMES[version]
         self.url = broker.url
-        self._answers: list[tuple[int, str]] = []
+        self._answers: list[Answer] = []
+        self._arrivals = arrivals
         self._broker = broker
         self._config = config
         self._will = will
-        self._client: _GuardedClient | None = None
+        self._client: GuardedClient | None = None
         self._lost = ""
 
     def open(self) -> None:
@@ -118,16 +92,20 @@ class Connection:
         A host with several addresses is tried on each of them.
         """
         client = self._client = self._make_client()
-        properties = None
+        options: dict[str, object] = {}
         if self.version == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.MaximumPacketSize = MAX_INCOMING_BYTES
+            properties.MaximumPacketSize = MAX_PUBLISH_BYTES
+            properties.ReceiveMaximum = INCOMING_WINDOW
+            if self._arrivals is not None:
+                properties.SessionExpiryInterval = SESSION_S
+            options = {"clean_start": self._arrivals is None, "properties": properties}
         try:
             client.connect(
                 self._broker.host,
                 self._broker.port,
                 keepalive=self._config.keepalive_s,
-                properties=properties,
+                **options,  # type: ignore[arg-type]
             )
         except (OSError, ValueError) as error:
             closed = isinstance(error, ConnectionResetError | ssl.SSLEOFError)
@@ -146,19 +124,26 @@ class Connection:
         """Bytes wait for the socket to take them."""
         return self._client is not None and self._client.want_write()
 
+    def read_due(self, now: float) -> float:
+        """From when on `ready` may read: not at once after a flood."""
+        return self._opened().read_due(now)
+
+    @property
+    def has_read(self) -> bool:
+        """What TLS has decrypted already waits: that makes no socket readable."""
+        sock = self._opened().socket()
+        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
     def ready(self, readable: bool, writable: bool) -> None:
         """Read and write what the socket is ready for."""
         client = self._opened()
         if readable:
             self._do(client.loop_read)
-            # What TLS has decrypted already makes no socket readable.
-            while isinstance(sock := client.socket(), ssl.SSLSocket) and sock.pending():
-                self._do(client.loop_read)
         if writable:
             self._do(client.loop_write)
 
-    def take_answers(self) -> list[tuple[int, str]]:
-        """What the broker acknowledged since: packet ids, each with "" or a refusal's reason."""
+    def take_answers(self) -> list[Answer]:
+        """What the broker answered since."""
         answers, self._answers = self._answers, []
         return answers
 
@@ -167,19 +152,45 @@ class Connection:
         if now < self.tend_due:
             return
         client = self._opened()
-        # A broker may shorten the keep-alive, down to zero (none).
         self.tend_due = now + max(1.0, client.keepalive / TENDS_PER_KEEPALIVE)
         client.credit = min(client.credit + 1, UNSOLICITED_PACKETS)
         self._do(client.loop_misc)
 
-    def publish(self, topic: str, payload: bytes, retain: bool) -> int:
-        """Send at QoS 1 and return the packet id that an answer will name."""
+    def publish(
+        self, topic: str, payload: bytes, retain: bool, correlation: bytes | None = None
+    ) -> int:
+        """Send at QoS 1 and return the packet id that an answer will name.
+
+        MQTT 3.1.1 has no place for `correlation`, and never gave one.
+        """
         client = self._opened()
         client.credit += 1
-        info = client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise self._error(self._lost or f"not published: {info.rc.name}")
-        return info.mid
+        properties = None
+        if correlation is not None and self.version == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        info = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        return self._sent(info.rc, info.mid, "published")
+
+    def subscribe(self, topics: Sequence[str]) -> int:
+        """Ask for `topics` at QoS 1; returns the packet id that the answer will name."""
+        client = self._opened()
+        client.credit += 1
+        if self.version == MQTTProtocolVersion.MQTTv5:
+            options = SubscribeOptions(qos=1)
+            return self._sent(*client.subscribe([(topic, options) for topic in topics]))
+        return self._sent(*client.subscribe([(topic, 1) for topic in topics]))
+
+    def unsubscribe(self, topics: Sequence[str]) -> int:
+        """Give `topics` up; returns the packet id that the answer will name."""
+        client = self._opened()
+        client.credit += 1
+        return self._sent(*client.unsubscribe(list(topics)))
+
+    def _sent(self, code: MQTTErrorCode, packet_id: int | None, what: str = "asked") -> int:
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or packet_id is None:
+            raise self._error(self._lost or f"not {what}: {code.name}")
+        return packet_id
 
     def disconnect(self) -> None:
         """Say goodbye, so that the broker keeps the will to itself, and close."""
@@ -196,11 +207,13 @@ class Connection:
         if sock is not None:
             sock.close()
 
-    def _make_client(self) -> _GuardedClient:
-        client = _GuardedClient(
+    def _make_client(self) -> GuardedClient:
+        client = GuardedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._config.client_id,
-            clean_session=None if self.version == MQTTProtocolVersion.MQTTv5 else True,
+            clean_session=(
+                None if self.version == MQTTProtocolVersion.MQTTv5 else self._arrivals is None
+            ),
             protocol=self.version,
             reconnect_on_failure=False,
         )
@@ -214,6 +227,10 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        client.on_message = self._on_message
+        client.too_large = self._too_large
         return client
 
     def _password(self) -> str | None:
@@ -227,12 +244,17 @@ class Connection:
 
     def _on_connect(
         self,
-        _client: paho.Client,
+        client: paho.Client,
         _userdata: object,
-        _flags: paho.ConnectFlags,
+        flags: paho.ConnectFlags,
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        self.session_kept = flags.session_present
+        # A broker may ask for more pings, not for fewer: what forgets silent connections
+        # between here and there (NAT, firewalls) was not asked.
+        if not 0 < client.keepalive <= self._config.keepalive_s:
+            client._keepalive = self._config.keepalive_s
         self.receive_maximum = max(1, getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM))
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         if reason.is_failure:
@@ -256,7 +278,7 @@ class Connection:
     ) -> None:
         if self._lost:
             return
-        trouble = client.trouble if isinstance(client, _GuardedClient) else ""
+        trouble = client.trouble if isinstance(client, GuardedClient) else ""
         if not self.accepted:
             self.wrong_version = True  # how brokers without MQTT 5 may answer it
         if trouble:
@@ -286,9 +308,51 @@ class Connection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._answers.append((packet_id, str(reason) if reason.is_failure else ""))
+        self._answers.append(Answer(packet_id, _refusals([reason])))
 
-    def _opened(self) -> _GuardedClient:
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        self._answers.append(Answer(packet_id, _refusals(reasons)))
+
+    def _on_unsubscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        _reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        self._answers.append(Answer(packet_id, ()))
+
+    def _on_message(
+        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
+    ) -> None:
+        properties = message.properties
+        arrived = Incoming(
+            message.topic,
+            bytes(message.payload),
+            message.retain,
+            getattr(properties, "ResponseTopic", None),
+            getattr(properties, "CorrelationData", None),
+        )
+        if trouble := self._judge(lambda arrivals: arrivals.arrived(arrived), message.topic):
+            self._lost = self._lost or f"the broker is left: {trouble}"
+
+    def _too_large(self, topic: str, size: int) -> str:
+        return self._judge(lambda arrivals: arrivals.too_large(topic, size), topic)
+
+    def _judge(self, judge: Callable[[Arrivals], str], topic: str) -> str:
+        if self._arrivals is None or not self.accepted:
+            return f"it sends a message on {topic[:200]!r}, which was not asked for"
+        return judge(self._arrivals)
+
+    def _opened(self) -> GuardedClient:
         if self._client is None or self._client.socket() is None or self._lost:
             raise self._error(self._lost or "not connected")
         return self._client
@@ -303,3 +367,7 @@ class Connection:
 
     def _error(self, what: str) -> LinkError:
         return LinkError(f"{self._broker.url}: {what}")
+
+
+def _refusals(reasons: Sequence[ReasonCode]) -> list[str]:
+    return [str(reason) if reason.is_failure else "" for reason in reasons]

@@ -15,15 +15,18 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.channels import Document
+from edge_agent.mqtt.channels import Document, Message
+from edge_agent.mqtt.incoming import Arrivals, Received
 from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.outgoing import Outgoing
 from edge_agent.mqtt.publisher import backoff_s
+from edge_agent.mqtt.subscriptions import Subscriptions
+from edge_agent.mqtt.topics import is_plain, node_topics
 
 if TYPE_CHECKING:
     from edge_agent.mqtt.connection import Connection
@@ -49,6 +52,8 @@ class LinkStatus(TypedDict):
     queued: int
     sent: int
     dropped: int
+    received: int
+    passed_over: int  # messages that were not wanted any more, or too large
     last_error: str | None  # what is refused, or ended the last connection a moment ago
 
 
@@ -64,11 +69,21 @@ class Link:
         state: Callable[[], Document],
         metrics: Callable[[], Document],
         session: int | None = None,
+        received: Received | None = None,
     ) -> None:
-        """`session` is a number above those of earlier boots; by default the clock gives it."""
+        """`session` is a number above those of earlier boots; by default the clock gives it.
+
+        `received` gets each message on a topic subscribed to and must return at once. What is
+        subscribed to before `start` also gets what the broker kept while this node was away.
+        Without `received` nothing may be subscribed to and the broker keeps no session.
+        """
         first_session = session if session is not None else int(time.time() * 1000)
         self._config = config
         self._outgoing = Outgoing(config, node, fleet, describe, state, metrics, first_session)
+        self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
+        self._arrivals = (
+            Arrivals(self._subscriptions, node_topics(fleet, node), received) if received else None
+        )
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -104,6 +119,36 @@ class Link:
         if self._outgoing.state_changed():
             self._wake()
 
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Ask for `topics` (no patterns) on this and every later connection.
+
+        What is retained there comes, and again on each connection. ValueError: no topic.
+        """
+        if self._arrivals is None:
+            raise ValueError("this link was given nobody to receive messages")
+        if self._subscriptions.want(topics):
+            self._wake()
+
+    def unsubscribe(self, topics: Iterable[str]) -> None:
+        """Give `topics` up; one or two messages of theirs may still be handed on."""
+        if self._subscriptions.unwant(topics):
+            self._wake()
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
+    ) -> bool:
+        """Hand over an answer of at most 64 KiB; False: too many wait, it is dropped.
+
+        It goes out before results do, again after a broken connection, and once only where the
+        broker refuses it. ValueError for a topic to which nothing can be published.
+        """
+        if not is_plain(topic):
+            raise ValueError(f"{topic!r}: nothing can be published there")
+        message = Message(payload, topic=topic, retain=retain, correlation=correlation)
+        taken = self._outgoing.answers.put(message)
+        self._wake()
+        return taken
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Send what is left, say `offline`, disconnect; in `timeout_s`, or as far as that goes."""
         if self._thread is not None:
@@ -126,7 +171,9 @@ class Link:
             "queued": outbox.queued,
             "sent": outbox.sent,
             "dropped": outbox.dropped,
-            "last_error": self._outgoing.publisher.trouble or self._last_error,
+            "received": self._arrivals.taken if self._arrivals else 0,
+            "passed_over": self._arrivals.passed_over if self._arrivals else 0,
+            "last_error": self._refusal or self._last_error,
         }
 
     @property
@@ -161,7 +208,8 @@ class Link:
         self._broker = broker
         for version in VERSIONS:
             self._state = "connecting"
-            connection = Connection(broker, self._config, version, self._outgoing.status.will())
+            will = self._outgoing.status.will()
+            connection = Connection(broker, self._config, version, will, self._arrivals)
             began = time.monotonic()
             try:
                 self._serve(connection)
@@ -174,6 +222,7 @@ class Link:
             finally:
                 self._protocol = None
                 self._outgoing.closed()
+                self._subscriptions.closed()
                 connection.close()
             if self._stopping or not connection.wrong_version:
                 return connection.accepted and time.monotonic() - began >= STEADY_S
@@ -193,11 +242,13 @@ class Link:
         self._state, self._protocol = "connected", connection.protocol
         steady_at = time.monotonic() + STEADY_S
         self._outgoing.opened(connection, time.monotonic())
+        self._subscriptions.opened(connection, connection.session_kept)
         while not self._stopping:
             now = time.monotonic()
             if now >= steady_at:
                 self._last_error = None
-            self._wait(self._outgoing.step(now), connection)
+            due = min(self._subscriptions.step(now), self._outgoing.step(now))
+            self._wait(due, connection)
         self._say_goodbye(connection)
 
     def _say_goodbye(self, connection: "Connection") -> None:
@@ -221,31 +272,46 @@ class Link:
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
         if connection is not None:
-            wanted = select.POLLIN | (select.POLLOUT if connection.wants_write else 0)
+            now = time.monotonic()
+            wanted = select.POLLOUT if connection.wants_write else 0
+            read_due = connection.read_due(now)
+            if read_due <= now:
+                wanted |= select.POLLIN
+            if connection.has_read or read_due > now:
+                until = min(until, read_due)
             poller.register(connection.fileno(), wanted)
             until = min(until, connection.tend_due)
         timeout_ms = (
             max(0, math.ceil((until - time.monotonic()) * 1000)) if until < math.inf else None
         )
+        readable = writable = False
         try:
             for file, events in poller.poll(timeout_ms):
                 if file == self._wake_reader.fileno():
                     self._wake_reader.recv(4096)
-                elif connection is not None:
-                    connection.ready(bool(events & ~select.POLLOUT), bool(events & select.POLLOUT))
+                else:
+                    readable = bool(events & ~select.POLLOUT)
+                    writable = bool(events & select.POLLOUT)
             if connection is not None:
-                connection.tend(time.monotonic())
+                now = time.monotonic()
+                readable = readable or (connection.has_read and connection.read_due(now) <= now)
+                connection.ready(readable, writable)
+                connection.tend(now)
         finally:
             if connection is not None:  # what was acknowledged before a failure counts
                 self._take_answers(connection, time.monotonic())
 
     def _take_answers(self, connection: "Connection", now: float) -> None:
-        publisher = self._outgoing.publisher
-        before = publisher.trouble
-        for packet_id, refusal in connection.take_answers():
-            publisher.acknowledged(packet_id, refusal, now)
-        if publisher.trouble and publisher.trouble != before:
-            logger.warning("%s", publisher.trouble)
+        before = self._refusal
+        for packet_id, refusals in connection.take_answers():
+            self._subscriptions.answered(packet_id, refusals, now)
+            self._outgoing.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
+        if self._refusal and self._refusal != before:
+            logger.warning("%s", self._refusal)
+
+    @property
+    def _refusal(self) -> str:
+        return self._outgoing.publisher.trouble or self._subscriptions.trouble
 
     def _failed(self, message: str) -> None:
         """Tell a new trouble once, not at every attempt."""

@@ -7,6 +7,7 @@ from edge_agent.config import MqttConfig
 from edge_agent.mqtt.channels import (
     RESULTS_WINDOW,
     STATE_INTERVAL_S,
+    AnswersChannel,
     Document,
     DocumentChannel,
     OutboxChannel,
@@ -46,6 +47,7 @@ class Outgoing:
             interval_s=STATE_INTERVAL_S,
             repeat=False,
         )
+        self.answers = AnswersChannel(f"{topics.status.removesuffix('status')}response")
         self._batches = (
             OutboxChannel(topics.results, self.results.outbox, RESULTS_WINDOW),
             OutboxChannel(topics.logs, self.logs.outbox, 1),
@@ -58,7 +60,7 @@ class Outgoing:
             repeat=True,
         )
         self.publisher = Publisher(
-            (self.status, self._state, *self._batches, metrics_channel),
+            (self.status, self.answers, self._state, *self._batches, metrics_channel),
             config.reconnect_min_s,
             config.reconnect_max_s,
         )
@@ -94,7 +96,7 @@ class Outgoing:
         if self._state_is_new:
             self._state_is_new = False
             self._state.changed(now)
-        for channel in self._batches:
+        for channel in (self.answers, *self._batches):
             channel.look(now)
         self.publisher.step(now)
         return min(self.publisher.due(), *(gatherer.sleep_until(now) for gatherer in gatherers))

@@ -8,11 +8,13 @@ from typing import NamedTuple, Protocol
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.channels import Channel
 from edge_agent.mqtt.outbox import Batch
+from edge_agent.mqtt.topics import MAX_TOPIC_BYTES
 
 # A broker that answers pings but acknowledges nothing for this long is left.
 ACKNOWLEDGE_TIMEOUT_S = 30.0
-# What a PUBLISH adds to its payload beside the topic: 5 (header) + 2 + 2 + 1, rounded up.
-PUBLISH_BYTES = 16
+# What a PUBLISH adds to its payload beside the topic: 5 (header) + 2 + 2 + 3, and what comes
+# back with an answer (incoming.MAX_CORRELATION_BYTES), rounded up.
+PUBLISH_BYTES = 300
 
 
 class Wire(Protocol):
@@ -21,12 +23,15 @@ class Wire(Protocol):
     receive_maximum: int
     max_packet_bytes: int
 
-    def publish(self, topic: str, payload: bytes, retain: bool) -> int:
+    def publish(
+        self, topic: str, payload: bytes, retain: bool, correlation: bytes | None = None
+    ) -> int:
         """Send at QoS 1; returns the packet id. Raises LinkError."""
 
 
 class _Sent(NamedTuple):
     channel: Channel
+    topic: str
     batch: Batch | None
     at: float
 
@@ -87,7 +92,7 @@ class Publisher:
         for sent in self._sent.values():
             if now - sent.at > ACKNOWLEDGE_TIMEOUT_S:
                 raise LinkError(
-                    f"the broker acknowledged nothing on {sent.channel.topic}"
+                    f"the broker acknowledged nothing on {sent.topic}"
                     f" for {ACKNOWLEDGE_TIMEOUT_S:.0f} s"
                 )
         for channel in self._channels:
@@ -110,8 +115,9 @@ class Publisher:
             pause.refusals, pause.trouble = 0, ""
             sent.channel.acknowledged(sent.batch)
             return
-        pause.refusals += 1
-        pause.until = now + backoff_s(pause.refusals, self._least_s, self._most_s)
+        if sent.channel.rests:
+            pause.refusals += 1
+            pause.until = now + backoff_s(pause.refusals, self._least_s, self._most_s)
         pause.trouble = (
             f"the broker refuses what is published to {sent.channel.topic}: {refusal};"
             " its access list must let this node write there"
@@ -129,10 +135,15 @@ class Publisher:
 
     def _publish(self, channel: Channel, now: float) -> None:
         assert self._wire is not None  # `_ready_at` looked
-        room = self._wire.max_packet_bytes - len(channel.topic) - PUBLISH_BYTES
-        taken = channel.take(now, room)
-        if taken is None:
+        room = self._wire.max_packet_bytes - MAX_TOPIC_BYTES - PUBLISH_BYTES
+        message = channel.take(now, room)
+        if message is None:
             return
-        payload, batch = taken
-        packet_id = self._wire.publish(channel.topic, payload, channel.retain)
-        self._sent[packet_id] = _Sent(channel, batch, now)
+        topic = message.topic or channel.topic
+        packet_id = self._wire.publish(
+            topic,
+            message.payload,
+            channel.retain if message.retain is None else message.retain,
+            message.correlation,
+        )
+        self._sent[packet_id] = _Sent(channel, topic, message.batch, now)

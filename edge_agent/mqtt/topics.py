@@ -1,4 +1,4 @@
-"""The topics that a node publishes to (fleet protocol, version 1). Pure."""
+"""The topics of a fleet and of one of its nodes (fleet protocol, version 1). Pure."""
 
 import re
 from typing import NamedTuple
@@ -8,6 +8,26 @@ from edge_agent.errors import ConfigError
 ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# What a node can be asked to do (fleet protocol, "Topics").
+VERBS = ("sync", "restart", "logs", "diagnose", "release")
+# MQTT allows 65,535 bytes; AWS IoT Core, the narrowest of the common brokers, 256.
+MAX_TOPIC_BYTES = 256
+
+
+class FleetTopics(NamedTuple):
+    """What the operator retains for every node of a fleet."""
+
+    deployment: str
+    trust: str
+    blobs: str  # the level above all parts; no topic of its own
+
+    def blob_part(self, sha256_hex: str, number: int) -> str:
+        """Where part `number` (from 0) of a blob lies. ValueError for what is no such name."""
+        if not _SHA256.fullmatch(sha256_hex) or number < 0:
+            raise ValueError(f"{sha256_hex!r}, {number}: not a part of a blob")
+        return f"{self.blobs}/{sha256_hex}/{number}"
 
 
 class NodeTopics(NamedTuple):
@@ -19,13 +39,61 @@ class NodeTopics(NamedTuple):
     logs: str
     metrics: str
 
+    def request(self, verb: str) -> str:
+        """Where this node is asked for `verb`. ValueError unless that is one of VERBS."""
+        return f"{self._node}/request/{_known(verb)}"
+
+    def response(self, verb: str) -> str:
+        """Where it answers, unless the request named a topic. ValueError as in `request`."""
+        return f"{self._node}/response/{_known(verb)}"
+
+    def may_answer_on(self, topic: str) -> bool:
+        """Whether an answer may go to `topic`, which somebody at the broker chose.
+
+        Not to what another program believes: inside the protocol only this node's own answers.
+        """
+        return is_plain(topic) and (
+            not f"{topic}/".startswith(f"{ROOT}/") or topic.startswith(f"{self._node}/response/")
+        )
+
+    @property
+    def _node(self) -> str:
+        return self.status.rpartition("/")[0]
+
+
+def fleet_topics(fleet: str) -> FleetTopics:
+    """The topics that all nodes of `fleet` read. Raises ConfigError as `node_topics` does."""
+    _check("fleet", fleet)
+    return FleetTopics(*(f"{ROOT}/{fleet}/{leaf}" for leaf in FleetTopics._fields))
+
 
 def node_topics(fleet: str, node: str) -> NodeTopics:
     """The topics of `node` in `fleet`. Raises ConfigError for a name that no topic can hold."""
-    for what, name in (("fleet", fleet), ("node", node)):
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{what} {name!r} cannot stand in a topic: use 1 to 63 of a-z 0-9 . _ -"
-                " with a letter or digit first"
-            )
+    _check("fleet", fleet)
+    _check("node", node)
     return NodeTopics(*(f"{ROOT}/{fleet}/nodes/{node}/{leaf}" for leaf in NodeTopics._fields))
+
+
+def is_plain(topic: str) -> bool:
+    """Whether something can be published to `topic`, and subscribed to it alone."""
+    return (
+        0 < len(topic.encode("utf-8", "replace")) <= MAX_TOPIC_BYTES
+        and topic.isprintable()
+        and not topic.startswith("$")
+        and "+" not in topic
+        and "#" not in topic
+    )
+
+
+def _check(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} {name!r} cannot stand in a topic: use 1 to 63 of a-z 0-9 . _ -"
+            " with a letter or digit first"
+        )
+
+
+def _known(verb: str) -> str:
+    if verb not in VERBS:
+        raise ValueError(f"{verb!r}: not one of {', '.join(VERBS)}")
+    return verb

@@ -1,11 +1,12 @@
 """A link with short waits, and what to give it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from edge_agent.config import Broker, MqttConfig
+from edge_agent.mqtt.incoming import Received
 from edge_agent.mqtt.link import STOP_TIMEOUT_S, Link
 from tests.support.wait import wait_until
 
@@ -31,9 +32,13 @@ def running(
     state: Callable[[], Mapping[str, object]] = lambda: {"plugins": []},
     metrics: Callable[[], Mapping[str, object]] = lambda: {"events": 3},
     stop_s: float = STOP_TIMEOUT_S,
+    received: Received | None = None,
+    subscribed: Iterable[str] = (),
 ) -> Iterator[Link]:
     """A started link, stopped at the end."""
-    link = Link(config, NODE, FLEET, describe, state, metrics)
+    link = Link(config, NODE, FLEET, describe, state, metrics, received=received)
+    if received is not None:
+        link.subscribe(subscribed)
     link.start()
     try:
         yield link

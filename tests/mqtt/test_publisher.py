@@ -20,6 +20,7 @@ class Sent(NamedTuple):
     payload: bytes
     retain: bool
     packet_id: int
+    correlation: bytes | None = None
 
 
 class MemoryWire:
@@ -32,8 +33,10 @@ class MemoryWire:
         self.sent: list[Sent] = []
         self._packet_ids = itertools.count(1)
 
-    def publish(self, topic: str, payload: bytes, retain: bool) -> int:
-        self.sent.append(Sent(topic, payload, retain, next(self._packet_ids)))
+    def publish(
+        self, topic: str, payload: bytes, retain: bool, correlation: bytes | None = None
+    ) -> int:
+        self.sent.append(Sent(topic, payload, retain, next(self._packet_ids), correlation))
         return self.sent[-1].packet_id
 
     def topics(self) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.mqtt.topics import node_topics
+from edge_agent.mqtt.topics import VERBS, fleet_topics, is_plain, node_topics
 
 
 def test_topics_are_those_of_the_fleet_protocol() -> None:
@@ -22,3 +22,60 @@ def test_names_that_no_topic_can_hold_are_refused(name: str) -> None:
         node_topics("greenhouse", name)
     with pytest.raises(ConfigError, match="fleet"):
         node_topics(name, "board-7")
+
+
+def test_a_fleets_topics_are_those_of_the_protocol() -> None:
+    topics = fleet_topics("greenhouse")
+    assert topics.deployment == "edge/v1/greenhouse/deployment"
+    assert topics.trust == "edge/v1/greenhouse/trust"
+    assert topics.blob_part("0" * 64, 17) == f"edge/v1/greenhouse/blobs/{'0' * 64}/17"
+    with pytest.raises(ConfigError, match="fleet"):
+        fleet_topics("a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("0" * 63, 0), ("A" * 64, 0), ("+", 0), ("0" * 64, -1)]
+)
+def test_what_is_no_part_has_no_topic(name: str, number: int) -> None:
+    with pytest.raises(ValueError, match="not a part"):
+        fleet_topics("greenhouse").blob_part(name, number)
+
+
+def test_each_verb_has_a_request_and_a_response() -> None:
+    topics = node_topics("greenhouse", "board-7")
+    assert topics.request("sync") == "edge/v1/greenhouse/nodes/board-7/request/sync"
+    assert topics.response("sync") == "edge/v1/greenhouse/nodes/board-7/response/sync"
+    assert all(topics.request(verb) for verb in VERBS)
+    with pytest.raises(ValueError, match="not one of"):
+        topics.request("+")
+    with pytest.raises(ValueError, match="not one of"):
+        topics.response("explode")
+
+
+@pytest.mark.parametrize(
+    ("topic", "allowed"),
+    [
+        ("operators/anna/answers", True),
+        ("edge/v1/greenhouse/nodes/board-7/response/sync", True),
+        ("edge/v1/greenhouse/nodes/board-7/response/sync/anna", True),
+        ("edge/v1/greenhouse/nodes/board-7/state", False),
+        ("edge/v1/greenhouse/nodes/board-70/response/sync", False),
+        ("edge/v1/greenhouse/deployment", False),
+        ("edge/v1", False),
+        ("edge/v10", True),
+        ("$SYS/broker", False),
+        ("answers/#", False),
+        ("answers/+", False),
+        ("", False),
+        ("a\0b", False),
+        ("x" * 257, False),
+        ("\u00e4" * 129, False),
+    ],
+)
+def test_an_answer_goes_nowhere_where_it_could_be_believed(topic: str, allowed: bool) -> None:
+    assert node_topics("greenhouse", "board-7").may_answer_on(topic) == allowed
+
+
+def test_wildcards_are_no_topic_to_subscribe_to() -> None:
+    assert is_plain("edge/v1/greenhouse/deployment")
+    assert not is_plain("edge/v1/greenhouse/#")
