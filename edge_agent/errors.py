@@ -45,6 +45,14 @@ class StoreError(EdgeAgentError):
     """A file of the agent's own could not be read, written or trusted."""
 
 
+class TransferError(EdgeAgentError):
+    """A blob did not come from one source: it is away, refuses, is too slow or gives up."""
+
+
+class WrongBlobError(TransferError):
+    """A source gave something else than the blob that was asked for; nothing of it is kept."""
+
+
 class LinkError(EdgeAgentError):
     """The MQTT broker could not be reached or refused the agent."""
 

@@ -17,6 +17,8 @@ GO_MISSING = "Go is not installed"
 ROOT = Path(__file__).resolve().parents[2]
 NRI_RUNTIME_SOURCE = ROOT / "tests" / "peers" / "nri-runtime"
 NATIVE_PLUGIN_SOURCE = ROOT / "tests" / "peers" / "native-plugin"
+REGISTRY_SOURCE = ROOT / "tests" / "peers" / "registry"
+ORAS_SOURCE = ROOT / "tests" / "peers" / "oras"
 GO_ANNOTATOR_SOURCE = ROOT / "plugins" / "go-annotator"
 GO_RUNTIME_SOURCE = ROOT / "tests" / "guests" / "go-runtime"
 
@@ -49,6 +51,16 @@ def nri_runtime_binary(*, older: bool = False) -> Path:
 
 def native_plugin_binary() -> Path:
     return _build(NATIVE_PLUGIN_SOURCE, "native-plugin", [], {})
+
+
+def registry_binary() -> Path:
+    """distribution's registry."""
+    return _build(REGISTRY_SOURCE, "registry", ["-ldflags=-s -w"], {})
+
+
+def oras_binary() -> Path:
+    """The upstream client of registries."""
+    return _build(ORAS_SOURCE, "oras", ["-ldflags=-s -w"], {})
 
 
 def go_annotator_module() -> Path:

@@ -1,0 +1,1 @@
+"""Fetching one blob: in parts over MQTT, by `https://`, from an `oci://` registry."""

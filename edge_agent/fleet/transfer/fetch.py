@@ -1,0 +1,221 @@
+"""One blob, from the first of its sources that really has it.
+
+    a source -> the blob, checked
+             -> broken off: the same source again, if it brought something; else the next
+             -> another blob: the next source; this one is asked three times in all
+    no source is left -> a pause, longer each time -> the first source
+    the disk -> a pause
+
+What came stays on the disk through all this, and through the end of the process.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from edge_agent.errors import EdgeAgentError, StoreError, TransferError, WrongBlobError
+from edge_agent.fleet.deployment import Blob
+from edge_agent.fleet.transfer.blocking import Blocking
+from edge_agent.fleet.transfer.courier import Courier
+from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
+from edge_agent.fleet.transfer.web import Handle
+from edge_agent.store import files
+from edge_agent.store.digest import sha256_hex
+
+log = logging.getLogger(__name__)
+
+MQTT, HTTPS, OCI = "mqtt", "https://", "oci://"
+# One source in one round, if each try brings it further.
+TRIES = 5
+RETRY_S = 2.0
+# A source that gave another blob so often is not asked again: each time costs its bytes.
+WRONG_LIMIT = 3
+# Between two rounds through all sources; doubled each time, less by chance, so that a fleet
+# does not come back all at once.
+PAUSE_MIN_S, PAUSE_MAX_S = 10.0, 3600.0
+_TOLD_MAX = 16
+
+
+class Means(NamedTuple):
+    """What fetching needs of the rest."""
+
+    broker: BrokerPort
+    part_topic: Callable[[str, int], str]  # of a blob's hex digest and a part's number
+    courier: Courier
+    wake: Callable[[], None]  # any thread: `step` has something to do
+    auth_file: Path | None = None  # logins for registries
+
+
+class Attempt(Protocol):
+    """One try at one source."""
+
+    @property
+    def due(self) -> float:
+        """When to call `step`, if nothing else happens."""
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+
+    def step(self, now: float) -> Path | None:
+        """The checked blob once it is here. TransferError, StoreError."""
+
+    def take(self, number: int, data: bytes, now: float) -> None:
+        """A part came over MQTT."""
+
+    def close(self) -> None:
+        """Leave the source."""
+
+
+class Fetch:
+    """A blob on its way. One thread; times are monotonic seconds."""
+
+    def __init__(
+        self, blob: Blob, sources: tuple[str, ...], folder: Path, means: Means, now: float
+    ) -> None:
+        """`folder` is for this blob alone; `sources` are those allowed here, in order."""
+        self.blob = blob
+        self.trouble = "" if sources else "no source of this plugin is allowed in [updates] sources"
+        self._sources = sources
+        self._folder = folder
+        self._means = means
+        self._wrong = [0] * len(sources)
+        self._at = 0  # the source that is tried or comes next
+        self._tries = 0
+        self._pauses = 0
+        self._attempt: Attempt | None = None
+        self._progress = 0.0
+        self._best = 0.0  # the most that this source brought in this round
+        self._due = now if sources else math.inf
+        self._told: set[str] = set()
+
+    @property
+    def source(self) -> str:
+        """The one tried now, or nothing between two tries."""
+        return self._sources[self._at] if self._attempt else ""
+
+    @property
+    def progress(self) -> float:
+        """How much is here, 0 to 1, as far as the last source knew."""
+        return self._attempt.progress if self._attempt else self._progress
+
+    @property
+    def due(self) -> float:
+        """When to call `step`, if nothing else happens."""
+        return self._attempt.due if self._attempt else self._due
+
+    @property
+    def busy(self) -> bool:
+        """A source is being tried."""
+        return self._attempt is not None
+
+    def step(self, now: float) -> Path | None:
+        """Go on; the checked blob once it is here, in a file of `folder`."""
+        try:
+            if self._attempt is None:
+                if now < self._due:
+                    return None
+                self._attempt = self._begin(now)
+            return self._attempt.step(now)
+        except EdgeAgentError as error:
+            self._failed(error, now)
+            return None
+
+    def take(self, number: int, data: bytes, now: float) -> None:
+        """A part came over MQTT; call `step` afterwards."""
+        if self._attempt is not None:
+            try:
+                self._attempt.take(number, data, now)
+            except EdgeAgentError as error:
+                self._failed(error, now)
+
+    def hurry(self, now: float) -> None:
+        """The network is back: end a pause between two rounds."""
+        if self._attempt is None and self._due != math.inf:
+            self._pauses, self._due = 0, now
+
+    def close(self) -> None:
+        """Leave the source; what came stays on the disk."""
+        if self._attempt is not None:
+            self._progress = self._attempt.progress
+            self._attempt.close()
+            self._attempt = None
+
+    def _begin(self, now: float) -> Attempt:
+        files.make_folder(self._folder)
+        # The parts, the blob made of them, and its place in the store.
+        files.require_space(self._folder, 3 * self.blob.size)
+        source = self._sources[self._at]
+        if source == MQTT:
+            topic = partial(self._means.part_topic, self.blob.hex)
+            return OverMqtt(self.blob, self._folder, topic, self._means.broker, now)
+        return Blocking(
+            self.blob,
+            lambda handle: self._fetch(source, handle),
+            self._means.courier,
+            self._means.wake,
+            now,
+        )
+
+    def _fetch(self, source: str, handle: Handle) -> Path:
+        """Runs on the courier's thread."""
+        # Only one source's own bytes are continued: else one could spoil what another gives.
+        path = self._folder / f"from-{sha256_hex(source.encode())[:16]}"
+        if source.startswith(OCI):
+            from edge_agent.fleet.transfer.oci import oci
+
+            return oci(source, self.blob, path, handle, self._means.auth_file)
+        from edge_agent.fleet.transfer.download import https
+
+        return https(source, self.blob, path, handle)
+
+    def _failed(self, error: EdgeAgentError, now: float) -> None:
+        source = self._sources[self._at]
+        self._tell(f"{source}: {error}" if isinstance(error, TransferError) else str(error))
+        self.close()
+        if isinstance(error, StoreError):
+            self._pause(now)
+            return
+        moved = self._progress > self._best
+        if isinstance(error, WrongBlobError):
+            self._wrong[self._at] += 1
+        elif moved:
+            self._pauses = 0
+            self._tries += 1
+            self._best = self._progress
+            if self._tries < TRIES:
+                self._due = now + RETRY_S
+                return
+        self._next(now)
+
+    def _next(self, now: float) -> None:
+        """The next source that may be asked, at once in this round or after a pause."""
+        for at in range(self._at + 1, len(self._sources)):
+            if self._wrong[at] < WRONG_LIMIT:
+                self._begin_with(at, now)
+                return
+        self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        left = [at for at, count in enumerate(self._wrong) if count < WRONG_LIMIT]
+        if not left:
+            self._due = math.inf
+            self._tell(f"{self.trouble}; given up until the next deployment or `sync`")
+            return
+        pause = min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._pauses, 16))
+        self._pauses += 1
+        self._begin_with(left[0], now + pause * random.uniform(0.5, 1.0))
+
+    def _begin_with(self, at: int, due: float) -> None:
+        self._at, self._due = at, due
+        self._tries, self._best = 0, 0.0
+
+    def _tell(self, trouble: str) -> None:
+        self.trouble = trouble
+        if trouble not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add(trouble)
+            log.warning("fetching %s: %s", self.blob.digest, trouble)

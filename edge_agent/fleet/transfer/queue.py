@@ -1,0 +1,115 @@
+"""Several blobs, fetched one after the other: what a node takes from the network is bounded.
+
+One that must pause lets the next one try.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.errors import StoreError
+from edge_agent.fleet.deployment import Blob
+from edge_agent.fleet.transfer.fetch import Fetch, Means
+
+
+class Wish(NamedTuple):
+    """A blob and the sources to try; without any, `trouble` says why."""
+
+    blob: Blob
+    sources: tuple[str, ...]
+    trouble: str = ""
+
+
+class Queue:
+    """The fetches of one node. One thread; times are monotonic seconds."""
+
+    def __init__(self, folder: Callable[[str], Path], means: Means) -> None:
+        """`folder` gives, by digest, the place for what comes of a blob."""
+        self._folder = folder
+        self._means = means
+        self._fetches: dict[str, Fetch] = {}
+        self._wishes: dict[str, Wish] = {}
+
+    def want(self, wishes: Mapping[str, Wish], now: float) -> None:
+        """These and no others, by digest; one that was wanted in the same way goes on."""
+        for digest, fetch in list(self._fetches.items()):
+            if wishes.get(digest) != self._wishes[digest]:
+                fetch.close()
+                del self._fetches[digest]
+        self._wishes = dict(wishes)
+        before, self._fetches = self._fetches, {}
+        for digest, wish in wishes.items():
+            self._fetches[digest] = before.get(digest) or self._start(wish, now)
+
+    def step(self, now: float) -> tuple[str, Path] | None:
+        """Go on; a digest and the file with that blob, which is checked, once one is here.
+
+        It stays wanted until `want` says otherwise.
+        """
+        for digest, fetch in self._turn(now):
+            path = fetch.step(now)
+            if path is not None:
+                return digest, path
+        return None
+
+    def take(self, digest: str, number: int, data: bytes, now: float) -> None:
+        """A part came over MQTT; one that nobody asked for is let go."""
+        if digest in self._fetches:
+            self._fetches[digest].take(number, data, now)
+
+    def hurry(self, now: float) -> None:
+        """The network is back: end the pauses."""
+        for fetch in self._fetches.values():
+            fetch.hurry(now)
+
+    def again(self, now: float) -> None:
+        """Forget what is held against sources, and try all anew."""
+        wishes = self._wishes
+        self.want({}, now)
+        self.want(wishes, now)
+
+    @property
+    def due(self) -> float:
+        """When to call `step`, if nothing else happens."""
+        busy = [fetch.due for fetch in self._fetches.values() if fetch.busy]
+        return min(busy or (fetch.due for fetch in self._fetches.values()), default=math.inf)
+
+    def status(self) -> list[dict[str, object]]:
+        """For reports: each blob with its progress and its latest trouble."""
+        return [
+            {
+                "digest": digest,
+                "progress": round(fetch.progress, 3),
+                "source": fetch.source,
+                "trouble": fetch.trouble,
+            }
+            for digest, fetch in self._fetches.items()
+        ]
+
+    def _turn(self, now: float) -> Iterator[tuple[str, Fetch]]:
+        """The fetch that is under way; after it, or without one, those whose time has come."""
+        for digest, fetch in self._fetches.items():
+            if fetch.busy:
+                yield digest, fetch
+        for digest, fetch in self._fetches.items():
+            if any(each.busy for each in self._fetches.values()):
+                return
+            if fetch.due <= now:
+                yield digest, fetch
+
+    def _start(self, wish: Wish, now: float) -> Fetch:
+        folder = self._folder(wish.blob.digest)
+        fetch = Fetch(wish.blob, wish.sources, folder, self._means, now)
+        fetch.trouble = wish.trouble
+        return fetch
+
+
+def empty(folder: Path) -> None:
+    """Remove a folder of a transfer with the files in it, as far as that goes. StoreError never."""
+    try:
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+    except (OSError, StoreError):
+        pass  # the next start tries again

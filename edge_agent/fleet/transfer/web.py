@@ -1,0 +1,195 @@
+"""One GET over HTTPS at a time, which another thread can end at any moment.
+
+The certificate authorities and proxies are the system's, as Python's urllib finds them
+(`https_proxy`, `no_proxy`, `SSL_CERT_FILE`). Redirects lead to `https` only. What belongs
+to urllib and TLS is imported with the first request: a node that fetches over MQTT pays
+nothing for it.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Any
+
+from edge_agent import __version__
+from edge_agent.errors import TransferError
+from edge_agent.text import printable
+
+# To connect, and for each piece of an answer; the whole is limited by who waits for it.
+TIMEOUT_S = 30.0
+_NEVER_SENT_ON = "Authorization"  # a redirect leads to somebody else's storage
+
+
+class Handle:
+    """One transfer as its two threads see it: progress one way, the order to stop the other."""
+
+    def __init__(self) -> None:
+        self.received = 0  # bytes of the blob that are here
+        self.stopped = False
+        self._lock = Lock()
+        self._sockets: list[socket.socket] = []
+
+    def stop(self) -> None:
+        """End what waits for the network; nothing new is opened."""
+        with self._lock:
+            self.stopped = True
+            for each in self._sockets:
+                with suppress(OSError):  # the peer was faster
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        """TransferError once stopped."""
+        if self.stopped:
+            raise TransferError("stopped")
+
+    def connect(self, *arguments: Any, **options: Any) -> socket.socket:
+        """`socket.create_connection`, remembered."""
+        self.check()
+        connected = socket.create_connection(*arguments, **options)
+        with self._lock:
+            # Its own descriptor of the same connection: TLS takes the other one away.
+            self._sockets.append(connected.dup())
+        if self.stopped:
+            connected.close()
+            self.check()
+        return connected
+
+    def close(self) -> None:
+        """Forget the connections, which their owners have closed."""
+        with self._lock:
+            for each in self._sockets:
+                each.close()
+            self._sockets.clear()
+
+
+class Reply:
+    """An answer: `status`, `headers` and a body that is read in pieces."""
+
+    def __init__(self, response: Any, host: str) -> None:
+        self.status = int(response.status)
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._host = host
+
+    def read(self, size: int) -> bytes:
+        """The next 1 to `size` bytes, b"" at the end. TransferError."""
+        from http.client import HTTPException
+
+        try:
+            return bytes(self._response.read1(size))
+        except (OSError, HTTPException, ValueError) as error:
+            raise TransferError(f"{self._host}: {_reason(error)}") from error
+
+    def read_all(self, limit: int) -> bytes:
+        """The whole body. TransferError for more than `limit` bytes."""
+        parts, left = [], limit + 1
+        while left and (part := self.read(left)):
+            parts.append(part)
+            left -= len(part)
+        if not left:
+            raise TransferError(f"{self._host}: its answer has more than {limit} bytes")
+        return b"".join(parts)
+
+    def error(self, what: str) -> TransferError:
+        """The TransferError for a status that is of no use."""
+        reason = printable(str(getattr(self._response, "reason", "")))[:100]
+        return TransferError(f"{self._host}: {what}: {self.status} {reason}")
+
+
+@contextmanager
+def get(
+    url: str, handle: Handle, headers: Mapping[str, str], authorization: str = ""
+) -> Iterator[Reply]:
+    """GET `url`; any status is an answer. TransferError if there is none."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request
+
+    handle.check()
+    if not url.startswith("https://"):
+        raise TransferError(f"{_shown(url)}: only https:// is fetched from")
+    host = _host(url)
+    try:
+        request = Request(url, headers={"User-Agent": f"edge-agent/{__version__}", **headers})
+        request.add_header("Accept-Encoding", "identity")
+        if authorization:
+            request.add_unredirected_header(_NEVER_SENT_ON, authorization)
+        try:
+            response: Any = _opener(handle).open(request, timeout=TIMEOUT_S)
+        except HTTPError as error:
+            response = error
+    except (OSError, HTTPException, ValueError) as error:
+        handle.close()
+        handle.check()
+        raise TransferError(f"{host}: {_reason(error)}") from error
+    try:
+        with response:
+            yield Reply(response, host)
+    finally:
+        handle.close()
+
+
+def _opener(handle: Handle) -> Any:
+    import ssl
+    from http.client import HTTPSConnection
+    from urllib import request
+
+    class Connection(HTTPSConnection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._create_connection = handle.connect
+
+    class Https(request.HTTPSHandler):
+        def https_open(self, req: request.Request) -> Any:
+            return self.do_open(Connection, req, context=context)
+
+    class Redirects(request.HTTPRedirectHandler):
+        def redirect_request(
+            self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+        ) -> Any:
+            if not newurl.startswith("https://"):
+                raise OSError(f"it redirects to {_shown(newurl)}, which is not https://")
+            handle.check()
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    context = ssl.create_default_context()
+    # By hand: `build_opener` would bring handlers for ftp, file and data too.
+    opener = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler(),
+        request.UnknownHandler(),
+        Https(),
+        request.HTTPDefaultErrorHandler(),
+        Redirects(),
+        request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _host(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        return printable(urlsplit(url).hostname or "")
+    except ValueError:
+        return _shown(url)
+
+
+def _shown(url: str) -> str:
+    """Without the query, which may be a secret, and short."""
+    return printable(url.partition("?")[0])[:200]
+
+
+def _reason(error: Exception) -> str:
+    import ssl
+
+    cause = getattr(error, "reason", error)  # URLError wraps another
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, TimeoutError):
+        return f"no answer for {TIMEOUT_S:.0f} s"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return printable(f"{cause or type(cause).__name__}")[:300]

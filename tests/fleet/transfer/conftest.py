@@ -1,0 +1,34 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mosquitto import OPENSSL, Certificates
+from tests.support.webserver import WebServer
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    if OPENSSL is None:
+        pytest.skip("openssl is not installed")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def trusted(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Certificates:
+    """As if this machine's administrator had added the tests' authority."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return certificates
+
+
+@pytest.fixture
+def server(trusted: Certificates) -> Iterator[WebServer]:
+    with WebServer(trusted) as server:
+        yield server
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    return tmp_path / "from-a-source"
