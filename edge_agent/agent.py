@@ -21,7 +21,9 @@ from edge_agent.control import ControlServer
 from edge_agent.errors import ConfigError
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
+from edge_agent.host.marker import Marker
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
@@ -79,18 +81,28 @@ class Agent:
         self._began = time.monotonic()  # boards without a clock of their own jump by years
         self._engine, self._engine_why = choose(config.engine)
         self._artifacts = Artifacts(config.state_dir)
+        self._marker = Marker()
         self._loader = Loader(
             loop,
             partial(self._artifacts.stored, self._engine),
             partial(self._artifacts.module, self._engine),
             _plugin_sink,
+            self._marker,
         )
         self._link = self._make_link()
+        self._quarantine = Quarantine(config.state_dir / "crashes", self._loader.run)
         self._roster = Roster(
-            loop, config.nri, self._loader, self._report, self._changed, lambda *_: None
+            loop,
+            config.nri,
+            self._loader,
+            self._report,
+            self._changed,
+            lambda *_: None,
+            self._quarantine,
         )
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
-        self._control = ControlServer(loop, config.control_socket, {"status": self._status})
+        verbs = {"status": self._status, "release": self._release}
+        self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
         self._news: Timer | None = None
         self._applied: Scan | None = None
@@ -101,6 +113,9 @@ class Agent:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
         self._control.open()
         log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
+        socket = self._config.control_socket
+        # Beside the socket, in a file system in memory, and only now: no other agent is there.
+        self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
         self._measure()
         self._refresh()
         if self._link is not None:
@@ -116,6 +131,7 @@ class Agent:
         self._control.close()
         self._roster.close()
         self._loader.stop()
+        self._marker.close()
         if self._link is not None:
             self._link.stop()
 
@@ -224,6 +240,9 @@ class Agent:
         if self._link is not None:
             status["mqtt"] = dict(self._link.status())
         return status
+
+    def _release(self, arguments: dict[str, object]) -> dict[str, object]:
+        return {"released": self._roster.release(str(arguments.get("plugin", "")))}
 
     def _make_link(self) -> "Link | None":
         config = self._config

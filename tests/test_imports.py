@@ -36,8 +36,8 @@ ALWAYS = _named(
     edge_agent: __main__ agent child control errors logs loop memory notify text
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff changeover folder handover leaving loader outcome plugin probation
-    edge_agent.host: record release roster runtime seat stats subject
+    edge_agent.host: backoff changeover folder handover leaving loader marker outcome plugin
+    edge_agent.host: probation quarantine record release roster runtime seat stats subject
     edge_agent.nri: envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: artifacts digest files

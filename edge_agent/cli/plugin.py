@@ -1,10 +1,11 @@
-"""`edge-agent plugin check` and `plugin run`: look at a plugin before a node runs it."""
+"""`edge-agent plugin`: look at one before a node runs it (`check`, `run`), or let one that
+crashed the agent run again (`release`)."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.cli import OK, PROBLEM
+from edge_agent.cli import OK, PROBLEM, add_config_option
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("plugin", help="check a plugin, or run one event through it")
+    parser = subparsers.add_parser(
+        "plugin", help="check a plugin, run one event through it, or lift its quarantine"
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     action = actions.add_parser(
         "check", help="ABI, imports, memory, start and events of a plugin; 1 if it cannot work"
@@ -45,6 +48,13 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--show-request", action="store_true", help="print the request as JSON and do nothing else"
     )
     action.set_defaults(command=run)
+
+    action = actions.add_parser(
+        "release", help="let a quarantined plugin run again; 1 if it is not known to have crashed"
+    )
+    action.add_argument("plugin", metavar="NN-name", help="as `edge-agent status` names it")
+    add_config_option(action)
+    action.set_defaults(command=release)
 
 
 def _add_plugin_options(action: argparse.ArgumentParser) -> None:
@@ -88,6 +98,20 @@ def run(arguments: argparse.Namespace) -> int:
     except (ModuleError, EngineError) as error:
         # It may quote the module, whose names are anybody's.
         raise type(error)(printable(f"{plugin.path}: {' '.join(str(error).split())}")) from error
+
+
+def release(arguments: argparse.Namespace) -> int:
+    """Ask the running agent; ControlError says when nobody answers."""
+    from edge_agent.cli.status import control_socket
+    from edge_agent.control import ask
+
+    answer = ask(control_socket(arguments.config), "release", plugin=arguments.plugin)
+    name = printable(arguments.plugin)
+    if answer.get("released"):
+        print(f"{name} runs again, and its crashes are forgotten")
+        return OK
+    print(f"{name} is not known to have crashed the agent")
+    return PROBLEM
 
 
 def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:

@@ -19,6 +19,7 @@ DIGEST_CHARS = 12
 RUNTIME_COLUMNS = ("runtime socket", "state", "runtime", "nri")
 PLUGIN_COLUMNS = (
     "plugin",
+    "version",
     "at",
     "status",
     "for",
@@ -122,6 +123,7 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
     latency = _record(plugin, "latency_ms")
     return (
         _name(plugin),
+        _word(plugin, "version"),
         _word(plugin, "runtime"),
         _word(plugin, "status"),
         _word(plugin, "since") if isinstance(since, str) else duration(age),

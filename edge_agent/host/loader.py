@@ -17,6 +17,7 @@ from functools import partial
 
 from edge_agent import memory
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError
+from edge_agent.host.marker import LOADER, NOBODY, Mark, Marker
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
@@ -52,12 +53,14 @@ class Prepared:
         instance: Instance,
         services: HostServices,
         exports: frozenset[str],
+        mark: Mark,
         done: Callable[[], None],
     ) -> None:
         self.release = release
         self.instance = instance
         self.services = services
         self.exports = exports
+        self.mark = mark
         self._done: Callable[[], None] | None = done
 
     def close(self) -> None:
@@ -66,6 +69,7 @@ class Prepared:
             self.instance.close()
             self.services.log.flush()
             done()
+            self.mark.close()
 
 
 class _UncompiledError(Exception):
@@ -73,12 +77,19 @@ class _UncompiledError(Exception):
 
 
 class Loader:
-    """Two worker threads. `log_sink(identity)` is where a plugin's lines go."""
+    """Two worker threads. `log_sink(identity)` is where a plugin's lines go; `marker` is told
+    whose guest is being made."""
 
     def __init__(
-        self, loop: Loop, stored: Stored, compiled: Compiled, log_sink: Callable[[str], Sink]
+        self,
+        loop: Loop,
+        stored: Stored,
+        compiled: Compiled,
+        log_sink: Callable[[str], Sink],
+        marker: Marker,
     ) -> None:
         self._loop = loop
+        self._marker = marker
         self._stored = stored
         self._compiled = compiled
         self._log_sink = log_sink
@@ -109,7 +120,7 @@ class Loader:
 
         def prepare() -> Prepared | None:
             try:
-                return self._prepare(release, state)
+                return self._marked(release, state)
             except _UncompiledError:
                 self._compiler.put(partial(attempt, compile_))
                 return None
@@ -124,7 +135,7 @@ class Loader:
 
         def finish() -> Prepared:
             try:
-                return self._prepare(release, state)
+                return self._marked(release, state)
             except _UncompiledError:
                 raise EngineError(f"{release.path}: what was compiled is gone again") from None
 
@@ -143,7 +154,18 @@ class Loader:
         self._jobs.put(None)
         self._compiler.put(None)
 
-    def _prepare(self, release: Release, state: PluginState) -> Prepared:
+    def _marked(self, release: Release, state: PluginState) -> Prepared:
+        mark = self._marker.enter(release.identity, release.digest)
+        mark.memory[LOADER] = mark.index
+        try:
+            return self._prepare(release, state, mark)
+        except BaseException:
+            mark.close()
+            raise
+        finally:
+            mark.memory[LOADER] = NOBODY
+
+    def _prepare(self, release: Release, state: PluginState, mark: Mark) -> Prepared:
         limits = release.settings.limits
         key = (release.digest, limits.stack_bytes, release.metered)
         guest_log = GuestLog(
@@ -178,7 +200,8 @@ class Loader:
             raise ModuleError(f"{release.path}: {error}") from error
         except GuestFault as fault:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
-        return Prepared(release, instance, services, abi.methods(info), lambda: self._done(key))
+        exports = abi.methods(info)
+        return Prepared(release, instance, services, exports, mark, lambda: self._done(key))
 
     def _module(
         self, release: Release, key: _Key, suits: Callable[[ModuleInfo], None]

@@ -15,6 +15,7 @@ from typing import Protocol
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.host import outcome
 from edge_agent.host.loader import Prepared
+from edge_agent.host.marker import LOOP, NOBODY
 from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
@@ -78,6 +79,7 @@ class Plugin:
         self._prepared = prepared
         self._instance = prepared.instance
         self._services = prepared.services
+        self._running, self._mark = prepared.mark.memory, prepared.mark.index
         self._place = place
         self._report = report
         self._deadline_s = self.release.settings.limits.deadline_ms / 1000
@@ -236,6 +238,8 @@ class Plugin:
     def _call(self, call: Call, share: float = ANSWER_SHARE) -> bytes:
         if not call.export:
             return b""
+        running = self._running
+        running[LOOP] = self._mark
         try:
             return self._instance.call(
                 call.export, call.payload, min(self._deadline_s, call.timeout_s * share)
@@ -246,6 +250,8 @@ class Plugin:
             # A defect of this agent: the runtime must get its answer all the same.
             log.exception("%s: %s failed", self.identity, call.export)
             raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
+        finally:
+            running[LOOP] = NOBODY
 
     def _tell(self, call: Call, began: int, kind: str, reply: bytes, text: str) -> None:
         # A synchronisation may have 16 MiB, and is about no pod in particular.

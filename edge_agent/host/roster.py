@@ -6,6 +6,7 @@ what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from edge_agent.config import NriConfig
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.probation import Trials
+from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release
 from edge_agent.host.runtime import Runtime
-from edge_agent.host.seat import Seat
+from edge_agent.host.seat import Assignment, Seat
 from edge_agent.loop import Loop
 from edge_agent.wasm.imports import PluginState
 
@@ -29,9 +31,9 @@ MAX_ERROR_CHARS = 200
 class Roster:
     """`report` gets each outcome; `changed` is called, often, when a status may differ.
 
-    `verdict(identity, digest, kept, reason)` ends the probation of a release, on the loop.
-    What follows from it comes back through `apply`; a release that was rejected is tried on
-    until then, since nobody else stands there.
+    `verdict(identity, digest, kept, reason)` ends the probation of a release, and tells of one
+    that is quarantined (not kept), on the loop. What follows from it comes back through
+    `apply`; a release that was rejected is tried on until then, since nobody else stands there.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Roster:
         report: Callable[[Outcome], None],
         changed: Callable[[], None],
         verdict: Callable[[str, str, bool, str], None],
+        quarantine: Quarantine,
     ) -> None:
         self._loop = loop
         self._loader = loader
@@ -51,6 +54,8 @@ class Roster:
         self._errors: dict[str, str] = {}
         self._verdict = verdict
         self._trials = Trials(loop, self._judged)
+        self._quarantine = quarantine
+        self._told: dict[str, str] = {}  # digests whose quarantine was told, by plugin
         self._states: dict[str, PluginState] = {}
         self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
 
@@ -65,21 +70,50 @@ class Roster:
             log.info("%s: removed", identity)
             self._states[identity].clear()  # a session of it may still wait to leave
             self._trials.forget(identity)
+            self._told.pop(identity, None)
         self._errors = dict(errors)
         self._releases = dict(releases)
-        trials = {identity: self._trials.of(release) for identity, release in releases.items()}
-        for runtime in self._runtimes:
-            runtime.assign(releases, trials)
+        self._assign()
         for identity in self._states.keys() - releases.keys():
             if not any(identity in runtime.seats for runtime in self._runtimes):
                 del self._states[identity]
         self._changed()
+
+    def release(self, identity: str) -> bool:
+        """Lift a plugin's quarantine and forget its crashes; False if there are none."""
+        if not self._quarantine.release(identity):
+            return False
+        log.info("%s: released", identity, extra={"plugin": identity})
+        self._told.pop(identity, None)
+        self._assign()
+        self._changed()
+        return True
 
     def close(self) -> None:
         """Close every session: the runtimes go on without these plugins."""
         self._trials.close()
         for runtime in self._runtimes:
             runtime.close()
+
+    def _assign(self) -> None:
+        assigned = {
+            identity: self._assignment(identity, release)
+            for identity, release in self._releases.items()
+        }
+        for runtime in self._runtimes:
+            runtime.assign(assigned)
+
+    def _assignment(self, identity: str, release: Release) -> Assignment:
+        held = self._quarantine.why(release)
+        if not held:
+            self._told.pop(identity, None)
+            return Assignment(release, self._trials.of(release))
+        self._trials.forget(identity)
+        if self._told.get(identity) != release.digest:
+            self._told[identity] = release.digest
+            verdict = partial(self._judged, identity, release.digest, False, held)
+            self._loop.call_soon(verdict)
+        return Assignment(release, held=held)
 
     def _judged(self, identity: str, digest: str, kept: bool, reason: str) -> None:
         level, word = (logging.INFO, "kept") if kept else (logging.ERROR, "rejected")

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent.config import NriConfig
-from edge_agent.host.probation import Trial
-from edge_agent.host.release import Release
-from edge_agent.host.seat import Seat
+from edge_agent.host.seat import Assignment, Seat
 from edge_agent.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -35,22 +33,21 @@ class Runtime:
         self._loop = loop
         self._config = config
         self._make_seat = make_seat
-        self._wanted: dict[str, Release] = {}
         self._present = False
         self._wait_s = config.reconnect_min_s
         self._probe: Timer | None = None
         self._look()
 
-    def assign(self, releases: Mapping[str, Release], trials: Mapping[str, Trial | None]) -> None:
-        """These plugins, and no others, from now on; `trials` of those on probation."""
-        for identity in self.seats.keys() - releases.keys():
+    def assign(self, wanted: Mapping[str, Assignment]) -> None:
+        """These plugins, and no others, from now on."""
+        for identity in self.seats.keys() - wanted.keys():
             seat = self.seats[identity]
             seat.vacate()
             if seat.vacant:
                 del self.seats[identity]
-        for identity, release in releases.items():
+        for identity, assignment in wanted.items():
             seat = self.seats.get(identity) or self._add(identity)
-            seat.assign(release, trials.get(identity))
+            seat.assign(assignment)
 
     def close(self) -> None:
         """Close every session."""

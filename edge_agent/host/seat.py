@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_agent.errors import EdgeAgentError, GuestFault
 from edge_agent.host.backoff import Backoff
@@ -31,6 +32,14 @@ log = logging.getLogger(__name__)
 
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
+
+
+class Assignment(NamedTuple):
+    """What a seat is told of its plugin."""
+
+    release: Release
+    trial: Trial | None = None  # is told what becomes of the release
+    held: str = ""  # why it must not run; whoever sits there stays then
 
 
 class Seat:
@@ -70,12 +79,9 @@ class Seat:
 
     # --- what the roster and the runtime tell it
 
-    def assign(self, release: Release, trial: Trial | None = None, held: str = "") -> None:
-        """Run this release from now on; an equal one changes nothing.
-
-        `trial` is told what becomes of it. `held` says why it must not run; whoever sits
-        here stays then.
-        """
+    def assign(self, assignment: Assignment) -> None:
+        """Run this release from now on; an equal one changes nothing."""
+        release, trial, held = assignment
         same = release == self.release and held == self._held
         self.release, self._held = release, held
         if same:

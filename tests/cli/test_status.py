@@ -32,6 +32,7 @@ ANSWER: dict[str, object] = {
         {
             "name": "guard",
             "index": "10",
+            "version": "1.2",
             "digest": "sha256:0123456789abcdef",
             "runtime": "/var/run/nri/nri.sock",
             "status": "running",
@@ -67,10 +68,10 @@ RUNTIME SOCKET         STATE                      RUNTIME           NRI
 /var/run/nri/nri.sock  connected                  containerd 2.1.9  0.8
 /d.sock                waiting (no socket there)  -                 -
 
-PLUGIN AT STATUS FOR EVENTS FAILURES P50 P99 MEMORY DIGEST
-10-guard /var/run/nri/nri.sock running 5 min 0 s 120 1 timeout, 2 trap 0.21 ms 1.00 ms 586 KiB \
+PLUGIN VERSION AT STATUS FOR EVENTS FAILURES P50 P99 MEMORY DIGEST
+10-guard 1.2 /var/run/nri/nri.sock running 5 min 0 s 120 1 timeout, 2 trap 0.21 ms 1.00 ms 586 KiB \
 0123456789ab
-20-odd - failed - - none - - - -
+20-odd - - failed - - none - - - -
 
 20-odd: 20-odd.wasm: truncated
 

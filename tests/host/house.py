@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
 from edge_agent.host.loader import Compiled, Loader
+from edge_agent.host.marker import Marker, Suspect
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release, split_identity
 from edge_agent.host.roster import Roster
 from edge_agent.loop import Loop
@@ -50,6 +52,7 @@ class House:
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self.outcomes: list[Outcome] = []
         self.verdicts: list[Verdict] = []
+        self.suspects: list[Suspect] = []  # of a crash before; set before it is entered
         self.lines: list[str] = []
         self.may_compile = threading.Event()  # clear it, and compiling takes its time
         self.may_compile.set()
@@ -65,7 +68,10 @@ class House:
             partial(artifacts.stored, engine),
             lambda source: self._compiled(partial(artifacts.module, engine), source),
             lambda _: lambda _, line: self.lines.append(line),
+            Marker(),
         )
+        self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
+        self.quarantine.begin(self.suspects)
         config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
         self.roster = Roster(
             self.loop,
@@ -74,6 +80,7 @@ class House:
             self.outcomes.append,
             lambda: None,
             lambda *verdict: self.verdicts.append(Verdict(*verdict)),
+            self.quarantine,
         )
         return self
 

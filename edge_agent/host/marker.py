@@ -1,0 +1,184 @@
+"""Which plugin is at work this very moment, for the next start to read if the process dies.
+
+A crash of an engine, the out-of-memory killer and a watchdog leave no time to say goodbye.
+So a few bytes of shared memory always tell who is in a guest: the kernel keeps them when the
+process is gone. Two threads run guests, and each has a slot; a slot holds the index of an entry
+of the table, 0 for nobody. docs/adr/0018 tells why the file lies beside the control socket, and
+why what another boot left says nothing.
+
+    0   magic            8 bytes
+    8   boot id         36 bytes, of /proc/sys/kernel/random/boot_id
+    44  orderly          1 byte, 1 once the agent has ended by itself
+    45  slots            2 bytes: the loop's thread, the loader's
+    128 table          255 entries of 128 bytes: SHA-256 (32), length (1), identity (95)
+"""
+
+import errno
+import logging
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.errors import StoreError
+from edge_agent.host.release import split_identity
+from edge_agent.store import files
+
+log = logging.getLogger(__name__)
+
+LOOP, LOADER = 45, 46
+"""Where the two threads write whom they call."""
+NOBODY = 0
+
+_MAGIC = b"EARUN\0\0\1"
+_BOOT, _ORDERLY = 8, 44
+_BOOT_CHARS = 36
+_ENTRY_BYTES = 128
+_DIGEST_BYTES = 32
+# Of a longer name the beginning: `Suspect.identity` is compared as far as it goes.
+MAX_IDENTITY_BYTES = _ENTRY_BYTES - _DIGEST_BYTES - 1
+ENTRIES = 255  # a byte: guests and successors of a hundred plugins
+FILE_BYTES = (1 + ENTRIES) * _ENTRY_BYTES
+
+
+class Suspect(NamedTuple):
+    """Who was at work when the process died."""
+
+    identity: str  # the first MAX_IDENTITY_BYTES of it
+    digest: str
+
+
+class Marker:
+    """Until `open`, and where that fails, the bytes live and die with the process.
+
+    Whoever calls a guest writes its mark's index to `memory[LOOP]`, and NOBODY afterwards: two
+    stores, 0.05 us together, on a path that may not cost more.
+    """
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, FILE_BYTES)
+        self._lock = threading.Lock()  # of _users; held for a few operations on them
+        self._users: dict[int, tuple[Suspect, int]] = {}  # index -> entry, instances
+
+    def open(self, path: Path) -> list[Suspect]:
+        """Begin a new file; who was at work when the last process died, if one did.
+
+        Before anything runs; waits for the file system, which should be one in memory.
+        """
+        boot = boot_id()
+        suspects = _left(path, boot)
+        try:
+            self.memory = _begin(path, boot)
+        except OSError as error:
+            log.warning(
+                "%s: %s; a plugin that ends the process cannot be told from others",
+                path,
+                error.strerror,
+            )
+        return suspects
+
+    def enter(self, identity: str, digest: str) -> "Mark":
+        """For a new instance of this plugin; its index is NOBODY if the table is full."""
+        return Mark(self, self._index(Suspect(_cut(identity).decode(), digest)))
+
+    def _index(self, wanted: Suspect) -> int:
+        with self._lock:
+            free = NOBODY
+            for index in range(1, ENTRIES + 1):
+                suspect, users = self._users.get(index, (None, 0))
+                if suspect == wanted:
+                    self._users[index] = wanted, users + 1
+                    return index
+                if not free and suspect is None:
+                    free = index
+            if free:
+                self._users[free] = wanted, 1
+                name = wanted.identity.encode()
+                entry = bytes.fromhex(wanted.digest) + bytes((len(name),)) + name
+                at = free * _ENTRY_BYTES
+                self.memory[at : at + _ENTRY_BYTES] = entry.ljust(_ENTRY_BYTES, b"\0")
+            return free
+
+    def leave(self, index: int) -> None:
+        """One instance less has this index (see `Mark.close`)."""
+        with self._lock:
+            suspect, users = self._users.pop(index, (None, 0))
+            if suspect is not None and users > 1:
+                self._users[index] = suspect, users - 1
+
+    def close(self) -> None:
+        """The agent ends by itself, whatever a thread may still be doing."""
+        self.memory[_ORDERLY] = 1
+
+
+class Mark:
+    """One instance in the table. Closes once, with the instance."""
+
+    def __init__(self, marker: Marker, index: int) -> None:
+        self.memory = marker.memory
+        self.index = index
+        self._marker = marker
+
+    def close(self) -> None:
+        """Nobody writes this index any more on the instance's behalf."""
+        self._marker.leave(self.index)
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot; empty where it has none."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return text if len(text) == _BOOT_CHARS and text.isascii() else ""
+
+
+def _cut(identity: str) -> bytes:
+    return identity.encode()[:MAX_IDENTITY_BYTES]  # identities are ASCII
+
+
+def _left(path: Path, boot: str) -> list[Suspect]:
+    """Who is in the slots of a file that this user's last process left in this boot."""
+    try:
+        content = files.read(path, FILE_BYTES)
+        owner = path.stat().st_uid if content is not None else None
+    except (StoreError, OSError):
+        return []
+    if (
+        content is None
+        or owner != os.geteuid()  # in a folder that others may write to
+        or len(content) != FILE_BYTES
+        or not content.startswith(_MAGIC)
+        or not boot
+        or content[_BOOT : _BOOT + _BOOT_CHARS] != boot.encode()
+        or content[_ORDERLY]
+    ):
+        return []
+    found = {_suspect(content, content[slot]) for slot in (LOOP, LOADER)}
+    return sorted(suspect for suspect in found if suspect is not None)
+
+
+def _suspect(content: bytes, index: int) -> Suspect | None:
+    if index == NOBODY:
+        return None
+    at = index * _ENTRY_BYTES
+    entry = content[at : at + _ENTRY_BYTES]
+    digest, size = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES]
+    name = entry[_DIGEST_BYTES + 1 : _DIGEST_BYTES + 1 + size].decode("ascii", "replace")
+    return Suspect(name, digest.hex()) if split_identity(name) else None
+
+
+def _begin(path: Path, boot: str) -> mmap.mmap:
+    """A new file in the place of what is there; all its bytes are allocated: a store into a
+    hole of a full file system would end the process. OSError."""
+    path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, files.PRIVATE_FILE)
+    try:
+        content = (_MAGIC + boot.encode()).ljust(FILE_BYTES, b"\0")
+        if os.write(fd, content) != FILE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return mmap.mmap(fd, FILE_BYTES)
+    finally:
+        os.close(fd)

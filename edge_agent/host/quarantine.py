@@ -1,0 +1,137 @@
+"""Plugins that ended the whole process, and those that may not run any more for it.
+
+    STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]}
+
+The first time may be bad luck, since the out-of-memory killer and an operator's SIGKILL say no
+more than that a guest was at work. The second time the module is quarantined under this name,
+for good: until somebody releases it, or another module takes its place. On probation the
+allowed failures count, so that a new release is not given a second chance to end the agent.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from edge_agent.errors import StoreError
+from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.release import Release, split_identity
+from edge_agent.store import files
+
+log = logging.getLogger(__name__)
+
+ENOUGH = 2  # the issue's: crashes of one module under one name
+MAX_RECORDS = 128  # ours, the latest ones: more than there are plugins; 25 KB
+MAX_FILE_BYTES = 64 << 10
+_VERSION = 1
+_DIGEST_CHARS = 64
+
+
+class Quarantine:
+    """Who ended the process, and how often. `later` runs what waits for the disk."""
+
+    def __init__(self, path: Path, later: Callable[[Callable[[], None]], None]) -> None:
+        self._path = path
+        self._later = later
+        self._crashes: dict[Suspect, tuple[int, float]] = {}  # count, and when it last was
+
+    def begin(self, suspects: Iterable[Suspect]) -> None:
+        """Read what is known, and count those who were at work when the last process died.
+
+        Waits for the disk: before anything runs.
+        """
+        self._crashes = _load(self._path)
+        suspects = list(suspects)
+        for suspect in suspects:
+            count = self._crashes.pop(suspect, (0, 0.0))[0] + 1
+            self._crashes[suspect] = count, time.time()
+            log.error(
+                "%s: the agent died while this plugin ran, %s",
+                suspect.identity,
+                "for the first time" if count == 1 else f"{count} times so far",
+                extra={"plugin": suspect.identity},
+            )
+        if suspects:
+            self._save(dict(self._crashes))
+
+    def why(self, release: Release) -> str:
+        """Why this release must not run; empty: it may."""
+        count = self._crashes.get(_suspect(release), (0, 0.0))[0]
+        probation = release.probation
+        enough = ENOUGH if probation is None else min(ENOUGH, probation.allowed_failures + 1)
+        if count < enough:
+            return ""
+        times = "once, on probation" if count == 1 else f"{count} times"
+        return (
+            f"quarantined: the agent died while it ran, {times}; "
+            f"edge-agent plugin release {release.identity} lets it run again"
+        )
+
+    def release(self, identity: str) -> bool:
+        """Forget the crashes of the plugin; False if there are none."""
+        name = _cut(identity)
+        found = [suspect for suspect in self._crashes if suspect.identity == name]
+        for suspect in found:
+            del self._crashes[suspect]
+        if found:
+            crashes = dict(self._crashes)
+            self._later(lambda: self._save(crashes))
+        return bool(found)
+
+    def _save(self, crashes: dict[Suspect, tuple[int, float]]) -> None:
+        records = [
+            {"plugin": suspect.identity, "digest": suspect.digest, "count": count, "time": when}
+            for suspect, (count, when) in list(crashes.items())[-MAX_RECORDS:]
+        ]
+        content = json.dumps({"version": _VERSION, "crashes": records}).encode()
+        try:
+            files.make_folder(self._path.parent)
+            files.write(self._path, content)
+        except StoreError as error:
+            log.warning("crashes of plugins are not remembered: %s", error)
+
+
+def _suspect(release: Release) -> Suspect:
+    return Suspect(_cut(release.identity), release.digest)
+
+
+def _cut(identity: str) -> str:
+    return identity[:MAX_IDENTITY_BYTES]
+
+
+def _load(path: Path) -> dict[Suspect, tuple[int, float]]:
+    """What the file says as far as it makes sense; what does not is as if it were not there."""
+    try:
+        content = files.read(path, MAX_FILE_BYTES)
+        document = json.loads(content) if content is not None else {}
+    except (StoreError, ValueError, RecursionError) as error:
+        log.warning("%s: not used, so no plugin is quarantined: %s", path, error)
+        return {}
+    records = document.get("crashes") if isinstance(document, dict) else None
+    found: dict[Suspect, tuple[int, float]] = {}
+    for record in records if isinstance(records, list) else []:
+        read = _record(record)
+        if read is not None and len(found) < MAX_RECORDS:
+            found[read[0]] = read[1:]
+    return found
+
+
+def _record(record: object) -> tuple[Suspect, int, float] | None:
+    if not isinstance(record, dict):
+        return None
+    plugin, digest = record.get("plugin"), record.get("digest")
+    count, when = record.get("count"), record.get("time")
+    if not (
+        isinstance(plugin, str)
+        and isinstance(digest, str)
+        and type(count) is int
+        and isinstance(when, int | float)
+        and split_identity(plugin)
+        and len(plugin) <= MAX_IDENTITY_BYTES
+        and len(digest) == _DIGEST_CHARS
+        and 0 < count < 1 << 31
+        and 0 <= when < 1 << 53
+    ):
+        return None
+    return Suspect(plugin, digest), count, float(when)

@@ -1,0 +1,155 @@
+"""Plugins that take the whole agent with them: told from the others, and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.host.marker import LOADER, LOOP
+from edge_agent.sim.runtime import SimRuntime
+from tests.support.agent import Agent, guest
+from tests.support.wait import wait_until
+from tests.support.wat import constant
+
+LONG = {"deadline": "60s", "start": "300s"}
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[SimRuntime]:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    with SimRuntime(tmp_path / "nri.sock", request_timeout_s=120.0) as runtime:
+        yield runtime
+
+
+def agent_of(runtime: SimRuntime, folder: Path) -> Agent:
+    agent = Agent(folder, sockets=[Path(runtime.path)], limits=LONG)
+    agent.put("20-edge", guest("edge"))
+    return agent
+
+
+def kill_at_work(agent: Agent, slot: int, number: int) -> None:
+    """Wait until a guest is at work on that thread, and end the process there."""
+    marker = agent.control_socket.with_name(f"{agent.control_socket.name}.running")
+    wait_until(lambda: marker.exists() and marker.read_bytes()[slot], "a guest is at work")
+    process = agent._process
+    assert process is not None
+
+    def dies() -> bool:
+        os.kill(process.pid, number)  # the first SIGSEGV is spent on the engine's handler
+        return process.poll() is not None
+
+    wait_until(dies, "it dies")
+    assert process.returncode == -number
+    agent.kill()  # so that it can be started again
+
+
+def create(runtime: SimRuntime, name: str) -> threading.Thread:
+    """A container, made in the background."""
+    pod = runtime.run_pod(f"pod-{name}").pod
+    thread = threading.Thread(target=runtime.create_container, args=(pod, name))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT], ids=lambda each: each.name
+)
+def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
+    tmp_path: Path, runtime: SimRuntime, number: signal.Signals
+) -> None:
+    agent = agent_of(runtime, tmp_path / "agent")
+    agent.put("10-hostile", guest("hostile"), config="create_container:loop\n")
+    for attempt in range(2):
+        agent.start()
+        agent.wait_running("10-hostile", "20-edge")
+        creation = create(runtime, f"c{attempt}")
+        kill_at_work(agent, LOOP, number)
+        creation.join()
+    with agent:
+        agent.wait_running("20-edge")
+        entry = agent.entry("10-hostile")
+        assert entry["status"] == "quarantined"
+        assert "the agent died while it ran, 2 times" in entry["error"]
+        assert agent.entry("20-edge")["status"] == "running"
+        assert [plugin.name for plugin in runtime.plugins()] == ["edge"]
+        pod = runtime.run_pod("p").pod
+        assert runtime.create_container(pod, "c").ok
+    with agent:  # an orderly end counts for nothing, and forgets nothing
+        agent.wait_running("20-edge")
+        assert agent.entry("10-hostile")["status"] == "quarantined"
+        # Another module under the same name may try.
+        agent.put("10-hostile", guest("bench"))
+        agent.wait_running("10-hostile")
+
+
+def test_a_guest_that_takes_the_agent_with_it_while_it_starts_is_quarantined(
+    tmp_path: Path, runtime: SimRuntime
+) -> None:
+    agent = agent_of(runtime, tmp_path / "agent")
+    endless = '(func (export "_initialize") (loop (br 0)))'
+    agent.put("10-endless", constant({"plugin_create_container": b""}, "", endless))
+    for _ in range(2):
+        agent.start()
+        kill_at_work(agent, LOADER, signal.SIGKILL)
+    with agent:
+        agent.wait_running("20-edge")
+        assert agent.entry("10-endless")["status"] == "quarantined"
+
+
+def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
+    tmp_path: Path, runtime: SimRuntime
+) -> None:
+    agent = agent_of(runtime, tmp_path / "agent")
+    agent.put("10-hostile", guest("hostile"), config="synchronize:loop\n")
+    for _ in range(2):
+        agent.start()
+        kill_at_work(agent, LOOP, signal.SIGKILL)
+    with agent:
+        agent.wait_running("20-edge")
+        assert agent.entry("10-hostile")["status"] == "quarantined"
+        agent.put("10-hostile", config="* : ok\n")  # the module is what is judged
+        agent.put("30-edge", guest("edge"))
+        agent.wait_running("30-edge")
+        assert agent.entry("10-hostile")["status"] == "quarantined"
+
+
+def test_sigterm_while_a_guest_starts_is_no_crash(tmp_path: Path, runtime: SimRuntime) -> None:
+    agent = agent_of(runtime, tmp_path / "agent")
+    endless = '(func (export "_initialize") (loop (br 0)))'
+    agent.put("30-endless", constant({"plugin_create_container": b""}, "", endless))
+    marker = agent.control_socket.with_name(f"{agent.control_socket.name}.running")
+    for _ in range(3):
+        with agent:
+            wait_until(lambda: marker.read_bytes()[LOADER], "a guest is at work")
+    with agent:
+        agent.wait_running("20-edge")
+        assert agent.entry("30-endless")["status"] == "starting"
+    assert not (tmp_path / "agent" / "state" / "crashes").exists()
+
+
+def test_the_command_lifts_a_quarantine(
+    tmp_path: Path, runtime: SimRuntime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edge_agent.__main__ import main
+
+    agent = agent_of(runtime, tmp_path / "agent")
+    agent.put("10-hostile", guest("hostile"), config="create_container:loop\n")
+    for attempt in range(2):
+        agent.start()
+        agent.wait_running("10-hostile")
+        creation = create(runtime, f"c{attempt}")
+        kill_at_work(agent, LOOP, signal.SIGKILL)
+        creation.join()
+    with agent:
+        release = ["plugin", "release", "10-hostile", "-c", str(agent.config_path)]
+        assert main(release) == 0
+        assert "runs again" in capsys.readouterr().out
+        agent.wait_running("10-hostile")
+        assert main(release) == 1
+    with agent:
+        agent.wait_running("10-hostile")

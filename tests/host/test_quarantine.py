@@ -1,0 +1,174 @@
+"""Who may not run any more because the agent died while it did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.config import PluginSettings
+from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.quarantine import ENOUGH, MAX_RECORDS, Quarantine
+from edge_agent.host.release import Probation, Release
+from tests.host.house import House
+from tests.support.smalldisk import small_disk
+
+DIGEST = "ab" * 32
+GUILTY = Suspect("10-a", DIGEST)
+RELEASE = Release("10", "a", Path("a.wasm"), DIGEST, 1, "", PluginSettings())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "crashes"
+
+
+def at_once(job: Callable[[], None]) -> None:
+    job()
+
+
+def after(path: Path, *suspects: Suspect) -> Quarantine:
+    """A start of the agent, after these crashed it."""
+    quarantine = Quarantine(path, at_once)
+    quarantine.begin(suspects)
+    return quarantine
+
+
+def test_the_second_crash_is_enough_and_remembered(path: Path) -> None:
+    assert after(path).why(RELEASE) == ""
+    assert after(path, GUILTY).why(RELEASE) == ""
+    assert "2 times" in after(path, GUILTY).why(RELEASE)
+    assert "2 times" in after(path).why(RELEASE)
+
+
+def test_it_holds_for_this_module_under_this_name_only(path: Path) -> None:
+    after(path, GUILTY)
+    quarantine = after(path, GUILTY)
+    assert quarantine.why(replace(RELEASE, config="another"))
+    assert not quarantine.why(replace(RELEASE, digest="cd" * 32))
+    assert not quarantine.why(replace(RELEASE, index="20"))
+
+
+def test_crashes_of_different_plugins_are_counted_apart(path: Path) -> None:
+    other = Suspect("20-b", DIGEST)
+    after(path, GUILTY)
+    quarantine = after(path, other)
+    assert not quarantine.why(RELEASE)
+    assert "2 times" in after(path, GUILTY, other).why(RELEASE)
+
+
+@pytest.mark.parametrize(("allowed", "crashes"), [(0, 1), (1, 2), (5, ENOUGH)])
+def test_on_probation_the_allowed_failures_count(path: Path, allowed: int, crashes: int) -> None:
+    tried = replace(RELEASE, probation=Probation(20, 60.0, allowed))
+    for number in range(1, crashes + 1):
+        assert bool(after(path, GUILTY).why(tried)) is (number == crashes)
+
+
+def test_a_release_forgets_its_crashes_for_good(path: Path) -> None:
+    after(path, GUILTY)
+    quarantine = after(path, GUILTY, Suspect("20-b", DIGEST))
+    assert quarantine.release("10-a")
+    assert not quarantine.why(RELEASE)
+    assert not quarantine.release("10-a")
+    assert not quarantine.release("30-unknown")
+    assert not after(path, GUILTY).why(RELEASE)  # one again
+    assert after(path, Suspect("20-b", DIGEST)).why(replace(RELEASE, index="20", name="b"))
+
+
+def test_a_long_name_is_recognised_though_it_was_cut(path: Path) -> None:
+    long = replace(RELEASE, name="n" * 300)
+    cut = Suspect(long.identity[:MAX_IDENTITY_BYTES], DIGEST)
+    after(path, cut)
+    quarantine = after(path, cut)
+    assert quarantine.why(long)
+    assert quarantine.release(long.identity)
+
+
+def test_the_oldest_are_forgotten_first(path: Path) -> None:
+    for number in range(MAX_RECORDS + 5):
+        after(path, Suspect(f"10-n{number}", DIGEST))
+    kept = [record["plugin"] for record in json.loads(path.read_bytes())["crashes"]]
+    assert kept == [f"10-n{number}" for number in range(5, MAX_RECORDS + 5)]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+RECORD = st.fixed_dictionaries(
+    {},
+    optional={"plugin": JSON | st.just("10-a"), "digest": JSON | st.just(DIGEST)}
+    | dict.fromkeys(("count", "time"), JSON),
+)
+
+
+@given(
+    st.binary(max_size=100)
+    | JSON.map(lambda document: json.dumps(document).encode())
+    | st.lists(RECORD, max_size=4).map(lambda all_: json.dumps({"crashes": all_}).encode())
+)
+def test_whatever_is_in_the_file_is_harmless(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("noise") / "crashes"
+    path.write_bytes(content)
+    after(path, GUILTY)
+    assert after(path, GUILTY).why(RELEASE)
+    after(path)
+
+
+def test_a_disk_that_cannot_be_written_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 4, "ro") as disk:
+        after(disk / "crashes", GUILTY)
+        assert "are not remembered" in caplog.text
+
+
+def test_who_crashed_twice_does_not_start_and_the_others_do(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    house = House(tmp_path)
+    bad, good = house.release("10-edge", "edge"), house.release("20-bench", "bench")
+    house.suspects = [Suspect("10-edge", bad.digest)]
+    after(tmp_path / "state" / "crashes", *house.suspects)
+    with house:
+        house.apply(bad, good)
+        house.until(lambda: house.status("20-bench") == "running", "the other runs")
+        assert house.status("10-edge") == "quarantined"
+        assert "the agent died while it ran, 2 times" in house.entry("10-edge")["error"]
+        [verdict] = house.verdicts
+        assert (verdict.identity, verdict.digest, verdict.kept) == ("10-edge", bad.digest, False)
+        assert [plugin.name for plugin in house.during(house.runtime.plugins)] == ["bench"]
+        house.apply(bad, good)  # once more, as each scan of the folder may
+        assert house.roster.release("10-edge")
+        house.until(lambda: house.status("10-edge") == "running", "it was released")
+        assert "error" not in house.entry("10-edge")
+        assert len(house.verdicts) == 1
+        assert not house.roster.release("10-edge")
+    house = House(tmp_path)
+    with house:
+        house.run(bad)
+
+
+def test_another_module_lifts_it(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    house = House(tmp_path)
+    bad, good = house.release("10-a", "edge"), house.release("10-a", "bench")
+    for _ in range(2):
+        after(tmp_path / "state" / "crashes", Suspect("10-a", bad.digest))
+    with house:
+        house.apply(bad)
+        assert house.status("10-a") == "quarantined"
+        house.run(good)
+        house.apply(bad)  # and back: the incumbent stays
+        house.until(lambda: len(house.verdicts) == 2, "told again")
+        assert house.status("10-a") == "quarantined"
+        assert house.entry("10-a")["running"] == f"sha256:{good.digest}"
+        house.run(good)
+        assert house.entry("10-a")["restarts"] == 0
