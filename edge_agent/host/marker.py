@@ -3,7 +3,7 @@
 A crash of an engine, the out-of-memory killer and a watchdog leave no time to say goodbye.
 So a few bytes of shared memory always tell who is in a guest: the kernel keeps them when the
 process is gone. Two threads run guests, and each has a slot; a slot holds the index of an entry
-of the table, 0 for nobody. docs/adr/0018 tells why the file lies beside the control socket, and
+of the table, 0 for nobody. docs/adr/0014 tells why the file lies beside the control socket, and
 why what another boot left says nothing.
 
     0   magic            8 bytes
