@@ -10,12 +10,10 @@ what does not verify is compiled again. What was verified is what is mapped: bot
 through one open descriptor, and no file is ever changed in place.
 """
 
-import fcntl
 import logging
 import os
 import stat
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 from edge_agent.errors import EngineError, StoreError
@@ -73,7 +71,7 @@ class Artifacts:
         module = self._load(engine, key, source)
         if module is not None:
             return module
-        with self._locked():
+        with files.locked(self._folder / "lock"):
             # Another process may have built it while this one waited for the lock.
             module = self._load(engine, key, source)
             if module is not None:
@@ -92,7 +90,7 @@ class Artifacts:
         if not self._folder.is_dir():
             return 0
         freed = 0
-        with self._locked():
+        with files.locked(self._folder / "lock"):
             files.remove_leftovers(self._folder)
             for path in sorted(self._folder.iterdir()):
                 if path.suffix in (".artifact", ".mac") and path.stem not in keep:
@@ -212,21 +210,6 @@ class Artifacts:
         secret = os.urandom(SECRET_BYTES)
         files.write(self._secret_file, secret)
         return secret
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One builder at a time, among all processes; a crash gives the lock back."""
-        files.make_folder(self._folder)
-        path = self._folder / "lock"
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise files.failure("lock", path, error) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
 
 
 def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -> str:

@@ -5,6 +5,7 @@ to the disk (the idea of borg's SaveFile). All errors are StoreError and name th
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from edge_agent.config.units import format_size
 from edge_agent.errors import StoreError
+from edge_agent.store.digest import PART_BYTES
 
 TEMPORARY_PREFIX = ".new-"  # what a crash leaves behind begins with this
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -36,9 +38,14 @@ def failure(action: str, path: Path, error: OSError) -> StoreError:
 
 
 def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
-    """Make a folder and its parents unless they are there."""
+    """Make a folder and its parents unless they are there, and bring their names to the disk."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent, 0o777)
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
+        sync_folder(path.parent)
     except OSError as error:
         raise failure("make this folder", path, error) from error
 
@@ -74,7 +81,7 @@ class _Synced:
     def fileno(self) -> int:
         return self._fd
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._fd, rest) :]
@@ -109,6 +116,21 @@ def placing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, among all processes; a crash gives it back."""
+    make_folder(path.parent)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        raise failure("lock", path, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in `folder` to the disk. OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -135,11 +157,15 @@ def read(path: Path, max_bytes: int) -> bytes | None:
 
 
 @contextmanager
-def opened(path: Path, max_bytes: int) -> Iterator["Reading | None"]:
-    """A regular file of at most `max_bytes`, to be read in parts; None if there is none."""
+def opened(path: Path, max_bytes: int, *, follow: bool = True) -> Iterator["Reading | None"]:
+    """A regular file of at most `max_bytes`, to be read in parts; None if there is none.
+
+    StoreError for a link, too, unless it is to `follow`.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         # Not to hang on a named pipe, which is refused below.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_NONBLOCK)
     except FileNotFoundError:
         yield None
         return
@@ -177,6 +203,22 @@ class Reading:
         if len(data) < size:
             raise self._changed()
         return data
+
+    def parts(self) -> Iterator[bytes]:
+        """All that is left, in parts that are small enough to be digested at once."""
+        left = self.size
+        while left:
+            part = self.read(min(left, PART_BYTES))
+            left -= len(part)
+            yield part
+        self.end()
+
+    def sync(self) -> None:
+        """Bring what others wrote here to the disk."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise failure("write", self._path, error) from error
 
     def end(self) -> None:
         """Nothing may be left: it grew meanwhile."""
