@@ -23,6 +23,7 @@ from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.marker import Marker
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
@@ -90,6 +91,7 @@ class Agent:
             self._marker,
         )
         self._link = self._make_link()
+        self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)
         self._quarantine = Quarantine(config.state_dir / "crashes", self._loader.run)
         self._roster = Roster(
             loop,
@@ -99,6 +101,7 @@ class Agent:
             self._changed,
             lambda *_: None,
             self._quarantine,
+            self._states,
         )
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
         verbs = {"status": self._status, "release": self._release}
@@ -113,6 +116,7 @@ class Agent:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
         self._control.open()
         log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
+        self._states.begin()
         socket = self._config.control_socket
         # Beside the socket, in a file system in memory, and only now: no other agent is there.
         self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
@@ -130,6 +134,7 @@ class Agent:
         self._notifier.stopping()
         self._control.close()
         self._roster.close()
+        self._states.close()
         self._loader.stop()
         self._marker.close()
         if self._link is not None:

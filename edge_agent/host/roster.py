@@ -13,13 +13,13 @@ from typing import Any
 from edge_agent.config import NriConfig
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
 from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release
 from edge_agent.host.runtime import Runtime
 from edge_agent.host.seat import Assignment, Seat
 from edge_agent.loop import Loop
-from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Roster:
         changed: Callable[[], None],
         verdict: Callable[[str, str, bool, str], None],
         quarantine: Quarantine,
+        states: PluginStates,
     ) -> None:
         self._loop = loop
         self._loader = loader
@@ -56,7 +57,7 @@ class Roster:
         self._trials = Trials(loop, self._judged)
         self._quarantine = quarantine
         self._told: dict[str, str] = {}  # digests whose quarantine was told, by plugin
-        self._states: dict[str, PluginState] = {}
+        self._states = states
         self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
 
     def apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
@@ -68,15 +69,13 @@ class Roster:
             log.info("%s: found", identity)
         for identity in self._releases.keys() - releases.keys():
             log.info("%s: removed", identity)
-            self._states[identity].clear()  # a session of it may still wait to leave
+            self._states.forget(identity)  # a session of it may still wait to leave
             self._trials.forget(identity)
             self._told.pop(identity, None)
         self._errors = dict(errors)
         self._releases = dict(releases)
         self._assign()
-        for identity in self._states.keys() - releases.keys():
-            if not any(identity in runtime.seats for runtime in self._runtimes):
-                del self._states[identity]
+        self._states.drop(releases.keys() | set().union(*(each.seats for each in self._runtimes)))
         self._changed()
 
     def release(self, identity: str) -> bool:
@@ -122,7 +121,7 @@ class Roster:
         self._changed()
 
     def _seat(self, socket: Path, identity: str, absent: Callable[[str], None]) -> Seat:
-        state = self._states.setdefault(identity, PluginState())
+        state = self._states.of(identity)
         return Seat(self._loop, socket, self._loader, state, self._report, absent, self._changed)
 
     def runtimes(self) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ is refused with an error reply and the guest lives on; bytes that are no message
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -41,12 +41,16 @@ class Report:
 
 
 class PluginState:
-    """Keys and values of one plugin, together at most `MAX_BYTES`; outlives its instances."""
+    """Keys and values of one plugin, together at most `MAX_BYTES`; outlives its instances.
+
+    Whoever keeps it on a disk looks at `changed` and takes what there is.
+    """
 
     MAX_BYTES = 64 << 10  # the fleet protocol's
     MAX_KEYS = 1024  # ours: each takes some 200 bytes of the agent beside its content
 
     def __init__(self) -> None:
+        self.changed = False  # since it was last taken
         self._values: dict[str, bytes] = {}
         self._size = 0
         # A successor that is loaded shares it with the instance that serves, on another
@@ -69,17 +73,36 @@ class PluginState:
             if size > self.MAX_BYTES or (added and len(self._values) >= self.MAX_KEYS):
                 return False
             self._size = size
+            if value == (old or b""):
+                return True
+            self.changed = True
             if value:
                 self._values[key] = value
             else:
-                self._values.pop(key, None)
+                del self._values[key]
             return True
 
     def clear(self) -> None:
         """Forget everything: the plugin was removed."""
         with self._lock:
+            self.changed = True
             self._values.clear()
             self._size = 0
+
+    def restore(self, values: Mapping[str, bytes]) -> None:
+        """What it was in an earlier process, unless it was changed or cleared in this one."""
+        with self._lock:
+            if not self.changed:
+                self._values = dict(values)
+                self._size = sum(len(key.encode()) + len(value) for key, value in values.items())
+
+    def take(self) -> dict[str, bytes] | None:
+        """A copy, if it was changed since the last time."""
+        with self._lock:
+            if not self.changed:
+                return None
+            self.changed = False
+            return dict(self._values)
 
 
 class HostServices:

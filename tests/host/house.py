@@ -19,6 +19,7 @@ from edge_agent.config.model import NriConfig
 from edge_agent.host.loader import Compiled, Loader
 from edge_agent.host.marker import Marker, Suspect
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release, split_identity
 from edge_agent.host.roster import Roster
@@ -70,6 +71,10 @@ class House:
             lambda _: lambda _, line: self.lines.append(line),
             Marker(),
         )
+        self.states = PluginStates(
+            self.loop, self.folder / "state" / "plugin-state", self.loader.run
+        )
+        self.states.begin()
         self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
         self.quarantine.begin(self.suspects)
         config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
@@ -81,6 +86,7 @@ class House:
             lambda: None,
             lambda *verdict: self.verdicts.append(Verdict(*verdict)),
             self.quarantine,
+            self.states,
         )
         return self
 
@@ -91,6 +97,7 @@ class House:
     def __exit__(self, *_: object) -> None:
         self.may_compile.set()
         self.roster.close()
+        self.states.close()
         self.loader.stop()
         self.loop.close()
         self.runtime.stop()

@@ -1,0 +1,152 @@
+"""Keeps on the disk what plugins keep with edge.state_put (STATE/plugin-state).
+
+A state belongs to a plugin under its name: it survives replacement, crash and reboot, and goes
+when the plugin is removed while the agent runs. What lies there at a start for a plugin that is
+not there stays, since a deployment may bring it later; of such files the newest are kept.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from edge_agent.errors import StoreError
+from edge_agent.host import statefile
+from edge_agent.loop import Loop
+from edge_agent.store import files
+from edge_agent.wasm.imports import PluginState
+
+log = logging.getLogger(__name__)
+
+WRITE_S = 1.0  # a change is on the disk after this and the write: the most that a crash costs
+REST = 10  # times as long as the last writes took: a slow disk is not kept busy with this
+RETRY_S = 60.0  # after a write that failed
+CLOSE_S = 2.0  # for the last writes; a disk that hangs must not keep the agent from ending
+MAX_FILES = 256  # ours: 16 MiB; twice as many as there can be plugins
+
+
+class PluginStates:
+    """The states of all plugins. `later` runs what waits for the disk, in order, on one thread,
+    which is also the one that makes guests: no guest sees its state before it was read."""
+
+    def __init__(
+        self, loop: Loop, folder: Path, later: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._loop = loop
+        self._folder = folder
+        self._later = later
+        self._states: dict[str, PluginState] = {}
+        self._disk = threading.Lock()  # held while files are written; never by the loop's thread
+        self._writing = False
+        self._not_before = 0.0  # monotonic
+        self._trouble = ""
+        self._timer = loop.call_later(WRITE_S, self._look)
+
+    def begin(self) -> None:
+        """Tidy up; only once it is sure that no other agent writes here."""
+        self._later(self._sweep)
+
+    def of(self, identity: str) -> PluginState:
+        """The plugin's state, the same as long as it is not dropped."""
+        state = self._states.get(identity)
+        if state is None:
+            state = self._states[identity] = PluginState()
+            self._later(partial(self._read, identity, state))
+        return state
+
+    def forget(self, identity: str) -> None:
+        """The plugin is removed: its state is empty from now on, and its file goes."""
+        state = self.of(identity)
+        state.clear()
+        self._later(partial(self._write, {identity: state}))
+
+    def drop(self, keep: Iterable[str]) -> None:
+        """Nobody uses the others any more."""
+        for identity in self._states.keys() - set(keep):
+            del self._states[identity]
+
+    def close(self) -> None:
+        """Write what was changed; no guest runs any more."""
+        self._timer.cancel()
+        changed = self._changed()
+        if changed:
+            # Not on the loader's thread: that may be making a guest.
+            thread = threading.Thread(target=partial(self._write, changed), daemon=True)
+            thread.start()
+            thread.join(CLOSE_S)
+            if thread.is_alive():
+                log.warning("%s: the disk does not take the plugins' states", self._folder)
+
+    def _changed(self) -> dict[str, PluginState]:
+        return {identity: state for identity, state in self._states.items() if state.changed}
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(WRITE_S, self._look)
+        if self._writing or time.monotonic() < self._not_before:
+            return
+        changed = self._changed()
+        if changed:
+            self._writing = True
+            self._later(partial(self._write, changed))
+
+    # --- on the loader's thread
+
+    def _read(self, identity: str, state: PluginState) -> None:
+        path = self._path(identity)
+        try:
+            raw = files.read(path, statefile.MAX_BYTES)
+            if raw is not None:
+                state.restore(statefile.decode(identity, raw))
+        except StoreError as error:
+            log.warning(
+                "%s: begins without its state: %s", identity, error, extra={"plugin": identity}
+            )
+
+    def _write(self, changed: Mapping[str, PluginState]) -> None:
+        began = time.monotonic()
+        trouble = ""
+        try:
+            with self._disk:
+                for identity, state in changed.items():
+                    trouble = self._write_one(identity, state) or trouble
+        finally:
+            took = time.monotonic() - began
+            self._not_before = time.monotonic() + (RETRY_S if trouble else took * REST)
+            self._writing = False
+        if trouble and not self._trouble:
+            log.warning("plugins' states are kept in memory only: %s", trouble)
+        elif self._trouble and not trouble:
+            log.info("plugins' states are on the disk again")
+        self._trouble = trouble
+
+    def _write_one(self, identity: str, state: PluginState) -> str:
+        """Why it could not be written; empty: it was."""
+        values = state.take()
+        if values is None:
+            return ""
+        path = self._path(identity)
+        try:
+            if values:
+                files.make_folder(self._folder)
+                files.write(path, statefile.encode(identity, values))
+            elif files.remove(path):
+                files.sync_folder(self._folder)
+        except (StoreError, OSError) as error:
+            state.changed = True  # the next round takes it again
+            return str(error)
+        return ""
+
+    def _sweep(self) -> None:
+        """Remove what crashes left, and the oldest of more files than there may be."""
+        files.remove_leftovers(self._folder)
+        try:
+            found = sorted((path.lstat().st_mtime_ns, path) for path in self._folder.iterdir())
+        except OSError:
+            return  # not there yet
+        for _, path in found[: max(0, len(found) - MAX_FILES)]:
+            files.remove(path)
+
+    def _path(self, identity: str) -> Path:
+        return self._folder / statefile.name_of(identity)
