@@ -18,6 +18,7 @@ COMMANDS = {
     "config": "edge_agent.cli.config",
     "plugin": "edge_agent.cli.plugin",
     "demo": "edge_agent.cli.demo",
+    "fleet": "edge_agent.cli.fleet",
     "service": "edge_agent.cli.service",
     "version": "edge_agent.cli.version",
 }

@@ -13,6 +13,10 @@ class ConfigError(EdgeAgentError):
     """A configuration file or value is wrong; the message names file and key."""
 
 
+class OperatorError(EdgeAgentError):
+    """What a fleet's operator asked for cannot be done; the message says why and what to do."""
+
+
 class ProtocolError(EdgeAgentError):
     """A peer on the NRI socket broke the mux, ttRPC or NRI rules; its session ends."""
 

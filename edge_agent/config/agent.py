@@ -117,7 +117,7 @@ def _read_backoff(table: Table, least: float, most: float) -> tuple[float, float
 def _read_mqtt(table: Table, node: str) -> MqttConfig:
     least, most = _read_backoff(table, MqttConfig.reconnect_min_s, MqttConfig.reconnect_max_s)
     mqtt = MqttConfig(
-        brokers=_read_brokers(table),
+        brokers=read_brokers(table),
         client_id=table.text("client_id", node),
         username=table.text("username", None),
         password_file=table.path("password_file", None),
@@ -142,7 +142,7 @@ def _read_mqtt(table: Table, node: str) -> MqttConfig:
             "metrics_interval", MqttConfig.metrics_interval_s, at_least=1, at_most=86_400
         ),
     )
-    _check_credentials(table, mqtt)
+    check_credentials(table, mqtt)
     table.end()
     return mqtt
 
@@ -168,7 +168,8 @@ def _read_updates(table: Table) -> UpdatesConfig:
     return updates
 
 
-def _read_brokers(table: Table) -> tuple[Broker, ...]:
+def read_brokers(table: Table) -> tuple[Broker, ...]:
+    """The brokers at `url` or `urls`, in the order to try."""
     if "url" in table and "urls" in table:
         table.problem("urls", "stands beside url; keep one of the two")
     one, many = table.text("url", None), table.texts("urls", None)
@@ -196,7 +197,7 @@ def _read_broker(table: Table, key: str, url: str) -> Broker | None:
     return None
 
 
-def _check_credentials(table: Table, mqtt: MqttConfig) -> None:
+def check_credentials(table: Table, mqtt: MqttConfig) -> None:
     """Settings that only make sense together."""
     if mqtt.password_file and not mqtt.username:
         table.problem("password_file", "needs username beside it")

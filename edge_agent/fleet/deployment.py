@@ -40,11 +40,11 @@ MAX_PARTS = 64 * KIB
 Encoding = Literal["none", "zlib"]
 
 _DEFAULTS = Limits()
-_NAME = r"[a-zA-Z0-9_.+-]{1,64}"  # NRI: pkg/api/plugin.go; the length is this protocol's
-_NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
+NAME_PATTERN = r"[a-zA-Z0-9_.+-]{1,64}"  # NRI: pkg/api/plugin.go; the length is this protocol's
+NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
 _INDEX = r"[0-9]{2}"
-_VERSION = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-_VERSION_FORM = "1 to 64 letters, digits, '.', '_', '+' and '-', starting with a letter or digit"
+VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
+VERSION_FORM = "1 to 64 letters, digits, '.', '_', '+' and '-', starting with a letter or digit"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _DIGEST_FORM = '"sha256:" and 64 lower-case hexadecimal digits'
 _SEED = r"[^\x00-\x1f\x7f-\x9f]{1,64}"  # without a zero byte, which ends it when it is hashed
@@ -263,7 +263,7 @@ def _entry(table: Table, defaults: Limits, report: Report) -> PluginEntry:
     labels = select.table("labels").string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
     select.end()
     return PluginEntry(
-        name=_required(table, "name", _NAME, _NAME_FORM),
+        name=_required(table, "name", NAME_PATTERN, NAME_FORM),
         index=_required(table, "index", _INDEX, "two digits, as a string"),
         select=MappingProxyType(labels),
         config=table.text(
@@ -295,7 +295,7 @@ def _release(table: Table) -> Release:
     if not sources:
         table.problem("sources", "must name one at least")
     return Release(
-        version=_required(table, "version", _VERSION, _VERSION_FORM),
+        version=_required(table, "version", VERSION_PATTERN, VERSION_FORM),
         blob=_blob(table.table("blob"), on_mqtt="mqtt" in sources),
         sources=sources,
         rollout=_rollout(table.table("rollout")) if "rollout" in table else None,

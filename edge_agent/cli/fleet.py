@@ -1,0 +1,282 @@
+"""`edge-agent fleet`: the operator's commands. Only the parser."""
+
+import argparse
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_agent.cli import Subparsers
+
+_FIRST_TIME = """\
+the first time:
+  edge-agent fleet keygen
+  edge-agent fleet init FOLDER --name FLEET --broker mqtts://HOST:8883 ...
+  cd FOLDER
+  edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0
+  edge-agent fleet rollout NAME 1.0.0 --index 20 --percent 10
+  edge-agent fleet watch
+docs/fleet.md is the guide.
+"""
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser(
+        "fleet",
+        help="for the operator: publish, deploy and watch over a fleet's broker",
+        description="Publishes plugins, signs deployments and watches nodes over the broker.",
+        epilog=_FIRST_TIME,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (
+        *(_keygen, _init, _publish, _plan, _deploy, _sign, _rollout, _rollback),
+        *(_watch, _nodes, _node, _request, _results, _gc, _trust),
+    ):
+        add(commands)
+
+
+def _command(
+    commands: "Subparsers",
+    name: str,
+    module: str,
+    text: str,
+    *,
+    function: str = "",
+    folder: bool = True,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, or one for each line"
+    )
+    if folder:
+        parser.add_argument(
+            "-C",
+            "--folder",
+            type=Path,
+            default=Path(),
+            metavar="FOLDER",
+            help="the fleet's folder (default: here or above)",
+        )
+    _add_keys(parser)
+    parser.set_defaults(command=_later(module, function or name))
+    return parser
+
+
+def _later(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    def command(arguments: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"edge_agent.cli.{module}"), name)(arguments)
+        return code
+
+    return command
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        default=home / "edge-agent" / "keys",
+        metavar="FOLDER",
+        help="where the private keys are (default: %(default)s)",
+    )
+
+
+def _keygen(commands: "Subparsers") -> None:
+    parser = _command(commands, "keygen", "fleetsetup", "make a signing key", folder=False)
+    parser.add_argument("name", nargs="?", help="the key's name (default: your login name)")
+
+
+def _init(commands: "Subparsers") -> None:
+    parser = _command(commands, "init", "fleetsetup", "make a fleet's folder", folder=False)
+    parser.add_argument("path", type=Path, metavar="FOLDER", help="where; it may be empty or new")
+    parser.add_argument("--name", help="the fleet's name (default: that of the folder)")
+    parser.add_argument(
+        "--broker", required=True, metavar="URL", help="mqtt://HOST:1883 or mqtts://HOST:8883 (TLS)"
+    )
+    for option, text in (
+        ("ca-file", "the authority that signed the broker's certificate"),
+        ("cert-file", "this operator's certificate"),
+        ("key-file", "its private key, which stays outside the folder"),
+        ("username", "the user at the broker"),
+        ("password-file", "that user's password, which stays outside the folder"),
+    ):
+        parser.add_argument(f"--{option}", metavar="FILE", help=text)
+    parser.add_argument(
+        "--key",
+        action="append",
+        metavar="NAME",
+        help="trust this key: a name in the keys' folder, or a public .pem file; may be"
+        " repeated (default: the only key there is)",
+    )
+    parser.add_argument(
+        "--threshold", type=int, default=1, metavar="N", help="signatures needed (default: 1)"
+    )
+
+
+def _publish(commands: "Subparsers") -> None:
+    parser = _command(commands, "publish", "fleetdeploy", "put a plugin onto the broker")
+    parser.add_argument("plugin", type=Path, metavar="PLUGIN.wasm")
+    parser.add_argument("--name", required=True, help="the plugin's name")
+    parser.add_argument("--version", required=True, help="its version, such as 1.2.0")
+
+
+def _plan(commands: "Subparsers") -> None:
+    text = "show what deployment.toml would change on which nodes"
+    _command(commands, "plan", "fleetdeploy", text, function="plan_command")
+
+
+def _deploy(commands: "Subparsers") -> None:
+    text = "sign deployment.toml and publish it"
+    parser = _changing(commands, "deploy", "fleetdeploy", text)
+    parser.add_argument(
+        "--signed", type=Path, metavar="FILE", help="publish this file, which enough have signed"
+    )
+
+
+def _sign(commands: "Subparsers") -> None:
+    text = "add your signature to what another operator prepared"
+    parser = _command(commands, "sign", "fleetdeploy", text)
+    parser.add_argument("file", type=Path, metavar="FILE")
+    _add_yes(parser)
+
+
+def _rollout(commands: "Subparsers") -> None:
+    text = "bring a published version to a part of the nodes, then to more"
+    parser = _changing(commands, "rollout", "fleetrollout", text)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("version", metavar="VERSION")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--percent", type=_percent, metavar="N", help="of the nodes (default: the first step)"
+    )
+    what.add_argument("--advance", action="store_true", help="to the next step")
+    what.add_argument("--pause", action="store_true", help="hold it: no --advance, no --watch")
+    what.add_argument("--resume", action="store_true", help="let it go on")
+    parser.add_argument("--index", type=_index, metavar="NN", help="a new plugin's place: 00 to 99")
+    parser.add_argument(
+        "--watch", action="store_true", help="advance by itself; go back when too many fail"
+    )
+    parser.add_argument("--steps", metavar="LIST", help="percentages (default: 10,25,50,100)")
+    parser.add_argument(
+        "--soak", metavar="TIME", help="how long each step must hold (default: 60s)"
+    )
+    parser.add_argument(
+        "--abort-on-failures",
+        metavar="PERCENT",
+        help="go back when more than this part of its nodes fail (default: 5%%)",
+    )
+
+
+def _rollback(commands: "Subparsers") -> None:
+    text = "take the newest version of a plugin back"
+    parser = _changing(commands, "rollback", "fleetrollout", text)
+    parser.add_argument("name", metavar="NAME")
+
+
+def _watch(commands: "Subparsers") -> None:
+    text = "show nodes, versions, failures and results as they come"
+    parser = _command(commands, "watch", "fleetwatch", text)
+    _add_seconds(parser)
+
+
+def _nodes(commands: "Subparsers") -> None:
+    _command(commands, "nodes", "fleetlook", "list the nodes")
+
+
+def _node(commands: "Subparsers") -> None:
+    parser = _command(commands, "node", "fleetlook", "show all that one node says of itself")
+    parser.add_argument("node", metavar="NAME")
+
+
+def _request(commands: "Subparsers") -> None:
+    text = "ask one node to do something now"
+    parser = _command(commands, "request", "fleetlook", text)
+    parser.add_argument("node", metavar="NODE")
+    parser.add_argument("verb", choices=("sync", "restart", "logs", "diagnose", "release"))
+    parser.add_argument(
+        "--arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="such as plugin=20-guard or lines=50; may be repeated",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="(default: %(default)g)"
+    )
+
+
+def _results(commands: "Subparsers") -> None:
+    text = "show what plugins reported: each record once, gaps told"
+    parser = _command(commands, "results", "fleetlook", text)
+    parser.add_argument("--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument(
+        "--forget", action="store_true", help="tell the broker to keep none for this folder"
+    )
+    _add_seconds(parser)
+
+
+def _gc(commands: "Subparsers") -> None:
+    text = "clear blobs from the broker that no deployment names"
+    parser = _command(commands, "gc", "fleettrust", text, function="gc_command")
+    _add_yes(parser)
+
+
+def _trust(commands: "Subparsers") -> None:
+    parser = commands.add_parser("trust", help="change whose signatures count")
+    below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "replace the trusted keys, signed by the present and the new"
+    rotate = _command(below, "rotate", "fleettrust", text, function="trust_rotate")
+    rotate.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a name in the keys' folder, or a public .pem file; may be repeated",
+    )
+    rotate.add_argument(
+        "--remove", action="append", default=[], metavar="NAME", help="may be repeated"
+    )
+    rotate.add_argument("--threshold", type=int, metavar="N", help="signatures needed from now on")
+    rotate.add_argument(
+        "--signed", type=Path, metavar="FILE", help="publish this file, which enough have signed"
+    )
+    _add_yes(rotate)
+
+
+def _changing(commands: "Subparsers", name: str, module: str, text: str) -> argparse.ArgumentParser:
+    """A command that deploys."""
+    parser = _command(commands, name, module, text)
+    _add_yes(parser)
+    parser.add_argument(
+        "--onto",
+        type=int,
+        metavar="GENERATION",
+        help="replace this generation, which somebody else deployed",
+    )
+    return parser
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _add_seconds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="end after so many (default: never by itself)"
+    )
+
+
+def _percent(text: str) -> int:
+    value = int(text.removesuffix("%"))
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError("from 0 to 100")
+    return value
+
+
+def _index(text: str) -> str:
+    if len(text) != 2 or not text.isdigit():
+        raise argparse.ArgumentTypeError("two digits, 00 to 99")
+    return text

@@ -1,0 +1,241 @@
+"""`edge-agent fleet publish`, `plan`, `deploy` and `sign`.
+
+What nodes will do is shown before anything is changed, and asked on a terminal.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent.cli import OK, PROBLEM
+from edge_agent.cli.fleetout import (
+    BAD,
+    CHANGED,
+    GOOD,
+    QUIET,
+    Cell,
+    confirm,
+    line,
+    progress,
+    show_json,
+    show_table,
+    size,
+    some,
+)
+from edge_agent.errors import OperatorError, RefusedError
+from edge_agent.fleet import deployment, trust
+from edge_agent.fleet.keys import PublicKey
+from edge_agent.operator import plan, rotation, signing
+from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.fleet import Fleet, Prepared
+from edge_agent.operator.folder import find
+from edge_agent.operator.keyring import Keyring
+from edge_agent.operator.signing import Signed
+
+_STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
+
+
+@contextmanager
+def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
+    """The fleet of the folder, connected."""
+    folder = find(arguments.folder)
+    with BrokerClient(folder.settings().mqtt) as client:
+        yield Fleet(folder, client, Keyring(arguments.keys))
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Check, split, compress, upload; note the release in the folder."""
+    name, version = arguments.name, arguments.version
+    with opened(arguments) as fleet, progress(f"{name} {version}", arguments.json) as show:
+        done = fleet.publish(arguments.plugin, name, version, show)
+    if arguments.json:
+        facts = {"name": name, "version": version, "digest": done.blob.digest}
+        facts |= {"size": done.blob.size, "packed": done.packed_bytes, "parts": done.parts}
+        show_json({**facts, "parts_there": done.there, "sent": done.sent_bytes})
+        return OK
+    there = f", {done.there} of them there before" if done.there else ""
+    line(
+        f"{name} {version} is at the broker: {size(done.blob.size)} as {size(done.packed_bytes)}"
+        f" in {done.parts} part{'s' * (done.parts != 1)}{there}",
+        GOOD,
+    )
+    line(f"  {done.blob.digest}", QUIET)
+    line(f"next: edge-agent fleet rollout {name} {version} --percent 10")
+    return OK
+
+
+def plan_command(arguments: argparse.Namespace) -> int:
+    """What deployment.toml would change, and nothing else."""
+    with opened(arguments) as fleet:
+        show_plan(fleet.prepare(fleet.draft(), check_base=False), arguments.json)
+    return OK
+
+
+def deploy(arguments: argparse.Namespace) -> int:
+    """Show, ask, sign, publish."""
+    with opened(arguments) as fleet:
+        if arguments.signed is not None:
+            return _deploy_signed(fleet, arguments)
+        return bring(fleet, fleet.prepare(fleet.draft(), onto=arguments.onto), arguments)
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """Add this operator's signatures to a file that another one made."""
+    path: Path = arguments.file
+    with opened(arguments) as fleet:
+        signed, trusted = read_signed(fleet, path)
+        if signed.payload_type == deployment.PAYLOAD_TYPE:
+            show_plan(_prepared(fleet, signed), arguments.json)
+        else:
+            line(f"keys to be trusted: {_keys_of(fleet, signed)}")
+        keys = fleet.keyring.at_hand(trusted)
+        more = [key for key in keys if key.public not in signed.signers]
+        if not more:
+            raise OperatorError(f"{path}: no key here that counts and has not signed")
+        confirm(f"sign it with {len(more)} key{'s' * (len(more) != 1)}?", arguments.yes)
+        signed = signing.add(signed, trusted, more)
+    path.write_bytes(signed.raw + b"\n")
+    line(f"{path}: {len(signed.signers)} signatures", GOOD)
+    return OK
+
+
+def show_plan(prepared: Prepared, as_json: bool) -> None:
+    """What a deployment would change on which nodes."""
+    view, document = prepared.view, prepared.deployment
+    if as_json:
+        show_json(
+            {
+                "fleet": document.fleet,
+                "generation": document.generation,
+                "over": prepared.current.generation,
+                "nodes": len(view.nodes),
+                "online": view.online,
+                "changes": [change._asdict() for change in prepared.changes],
+            }
+        )
+        return
+    if prepared.current.problem:
+        line(f"what the broker has is no deployment of yours: {prepared.current.problem}", BAD)
+    over = prepared.current.generation
+    line(
+        f"generation {document.generation} for the fleet {document.fleet}, "
+        + (f"over generation {over}" if over else "the first")
+    )
+    if not view.nodes:
+        line("no node has reported yet; those that connect will take it", CHANGED)
+    elif not prepared.changes:
+        line(f"nothing changes on the {some(len(view.nodes), 'node')} known", QUIET)
+    else:
+        show_table(
+            ("plugin", "change", "from", "to", "nodes"),
+            [_group_row(group) for group in plan.grouped(prepared.changes)],
+        )
+
+
+def bring(fleet: Fleet, prepared: Prepared, arguments: argparse.Namespace) -> int:
+    show_plan(prepared, arguments.json)
+    signed = fleet.sign(prepared)
+    threshold, generation = fleet.trust.threshold, prepared.deployment.generation
+    if not signed.enough(threshold):
+        fleet.keep(prepared)
+        problem = f"{len(signed.signers)} of {threshold} signatures"
+        return for_others(fleet, signed, f"deployment-{generation}.dsse.json", [problem], arguments)
+    confirm("deploy it?", arguments.yes)
+    fleet.put(prepared, signed)
+    _deployed(fleet, generation, arguments.json)
+    return OK
+
+
+def _deployed(fleet: Fleet, generation: int, as_json: bool) -> None:
+    commit = fleet.folder.commit()
+    if as_json:
+        show_json({"deployed": generation, "commit": commit})
+        return
+    line(f"deployed generation {generation}", GOOD)
+    if commit is not None:
+        line("  git: commit deployment.toml, deployed.toml and releases/", QUIET)
+    line("next: edge-agent fleet watch")
+
+
+def for_others(
+    fleet: Fleet, signed: Signed, name: str, problems: list[str], arguments: argparse.Namespace
+) -> int:
+    """Not enough signatures: leave a file for the next who signs."""
+    path = fleet.folder.path / name
+    path.write_bytes(signed.raw + b"\n")
+    command = "trust rotate" if name.startswith("trust") else "deploy"
+    if arguments.json:
+        show_json({"file": str(path), "lacks": problems})
+    else:
+        line(f"nothing is published yet: only {' and '.join(problems)}", CHANGED)
+        line(f"  others sign it with: edge-agent fleet sign {path}")
+        line(f"  then: edge-agent fleet {command} --signed {path}")
+    return PROBLEM
+
+
+def read_signed(fleet: Fleet, path: Path) -> tuple[Signed, Sequence[PublicKey]]:
+    """A file of `for_others`, and whose signatures count for it."""
+    try:
+        raw = path.read_bytes().strip()
+        signed = signing.read(raw, fleet.trust.keys)
+        if signed.payload_type == trust.PAYLOAD_TYPE:
+            new = trust.parse(signed.payload, fleet.trust.fleet)
+            trusted = rotation.all_keys(fleet.trust, new)
+            return signing.read(raw, trusted), trusted
+    except OSError as error:
+        raise OperatorError(f"{path}: cannot be read: {error.strerror}") from error
+    except RefusedError as error:
+        raise OperatorError(f"{path}: {error} ({error.reason})") from error
+    return signed, fleet.trust.keys
+
+
+def _prepared(fleet: Fleet, signed: Signed) -> Prepared:
+    try:
+        document = deployment.parse(signed.payload, fleet=fleet.settings.name)
+    except RefusedError as error:
+        raise OperatorError(f"{error} ({error.reason})") from error
+    now, view = fleet.current(), fleet.view()
+    if document.generation <= now.generation:
+        raise OperatorError(
+            f"it is generation {document.generation}, and the broker has {now.generation} already:"
+            " deploy anew"
+        )
+    return Prepared(document, now, plan.changes(view, now.deployment, document), view)
+
+
+def _deploy_signed(fleet: Fleet, arguments: argparse.Namespace) -> int:
+    signed, _ = read_signed(fleet, arguments.signed)
+    prepared = _prepared(fleet, signed)
+    show_plan(prepared, arguments.json)
+    if not signed.enough(fleet.trust.threshold):
+        raise OperatorError(
+            f"{arguments.signed}: {len(signed.signers)} of {fleet.trust.threshold} signatures; more"
+            f" have to sign: edge-agent fleet sign {arguments.signed}"
+        )
+    confirm("deploy it?", arguments.yes)
+    fleet.put(prepared, signed)
+    _deployed(fleet, prepared.deployment.generation, arguments.json)
+    return OK
+
+
+def _keys_of(fleet: Fleet, signed: Signed) -> str:
+    new = trust.parse(signed.payload, fleet.trust.fleet)
+    names = signing.names(fleet.folder, new.keys)
+    return f"{', '.join(names)}; version {new.version}, {new.threshold} must sign"
+
+
+def _group_row(group: plan.Group) -> Sequence[Cell | str]:
+    away = f" ({group.offline} not online)" if group.offline else ""
+    return (
+        group.identity,
+        Cell(group.kind, _STYLES.get(group.kind, BAD)),
+        group.before or "-",
+        group.after or "-",
+        f"{len(group.nodes)}{away}: {_listed(group.nodes)}",
+    )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,260 @@
+"""The commands of `edge-agent fleet` that look at nodes, ask them, and read what they report."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from edge_agent.cli import OK, PROBLEM
+from edge_agent.cli.fleetdeploy import opened
+from edge_agent.cli.fleetout import (
+    BAD,
+    CHANGED,
+    GOOD,
+    PLAIN,
+    QUIET,
+    Cell,
+    line,
+    show_json,
+    show_table,
+    some,
+)
+from edge_agent.errors import OperatorError
+from edge_agent.operator.asking import ask
+from edge_agent.operator.inbox import Inbox
+from edge_agent.operator.results import Item
+from edge_agent.operator.view import Node
+
+NODE_STYLES = {"online": GOOD, "offline": QUIET, "lost": BAD}
+PLUGIN_STYLES = {"running": GOOD, "failed": BAD, "quarantined": BAD}
+OUTCOME_STYLES = {"ok": PLAIN, "adjusted": CHANGED}
+STATE_STYLES = {"succeeded": GOOD, "failed": BAD}
+
+
+def nodes(arguments: argparse.Namespace) -> int:
+    """One line for each node."""
+    with opened(arguments) as fleet:
+        view = fleet.view()
+    if arguments.json:
+        for node in view.sorted():
+            show_json(_node_facts(node))
+        return OK
+    if not view.nodes:
+        line(f"no node of the fleet {fleet.settings.name} has reported to this broker yet")
+        return OK
+    show_table(
+        ("node", "status", "gen", "agent", "plugins"),
+        [
+            (
+                node.name,
+                Cell(node.status or "-", NODE_STYLES.get(node.status, CHANGED)),
+                str(node.generation or "-"),
+                node.agent or "-",
+                Cell(_plugins(node), BAD if _trouble(node) else PLAIN),
+            )
+            for node in view.sorted()
+        ],
+    )
+    line(f"{view.online} of {some(len(view.nodes), 'node')} online", QUIET)
+    return OK
+
+
+def node(arguments: argparse.Namespace) -> int:
+    """Everything of one node."""
+    with opened(arguments) as fleet:
+        view = fleet.view()
+    found = view.nodes.get(arguments.node)
+    if found is None:
+        known = ", ".join(sorted(view.nodes)[:10])
+        raise OperatorError(
+            f"no node {arguments.node} has reported to this broker"
+            + (f"; known are {known}" if known else "")
+        )
+    if arguments.json:
+        show_json({**_node_facts(found), "state": found.state})
+        return OK
+    line(f"{found.name} is {found.status or 'unknown'}", NODE_STYLES.get(found.status, CHANGED))
+    for what, text in _about(found):
+        line(f"  {what:<11} {text}")
+    rows = [
+        (
+            each.identity,
+            each.version or "-",
+            Cell(each.status or "-", PLUGIN_STYLES.get(each.status, CHANGED)),
+            str(each.events),
+            each.running.removeprefix("sha256:")[:12],
+            each.error,
+        )
+        for each in found.plugins
+    ]
+    if rows:
+        line("")
+        show_table(("plugin", "version", "status", "events", "digest", "error"), rows)
+    for digest, reason in found.rejected.items():
+        line(f"rejected {digest.removeprefix('sha256:')[:12]}: {reason or 'no reason said'}", BAD)
+    if found.refused:
+        line(
+            f"refused generation {found.refused.get('generation')}: {found.refused.get('reason')};"
+            f" {found.refused.get('text', '')}",
+            BAD,
+        )
+    return OK
+
+
+def request(arguments: argparse.Namespace) -> int:
+    """Send it and show the answers."""
+    given = dict(_argument(text) for text in arguments.arg)
+    state = ""
+    with opened(arguments) as fleet:
+        name = fleet.settings.name
+        answers = ask(fleet.client, name, arguments.node, arguments.verb, given, arguments.timeout)
+        for answer in answers:
+            state = str(answer.get("state"))
+            if arguments.json:
+                show_json(answer)
+            else:
+                _show_answer(arguments.node, arguments.verb, answer)
+    return OK if state == "succeeded" else PROBLEM
+
+
+def results(arguments: argparse.Namespace) -> int:
+    """What waited at the broker for this folder, and with --follow what comes."""
+    with opened(arguments) as fleet:
+        inbox = Inbox(fleet)
+        if arguments.forget:
+            inbox.forget()
+            line("the broker keeps no results for this folder any more")
+            return OK
+        with inbox:
+            if inbox.first_time and not arguments.json:
+                line(
+                    "from now on the broker keeps results for this folder, within its own bounds",
+                    QUIET,
+                )
+            for item in inbox.items(arguments.follow, arguments.seconds):
+                if arguments.json:
+                    show_json(item.as_json())
+                else:
+                    line(*result_line(item))
+            missing = inbox.merger.missing()
+    for item in missing:
+        if arguments.json:
+            show_json(item.as_json())
+        else:
+            line(*result_line(item))
+    return OK
+
+
+def result_line(item: Item) -> tuple[str, str]:
+    """A record or a gap for people, with its style."""
+    if item.kind != "record":
+        count = item.last - item.first + 1
+        why = "dropped by its full queue" if item.kind == "dropped" else "never came, or not yet"
+        text = f"{item.node}: {some(count, 'record')} ({item.first} to {item.last}) {why}"
+        return text, BAD
+    record = item.record
+    outcome = str(record.get("outcome", ""))
+    words = [
+        _clock(record.get("time")),
+        item.node,
+        str(record.get("plugin", "")),
+        str(record.get("event", "")),
+        outcome,
+        _subject(record),
+    ]
+    if isinstance(adjusted := record.get("adjusted"), list):
+        words.append(",".join(map(str, adjusted)))
+    if error := record.get("error"):
+        words.append(str(error))
+    return "  ".join(word for word in words if word), OUTCOME_STYLES.get(outcome, BAD)
+
+
+def _subject(record: Mapping[str, Any]) -> str:
+    pod, container = record.get("pod"), record.get("container")
+    parts = [
+        str(each.get(key, ""))
+        for each, key in ((pod, "namespace"), (pod, "name"), (container, "name"))
+        if isinstance(each, Mapping)
+    ]
+    return "/".join(parts)
+
+
+def _clock(seconds: object) -> str:
+    try:
+        return datetime.fromtimestamp(float(str(seconds))).strftime("%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
+
+
+def _node_facts(node: Node) -> dict[str, object]:
+    return {
+        "node": node.name,
+        "status": node.status,
+        "agent": node.agent,
+        "labels": node.labels,
+        "generation": node.generation,
+        "plugins": [each._asdict() for each in node.plugins],
+        "rejected": node.rejected,
+        "refused": dict(node.refused),
+    }
+
+
+def _plugins(node: Node) -> str:
+    found: dict[str, None] = {}
+    for each in node.plugins:
+        text = f"{each.identity} {each.version}".strip()
+        found[text if each.status == "running" else f"{text} ({each.status})"] = None
+    if node.rejected:
+        found[f"{len(node.rejected)} rejected"] = None
+    if node.refused:
+        found[f"refuses {node.refused.get('generation')}: {node.refused.get('reason')}"] = None
+    return ", ".join(found) or "-"
+
+
+def _trouble(node: Node) -> bool:
+    return bool(node.rejected or node.refused) or any(
+        each.status in ("failed", "quarantined") for each in node.plugins
+    )
+
+
+def _about(node: Node) -> Iterator[tuple[str, str]]:
+    state = node.state
+    engine = state.get("engine")
+    memory = state.get("memory")
+    yield "agent", " ".join(filter(None, (node.agent, str(state.get("architecture", "")))))
+    if isinstance(engine, Mapping):
+        yield "engine", f"{engine.get('name')} {engine.get('version')}"
+    yield "labels", ", ".join(f"{key}={value}" for key, value in sorted(node.labels.items())) or "-"
+    yield "generation", str(node.generation or "none")
+    if node.trust_version:
+        yield "trust", f"version {node.trust_version}"
+    runtimes = state.get("runtimes")
+    for each in runtimes if isinstance(runtimes, list) else ():
+        if isinstance(each, Mapping):
+            words = (str(each.get(key, "")) for key in ("name", "version", "state"))
+            yield "runtime", " ".join(filter(None, words)) + f" at {each.get('socket')}"
+    if isinstance(memory, Mapping) and isinstance(pss := memory.get("pss"), int):
+        yield "memory", f"{pss / (1 << 20):.1f} MiB (PSS)"
+
+
+def _argument(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise OperatorError(f"--arg {text}: NAME=VALUE is meant, such as plugin=20-guard")
+    return name, int(value) if value.isdigit() else value
+
+
+def _show_answer(node: str, verb: str, answer: Mapping[str, Any]) -> None:
+    state = str(answer.get("state"))
+    reason = f": {answer['reason']}" if answer.get("reason") else ""
+    line(f"{node} {verb}: {state}{reason}", STATE_STYLES.get(state, QUIET))
+    result = answer.get("result")
+    if isinstance(result, Mapping):
+        lines = result.get("lines")
+        if isinstance(lines, list) and len(result) == 1:
+            for each in lines:
+                line(f"  {each if isinstance(each, str) else json.dumps(each)}")
+        else:
+            for each in json.dumps(result, indent=2).splitlines():
+                line(f"  {each}")

@@ -1,0 +1,139 @@
+"""How the fleet's commands show things: on a terminal with rich, elsewhere as plain lines.
+
+With --json neither: one object, or one for each line.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from edge_agent.cli.status import table as plain_table
+from edge_agent.errors import OperatorError
+from edge_agent.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GOOD, BAD, CHANGED, QUIET, PLAIN = "green", "red", "yellow", "dim", ""
+
+
+class Cell(NamedTuple):
+    """A text with its style."""
+
+    text: str
+    style: str = PLAIN
+
+
+Row = Sequence[Cell | str]
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches, and rich is there to draw."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and _console() is not None
+
+
+def line(text: str, style: str = PLAIN) -> None:
+    """One line; what others wrote in it is made harmless."""
+    console = _console() if on_terminal() else None
+    if console is None:
+        print(printable(text))
+    else:
+        console.print(printable(text), style=style or None, markup=False, highlight=False)
+
+
+def lines(text: str) -> None:
+    """Several, as they are."""
+    for each in text.splitlines():
+        line(each)
+
+
+def show_json(value: object) -> None:
+    """One line of JSON."""
+    print(json.dumps(value, separators=(", ", ": "), default=str), flush=True)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table that fits the terminal."""
+    cells = [[each if isinstance(each, Cell) else Cell(each) for each in row] for row in rows]
+    console = _console() if on_terminal() else None
+    if console is None:
+        print(plain_table(columns, [[printable(cell.text) for cell in row] for row in cells]))
+    else:
+        console.print(rich_table(columns, cells))
+
+
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> object:
+    """The same for rich. The first column is kept whole, the last takes what is left."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        last = number == len(columns) - 1
+        table.add_column(
+            column.upper(),
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(Text(printable(cell.text), cell.style) for cell in row))
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def some(count: int, what: str) -> str:
+    """`3 nodes`, `1 node`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Go on only if a person says so, or --yes did. OperatorError."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise OperatorError("nothing was changed: say --yes where nobody can be asked")
+    print(f"{question} [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise OperatorError("nothing was changed")
+
+
+@contextmanager
+def progress(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over bytes on a terminal, nothing elsewhere; call it with (done, all)."""
+    console = _console() if on_terminal() and not quiet else None
+    if console is None:
+        yield lambda _done, _all: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, whole: bar.update(task, completed=done, total=whole)
+
+
+def _console() -> "Console | None":
+    """None without the extra `fleet`."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)

@@ -1,0 +1,78 @@
+"""`edge-agent fleet keygen` and `init`."""
+
+import argparse
+import getpass
+from pathlib import Path
+
+from edge_agent.cli import OK
+from edge_agent.cli.fleetout import line, show_json
+from edge_agent.errors import OperatorError
+from edge_agent.fleet.keys import PublicKey
+from edge_agent.operator import folder
+from edge_agent.operator.keyring import Keyring, read_public
+
+_MQTT = ("ca_file", "cert_file", "key_file", "username", "password_file")
+
+
+def keygen(arguments: argparse.Namespace) -> int:
+    """Make a key pair; the private one stays here."""
+    keyring = Keyring(arguments.keys)
+    name = arguments.name or getpass.getuser()
+    public = keyring.generate(name)
+    private_file, public_file = keyring.private_file(name), keyring.public_file(name)
+    if arguments.json:
+        facts = {"name": name, "keyid": public.keyid}
+        show_json({**facts, "private": str(private_file), "public": str(public_file)})
+        return OK
+    line(f"private key  {private_file}   keep it to yourself, and a copy of it offline")
+    line(f"public key   {public_file}   for the boards: /etc/edge-agent/trust/{name}.pem")
+    line(f"key id       {public.keyid}")
+    return OK
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Make the folder that holds everything of a fleet but its secrets."""
+    path: Path = arguments.path
+    keys = _trusted(Keyring(arguments.keys), arguments.key)
+    # What is named here is meant from here; the file is read from its own folder.
+    mqtt = {
+        key: value if key == "username" else str(Path(value).expanduser().absolute())
+        for key in _MQTT
+        if (value := getattr(arguments, key)) is not None
+    }
+    made = folder.create(
+        path,
+        name=arguments.name or path.absolute().name,
+        url=arguments.broker,
+        keys=keys,
+        threshold=arguments.threshold,
+        **mqtt,
+    )
+    name = made.settings().name
+    if arguments.json:
+        keyids = {key: public.keyid for key, public in keys.items()}
+        show_json({"fleet": name, "folder": str(path.absolute()), "keys": keyids})
+        return OK
+    line(f"made {path}/ for the fleet {name}, which trusts {', '.join(sorted(keys))}")
+    line("next")
+    line(f'  on each board: fleet = "{name}" and [updates] in /etc/edge-agent/agent.toml,')
+    line(f"  and {path}/trust/*.pem in /etc/edge-agent/trust/")
+    line(f"  here: cd {path}; edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0")
+    return OK
+
+
+def _trusted(keyring: Keyring, names: list[str] | None) -> dict[str, PublicKey]:
+    if not names:
+        names = keyring.names()
+        if not names:
+            raise OperatorError(f"{keyring.folder}: no key; make one with: edge-agent fleet keygen")
+        if len(names) > 1:
+            raise OperatorError(
+                f"{keyring.folder}: several keys ({', '.join(names)}); say with --key NAME which"
+                " the fleet trusts"
+            )
+    keys = {}
+    for name in names:
+        path = Path(name) if name.endswith(".pem") else keyring.public_file(name)
+        keys[path.stem] = read_public(path)
+    return keys

@@ -1,0 +1,105 @@
+"""`edge-agent fleet trust rotate` and `gc`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_agent.cli import OK
+from edge_agent.cli.fleetdeploy import for_others, opened, read_signed
+from edge_agent.cli.fleetout import (
+    GOOD,
+    QUIET,
+    confirm,
+    line,
+    show_json,
+    show_table,
+    size,
+    some,
+)
+from edge_agent.errors import OperatorError, RefusedError
+from edge_agent.fleet import trust
+from edge_agent.fleet.keys import PublicKey
+from edge_agent.operator import gc, rotation
+from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.keyring import read_public
+from edge_agent.operator.signing import Signed
+
+
+def trust_rotate(arguments: argparse.Namespace) -> int:
+    """Another set of keys, signed by the present and by the new."""
+    with opened(arguments) as fleet:
+        if arguments.signed is not None:
+            signed, _ = read_signed(fleet, arguments.signed)
+            new, names = _new_set(fleet, signed, arguments)
+        else:
+            added = {Path(name).stem: _public(fleet, name) for name in arguments.add}
+            new, names = rotation.following(fleet, added, arguments.remove, arguments.threshold)
+            signed = rotation.sign(fleet, new)
+        if not arguments.json:
+            line(
+                f"trust version {new.version}: {', '.join(names)}; {new.threshold} must sign"
+                f" (now {', '.join(fleet.settings.keys)}; {fleet.trust.threshold})"
+            )
+        if problems := rotation.lacking(signed, fleet.trust, new):
+            return for_others(fleet, signed, f"trust-{new.version}.dsse.json", problems, arguments)
+        confirm("publish it? Nodes then refuse what removed keys sign", arguments.yes)
+        rotation.put(fleet, signed, new, names)
+    if arguments.json:
+        show_json({"version": new.version, "keys": names, "threshold": new.threshold})
+        return OK
+    line(f"the fleet trusts version {new.version}: {', '.join(names)}", GOOD)
+    line("next: edge-agent fleet deploy, so that the deployment is signed by these keys")
+    return OK
+
+
+def gc_command(arguments: argparse.Namespace) -> int:
+    """Clear what neither the broker's deployment nor deployment.toml names."""
+    with opened(arguments) as fleet:
+        now = fleet.current()
+        if now.problem:
+            raise OperatorError(
+                f"the broker's deployment cannot be believed ({now.problem}), so nobody knows what"
+                " the nodes need; deploy first"
+            )
+        mine = fleet.draft().document(fleet.settings.name, 1, 0.0)
+        stale = gc.stale(fleet.client, fleet.topics, gc.named(now.deployment, mine))
+        if not arguments.json:
+            _show_stale(stale)
+        if stale:
+            confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments.yes)
+        parts = gc.clear(fleet.client, stale)
+    if arguments.json:
+        show_json({"cleared": [f"sha256:{blob.hex}" for blob in stale], "parts": parts})
+    elif stale:
+        line(f"cleared {some(parts, 'part')}", GOOD)
+    return OK
+
+
+def _new_set(
+    fleet: Fleet, signed: Signed, arguments: argparse.Namespace
+) -> tuple[trust.TrustSet, list[str]]:
+    try:
+        new = trust.parse(signed.payload, fleet.trust.fleet)
+    except RefusedError as error:
+        raise OperatorError(f"{arguments.signed}: {error} ({error.reason})") from error
+    added = {Path(name).stem: _public(fleet, name) for name in arguments.add}
+    known = {key: name for name, key in added.items()}
+    known |= dict(zip(fleet.trust.keys, fleet.settings.keys, strict=True))
+    missing = [key.keyid[:12] for key in new.keys if key not in known]
+    if missing:
+        raise OperatorError(f"say with --add NAME.pem which keys these are: {', '.join(missing)}")
+    return new, [known[key] for key in new.keys]
+
+
+def _public(fleet: Fleet, name: str) -> PublicKey:
+    return read_public(Path(name) if name.endswith(".pem") else fleet.keyring.public_file(name))
+
+
+def _show_stale(stale: Sequence[gc.Stale]) -> None:
+    if not stale:
+        line("every blob at the broker is named by a deployment", QUIET)
+        return
+    show_table(
+        ("blob", "parts", "size"),
+        [(blob.hex[:16], str(len(blob.topics)), size(blob.bytes)) for blob in stale],
+    )

@@ -1,0 +1,59 @@
+"""Asks one node to do something now, and waits for its answers (fleet/requests)."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge_agent.errors import OperatorError, RequestError
+from edge_agent.fleet import requests
+from edge_agent.mqtt.topics import node_topics
+from edge_agent.operator.broker import BrokerClient
+
+FINAL = ("succeeded", "failed")
+
+
+def ask(
+    client: BrokerClient,
+    fleet: str,
+    node: str,
+    verb: str,
+    arguments: Mapping[str, object],
+    timeout_s: float,
+) -> Iterator[dict[str, Any]]:
+    """Each answer as it comes: `accepted`, `running`, then `succeeded` or `failed`.
+
+    OperatorError: a wrong request, or no final answer in time.
+    """
+    topics = node_topics(fleet, node)
+    identity = os.urandom(8).hex()
+    payload = json.dumps({"id": identity, "arguments": dict(arguments)}).encode()
+    try:
+        requests.read(verb, payload)  # by the node's own rules, before it is sent
+    except RequestError as error:
+        raise OperatorError(f"{verb}: {error}") from error
+    deadline = time.monotonic() + timeout_s
+    last = "nothing"
+    with client.subscribed((topics.response(verb),)) as subscription:
+        client.publish(topics.request(verb), payload, retain=False)
+        while (left := deadline - time.monotonic()) > 0:
+            message = subscription.take(left)
+            answer = _answer(message.payload, identity) if message else None
+            if answer is not None:
+                last = str(answer.get("state"))
+                yield answer
+                if last in FINAL:
+                    return
+    raise OperatorError(
+        f"{node}: no final answer to {verb} within {timeout_s:g} s (last: {last}); is it online?"
+        f" `edge-agent fleet node {node}`"
+    )
+
+
+def _answer(payload: bytes, identity: str) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) and answer.get("id") == identity else None

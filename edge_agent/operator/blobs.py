@@ -1,0 +1,38 @@
+"""A module as the broker keeps it: compressed, cut into parts. Pure."""
+
+import zlib
+from typing import NamedTuple
+
+from edge_agent.fleet.deployment import Encoding
+from edge_agent.store.digest import sha256_hex
+
+# The fleet protocol's: with its topic it fits the largest message of every broker known.
+PART_BYTES = 64 << 10
+ENCODING: Encoding = "zlib"
+_LEVEL = 9  # packed once, fetched by every node
+
+
+class Packed(NamedTuple):
+    """`digest` and `size` are the module's, `parts` what goes to the broker."""
+
+    digest: str
+    size: int
+    parts: tuple[bytes, ...]
+    part_size: int = PART_BYTES
+    encoding: Encoding = ENCODING
+
+    @property
+    def hex(self) -> str:
+        """As it stands in topics."""
+        return self.digest.removeprefix("sha256:")
+
+    @property
+    def packed_bytes(self) -> int:
+        return sum(map(len, self.parts))
+
+
+def pack(wasm: bytes, part_size: int = PART_BYTES) -> Packed:
+    """The same bytes give the same parts, so that an interrupted upload can go on."""
+    packed = zlib.compress(wasm, _LEVEL)
+    parts = tuple(packed[at : at + part_size] for at in range(0, len(packed), part_size))
+    return Packed(f"sha256:{sha256_hex(wasm)}", len(wasm), parts, part_size)

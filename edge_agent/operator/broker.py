@@ -1,0 +1,427 @@
+"""The operator's connection to the fleet's broker, through paho's own thread.
+
+An operator's machine has no memory limit and a person who waits, so this differs from the
+node's link: calls wait for the broker's answer, a lost connection comes back by itself with
+its subscriptions, and what was not acknowledged is sent again. Errors are LinkError.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.errors import LinkError
+from edge_agent.mqtt.tls import explain, tls_context
+
+VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
+CONNECT_TIMEOUT_S = 10.0  # TCP, TLS and CONNACK each
+# A broker that is away for longer than this ends a command that waits for its answer.
+ANSWER_TIMEOUT_S = 60.0
+# Retained messages have no end mark. They follow the answer to the subscription, so a long way
+# to the broker is no silence: when none has come for this long after it, all are here.
+QUIET_S = 0.4
+# What mosquitto and others let wait for acknowledgement in one direction, by default.
+IN_FLIGHT = 20
+RECONNECT_MAX_S = 8
+ATTEMPTS = 3  # at reading what the broker keeps, when the connection breaks meanwhile
+
+_HINTS = {
+    "Bad user name or password": ": check username and password_file in fleet.toml",
+    "Not authorized": (
+        ": check username, password_file and cert_file in fleet.toml, and the broker's access list"
+    ),
+}
+
+
+class Received(NamedTuple):
+    """One message; `retained` if the broker had kept it."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    packet_id: int = 0
+
+
+class Subscription:
+    """What arrives for some topic filters."""
+
+    def __init__(self, filters: tuple[str, ...]) -> None:
+        self.filters = filters
+        self.answer: str | None = None  # the broker's: "", or why it refuses
+        self._queue: queue.SimpleQueue[Received | None] = queue.SimpleQueue()
+
+    def take(self, timeout_s: float | None = None) -> Received | None:
+        """The next message; None after `timeout_s` without one (None: wait for ever)."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def wants(self, topic: str) -> bool:
+        return any(paho.topic_matches_sub(each, topic) for each in self.filters)
+
+    def put(self, message: Received) -> None:
+        self._queue.put(message)
+
+
+class BrokerClient:
+    """A context manager: connected inside. Its methods may be called by any thread."""
+
+    def __init__(self, config: MqttConfig, *, keep_session_s: int = 0) -> None:
+        """With `keep_session_s` the broker keeps what arrives while this client's id is away.
+
+        A message then counts as arrived once `acknowledge` was called for it.
+        """
+        self._config = config
+        self._keep_session_s = keep_session_s
+        self._client: paho.Client | None = None
+        self._subscriptions: list[Subscription] = []
+        self._lock = threading.Lock()
+        self._answered = threading.Condition(self._lock)
+        self._acknowledged: dict[int, str] = {}  # packet ids, each with "" or why it was refused
+        self._subscribing: dict[int, Subscription] = {}
+        self._connack: str | None = None  # "" or why not
+        self._wrong_version = False
+        self._lost = ""  # why there is no connection now
+        self.url = ""
+        self.protocol = ""  # "5" or "3.1.1"
+        self.max_packet_bytes = 256 << 20  # MQTT's own
+        self.session_present = False
+        self.connections = 0  # how often the broker accepted this client
+
+    # --- opening and closing
+
+    def __enter__(self) -> Self:
+        problems = []
+        for broker in self._config.brokers:
+            try:
+                self._open(broker)
+            except LinkError as error:
+                problems.append(str(error))
+            else:
+                return self
+        raise LinkError("\n".join(problems))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _open(self, broker: Broker) -> None:
+        for version in VERSIONS:
+            try:
+                self._try(broker, version)
+            except LinkError:
+                self._close()
+                if not self._wrong_version or version == VERSIONS[-1]:
+                    raise
+            else:
+                return
+
+    def _try(self, broker: Broker, version: MQTTProtocolVersion) -> None:
+        self._connack, self._wrong_version, self._lost = None, False, ""
+        self.url, self.protocol = broker.url, "5" if version == VERSIONS[0] else "3.1.1"
+        client = self._client = self._make(broker, version)
+        properties = None
+        if version == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = 65_535
+            properties.SessionExpiryInterval = self._keep_session_s
+        try:
+            client.connect(
+                broker.host,
+                broker.port,
+                keepalive=min(self._config.keepalive_s, 60),
+                clean_start=not self._keep_session_s if properties else 3,  # 3: paho's own "unset"
+                properties=properties,
+            )
+        except (OSError, ValueError) as error:
+            raise LinkError(f"{broker.url}: {explain(error)}") from error
+        client.loop_start()
+        with self._answered:
+            self._answered.wait_for(lambda: self._connack is not None, CONNECT_TIMEOUT_S)
+            if self._connack is None:
+                raise LinkError(f"{broker.url}: the broker does not answer; is this its MQTT port?")
+            if self._connack:
+                raise LinkError(f"{broker.url}: {self._connack}")
+
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+        config = self._config
+        clean = None if version == MQTTProtocolVersion.MQTTv5 else not self._keep_session_s
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=config.client_id,
+            clean_session=clean,
+            protocol=version,
+            # Until the broker has accepted it once: a refusal ends the attempt.
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.reconnect_delay_set(1, RECONNECT_MAX_S)
+        client.max_inflight_messages_set(IN_FLIGHT)
+        if config.username is not None:
+            client.username_pw_set(config.username, _password(config))
+        if broker.tls:
+            client.tls_set_context(tls_context(config))
+        client.manual_ack_set(bool(self._keep_session_s))
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        client.disconnect()
+        # paho's loop goes on until its queue is empty: without a connection, for ever.
+        client._out_messages.clear()
+        client.loop_stop()
+
+    def expect(self, *filters: str) -> Subscription:
+        """Before connecting: what is to be received, a kept session's messages among it."""
+        subscription = Subscription(filters)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    # --- using
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection at the moment; "" while there is one."""
+        return self._lost
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> None:
+        """Send one message at QoS 1 and wait until the broker has it."""
+        self.wait(self.send(topic, payload, retain=retain, properties=properties))
+
+    def send(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> int:
+        """Send one message at QoS 1; `wait` for what this returns."""
+        client = self._opened()
+        given = None
+        if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
+            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for name, value in properties.items():
+                setattr(given, name, value)
+        info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
+        # Without a connection it waits in paho's queue for the next.
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            raise LinkError(f"{self.url}: {topic}: not sent: {info.rc.name}")
+        return info.mid
+
+    def wait(self, packet_id: int) -> None:
+        """Until the broker has what `send` sent. LinkError if it refuses or stays away."""
+        self._wait_for(lambda: packet_id in self._acknowledged)
+        with self._lock:
+            refusal = self._acknowledged.pop(packet_id)
+        if refusal:
+            raise LinkError(f"{self.url}: the broker refuses it: {refusal}{_hint(refusal)}")
+
+    @contextmanager
+    def subscribed(self, filters: Iterable[str]) -> Iterator[Subscription]:
+        """Receive what matches `filters` at QoS 1, beginning with what the broker kept.
+
+        Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
+        without a word, at QoS 0 above all. With MQTT 5 this client's receive maximum lifts that
+        to 65,535 messages; with 3.1.1 it stays.
+        """
+        subscription = Subscription(tuple(filters))
+        with self._lock:
+            self._subscriptions.append(subscription)
+        try:
+            self._subscribe(subscription)
+            self._wait_for(lambda: subscription.answer is not None)
+            if subscription.answer:
+                raise LinkError(
+                    f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
+                    f" {subscription.answer}{_hint(subscription.answer)}"
+                )
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.remove(subscription)
+                still = {each for other in self._subscriptions for each in other.filters}
+            gone = [each for each in subscription.filters if each not in still]
+            # A session that is kept keeps its subscriptions, or nothing would wait for us.
+            if gone and self._client is not None and not self._keep_session_s:
+                self._client.unsubscribe(gone)
+
+    def retained(self, filters: Iterable[str], quiet_s: float = QUIET_S) -> dict[str, bytes]:
+        """What the broker keeps at the topics that match, by topic.
+
+        Over at once when each filter is a plain topic and has something.
+        """
+        filters = tuple(filters)
+        exact = not any("+" in each or "#" in each for each in filters)
+        for _ in range(ATTEMPTS):
+            connection, found = self.connections, dict[str, bytes]()
+            with self.subscribed(filters) as subscription:
+                while not (exact and len(found) == len(filters)):
+                    message = subscription.take(quiet_s)
+                    if message is None:
+                        break
+                    if message.retained and message.payload:
+                        found[message.topic] = message.payload
+            # What came over a connection that broke may be a part of it only.
+            if connection == self.connections and not self._lost:
+                return found
+        raise LinkError(f"{self.url}: the connection breaks each time; the last was: {self._lost}")
+
+    def acknowledge(self, message: Received) -> None:
+        """It need not be sent again."""
+        self._opened().ack(message.packet_id, 1)
+
+    def kept(self, topic: str, quiet_s: float = QUIET_S) -> bytes | None:
+        """What the broker keeps at one topic; None if there is nothing."""
+        return self.retained((topic,), quiet_s).get(topic)
+
+    # --- inside
+
+    def _opened(self) -> paho.Client:
+        if self._client is None:
+            raise LinkError("the connection to the broker is closed")
+        return self._client
+
+    def _wait_for(self, answered: Callable[[], bool]) -> None:
+        with self._answered:
+            done = self._answered.wait_for(answered, ANSWER_TIMEOUT_S)
+            why = self._lost or "it is connected, but does not answer"
+        if not done:
+            raise LinkError(
+                f"{self.url}: no answer from the broker for {ANSWER_TIMEOUT_S:.0f} s: {why};"
+                " run the command again when it is back, it goes on where it stopped"
+            )
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        client = self._opened()
+        wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
+        wanted = [(each, 1) for each in subscription.filters]
+        if client.protocol == MQTTProtocolVersion.MQTTv5:
+            wanted = [(each, SubscribeOptions(qos=1)) for each in subscription.filters]
+        with self._lock:  # or the answer might come before it is known to whom
+            _, packet_id = client.subscribe(wanted)
+            if packet_id is not None:  # without a connection: `_on_connect` does it again
+                self._subscribing[packet_id] = subscription
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        with self._answered:
+            if reason.is_failure:
+                self._wrong_version = reason == "Unsupported protocol version"
+                self._connack = f"the broker refuses the connection: {reason}{_hint(str(reason))}"
+                self._lost = self._connack
+            else:
+                self._connack, self._lost = "", ""
+                self.session_present = flags.session_present
+                self.max_packet_bytes = getattr(
+                    properties, "MaximumPacketSize", self.max_packet_bytes
+                )
+                if not getattr(properties, "RetainAvailable", 1):
+                    self._connack = "the broker keeps no retained messages; a fleet needs them"
+                # Private to paho; a broker that comes back in a test fails without it.
+                client._reconnect_on_failure = not self._connack
+                self.connections += 1
+            self._answered.notify_all()
+            again = list(self._subscriptions)
+        if not reason.is_failure and client is self._client:
+            for subscription in again:
+                self._subscribe(subscription)
+
+    def _on_disconnect(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        _flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        with self._answered:
+            if self._connack is None:  # how brokers without MQTT 5 may answer it
+                self._wrong_version = True
+                self._connack = (
+                    "the broker closed the connection without accepting it; is this the right"
+                    " port, and is TLS wanted there (mqtts)?"
+                )
+            self._lost = self._lost or f"the connection was lost: {reason}"
+            self._answered.notify_all()
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        with self._answered:
+            self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
+            self._answered.notify_all()
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        with self._answered:
+            subscription = self._subscribing.pop(packet_id, None)
+            if subscription is not None:
+                subscription.answer = refused[0] if refused else ""
+            self._answered.notify_all()
+
+    def _on_message(
+        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
+    ) -> None:
+        received = Received(message.topic, bytes(message.payload), message.retain, message.mid)
+        with self._lock:
+            for subscription in self._subscriptions:
+                if subscription.wants(received.topic):
+                    subscription.put(received)
+
+
+def client_id() -> str:
+    """An id that no other client has; 16 characters, every broker takes 23."""
+    return f"edge-op-{os.urandom(4).hex()}"
+
+
+def _password(config: MqttConfig) -> str | None:
+    path = config.password_file
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise LinkError(f"password_file {path}: {error}") from error
+
+
+def _hint(reason: str) -> str:
+    return _HINTS.get(reason, "")

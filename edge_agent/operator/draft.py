@@ -1,0 +1,173 @@
+"""`deployment.toml`, as people edit it, on its way to the document that is signed.
+
+Its words are the protocol's (docs/fleet-protocol.md). Different are: `config_file` beside
+`config`, `valid_for` instead of times, a release's version instead of its blob, and what
+`rollout` remembers beside `percent` and `seed`.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_agent.config.units import DURATION_FORM, parse_duration
+from edge_agent.errors import OperatorError, RefusedError
+from edge_agent.fleet import deployment
+from edge_agent.fleet.deployment import Deployment
+from edge_agent.operator import releases
+from edge_agent.operator.folder import FleetFolder
+
+DEFAULT_VALID_FOR = "30d"
+MAX_FILE_BYTES = 1 << 20
+
+_ROOT = ("valid_for", "plugins")
+_PLUGIN = (
+    *("name", "index", "select", "config", "config_file", "failure_policy", "permissions"),
+    *("report", "limits", "releases"),
+)
+_RELEASE = ("version", "rollout", "sources")
+_SIGNED = ("percent", "seed")  # of `rollout`
+ROLLOUT = (*_SIGNED, "steps", "soak", "abort_on_failures", "paused")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The file's values, not yet checked by the nodes' own rules: `document` does that."""
+
+    folder: FleetFolder
+    values: Mapping[str, object]
+    text: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder.deployment_file
+
+    def document(
+        self, fleet: str, generation: int, now: float, commit: str | None = None
+    ) -> Deployment:
+        """What is to be signed; its `payload` are the bytes. OperatorError names what is wrong."""
+        valid_s = _valid_s(self.path, self.values.get("valid_for", DEFAULT_VALID_FOR))
+        values: dict[str, object] = {
+            "kind": deployment.KIND,
+            "fleet": fleet,
+            "generation": generation,
+            "issued": _time(now),
+            "expires": _time(now + valid_s),
+            "plugins": [self._plugin(each) for each in self._list(self.values, "plugins")],
+        }
+        if commit is not None:
+            values["commit"] = commit  # for people: nodes ignore it
+        try:
+            return deployment.parse(deployment.to_payload(values), fleet=fleet)
+        except RefusedError as error:
+            problems = str(error).splitlines()
+            raise OperatorError(
+                "\n".join(f"{self.path}: {each.removeprefix('deployment: ')}" for each in problems)
+            ) from error
+
+    def plugin(self, name: str) -> Mapping[str, object] | None:
+        """One plugin's table."""
+        for each in self._list(self.values, "plugins"):
+            if each.get("name") == name:
+                return each
+        return None
+
+    def releases(self, name: str) -> list[Mapping[str, object]]:
+        """The releases of a plugin, the newest first. OperatorError: no such plugin."""
+        plugin = self.plugin(name)
+        if plugin is None:
+            known = [str(each.get("name")) for each in self._list(self.values, "plugins")]
+            named = f"; it has {', '.join(known)}" if known else ", it has none yet"
+            raise OperatorError(f"{self.path}: no plugin {name}{named}")
+        return self._list(plugin, "releases")
+
+    def _plugin(self, table: Mapping[str, object]) -> dict[str, object]:
+        name = str(table.get("name", "(without a name)"))
+        self._known(table, _PLUGIN, f"plugin {name}")
+        values = {key: value for key, value in table.items() if key != "config_file"}
+        if "config_file" in table:
+            if "config" in table:
+                raise OperatorError(f"{self.path}: plugin {name}: config and config_file; keep one")
+            values["config"] = self._config(name, table["config_file"])
+        values["releases"] = [
+            self._release(name, each) for each in self._list(table, "releases", name)
+        ]
+        return values
+
+    def _release(self, name: str, table: Mapping[str, object]) -> dict[str, object]:
+        version = table.get("version")
+        if not isinstance(version, str):
+            raise OperatorError(f'{self.path}: plugin {name}: a release needs version = "..."')
+        self._known(table, _RELEASE, f"{name} {version}")
+        blob = releases.load(self.folder, name, version)
+        values = {**table, "blob": {field: getattr(blob, field) for field in releases.FIELDS}}
+        if isinstance(rollout := table.get("rollout"), Mapping):
+            self._known(rollout, ROLLOUT, f"{name} {version}: rollout")
+            values["rollout"] = {key: rollout[key] for key in _SIGNED if key in rollout}
+        return values
+
+    def _config(self, name: str, file: object) -> str:
+        if not isinstance(file, str):
+            raise OperatorError(f"{self.path}: plugin {name}: config_file must be a path")
+        path = self.folder.path / file
+        try:
+            return path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise OperatorError(f"{path}: cannot be read: {error}") from error
+
+    def _list(
+        self, table: Mapping[str, object], key: str, where: str = ""
+    ) -> list[Mapping[str, object]]:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+            about = f"plugin {where}: " if where else ""
+            raise OperatorError(f"{self.path}: {about}{key} must be tables, [[{key}]]")
+        return value
+
+    def _known(self, table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+        """Nodes ignore what they do not know; here it is a mistake that somebody would miss."""
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+                raise OperatorError(f"{self.path}: {where}: unknown key {key}; {hint}")
+
+
+def load(folder: FleetFolder) -> Draft:
+    """Read the file. OperatorError."""
+    path = folder.deployment_file
+    try:
+        text = path.read_bytes()[: MAX_FILE_BYTES + 1].decode()
+    except FileNotFoundError:
+        raise OperatorError(f"{path}: no such file; it says what runs on which nodes") from None
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path}: cannot be read: {error}") from error
+    return read(folder, text)
+
+
+def read(folder: FleetFolder, text: str) -> Draft:
+    """The draft in a text."""
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise OperatorError(f"{folder.deployment_file}: not valid TOML: {error}") from None
+    draft = Draft(folder, values, text)
+    draft._known(values, _ROOT, "at the top")
+    return draft
+
+
+def _valid_s(path: Path, value: object) -> float:
+    """Days are what people think in here."""
+    if isinstance(value, str) and value[:-1].isdigit() and value.endswith("d"):
+        return int(value[:-1]) * 86_400.0
+    seconds = parse_duration(value)
+    if not seconds:
+        form = DURATION_FORM.replace('"500ms", "1s" or "5m"', '"30d" or "12h"')
+        raise OperatorError(f"{path}: valid_for must be {form}, or days (d)")
+    return seconds
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,205 @@
+"""One fleet: its folder, its broker, the operator's keys. What the commands and programs call.
+
+publish -> prepare (what would change) -> sign -> put
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.errors import OperatorError, RefusedError
+from edge_agent.fleet import deployment
+from edge_agent.fleet.deployment import Deployment
+from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.operator import deploy, edit, plan, publish, releases, signing
+from edge_agent.operator.blobs import pack
+from edge_agent.operator.broker import QUIET_S, BrokerClient, Received
+from edge_agent.operator.deploy import Current
+from edge_agent.operator.draft import Draft, load, read
+from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.keyring import Keyring
+from edge_agent.operator.publish import Progress, Published
+from edge_agent.operator.signing import Signed
+from edge_agent.operator.view import View
+
+
+class Prepared(NamedTuple):
+    """A deployment that could be signed, and what it would change."""
+
+    deployment: Deployment
+    current: Current
+    changes: list[plan.Change]
+    view: View
+    text: str | None = None  # deployment.toml, where this is not what it says yet
+
+
+class Fleet:
+    """Its methods may take as long as the broker does; they print nothing and ask nobody."""
+
+    def __init__(self, folder: FleetFolder, client: BrokerClient, keyring: Keyring) -> None:
+        """`client` is connected. ConfigError, OperatorError: fleet.toml or a key is wrong."""
+        self.folder = folder
+        self.client = client
+        self.keyring = keyring
+        self.settings = folder.settings()
+        self.topics = fleet_topics(self.settings.name)
+        self.nodes_topic = f"{self.topics.deployment.rpartition('/')[0]}/nodes"
+        self.trust = signing.trust_set(folder)
+
+    # --- what there is
+
+    def view(self) -> View:
+        """What the nodes say of themselves at the moment."""
+        filters = (f"{self.nodes_topic}/+/status", f"{self.nodes_topic}/+/state")
+        view = View()
+        for topic, payload in self.client.retained(filters, quiet_s=QUIET_S).items():
+            view.feed(Received(topic, payload, True))
+        return view
+
+    def current(self) -> Current:
+        """The broker's deployment."""
+        return deploy.current(self.client, self.topics, self.trust)
+
+    def draft(self) -> Draft:
+        """deployment.toml."""
+        return load(self.folder)
+
+    # --- changing it
+
+    def publish(
+        self,
+        plugin: Path,
+        name: str,
+        version: str,
+        progress: Progress = lambda _done, _all: None,
+    ) -> Published:
+        """Check a module, bring it to the broker and note it as `version` of plugin `name`.
+
+        ModuleError, LinkError, OperatorError: also for another module under a known version.
+        """
+        packed = pack(publish.read_module(plugin))
+        releases.check_names(name, version)
+        before = releases.find(self.folder, name, version)
+        if before is not None and before.digest != packed.digest:
+            raise OperatorError(
+                f"{name} {version} was published as another module ({before.digest[:19]}...); a"
+                " version never changes its content, give this one a new number"
+            )
+        done = publish.upload(self.client, self.topics, packed, progress)
+        releases.save(self.folder, name, version, done.blob)
+        return done
+
+    def rolled_out(
+        self,
+        name: str,
+        version: str,
+        percent: int,
+        index: str | None = None,
+        **remembered: object,
+    ) -> Draft:
+        """deployment.toml with `version` for `percent` of the nodes; not written yet.
+
+        `remembered` are further keys of the release's rollout: steps, soak, abort_on_failures.
+        """
+        releases.load(self.folder, name, version)
+        rollout: dict[str, object] | None = None
+        if percent < 100:
+            seed = self._seed(name, version)
+            rollout = {"percent": percent, "seed": seed, **remembered, "paused": None}
+        text = edit.edited(
+            self.folder, lambda document: edit.set_release(document, name, version, index, rollout)
+        )
+        return read(self.folder, text)
+
+    def prepare(
+        self, draft: Draft, *, onto: int | None = None, check_base: bool = True
+    ) -> Prepared:
+        """What deploying `draft` would mean. OperatorError: it cannot be deployed.
+
+        `onto` is the generation of somebody else's deployment that may be replaced.
+        """
+        now, view = self.current(), self.view()
+        last = deploy.last_deployed(self.folder)
+        if check_base:
+            deploy.check_base(now, last, onto)
+        document = draft.document(
+            self.settings.name,
+            deploy.next_generation(now, view, last),
+            time.time(),
+            self.folder.commit(),
+        )
+        self._check_published(document, now.deployment)
+        changed = plan.changes(view, now.deployment, document)
+        return Prepared(document, now, changed, view, draft.text)
+
+    def sign(self, prepared: Prepared) -> Signed:
+        """The deployment, signed with every trusted key that is at hand. OperatorError: none is."""
+        keys = self.keyring.at_hand(self.trust.keys)
+        if not keys:
+            named = ", ".join(self.settings.keys)
+            raise OperatorError(
+                f"{self.keyring.folder}: none of the private keys that the fleet trusts is here"
+                f" ({named}); sign where one is, or name another folder with --keys"
+            )
+        try:
+            return signing.sign(
+                deployment.PAYLOAD_TYPE, prepared.deployment.payload, self.trust.keys, keys
+            )
+        except RefusedError as error:
+            raise OperatorError(f"{self.folder.deployment_file}: {error}") from error
+
+    def put(self, prepared: Prepared, signed: Signed) -> None:
+        """Write deployment.toml and publish. OperatorError also if somebody deployed meanwhile."""
+        if not signed.enough(self.trust.threshold):
+            raise OperatorError(
+                f"{len(signed.signers)} of {self.trust.threshold} signatures needed are there"
+            )
+        self.keep(prepared)
+        deploy.put(self.client, self.topics, signed.raw, prepared.current.raw)
+        deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())
+
+    def deploy(self, draft: Draft | None = None, *, onto: int | None = None) -> Prepared:
+        """`prepare`, `sign` and `put` without a question, for programs."""
+        prepared = self.prepare(draft or self.draft(), onto=onto)
+        self.put(prepared, self.sign(prepared))
+        return prepared
+
+    def keep(self, prepared: Prepared) -> None:
+        """Write deployment.toml, where a command changed it."""
+        if prepared.text is not None:
+            self.folder.write(self.folder.deployment_file, prepared.text)
+
+    # --- inside
+
+    def _seed(self, name: str, version: str) -> str:
+        """Another version meets other nodes first; the same version always the same ones."""
+        plugin = self.draft().plugin(name)
+        for each in self.draft().releases(name) if plugin else ():
+            rollout = each.get("rollout")
+            if each.get("version") == version and isinstance(rollout, dict):
+                return str(rollout.get("seed", version))
+        return f"{name} {version}"[:64]
+
+    def _check_published(self, document: Deployment, before: Deployment | None) -> None:
+        """Parts go up in order: who has the last has all. What runs already was checked then."""
+        known = {
+            release.blob.digest
+            for entry in (before.plugins if before else ())
+            for release in entry.releases
+        }
+        lasts = {
+            self.topics.blob_part(release.blob.hex, release.blob.parts - 1): (entry.name, release)
+            for entry in document.plugins
+            for release in entry.releases
+            if release.blob.parts and release.blob.digest not in known
+        }
+        if not lasts:
+            return
+        kept = self.client.retained(lasts)
+        for topic, (name, release) in lasts.items():
+            if topic not in kept and "mqtt" in release.sources:
+                raise OperatorError(
+                    f"{name} {release.version} is not, or not wholly, at the broker; publish it"
+                    f" again: edge-agent fleet publish FILE.wasm --name {name} --version"
+                    f" {release.version}"
+                )

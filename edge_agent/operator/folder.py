@@ -1,0 +1,136 @@
+"""The fleet's folder: what people edit and share, usually under git. No secret is in it.
+
+fleet.toml          the fleet's name, brokers and trusted keys
+deployment.toml     what runs on which nodes
+trust/NAME.pem      public keys
+releases/NAME/VERSION.toml   what `publish` put onto the broker
+deployed.toml       what was deployed last from here
+"""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_agent.errors import OperatorError, StoreError
+from edge_agent.fleet.keys import PublicKey, public_pem
+from edge_agent.operator import templates
+from edge_agent.operator.keyring import read_public
+from edge_agent.operator.settings import FleetSettings, load_settings
+from edge_agent.store import files
+
+FLEET_FILE = "fleet.toml"
+SHARED_FILE = 0o644
+# A commit's answer takes a moment; a hook or a network file system may take longer.
+GIT_TIMEOUT_S = 20.0
+_PRIVATE_MARK = b"PRIVATE KEY-----"
+
+
+class FleetFolder:
+    """One folder. Nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.deployment_file = path / "deployment.toml"
+        self.deployed_file = path / "deployed.toml"
+        self.trust_folder = path / "trust"
+        self.releases_folder = path / "releases"
+        self.own_folder = path / ".edge-agent"  # of this machine only
+
+    def settings(self) -> FleetSettings:
+        """`fleet.toml`. ConfigError, OperatorError."""
+        return load_settings(self.path / FLEET_FILE)
+
+    def public_keys(self, names: Sequence[str]) -> tuple[PublicKey, ...]:
+        """The keys in trust/ of these names. OperatorError."""
+        self.refuse_private_keys()
+        return tuple(read_public(self.trust_folder / f"{name}.pem") for name in names)
+
+    def refuse_private_keys(self) -> None:
+        """OperatorError if somebody put a private key where everybody gets it."""
+        for path in (*self.path.glob("*.pem"), *self.path.glob("*.key"), *self._trust_files()):
+            if path.is_file() and _PRIVATE_MARK in path.read_bytes()[:8192]:
+                raise OperatorError(
+                    f"{path}: is a private key in a folder that is shared; move it away, and if it"
+                    " was ever committed or copied, make a new one and rotate it out"
+                )
+
+    def release_file(self, name: str, version: str) -> Path:
+        return self.releases_folder / name / f"{version}.toml"
+
+    def write(self, path: Path, text: str) -> None:
+        """Put `text` in the place of a file of this folder. OperatorError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, text.encode(), SHARED_FILE)
+        except (OSError, StoreError) as error:
+            raise OperatorError(f"{path}: cannot be written: {error}") from error
+
+    def commit(self) -> str | None:
+        """The commit that this folder stands at, with "-dirty" if it has changes; None: no git."""
+        head = self._git("rev-parse", "--short=12", "HEAD")
+        if not head:
+            return None
+        return f"{head}-dirty" if self._git("status", "--porcelain", "--", ".") else head
+
+    def _git(self, *words: str) -> str | None:
+        git = shutil.which("git")
+        if git is None:
+            return None
+        try:
+            done = subprocess.run(
+                [git, "-C", str(self.path), *words],
+                capture_output=True,
+                text=True,
+                timeout=GIT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def _trust_files(self) -> list[Path]:
+        return sorted(self.trust_folder.glob("*")) if self.trust_folder.is_dir() else []
+
+
+def find(start: Path) -> FleetFolder:
+    """The fleet's folder that `start` is in. OperatorError."""
+    for path in (start, *start.absolute().parents):
+        if (path / FLEET_FILE).is_file():
+            return FleetFolder(path)
+    raise OperatorError(
+        f"{start}: no fleet.toml there or above; go into the fleet's folder, name it with"
+        " -C FOLDER, or make one with: edge-agent fleet init FOLDER"
+    )
+
+
+def create(
+    path: Path, *, name: str, url: str, keys: dict[str, PublicKey], threshold: int, **mqtt: str
+) -> FleetFolder:
+    """Make a fleet's folder, under git where git is there. OperatorError.
+
+    `mqtt` are further keys of [mqtt], such as ca_file. An existing folder must have none of
+    the files.
+    """
+    folder = FleetFolder(path)
+    texts = {
+        path / FLEET_FILE: templates.fleet(name, url, sorted(keys), threshold, mqtt),
+        folder.deployment_file: templates.DEPLOYMENT,
+        path / ".gitignore": templates.GITIGNORE,
+    }
+    for file in texts:
+        if file.exists():
+            raise OperatorError(f"{file}: is there already; nothing was changed")
+    try:
+        for kept in (folder.trust_folder, folder.releases_folder):
+            kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"{path}: cannot be made: {error.strerror}") from error
+    for key, public in keys.items():
+        folder.write(folder.trust_folder / f"{key}.pem", public_pem(public))
+    for file, text in texts.items():
+        folder.write(file, text)
+    if folder._git("rev-parse", "--show-toplevel") is None:
+        folder._git("init", "--quiet")
+    folder.settings()  # what was written can be read
+    return folder

@@ -1,0 +1,98 @@
+"""Results, as the broker keeps them for this folder while nobody looks.
+
+A session of its own at the broker (MQTT's clean start off) collects what nodes send; a message is
+acknowledged once what came of it was taken and noted, so that an interrupted reader loses nothing.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from edge_agent.errors import OperatorError
+from edge_agent.operator.broker import BrokerClient, Received
+from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.results import Item, Merger
+from edge_agent.operator.settings import with_client_id
+
+# Of the session: brokers drop it when nobody has come for so long.
+KEEP_S = 7 * 86_400
+# What waited is here when nothing has come for this long.
+QUIET_S = 1.0
+BATCH = 100  # messages between two notes of what was read
+
+
+class Inbox:
+    """A context manager around the session; `items` reads it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """OperatorError: what was noted here is damaged."""
+        self._fleet = fleet
+        self._file = fleet.folder.own_folder / "results.json"
+        self._client_id, self.merger = self._load()
+        self.first_time = True
+        config = with_client_id(fleet.settings.mqtt, self._client_id)
+        self._client = BrokerClient(config, keep_session_s=KEEP_S)
+        self._arrived = self._client.expect(f"{fleet.nodes_topic}/+/results")
+
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        self.first_time = not self._client.session_present
+        self._save()  # the id, under which the broker keeps from now on
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.__exit__(kind, error, trace)
+
+    def items(self, follow: bool = False, seconds: float | None = None) -> Iterator[Item]:
+        """What waited and, with `follow`, what comes; at most for `seconds`.
+
+        A batch counts as read when the next item is asked for.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        taken: list[Received] = []
+        while True:
+            wait_s = None if follow else QUIET_S
+            if deadline is not None:
+                left_s = max(0.0, deadline - time.monotonic())
+                wait_s = left_s if wait_s is None else min(wait_s, left_s)
+            message = self._arrived.take(0 if taken else wait_s)
+            if message is not None:
+                yield from self.merger.feed(message.topic, message.payload)
+                taken.append(message)
+            if taken and (message is None or len(taken) >= BATCH):
+                self._save()
+                for each in taken:
+                    self._client.acknowledge(each)
+                taken.clear()
+            elif message is None:
+                return
+
+    def forget(self) -> None:
+        """End the session at the broker, and what is noted here."""
+        config = with_client_id(self._fleet.settings.mqtt, self._client_id)
+        with BrokerClient(config):
+            pass
+        self._file.unlink(missing_ok=True)
+
+    def _load(self) -> tuple[str, Merger]:
+        try:
+            values = json.loads(self._file.read_text("utf-8"))
+            return str(values["client_id"]), Merger.from_json(values["streams"])
+        except FileNotFoundError:
+            return f"edge-in-{os.urandom(4).hex()}", Merger()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OperatorError(
+                f"{self._file}: cannot be read: {error}; remove it, and results may come twice"
+            ) from error
+
+    def _save(self) -> None:
+        values = {"client_id": self._client_id, "streams": self.merger.as_json()}
+        self._fleet.folder.write(self._file, json.dumps(values))

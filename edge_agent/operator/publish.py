@@ -1,0 +1,131 @@
+"""Puts a plugin's module onto the broker, part by part, where every node can fetch it.
+
+An upload that was interrupted goes on: what the broker has already is asked for first. Parts go
+up in order, so that a blob of which anything is there has its part 0, and what an interrupted
+upload left is its beginning.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.errors import LinkError, ModuleError, OperatorError
+from edge_agent.fleet.deployment import Blob
+from edge_agent.mqtt.topics import FleetTopics
+from edge_agent.nri import events
+from edge_agent.operator.blobs import Packed, pack
+from edge_agent.operator.broker import IN_FLIGHT, BrokerClient
+from edge_agent.store import files
+from edge_agent.wasm import abi
+from edge_agent.wasm.guestlog import GuestLog
+from edge_agent.wasm.imports import HostServices, PluginState, check_imports
+from edge_agent.wasm.module import MAX_MODULE_BYTES, inspect
+
+# Beside the part itself: the topic, the packet's head and properties.
+PACKET_BYTES = 512
+# Asked for at once: what brokers let wait for a client is a MiB in some (configs/mosquitto).
+WINDOW_PARTS = 12
+
+Progress = Callable[[int, int], None]  # bytes at the broker, bytes of all parts
+
+
+class Published(NamedTuple):
+    """What an upload came to; `there` parts were at the broker before."""
+
+    blob: Blob
+    parts: int
+    there: int
+    sent_bytes: int
+    packed_bytes: int
+
+
+def read_module(path: Path) -> bytes:
+    """A module that nodes can host. ModuleError names the file and what is wrong."""
+    wasm = files.read(path, MAX_MODULE_BYTES)
+    if wasm is None:
+        raise ModuleError(f"{path}: no such file")
+    try:
+        info = inspect(wasm)
+        check_imports(
+            info, HostServices(GuestLog(lambda *_: None, 0, 0), PluginState()).functions()
+        )
+        if not events.servable(abi.methods(info)):
+            raise ModuleError("it can serve no event: it exports none of the methods for them")
+    except ModuleError as error:
+        raise ModuleError(f"{path}: {error}; `edge-agent plugin check {path}` says more") from error
+    return wasm
+
+
+def upload(
+    client: BrokerClient,
+    topics: FleetTopics,
+    packed: Packed,
+    progress: Progress = lambda _done, _all: None,
+) -> Published:
+    """Bring the parts to the broker that it lacks; returns when it has them all. LinkError."""
+    largest = max(map(len, packed.parts)) + PACKET_BYTES
+    if largest > client.max_packet_bytes:
+        raise OperatorError(
+            f"{client.url}: the broker takes {client.max_packet_bytes} bytes at once, {largest} are"
+            " needed: raise its maximum packet size (mosquitto: max_packet_size)"
+        )
+    names = [topics.blob_part(packed.hex, number) for number in range(len(packed.parts))]
+    missing = _missing(client, names, packed.parts)
+    done = packed.packed_bytes - sum(len(packed.parts[number]) for number in missing)
+    progress(done, packed.packed_bytes)
+    waiting: deque[tuple[int, int]] = deque()  # packet ids, with the bytes behind them
+    for number in missing:
+        if len(waiting) >= IN_FLIGHT:
+            done += _acknowledged(client, waiting)
+            progress(done, packed.packed_bytes)
+        part = packed.parts[number]
+        waiting.append((client.send(names[number], part, retain=True), len(part)))
+    while waiting:
+        done += _acknowledged(client, waiting)
+        progress(done, packed.packed_bytes)
+    if missing:
+        _check_last(client, names[missing[-1]], packed.parts[missing[-1]])
+    return Published(
+        Blob(packed.digest, packed.size, packed.encoding, len(packed.parts), packed.part_size),
+        len(packed.parts),
+        len(packed.parts) - len(missing),
+        sum(len(packed.parts[number]) for number in missing),
+        packed.packed_bytes,
+    )
+
+
+def publish(
+    client: BrokerClient,
+    topics: FleetTopics,
+    wasm: bytes,
+    progress: Progress = lambda _done, _all: None,
+) -> Published:
+    """`pack` and `upload` in one."""
+    return upload(client, topics, pack(wasm), progress)
+
+
+def _missing(client: BrokerClient, names: list[str], parts: tuple[bytes, ...]) -> list[int]:
+    """The parts to send: asks window by window, up to the first that is not all there."""
+    for at in range(0, len(names), WINDOW_PARTS):
+        window = range(at, min(at + WINDOW_PARTS, len(names)))
+        kept = client.retained(names[number] for number in window)
+        missing = [number for number in window if kept.get(names[number]) != parts[number]]
+        if missing:
+            return [*missing, *range(window.stop, len(names))]
+    return []
+
+
+def _acknowledged(client: BrokerClient, waiting: deque[tuple[int, int]]) -> int:
+    packet_id, size = waiting.popleft()
+    client.wait(packet_id)
+    return size
+
+
+def _check_last(client: BrokerClient, topic: str, part: bytes) -> None:
+    """MQTT 3.1.1 has no word for "not allowed": such a broker drops it and says nothing."""
+    if client.kept(topic) != part:
+        raise LinkError(
+            f"{client.url}: the broker acknowledged {topic}, but does not keep it: may this"
+            " operator write there (access list), and does it keep retained messages?"
+        )

@@ -1,0 +1,204 @@
+"""What nodes report, put together: each record once, and what is missing said. Pure.
+
+Batches are as docs/mqtt.md has them. A record may come twice, in any batch; a record is believed
+before a gap that names its number.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgpack  # type: ignore[import-untyped]
+
+# Far above a node's messages (64 KiB, the protocol's largest).
+MAX_BATCH_BYTES = 1 << 20
+# Ranges of numbers kept for one stream; only a stream with that many holes has more.
+MAX_RANGES = 10_000
+
+
+class Item(NamedTuple):
+    """A record, or a gap: `first` to `last` that the node dropped, or that never came."""
+
+    kind: Literal["record", "dropped", "missing"]
+    node: str
+    stream: str
+    first: int
+    last: int
+    record: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """One object, for other programs."""
+        head = {"node": self.node, "stream": self.stream}
+        if self.kind == "record":
+            return {**head, **_plain(self.record)}
+        count = self.last - self.first + 1
+        return {
+            **head,
+            "gap": {"from": self.first, "to": self.last, "count": count},
+            "why": self.kind,
+        }
+
+
+class Ranges:
+    """A set of whole numbers as ranges."""
+
+    def __init__(self, ranges: list[list[int]] | None = None) -> None:
+        self._firsts = [first for first, _ in ranges or []]
+        self._lasts = [last for _, last in ranges or []]
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._firsts, number) - 1
+        return at >= 0 and number <= self._lasts[at]
+
+    def add(self, first: int, last: int) -> None:
+        """Join `first` to `last` in."""
+        begin = bisect_right(self._lasts, first - 2)
+        end = bisect_right(self._firsts, last + 1)
+        if begin < end:
+            first = min(first, self._firsts[begin])
+            last = max(last, self._lasts[end - 1])
+        self._firsts[begin:end] = [first]
+        self._lasts[begin:end] = [last]
+        if len(self._firsts) > MAX_RANGES:
+            del self._firsts[0], self._lasts[0]
+
+    def absent(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The ranges between `first` and `last` that are not in."""
+        found, at = [], first
+        for begin, end in zip(self._firsts, self._lasts, strict=True):
+            if begin > last:
+                break
+            if end >= at:
+                if begin > at:
+                    found.append((at, begin - 1))
+                at = end + 1
+        if at <= last:
+            found.append((at, last))
+        return found
+
+    def ranges(self) -> list[list[int]]:
+        return [list(pair) for pair in zip(self._firsts, self._lasts, strict=True)]
+
+    @property
+    def last(self) -> int:
+        return self._lasts[-1] if self._lasts else 0
+
+    @property
+    def first(self) -> int:
+        return self._firsts[0] if self._firsts else 0
+
+
+class _Stream:
+    """One stream of one node: the records that came, and the numbers that are accounted for."""
+
+    def __init__(self, records: Ranges, known: Ranges) -> None:
+        self.records = records
+        self.known = known  # records and gaps
+
+
+class Merger:
+    """Takes batches in the order of their arrival. `as_json` and `from_json` carry it over."""
+
+    def __init__(self) -> None:
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self.duplicates = 0
+        self.unreadable = 0  # batches
+
+    def feed(self, topic: str, payload: bytes) -> Iterator[Item]:
+        """What is new in a batch, in its order."""
+        levels = topic.split("/")
+        batch = decode(payload)
+        if len(levels) != 6 or batch is None:
+            self.unreadable += 1
+            return
+        node, name = levels[4], str(batch.get("stream", ""))[:64]  # whoever may write there
+        stream = self._streams.get((node, name))
+        if stream is None:
+            stream = self._streams[node, name] = _Stream(Ranges(), Ranges())
+        for record in batch["records"]:
+            if isinstance(record, Mapping):
+                yield from self._take(stream, node, name, record)
+
+    def missing(self) -> list[Item]:
+        """Numbers between those that came, which neither a record nor a gap stands for.
+
+        Some may come yet, while a node sends again.
+        """
+        return [
+            Item("missing", node, name, first, last, {})
+            for (node, name), stream in sorted(self._streams.items())
+            for first, last in stream.known.absent(stream.known.first, stream.known.last)
+        ]
+
+    def as_json(self) -> list[list[Any]]:
+        return [
+            [node, name, stream.records.ranges(), stream.known.ranges()]
+            for (node, name), stream in self._streams.items()
+        ]
+
+    @classmethod
+    def from_json(cls, value: object) -> "Merger":
+        """ValueError, TypeError: not what `as_json` made."""
+        merger = cls()
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        for node, name, records, known in value:
+            merger._streams[str(node), str(name)] = _Stream(_ranges(records), _ranges(known))
+        return merger
+
+    def _take(
+        self, stream: _Stream, node: str, name: str, record: Mapping[str, Any]
+    ) -> Iterator[Item]:
+        gap = record.get("gap")
+        if isinstance(gap, Mapping):
+            first, last = _number(gap.get("from")), _number(gap.get("to"))
+            if 0 < first <= last:
+                for begin, end in stream.known.absent(first, last):
+                    yield Item("dropped", node, name, begin, end, record)
+                stream.known.add(first, last)
+            return
+        number = _number(record.get("seq"))
+        if number <= 0 or number in stream.records:
+            self.duplicates += number > 0
+            return
+        stream.records.add(number, number)
+        stream.known.add(number, number)
+        yield Item("record", node, name, number, number, record)
+
+
+def decode(payload: bytes) -> dict[str, Any] | None:
+    """A batch in either encoding; None for anything else."""
+    if len(payload) > MAX_BATCH_BYTES:
+        return None
+    try:
+        if payload.lstrip()[:1] == b"{":
+            batch = json.loads(payload)
+        else:
+            batch = msgpack.unpackb(payload, strict_map_key=True)
+    except (ValueError, RecursionError, msgpack.UnpackException):
+        return None
+    if not isinstance(batch, dict) or not isinstance(batch.get("records"), list):
+        return None
+    return batch
+
+
+def _ranges(value: object) -> Ranges:
+    if not isinstance(value, list):
+        raise ValueError("not a list of ranges")
+    return Ranges([[int(first), int(last)] for first, last in value])
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _plain(value: Any) -> Any:
+    """Bytes become text, as JSON needs."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,101 @@
+"""Changes whose signatures count: the next link of the chain at the broker (fleet/trust)."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from edge_agent import strictjson
+from edge_agent.errors import KeyFormatError, OperatorError, RefusedError
+from edge_agent.fleet import envelope, trust
+from edge_agent.fleet.keys import PublicKey, public_pem
+from edge_agent.fleet.trust import TrustSet
+from edge_agent.operator import edit, signing
+from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.signing import Signed
+
+
+def following(
+    fleet: Fleet, add: Mapping[str, PublicKey], remove: list[str], threshold: int | None
+) -> tuple[TrustSet, list[str]]:
+    """The next key set, and its names. OperatorError: nothing would change, or it is no set."""
+    named = dict(zip(fleet.settings.keys, fleet.trust.keys, strict=True))
+    for name in remove:
+        if name not in named:
+            raise OperatorError(f"{name} is none of the trusted keys: {', '.join(named)}")
+        del named[name]
+    for name, key in add.items():
+        if name in named and named[name] != key:
+            raise OperatorError(f"{name} names another key already; give the new one another name")
+        named[name] = key
+    threshold = threshold or fleet.trust.threshold
+    try:
+        new = TrustSet(fleet.trust.fleet, fleet.trust.version + 1, threshold, tuple(named.values()))
+    except KeyFormatError as error:
+        raise OperatorError(f"no such set of keys: {error}") from error
+    if new.keys == fleet.trust.keys and new.threshold == fleet.trust.threshold:
+        raise OperatorError("nothing would change: say --add, --remove or --threshold")
+    return new, list(named)
+
+
+def sign(fleet: Fleet, new: TrustSet) -> Signed:
+    """Signed with every old and new key that is at hand."""
+    wanted = all_keys(fleet.trust, new)
+    keys = fleet.keyring.at_hand(wanted)
+    if not keys:
+        raise OperatorError(f"{fleet.keyring.folder}: none of the private keys needed is here")
+    return signing.sign(trust.PAYLOAD_TYPE, trust.to_payload(new), wanted, keys)
+
+
+def lacking(signed: Signed, old: TrustSet, new: TrustSet) -> list[str]:
+    """What keeps nodes from taking it, in words; empty: nothing."""
+    found = []
+    for what, each in (("the present", old), ("the new", new)):
+        good = len(signed.signers & frozenset(each.keys))
+        if good < each.threshold:
+            found.append(f"{good} of {each.threshold} signatures of {what} keys")
+    return found
+
+
+def put(fleet: Fleet, signed: Signed, new: TrustSet, names: list[str]) -> None:
+    """Publish the chain with its new link, and write fleet.toml and trust/. OperatorError."""
+    if problems := lacking(signed, fleet.trust, new):
+        raise OperatorError(f"there are only {' and '.join(problems)}")
+    raw = chained(fleet.client.kept(fleet.topics.trust), signed.raw)
+    try:
+        taken = trust.rotated(raw, fleet.trust)
+    except RefusedError as error:
+        raise OperatorError(f"nodes would refuse it: {error} ({error.reason})") from error
+    if taken != new:
+        version = taken.version if taken else "another version"
+        raise OperatorError(
+            f"the broker's chain leads to {version}: somebody else rotated; bring the folder up to"
+            " date (git pull)"
+        )
+    fleet.client.publish(fleet.topics.trust, raw, retain=True)
+    if fleet.client.kept(fleet.topics.trust) != raw:
+        raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
+    for name, key in zip(names, new.keys, strict=True):
+        fleet.folder.write(fleet.folder.trust_folder / f"{name}.pem", public_pem(key))
+    text = edit.set_trust(fleet.folder, names, new.threshold, new.version)
+    fleet.folder.write(fleet.folder.path / "fleet.toml", text)
+
+
+def chained(before: bytes | None, link: bytes) -> bytes:
+    """The chain at the broker with one more link; the oldest go when it grows too long."""
+    links: list[bytes] = []
+    if before is not None:
+        try:
+            value = strictjson.loads(before)
+        except ValueError:
+            value = []  # rubbish: nodes that are behind cannot follow it anyway
+        each: Any
+        for each in value if isinstance(value, list) else [value]:
+            links.append(strictjson.dumps(cast(dict[str, Any], each)))
+    links = [*links, link][-trust.MAX_CHAIN :]
+    while len(raw := trust.chain(links)) > envelope.MAX_DOCUMENT_BYTES and len(links) > 1:
+        del links[0]
+    return raw
+
+
+def all_keys(old: TrustSet, new: TrustSet) -> tuple[PublicKey, ...]:
+    """Whose signatures count for a rotation."""
+    return tuple({key.keyid: key for key in (*old.keys, *new.keys)}.values())

@@ -1,0 +1,205 @@
+"""What the nodes of a fleet say of themselves: status and state, as the broker keeps them. Pure.
+
+Nodes are believed as far as it concerns themselves. What one says in a wrong form is left out.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from edge_agent.operator.broker import Received
+
+# Far above what a node sends (64 KiB, the protocol's largest message).
+MAX_DOCUMENT_BYTES = 256 << 10
+BAD_STATUSES = frozenset(("failed", "quarantined"))
+
+
+class Running(NamedTuple):
+    """One plugin at one runtime of a node, as its state tells."""
+
+    identity: str  # NN-name
+    version: str
+    digest: str  # of the release that is to run
+    running: str  # of the one that does
+    status: str
+    error: str
+    events: int
+    runtime: str  # its socket
+
+    @property
+    def key(self) -> str:
+        """The plugin, and the runtime where a node has several."""
+        return f"{self.identity} at {self.runtime}" if self.runtime else self.identity
+
+
+@dataclass
+class Node:
+    """One node; everything but the name may be empty."""
+
+    name: str
+    status: str = ""  # `online`, `offline`, `lost`
+    session: int = 0
+    state: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def online(self) -> bool:
+        return self.status == "online"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        labels = self._map("labels")
+        return {key: value for key, value in labels.items() if isinstance(value, str)}
+
+    @property
+    def agent(self) -> str:
+        return _text(self.state.get("agent"))
+
+    @property
+    def plugins(self) -> list[Running]:
+        return [_running(each) for each in _maps(self.state.get("plugins"))]
+
+    @property
+    def updates(self) -> Mapping[str, object]:
+        return self._map("updates")
+
+    @property
+    def generation(self) -> int:
+        """Of the deployment that this node runs; 0: none."""
+        return _count(self.updates.get("generation"))
+
+    @property
+    def refused(self) -> Mapping[str, object]:
+        """The deployment refused last: `generation`, `reason`, `text`."""
+        refused = self.updates.get("refused")
+        return refused if isinstance(refused, Mapping) else {}
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Digests that this node will not run again, each with the reason."""
+        return _reasons(self.updates.get("rejected"))
+
+    @property
+    def trust_version(self) -> int:
+        """Of the key set that this node believes; 0: not said."""
+        trust = self.updates.get("trust")
+        return _count(trust.get("version") if isinstance(trust, Mapping) else trust)
+
+    def runs(self, digest: str) -> bool:
+        """Whether this release serves here, at every runtime, and is no longer on trial."""
+        found = [each for each in self.plugins if digest in (each.digest, each.running)]
+        return bool(found) and all(
+            each.status == "running" and each.running == digest for each in found
+        )
+
+    def failure(self, digest: str) -> str | None:
+        """Why this release failed here; None: it has not."""
+        reason = self.rejected.get(digest)
+        if reason is not None:
+            return reason or "rejected"
+        for each in self.plugins:
+            if each.digest == digest and each.status in BAD_STATUSES:
+                return each.error or each.status
+        return None
+
+    def _map(self, key: str) -> Mapping[str, object]:
+        value = self.state.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+
+class View:
+    """The nodes of one fleet, by name."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.unreadable = 0  # documents
+
+    def feed(self, message: Received) -> Node | None:
+        """Take in a `status` or `state`; the node that it changed."""
+        levels = message.topic.split("/")
+        if len(levels) != 6 or levels[3] != "nodes":
+            return None
+        name, leaf = levels[4:]
+        if not message.payload:  # somebody cleared it: the node left the fleet
+            return self.nodes.pop(name, None)
+        document = _document(message.payload)
+        if document is None:
+            self.unreadable += 1
+            return None
+        node = self.nodes.setdefault(name, Node(name))
+        session = _count(document.get("session"))
+        if leaf == "state":
+            node.state = document
+        elif leaf == "status":
+            # A will may come late, after the node has come back (docs/mqtt.md).
+            newest = max(node.session, _count(node.state.get("session")))
+            if document.get("status") == "lost" and session < newest:
+                return None
+            node.status, node.session = _text(document.get("status")), max(session, node.session)
+        return node
+
+    def feed_all(self, messages: Iterable[Received]) -> "View":
+        for message in messages:
+            self.feed(message)
+        return self
+
+    @property
+    def online(self) -> int:
+        return sum(node.online for node in self.nodes.values())
+
+    def sorted(self) -> list[Node]:
+        return [self.nodes[name] for name in sorted(self.nodes)]
+
+
+def _running(entry: Mapping[str, object]) -> Running:
+    name, index = _text(entry.get("name")), _text(entry.get("index"))
+    digest = _text(entry.get("digest"))
+    return Running(
+        identity=f"{index}-{name}" if index else name,
+        version=_text(entry.get("version")),
+        digest=digest,
+        running=_text(entry.get("running")) or digest,
+        status=_text(entry.get("status")),
+        error=_text(entry.get("error")),
+        events=_count(entry.get("events")),
+        runtime=_text(entry.get("runtime")),
+    )
+
+
+def _document(payload: bytes) -> dict[str, object] | None:
+    if len(payload) > MAX_DOCUMENT_BYTES:
+        return None
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _maps(value: object) -> list[Mapping[str, object]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _reasons(value: object) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {
+            key: _text(reason.get("reason") if isinstance(reason, Mapping) else reason)
+            for key, reason in value.items()
+        }
+    if isinstance(value, list):
+        found = {}
+        for each in value:
+            if isinstance(each, Mapping):
+                found[_text(each.get("digest"))] = _text(each.get("reason"))
+            else:
+                found[_text(each)] = ""
+        return found
+    return {}
+
+
+def _text(value: object) -> str:
+    return value[:2000] if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

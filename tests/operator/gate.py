@@ -1,0 +1,83 @@
+"""A way to a broker that can be narrowed: no MQTT 5, a connection cut in the middle."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+# CONNACK of MQTT 5 with 0x84, "Unsupported protocol version".
+REFUSAL = b"\x20\x03\x00\x84\x00"
+_LEVEL_AT = 8  # of the protocol level in a CONNECT with a remaining length of one byte
+
+
+class Gate:
+    """Listens on `port` and passes bytes on to the broker; a context manager."""
+
+    def __init__(self, broker_port: int, *, refuse_5: bool = False) -> None:
+        self.refuse_5 = refuse_5
+        self.passed = 0  # bytes from the client
+        self.cut_after: int | None = None  # of those: then every connection is cut, once
+        self._broker_port = broker_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "Gate":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection, both ways, without a word."""
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            first = client.recv(65536)
+            if self.refuse_5 and len(first) > _LEVEL_AT and first[_LEVEL_AT] == 5:
+                client.sendall(REFUSAL)
+                client.close()
+                continue
+            broker = socket.create_connection(("127.0.0.1", self._broker_port))
+            broker.sendall(first)
+            with self._lock:
+                self._sockets += [client, broker]
+            for source, target, count in (
+                (client, broker, self._count),
+                (broker, client, lambda _size: None),
+            ):
+                threading.Thread(
+                    target=self._pass, args=(source, target, count), daemon=True
+                ).start()
+
+    def _count(self, size: int) -> None:
+        self.passed += size
+        if self.cut_after is not None and self.passed >= self.cut_after:
+            self.cut_after = None
+            self.cut()
+
+    def _pass(
+        self, source: socket.socket, target: socket.socket, count: Callable[[int], None]
+    ) -> None:
+        try:
+            while data := source.recv(16384):
+                target.sendall(data)
+                count(len(data))
+        except OSError:
+            pass
+        for each in (source, target):
+            each.close()

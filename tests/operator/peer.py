@@ -1,0 +1,188 @@
+"""A node as the broker sees it: real MQTT, the node's own rules, no containers.
+
+It takes deployments by fleet/deployment and fleet/choice and says at once that it runs what they
+give it, or rejects what it was told not to like.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_agent.errors import RefusedError, RequestError
+from edge_agent.fleet import requests
+from edge_agent.fleet.choice import wanted
+from edge_agent.fleet.deployment import Deployment, accept
+from edge_agent.fleet.trust import TrustSet
+from edge_agent.mqtt.packing import MsgpackPacking
+from edge_agent.mqtt.topics import fleet_topics, node_topics
+from edge_agent.store.catalogue import Known
+from tests.support.wait import wait_until
+
+
+class Peer:
+    """One node on `port`; a context manager. Its death is its will."""
+
+    def __init__(
+        self,
+        port: int,
+        name: str,
+        trust: TrustSet,
+        labels: Mapping[str, str] | None = None,
+        dislikes: frozenset[str] = frozenset(),
+    ) -> None:
+        """It rejects the versions that it `dislikes`."""
+        self.name = name
+        self.deployment: Deployment | None = None
+        self.refused: dict[str, object] = {}
+        self.requests: list[requests.Request] = []
+        self._rejected: dict[str, str] = {}
+        self._dislikes = dislikes
+        self._labels = dict(labels or {})
+        self._trust = trust
+        self._port = port
+        self._topics = node_topics(trust.fleet, name)
+        self._fleet = fleet_topics(trust.fleet)
+        self._ready = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name)
+        self._client.will_set(self._topics.status, self._status("lost"), qos=1, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._on_message
+
+    def __enter__(self) -> "Peer":
+        self._client.connect("127.0.0.1", self._port)
+        self._client.loop_start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def die(self) -> None:
+        """Without a goodbye."""
+        self._client.loop_stop()
+        sock = self._client.socket()
+        assert sock is not None
+        sock.close()
+
+    @property
+    def generation(self) -> int:
+        return self.deployment.generation if self.deployment else 0
+
+    def runs(self) -> dict[str, str]:
+        """Versions by plugin."""
+        if self.deployment is None:
+            return {}
+        found = wanted(self.deployment, self.name, self._labels, self._rejected)
+        return {identity: choice.release.version for identity, choice in found.items()}
+
+    def wait_for(self, generation: int) -> None:
+        wait_until(
+            lambda: self.generation >= generation, f"{self.name} takes generation {generation}"
+        )
+
+    def report(self, stream: str, *records: Mapping[str, object]) -> None:
+        """One batch of results."""
+        packing = MsgpackPacking()
+        head = {"version": 1, "node": self.name, "stream": stream}
+        payload = packing.batch(head, [packing.pack(record) for record in records])
+        self._client.publish(self._topics.results, payload, qos=1).wait_for_publish(30)
+
+    def _on_connect(self, *_: object) -> None:
+        self._client.publish(self._topics.status, self._status("online"), qos=1, retain=True)
+        self._say_state()
+        self._client.subscribe(
+            [
+                (self._fleet.deployment, 1),
+                *((self._topics.request(verb), 1) for verb in requests.VERBS),
+            ]
+        )
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic == self._fleet.deployment:
+            self._deploy(bytes(message.payload))
+        else:
+            self._answer(message.topic.rpartition("/")[2], bytes(message.payload))
+
+    def _deploy(self, raw: bytes) -> None:
+        known = self.deployment.known if self.deployment else Known()
+        try:
+            deployment = accept(
+                raw, fleet=self._trust.fleet, trust=self._trust, known=known, clock=0.0
+            )
+        except RefusedError as error:
+            self.refused = {"generation": None, "reason": error.reason, "text": str(error)}
+        else:
+            if deployment is not None:
+                self.deployment = deployment
+        self._reject()
+        self._say_state()
+
+    def _reject(self) -> None:
+        while self.deployment is not None:
+            found = wanted(self.deployment, self.name, self._labels, self._rejected)
+            bad = {
+                choice.release.blob.digest: "trap: unreachable"
+                for choice in found.values()
+                if choice.release.version in self._dislikes
+            }
+            if not bad:
+                return
+            self._rejected |= bad
+
+    def _answer(self, verb: str, payload: bytes) -> None:
+        topic = self._topics.response(verb)
+        try:
+            request = requests.read(verb, payload)
+        except RequestError as error:
+            self._client.publish(
+                topic, requests.answer(error.id, verb, "failed", reason=str(error)), qos=1
+            )
+            return
+        self.requests.append(request)
+        result = {"lines": [{"level": "info", "message": "hello"}]} if verb == "logs" else None
+        for state, given in (("accepted", None), ("running", None), ("succeeded", result)):
+            answer = requests.answer(request.id, verb, state, result=given)  # type: ignore[arg-type]
+            self._client.publish(topic, answer, qos=1)
+
+    def _say_state(self) -> None:
+        self._client.publish(self._topics.state, json.dumps(self._state()), qos=1, retain=True)
+
+    def _state(self) -> dict[str, Any]:
+        found = {}
+        if self.deployment is not None:
+            found = wanted(self.deployment, self.name, self._labels, self._rejected)
+        return {
+            "agent": "0.1.0",
+            "node": self.name,
+            "session": 1,
+            "architecture": "aarch64",
+            "engine": {"name": "wasmtime", "version": "50.0.1"},
+            "labels": self._labels,
+            "plugins": [
+                {
+                    "name": choice.entry.name,
+                    "index": choice.entry.index,
+                    "version": choice.release.version,
+                    "digest": choice.release.blob.digest,
+                    "status": "running",
+                    "runtime": "/var/run/nri/nri.sock",
+                    "events": 3,
+                }
+                for choice in found.values()
+            ],
+            "updates": {
+                "generation": self.generation,
+                "refused": self.refused,
+                "rejected": self._rejected,
+            },
+        }
+
+    @staticmethod
+    def _status(word: str) -> str:
+        return json.dumps({"status": word, "session": 1})
