@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.control import ControlServer
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, StoreError
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.marker import Marker
@@ -34,7 +34,8 @@ from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
 
 if TYPE_CHECKING:
-    from edge_agent.mqtt.link import Link
+    from edge_agent.remote import Remote
+    from edge_agent.requests import Job
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,14 @@ def _nothing() -> None:
     pass
 
 
+AGAIN = -1  # no exit code: the caller starts the program anew
+
+
 def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. `notifier` tells the service manager.
 
-    EngineError: no Wasm engine. ControlError: another agent runs. Nothing was done then.
+    AGAIN: the fleet asked for a restart. EngineError: no Wasm engine. ControlError: another
+    agent runs. Nothing was done then.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     memory.keep_heap_small()
@@ -66,7 +71,7 @@ def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
             loop.run()
         agent.stop()
         notifier.close()
-    return 0
+    return AGAIN if agent.again else 0
 
 
 class Agent:
@@ -90,7 +95,6 @@ class Agent:
             _plugin_sink,
             self._marker,
         )
-        self._link = self._make_link()
         self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)
         self._quarantine = Quarantine(config.state_dir / "crashes", self._loader.run)
         self._roster = Roster(
@@ -103,6 +107,8 @@ class Agent:
             self._quarantine,
             self._states,
         )
+        self.again = False
+        self._remote = self._make_remote()
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
         verbs = {"status": self._status, "release": self._release}
         self._control = ControlServer(loop, config.control_socket, verbs)
@@ -122,8 +128,9 @@ class Agent:
         self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
         self._measure()
         self._refresh()
-        if self._link is not None:
-            self._link.start()
+        if self._remote is not None:
+            self._remote.link.start()
+            self._loader.run(self._remote.answer_kept)
         self._notifier.start(self._loop)
         self._scan(self._notifier.ready)
         gc.freeze()  # what lives as long as the process need not be looked at again
@@ -137,8 +144,8 @@ class Agent:
         self._states.close()
         self._loader.stop()
         self._marker.close()
-        if self._link is not None:
-            self._link.stop()
+        if self._remote is not None:
+            self._remote.link.stop()
 
     def reload(self) -> None:
         """Read the configuration and the folder again (SIGHUP)."""
@@ -201,8 +208,8 @@ class Agent:
     # --- news
 
     def _report(self, outcome: Outcome) -> None:
-        if self._link is not None:
-            self._link.report(outcome, outcome.size, important=outcome.kind != "ok")
+        if self._remote is not None:
+            self._remote.report(outcome)
 
     def _changed(self) -> None:
         if self._news is None or not self._news.pending:
@@ -211,8 +218,8 @@ class Agent:
     def _tell(self) -> None:
         self._state = self._make_state()
         self._notifier.status(_summary(self._state))
-        if self._link is not None:
-            self._link.state_changed()
+        if self._remote is not None:
+            self._remote.link.state_changed()
 
     def _measure(self) -> None:
         """On the loader's thread, but for the start: the kernel walks through all pages."""
@@ -242,31 +249,46 @@ class Agent:
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
         status = self._make_state()
-        if self._link is not None:
-            status["mqtt"] = dict(self._link.status())
+        if self._remote is not None:
+            status["mqtt"] = dict(self._remote.link.status())
         return status
 
     def _release(self, arguments: dict[str, object]) -> dict[str, object]:
         return {"released": self._roster.release(str(arguments.get("plugin", "")))}
 
-    def _make_link(self) -> "Link | None":
-        config = self._config
-        if config.mqtt is None:
+    def _make_remote(self) -> "Remote | None":
+        if self._config.mqtt is None:
             return None
         # Only a node with a broker pays for what this takes.
-        from edge_agent.host.reports import describe
-        from edge_agent.mqtt.link import Link
+        from edge_agent.actions import Actions
+        from edge_agent.recent import Recent
+        from edge_agent.remote import Remote
 
-        link = Link(
-            config.mqtt,
-            config.node,
-            config.fleet,
-            describe=lambda item: describe(cast(Outcome, item)),
-            state=lambda: self._state,
-            metrics=lambda: {"time": time.time(), **self._state},
-        )
-        logging.getLogger("edge_agent").addHandler(_LinkHandler(link))
-        return link
+        recent = Recent()
+        actions = Actions(self._roster, recent, self._config_path, self._restart, None)
+        return Remote(self._loop, self._config, lambda: self._state, actions.by_verb, recent)
+
+    def _restart(self, job: "Job") -> None:
+        """The fleet asks for it: end in order, and let the program begin anew."""
+        assert self._remote is not None
+        remote = self._remote
+        job.running()
+
+        def keep() -> None:
+            """On the loader's thread: who asked is answered by the next life."""
+            try:
+                remote.keep(job.ticket)
+            except StoreError as error:
+                self._loop.call_soon(partial(job.failed, str(error)))
+                return
+            self._loop.call_soon(self._end_to_begin_anew)
+
+        self._loader.run(keep)
+
+    def _end_to_begin_anew(self) -> None:
+        log.info("restarting, as the fleet asks")
+        self.again = True
+        self._loop.stop()
 
 
 def _summary(state: dict[str, Any]) -> str:
@@ -279,24 +301,6 @@ def _summary(state: dict[str, Any]) -> str:
         f"{len(names - bad)} of {len(names)} plugins running, "
         f"connected to {connected} of {len(runtimes)} runtimes"
     )
-
-
-class _LinkHandler(logging.Handler):
-    """Warnings and errors go to the fleet too, except the link's own."""
-
-    def __init__(self, link: "Link") -> None:
-        super().__init__(logging.WARNING)
-        self._link = link
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("edge_agent.mqtt"):
-            line = {
-                "time": record.created,
-                "level": record.levelname.lower(),
-                "message": record.getMessage(),
-            }
-            plugin = getattr(record, "plugin", None)
-            self._link.log({**line, "plugin": plugin} if plugin else line)
 
 
 def _plugin_sink(identity: str) -> Sink:

@@ -8,40 +8,42 @@ An action is quick, or hands its work to a thread of its own and answers later.
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from edge_agent.errors import EdgeAgentError, RequestError
 from edge_agent.fleet import requests as protocol
 from edge_agent.fleet.requests import Ledger, Request, State
 from edge_agent.loop import Loop
+from edge_agent.mqtt.incoming import Incoming
 
 log = logging.getLogger(__name__)
 
 # (topic, payload, correlation data): at once, from any thread.
-Publish = Callable[[str, bytes, bytes | None], None]
+Publish = Callable[[str, bytes, bytes | None], object]
 
 
-class Asked(Protocol):
-    """What arrived: the link's Incoming."""
+class Ticket(NamedTuple):
+    """Where the answers to a request go; it can be kept for later."""
 
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def retained(self) -> bool: ...
-    @property
-    def response_topic(self) -> str | None: ...
-    @property
-    def correlation(self) -> bytes | None: ...
+    id: str
+    verb: str
+    topic: str
+    correlation: bytes | None
 
 
 class Job:
     """One request on its way; answers from any thread, the last of them once."""
 
     def __init__(
-        self, request: Request, answer: Callable[..., None], over: Callable[[Request], None]
+        self,
+        request: Request,
+        ticket: Ticket,
+        publish: Publish,
+        over: Callable[[Request], None],
     ) -> None:
         self.request = request
-        self._answer = answer
+        self.ticket = ticket
+        self._publish = publish
         self._over: Callable[[Request], None] | None = over
 
     @property
@@ -67,6 +69,15 @@ class Job:
             over(self.request)
             self._answer(state, **more)
 
+    def _answer(self, state: State, **more: Any) -> None:
+        answer(self._publish, self.ticket, state, **more)
+
+
+def answer(publish: Publish, ticket: Ticket, state: State, **more: Any) -> None:
+    """Say what became of a request; `more` as in edge_agent.fleet.requests.answer."""
+    payload = protocol.answer(ticket.id, ticket.verb, state, **more)
+    publish(ticket.topic, payload, ticket.correlation)
+
 
 Action = Callable[[Job], None]
 """Ends its job, now or later. EdgeAgentError: it fails, with that reason."""
@@ -88,27 +99,25 @@ class Requests:
         self._actions = actions
         self._ledger = Ledger()  # the link's thread enters, any thread leaves
 
-    def received(self, verb: str, asked: Asked) -> None:
+    def received(self, verb: str, incoming: Incoming) -> None:
         """Take a request in. On the link's thread; returns at once."""
-        topic = protocol.answer_topic(asked.response_topic, self._usual(verb))
-
-        def answer(identity: str, state: State, **more: Any) -> None:
-            payload = protocol.answer(identity, verb, state, **more)
-            self._publish(topic, payload, asked.correlation)
-
+        topic = incoming.response_topic or self._usual(verb)
+        ticket = Ticket("", verb, topic, incoming.correlation)
         try:
-            request = protocol.read(verb, asked.payload)
-            if asked.retained:
+            request = protocol.read(verb, incoming.payload)
+            if incoming.retained:
                 raise RequestError(request.id, "a request must not be retained")
             if not self._ledger.enter(request):
                 return
         except RequestError as refusal:
             log.warning("a request of the fleet is refused: %s: %s", verb, refusal)
-            answer(refusal.id, "failed", reason=str(refusal))
+            ticket = ticket._replace(id=refusal.id)
+            answer(self._publish, ticket, "failed", reason=str(refusal))
             return
         log.info("the fleet asks for %s %s", verb, dict(request.arguments) or "")
-        answer(request.id, "accepted")
-        job = Job(request, partial(answer, request.id), self._ledger.leave)
+        ticket = ticket._replace(id=request.id)
+        answer(self._publish, ticket, "accepted")
+        job = Job(request, ticket, self._publish, self._ledger.leave)
         self._loop.call_soon(partial(self._carry_out, job))
 
     def _carry_out(self, job: Job) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_agent import diagnosis
 from edge_agent.fleet.requests import Request
-from edge_agent.requests import Job
+from edge_agent.requests import Job, Ticket
 
 
 class Answers:
@@ -16,16 +16,17 @@ class Answers:
         self.last: dict[str, Any] = {}
         self.over = threading.Event()
 
-    def __call__(self, state: str, **more: Any) -> None:
-        self.states.append(state)
-        self.last = more
-        if state != "running":
+    def publish(self, _topic: str, payload: bytes, _correlation: bytes | None) -> None:
+        self.last = json.loads(payload)
+        self.states.append(self.last["state"])
+        if self.last["state"] != "running":
             self.over.set()
 
 
 def diagnose(config: Path) -> Answers:
     answers = Answers()
-    job = Job(Request("a", "diagnose", {}), answers, lambda _request: None)
+    ticket = Ticket("a", "diagnose", "topic", None)
+    job = Job(Request("a", "diagnose", {}), ticket, answers.publish, lambda _request: None)
     diagnosis.diagnose(job, config)
     assert answers.over.wait(diagnosis.TIMEOUT_S + 30)
     return answers

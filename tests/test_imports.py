@@ -49,6 +49,8 @@ ALWAYS = _named(
 )
 WITH_MQTT = ALWAYS | _named(
     """
+    edge_agent: actions recent remote requests
+    edge_agent.fleet: requests
     edge_agent.host: reports
     edge_agent.mqtt: channels connection gather guard incoming lanes link outbox outgoing packing
     edge_agent.mqtt: publisher subscriptions tls topics

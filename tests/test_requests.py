@@ -2,21 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from edge_agent.errors import StoreError
 from edge_agent.fleet.requests import MAX_OPEN
 from edge_agent.loop import Loop
+from edge_agent.mqtt.incoming import Incoming
 from edge_agent.requests import Job, Requests
-
-
-class Asked(NamedTuple):
-    payload: bytes
-    retained: bool = False
-    response_topic: str | None = None
-    correlation: bytes | None = None
 
 
 class Board:
@@ -41,7 +35,8 @@ class Board:
         )
 
     def ask(self, verb: str, payload: bytes, **more: Any) -> None:
-        self.requests.received(verb, Asked(payload, **more))
+        plain = Incoming("request", payload, False, None, None)
+        self.requests.received(verb, plain._replace(**more))
         self.turn()
 
     def turn(self) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import add_config_option
@@ -23,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_agent import logs, notify
     from edge_agent.config import load_agent_config
 
+    environment = dict(os.environ)  # as the service manager gave it
     config = load_agent_config(arguments.config)
     handler = logs.start(
         config.log,
@@ -33,6 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
         from edge_agent import agent
 
         notifier = notify.from_environment(os.environ, os.getpid())
-        return agent.run(config, arguments.config, notifier)
+        code = agent.run(config, arguments.config, notifier)
     finally:
         logs.stop(handler)
+    if code == agent.AGAIN:
+        # The same process, for whoever watches it, with everything else new.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    return code

@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 from edge_agent.errors import RequestError
 from edge_agent.text import printable
 
-Verb = Literal["sync", "restart", "logs", "diagnose", "release"]
 State = Literal["accepted", "running", "succeeded", "failed"]
 
 MAX_REQUEST_BYTES = 4096  # ours: an id, a verb's few arguments
@@ -28,7 +27,6 @@ MAX_REASON_CHARS = 500
 MAX_OPEN = 4  # requests being carried out: each may cost a thread or a child
 MAX_REMEMBERED = 64  # ids, the latest, that are not carried out again
 MAX_LINES = 500  # of the log; the answer's own bound comes first
-MAX_TOPIC_BYTES = 512  # of an answer's: what brokers take, AWS IoT Core's 256 included twice
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _PLUGIN = re.compile(r"[0-9]{2}-[a-zA-Z0-9_.+-]{1,128}")
@@ -129,15 +127,6 @@ def answer(
     if len(payload) > MAX_ANSWER_BYTES:
         return answer(identity, verb, "failed", reason=f"the answer has {len(payload)} bytes")
     return payload
-
-
-def answer_topic(wanted: str | None, usual: str) -> str:
-    """Where the answer goes: MQTT 5's response topic if there is one that can be used."""
-    if not wanted or len(wanted.encode()) > MAX_TOPIC_BYTES:
-        return usual
-    if any(sign in wanted for sign in "+#\0") or wanted.startswith("$"):
-        return usual
-    return wanted
 
 
 class Ledger:

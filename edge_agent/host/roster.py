@@ -88,6 +88,14 @@ class Roster:
         self._changed()
         return True
 
+    def renew(self, identity: str) -> bool:
+        """Make a plugin's guest anew at each runtime; False if there is no such plugin."""
+        if identity not in self._releases:
+            return False
+        for runtime in self._runtimes:
+            runtime.seats[identity].renew()
+        return True
+
     def close(self) -> None:
         """Close every session: the runtimes go on without these plugins."""
         self._trials.close()

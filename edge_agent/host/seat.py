@@ -72,6 +72,7 @@ class Seat:
         self._ready: Prepared | None = None  # loaded, the runtime is not there
         self._changeover: Changeover | None = None
         self._held = ""  # why the release must not run
+        self._renewal = False  # a successor of the same release is wanted
         self._loading = False
         self._present = False
         self._took_over = 0.0
@@ -92,6 +93,13 @@ class Seat:
         self._backoff.cancel()  # it was the other release that failed
         self._drop_successor("another release is wanted")
         self._drop_ready()
+        self._next()
+
+    def renew(self) -> None:
+        """Make the guest anew, beside the one that runs until it takes over."""
+        self._renewal = True
+        self._backoff.reset()
+        self._backoff.cancel()
         self._next()
 
     def vacate(self) -> None:
@@ -196,14 +204,18 @@ class Seat:
             return
         if self._loading or self._successor is not None or self._backoff.waiting:
             return
-        incumbent = self._incumbent
-        if incumbent is not None and incumbent.release == self.release and not incumbent.fault:
+        if self._serves_as_wanted and not self._renewal:
             return
         if self._ready is not None:
             self._connect()
             return
         self._loading = True
         self._loader.load(self.release, self._state, partial(self._loaded, self.release))
+
+    @property
+    def _serves_as_wanted(self) -> bool:
+        incumbent = self._incumbent
+        return incumbent is not None and incumbent.release == self.release and not incumbent.fault
 
     def _loaded(self, release: Release, result: Prepared | EdgeAgentError) -> None:
         self._loading = False
@@ -271,6 +283,7 @@ class Seat:
     def _take_over(self) -> None:
         old, new = self._incumbent, self._successor
         assert new is not None
+        self._renewal = False
         self._forget_successor()
         self._incumbent = new
         if old is not None:

@@ -16,9 +16,9 @@ from edge_agent.fleet.requests import (
     Ledger,
     Request,
     answer,
-    answer_topic,
     read,
 )
+from edge_agent.mqtt import topics
 
 
 def request(**document: Any) -> bytes:
@@ -104,23 +104,8 @@ def test_an_answer_that_fits_no_message_says_so() -> None:
     assert json.loads(payload)["state"] == "failed"
 
 
-@pytest.mark.parametrize(
-    ("wanted", "topic"),
-    [
-        (None, "usual"),
-        ("", "usual"),
-        ("inbox/7", "inbox/7"),
-        ("inbox/#", "usual"),
-        ("inbox/+", "usual"),
-        ("a\0b", "usual"),
-        ("$SYS/x", "usual"),
-        ("x" * 513, "usual"),
-    ],
-)
-def test_an_answer_goes_where_it_is_wanted_if_that_is_a_topic(
-    wanted: str | None, topic: str
-) -> None:
-    assert answer_topic(wanted, "usual") == topic
+def test_the_verbs_are_those_that_have_topics() -> None:
+    assert tuple(VERBS) == topics.VERBS
 
 
 def test_a_request_that_comes_again_is_not_carried_out_again() -> None:

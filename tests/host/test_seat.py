@@ -180,3 +180,22 @@ def test_what_a_guest_reports_while_it_starts_is_told_at_once(house: House) -> N
     assert [each.payload for each in told.reports] == [b"42"]
     assert told.runtime
     assert house.entry("10-starts")["events"] == 0
+
+
+def test_a_guest_that_is_renewed_is_another_and_keeps_its_state(house: House) -> None:
+    release = house.release("10-edge", "edge")
+    house.run(release)
+    before = house.seat("10-edge").plugin
+    assert house.roster.renew("10-edge")
+    house.until(lambda: house.entry("10-edge")["restarts"] == 1, "it was replaced")
+    after = house.seat("10-edge").plugin
+    assert after is not before
+    assert after.release == release
+    assert house.status("10-edge") == "running"
+    house.roster.apply({"10-edge": release}, {})  # wanted as it is: nothing more to do
+    assert house.seat("10-edge").plugin is after
+    assert not house.seat("10-edge")._loading
+
+
+def test_what_is_not_there_cannot_be_renewed(house: House) -> None:
+    assert not house.roster.renew("10-edge")

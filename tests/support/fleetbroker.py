@@ -5,15 +5,24 @@ Only the folder of the certificates and the port differ from what an operator in
 
 import os
 import shutil
+import ssl
 import subprocess
+import threading
+import time
 from pathlib import Path
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Broker, MqttConfig
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
+from tests.support.wait import wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mosquitto"
 INSTALLED = "/etc/mosquitto/edge-fleet"
 FLEET = "default"  # which the access list is written for
+PATIENCE_S = 30.0
 
 
 class FleetBroker(Mosquitto):
@@ -71,3 +80,61 @@ def certificate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [CONFIGS / "certificate", *words], cwd=folder, check=True, capture_output=True, text=True
     )
+
+
+class Peer:
+    """One MQTT 5 client with the certificate of `name`; says what the broker answered."""
+
+    def __init__(self, broker: FleetBroker, name: str, client_id: str = "") -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        self._answers: dict[int, ReasonCode] = {}
+        self._answered = threading.Condition()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id or f"{name}-{time.monotonic_ns()}",
+            protocol=MQTTProtocolVersion.MQTTv5,
+        )
+        self._client.tls_set_context(tls(*broker.credentials(name)))
+        self._client.on_message = lambda _c, _u, m: self.messages.append(
+            (m.topic, bytes(m.payload))
+        )
+        self._client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, reason)
+        self._client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons[0])
+        self._client.connect("localhost", broker.port)
+        self._client.loop_start()
+        wait_until(self._client.is_connected, f"{name} is connected")
+
+    def _answer(self, mid: int, reason: ReasonCode) -> None:
+        with self._answered:
+            self._answers[mid] = reason
+            self._answered.notify_all()
+
+    def _wait(self, mid: int) -> str:
+        with self._answered:
+            assert self._answered.wait_for(lambda: mid in self._answers, PATIENCE_S)
+            return str(self._answers[mid])
+
+    def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> str:
+        """The broker's reason."""
+        return self._wait(self._client.publish(topic, payload, qos=1, retain=retain).mid)
+
+    def may_write(self, topic: str) -> bool:
+        reason = self.publish(topic)
+        assert reason in ("Success", "No matching subscribers", "Not authorized")
+        return reason != "Not authorized"
+
+    def subscribe(self, topic: str) -> None:
+        mid = self._client.subscribe(topic, qos=1)[1]
+        assert mid is not None
+        self._wait(mid)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def tls(authority: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority))
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context

@@ -1,0 +1,86 @@
+"""What the fleet's requests do on a node: one method for each verb, all on the loop."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from edge_agent.errors import RequestError
+from edge_agent.host.roster import Roster
+from edge_agent.recent import Recent
+from edge_agent.requests import Action, Job
+
+# Of the log's lines in an answer: with their frames they fit a message of 64 KiB.
+MAX_LOG_CHARS = 24 * 1024
+
+
+class Updates(Protocol):
+    """The part of the updates that requests are about; any thread, never waits."""
+
+    def sync(self) -> None:
+        """Look at everything that the broker holds once more."""
+
+    def release(self, identity: str) -> None:
+        """Hold nothing against this plugin's releases any more."""
+
+
+class Actions:
+    """`restart` takes the job of a restart of the whole agent."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        recent: Recent,
+        config_path: Path,
+        restart: Callable[[Job], None],
+        updates: Updates | None,
+    ) -> None:
+        self._roster = roster
+        self._recent = recent
+        self._config_path = config_path
+        self._restart_agent = restart
+        self._updates = updates
+        self.by_verb: Mapping[str, Action] = {
+            "sync": self._sync,
+            "restart": self._restart,
+            "logs": self._logs,
+            "diagnose": self._diagnose,
+            "release": self._release,
+        }
+
+    def _sync(self, job: Job) -> None:
+        if self._updates is None:
+            raise RequestError(
+                job.request.id, "updates are not configured: [updates] is missing in agent.toml"
+            )
+        self._updates.sync()
+        job.succeeded()
+
+    def _restart(self, job: Job) -> None:
+        identity = job.arguments.get("plugin")
+        if identity is None:
+            self._restart_agent(job)
+        elif self._roster.renew(identity):
+            job.succeeded()
+        else:
+            raise RequestError(job.request.id, f"no plugin {identity} is to run here")
+
+    def _logs(self, job: Job) -> None:
+        wanted = job.arguments
+        lines = self._recent.latest(
+            wanted["lines"], wanted["level"], wanted.get("plugin"), MAX_LOG_CHARS
+        )
+        job.succeeded({"lines": [line._asdict() for line in lines]})
+
+    def _diagnose(self, job: Job) -> None:
+        from edge_agent import diagnosis  # most nodes are never asked
+
+        diagnosis.diagnose(job, self._config_path)
+
+    def _release(self, job: Job) -> None:
+        identity = job.arguments["plugin"]
+        lifted = self._roster.release(identity)
+        if self._updates is not None:  # it may hold more against it than a quarantine
+            self._updates.release(identity)
+        elif not lifted:
+            raise RequestError(job.request.id, f"nothing is held against {identity}")
+        job.succeeded()

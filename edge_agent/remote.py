@@ -1,0 +1,135 @@
+"""The way to the fleet and back: one link, what is said over it, what is asked through it.
+
+Imported only where a broker is configured: a node that works alone pays for none of it.
+"""
+
+import binascii
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from edge_agent.config import AgentConfig
+from edge_agent.errors import StoreError
+from edge_agent.fleet.requests import VERBS
+from edge_agent.host.outcome import OK, Outcome
+from edge_agent.host.reports import describe
+from edge_agent.loop import Loop
+from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.link import Link
+from edge_agent.mqtt.topics import node_topics
+from edge_agent.recent import Recent
+from edge_agent.requests import Action, Requests, Ticket, answer
+from edge_agent.store import files
+
+log = logging.getLogger(__name__)
+
+MAX_TICKET_BYTES = 4096
+
+
+class Remote:
+    """`actions` carry requests out, on the loop; `state` is called on the link's thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: AgentConfig,
+        state: Callable[[], Mapping[str, Any]],
+        actions: Mapping[str, Action],
+        recent: Recent,
+    ) -> None:
+        assert config.mqtt is not None
+        # What is no request: deployments, trust, parts of blobs. On the link's thread.
+        self.updates: Callable[[Incoming], None] | None = None
+        topics = node_topics(config.fleet, config.node)
+        self._verbs = {topics.request(verb): verb for verb in VERBS}
+        self._requests = Requests(loop, topics.response, self._publish, actions)
+        self._ticket_file = config.state_dir / "restart.json"
+        self.link = Link(
+            config.mqtt,
+            config.node,
+            config.fleet,
+            describe=lambda item: describe(cast(Outcome, item)),
+            state=state,
+            metrics=lambda: {"time": time.time(), **state()},
+            received=self._received,
+        )
+        self.link.subscribe(self._verbs)
+        logger = logging.getLogger("edge_agent")
+        logger.addHandler(recent)
+        logger.addHandler(_LinkHandler(self.link))
+
+    def report(self, outcome: Outcome) -> None:
+        """A result on its way; never waits."""
+        self.link.report(outcome, outcome.size, important=outcome.kind != OK)
+
+    def keep(self, ticket: Ticket) -> None:
+        """Answer this request after the restart that it asks for. Writes a file. StoreError."""
+        correlation = None if ticket.correlation is None else ticket.correlation.hex()
+        document = {**ticket._asdict(), "correlation": correlation}
+        files.make_folder(self._ticket_file.parent)
+        files.write(self._ticket_file, json.dumps(document).encode())
+
+    def answer_kept(self) -> None:
+        """The restart is over: say so to who asked for it, once. Reads a file."""
+        try:
+            kept = files.read(self._ticket_file, MAX_TICKET_BYTES)
+        except StoreError as error:
+            log.warning("%s", error)
+            kept = b""
+        if kept is None:
+            return
+        files.remove(self._ticket_file)
+        ticket = _ticket(kept)
+        if ticket is not None:
+            answer(self._publish, ticket, "succeeded")
+
+    def _received(self, incoming: Incoming) -> None:
+        verb = self._verbs.get(incoming.topic)
+        if verb is not None:
+            self._requests.received(verb, incoming)
+        elif self.updates is not None:
+            self.updates(incoming)
+
+    def _publish(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        try:
+            taken = self.link.publish(topic, payload, correlation=correlation)
+        except ValueError as error:  # of a ticket that was damaged
+            log.warning("an answer is dropped: %s", error)
+            return
+        if not taken:
+            log.warning("an answer to %s is dropped: too many wait", topic)
+
+
+def _ticket(kept: bytes) -> Ticket | None:
+    """None for a file that a crash or somebody else left behind."""
+    try:
+        found = json.loads(kept)
+        correlation = found["correlation"]
+        return Ticket(
+            str(found["id"]),
+            str(found["verb"]),
+            str(found["topic"]),
+            None if correlation is None else binascii.unhexlify(correlation),
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+
+
+class _LinkHandler(logging.Handler):
+    """Warnings and errors go to the fleet too, except the link's own."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.WARNING)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("edge_agent.mqtt"):
+            line = {
+                "time": record.created,
+                "level": record.levelname.lower(),
+                "message": record.getMessage(),
+            }
+            plugin = getattr(record, "plugin", None)
+            self._link.log({**line, "plugin": plugin} if plugin else line)
