@@ -13,6 +13,7 @@ from typing import Any, cast
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet.requests import VERBS
+from edge_agent.host.condense import METRICS, STATE, condensed
 from edge_agent.host.outcome import OK, Outcome
 from edge_agent.host.reports import describe
 from edge_agent.loop import Loop
@@ -26,6 +27,7 @@ from edge_agent.store import files
 log = logging.getLogger(__name__)
 
 MAX_TICKET_BYTES = 4096
+STATE_BYTES = 63 << 10  # of the 64 KiB of a message; the link adds its session
 
 
 class Remote:
@@ -51,8 +53,8 @@ class Remote:
             config.node,
             config.fleet,
             describe=lambda item: describe(cast(Outcome, item)),
-            state=state,
-            metrics=lambda: {"time": time.time(), **state()},
+            state=lambda: condensed(state(), STATE_BYTES, STATE),
+            metrics=lambda: condensed({"time": time.time(), **state()}, STATE_BYTES, METRICS),
             received=self._received,
         )
         self.link.subscribe(self._verbs)

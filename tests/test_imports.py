@@ -51,7 +51,7 @@ WITH_MQTT = ALWAYS | _named(
     """
     edge_agent: actions recent remote requests
     edge_agent.fleet: requests
-    edge_agent.host: reports
+    edge_agent.host: condense reports
     edge_agent.mqtt: channels connection gather guard incoming lanes link outbox outgoing packing
     edge_agent.mqtt: publisher subscriptions tls topics
     """
