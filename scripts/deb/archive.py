@@ -30,7 +30,14 @@ class Folder:
     """An empty folder that must be there."""
 
 
-Entries = Mapping[str, File | Folder]
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link, which may lead into another package."""
+
+    target: str
+
+
+Entries = Mapping[str, File | Folder | Link]
 """Absolute path -> what is there. Folders above are made by themselves."""
 
 
@@ -58,9 +65,10 @@ def deb(control: Mapping[str, File], entries: Entries, time: int, compression: s
 
 
 def installed_kib(entries: Entries) -> int:
-    """KiB on the disk, as Debian counts: whole KiB for each file, one for each folder."""
+    """KiB on the disk, as Debian counts: whole KiB for a file, one for a folder or a link."""
     sizes = [-(-len(each.content) // 1024) for each in entries.values() if isinstance(each, File)]
-    return sum(sizes) + len(_folders(entries))
+    links = sum(isinstance(each, Link) for each in entries.values())
+    return sum(sizes) + links + len(_folders(entries))
 
 
 def _ar_member(name: str, content: bytes, time: int) -> bytes:
@@ -77,6 +85,9 @@ def _tar(entries: Entries, time: int) -> bytes:
             info.mtime, info.uname, info.gname = time, "root", "root"
             if isinstance(entry, Folder):
                 info.type, info.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(info)
+            elif isinstance(entry, Link):
+                info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
                 tar.addfile(info)
             else:
                 info.size, info.mode = len(entry.content), entry.mode

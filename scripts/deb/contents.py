@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 from edge_agent.cli.unit import render
-from scripts.deb.archive import Entries, File, Folder
+from scripts.deb.archive import Entries, File, Folder, Link
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -19,19 +19,25 @@ DOCS = "/usr/share/doc/edge-agent"
 SCRIPTS = ("postinst", "prerm", "postrm")
 # Kinds of files that a Python package brings; beside them lie caches and sources.
 PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
+# Where PyPI has no PyNaCl, Debian's is used: the ends of the names of its part in C.
+DEBIANS_NACL = {"armhf": "arm-linux-gnueabihf.so", "riscv64": "riscv64-linux-gnu.so"}
+PYTHONS = ("311", "312", "313", "314")  # as in wheels.toml
 
 
 def control_files(version: str, arch: str) -> dict[str, File]:
     """The control member: what dpkg reads and runs."""
+    recommended = "ca-certificates" + ", python3-nacl" * (arch in DEBIANS_NACL)
     control = (HERE / "control").read_text().replace("@VERSION@", version).replace("@ARCH@", arch)
+    control = control.replace("@RECOMMENDS@", recommended)
     scripts = {name: File((HERE / name).read_bytes(), 0o755) for name in SCRIPTS}
     return {"control": File(control.encode()), "conffiles": File(f"{CONFIG}\n".encode()), **scripts}
 
 
-def data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entries:
+def data_files(version: str, arch: str, time: int, dependencies: dict[str, bytes]) -> Entries:
     """The data member: everything that is unpacked."""
     return {
         **{f"{LIBRARY}/{path}": File(content) for path, content in dependencies.items()},
+        **dict(_nacl(arch)),
         **dict(_agent()),
         **dict(_plugins()),
         **dict(_documents(version, time)),
@@ -52,6 +58,14 @@ def data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entri
 def debian_version(version: str) -> str:
     """A Python version as dpkg sorts it: 1.0rc1 comes before 1.0, so it is 1.0~rc1."""
     return re.sub(r"(?<=\d)\.?(a|b|rc|dev)(?=\d)", r"~\1", version)
+
+
+def _nacl(arch: str) -> Iterator[tuple[str, Link]]:
+    """Links to Debian's PyNaCl, since the launcher looks into no other folder."""
+    if arch in DEBIANS_NACL:
+        ending = DEBIANS_NACL[arch]
+        for name in ("nacl", *(f"_cffi_backend.cpython-{each}-{ending}" for each in PYTHONS)):
+            yield f"{LIBRARY}/{name}", Link(f"../python3/dist-packages/{name}")
 
 
 def _agent() -> Iterator[tuple[str, File]]:

@@ -76,6 +76,8 @@ def _fits(wheel: Path, arch: str) -> bool:
 
 
 def _left_out(path: str) -> bool:
+    if path.startswith("cffi/"):
+        return True  # makes bindings; those that are made need `_cffi_backend` only
     return re.search(r"\.dist-info/[^/]+$", path) is not None and path.endswith(NOT_KEPT)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import COMMANDS
-from scripts.deb.contents import debian_version
+from scripts.deb.archive import Link
+from scripts.deb.contents import control_files, data_files, debian_version
 from tests.install.conftest import ROOT, Build
 
 MACHINES = {"amd64": 62, "arm64": 183}  # e_machine of ELF
@@ -78,13 +79,34 @@ def test_every_python_that_is_promised_finds_its_msgpack_and_protobuf(made: Path
     assert f"{LIBRARY}google/_upb/_message.abi3.so" in names
 
 
+def test_every_python_that_is_promised_finds_its_pynacl(made: Path) -> None:
+    names = "\n".join(contents(made))
+    assert set(re.findall(r"_cffi_backend\.cpython-(\d+)-", names)) == {"311", "312", "313", "314"}
+    assert f"{LIBRARY}nacl/_sodium.abi3.so" in names
+    assert f"{LIBRARY}cffi/" not in names
+
+
+@pytest.mark.parametrize("arch", ["armhf", "riscv64"])
+def test_where_pypi_has_no_pynacl_links_lead_to_debians(arch: str) -> None:
+    links = {
+        path: entry.target
+        for path, entry in data_files("1.0", arch, 0, {}).items()
+        if isinstance(entry, Link)
+    }
+    assert links["/usr/lib/edge-agent/nacl"] == "../python3/dist-packages/nacl"
+    triplet = {"armhf": "arm-linux-gnueabihf", "riscv64": "riscv64-linux-gnu"}[arch]
+    assert f"/usr/lib/edge-agent/_cffi_backend.cpython-313-{triplet}.so" in links
+    control = control_files("1.0", arch)["control"].content.decode()
+    assert re.search("^Recommends:.*python3-nacl", control, re.M)
+
+
 def test_the_pinned_wheels_are_what_setup_cfg_asks_for(made: Path) -> None:
     asked = (ROOT / "setup.cfg").read_text()
     wasmtime = re.search(r"wasmtime == ([\d.]+)", asked)
     assert wasmtime is not None
     infos = {Path(name).parts[3] for name in contents(made) if ".dist-info/" in name}
     assert f"wasmtime-{wasmtime[1]}.dist-info" in infos
-    for distribution in ("msgpack", "paho_mqtt", "protobuf"):
+    for distribution in ("cffi", "msgpack", "paho_mqtt", "protobuf", "pynacl"):
         assert sum(info.startswith(f"{distribution}-") for info in infos) == 1
 
 
