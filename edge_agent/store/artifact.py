@@ -80,8 +80,8 @@ def manifest(name: str, version: str, config: Descriptor, module: Descriptor) ->
 
 
 def entry(manifest: Descriptor, name: str, version: str) -> Descriptor:
-    """How the index names a manifest."""
-    annotations = {REF: tag(name, version), TITLE: name, VERSION: version}
+    """How the index names a manifest. Not by its title: `oras pull` would make a file of it."""
+    annotations = {REF: tag(name, version), VERSION: version}
     return {**manifest, "annotations": annotations}
 
 
@@ -112,11 +112,24 @@ def added(entries: list[Descriptor], new: Descriptor) -> list[Descriptor]:
 
 def read_index(data: bytes) -> list[Descriptor]:
     """The manifests that an index.json names; other things in it are passed over. ValueError."""
+    return read_indexes(data)[0]
+
+
+def read_indexes(data: bytes) -> tuple[list[Descriptor], list[Descriptor]]:
+    """The manifests that an index.json names, and the further indexes. ValueError."""
     value = _object(data)
     manifests = value.get("manifests")
     if not isinstance(manifests, list):
         raise ValueError("manifests is not a list")
-    return [each for item in manifests if (each := _descriptor(item)) and _is_manifest(each)]
+    found = [each for item in manifests if (each := _descriptor(item))]
+    return (
+        [
+            each
+            for each in found
+            if each["mediaType"] == MANIFEST_TYPE and each["size"] <= MAX_MANIFEST_BYTES
+        ],
+        [each for each in found if each["mediaType"] == INDEX_TYPE],
+    )
 
 
 def read_manifest(data: bytes) -> dict[str, object]:
@@ -155,10 +168,6 @@ def _module(manifest: dict[str, object]) -> Descriptor:
     if len(found) != 1 or found[0] is None or found[0]["mediaType"] != MODULE_TYPE:
         raise ValueError(f"not a Wasm artifact: one layer of {MODULE_TYPE} is wanted")
     return found[0]
-
-
-def _is_manifest(found: Descriptor) -> bool:
-    return found["mediaType"] == MANIFEST_TYPE and found["size"] <= MAX_MANIFEST_BYTES
 
 
 def _descriptor(value: object) -> Descriptor | None:

@@ -11,6 +11,7 @@ The value is immutable; its transitions are named as the protocol's steps and ar
 """
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -246,6 +247,17 @@ def recover(path: Path) -> Catalogue:
 def save(path: Path, catalogue: Catalogue) -> None:
     """Replace the catalogue. StoreError: afterwards it is the old or the new one."""
     _write(path, catalogue, 1 + max(_serial(copy) for copy in _copies(path)))
+
+
+def remove(path: Path) -> bool:
+    """Forget everything; False if nothing was there. StoreError."""
+    gone = [files.remove(copy) for copy in _copies(path)]
+    left = [str(copy) for copy in _copies(path) if os.path.lexists(copy)]
+    if left:
+        raise StoreError(f"{', '.join(left)}: cannot be removed; is this the owner of the folder?")
+    if any(gone):
+        files.sync_folder(path.parent)
+    return any(gone)
 
 
 def _copies(path: Path) -> tuple[Path, Path]:

@@ -238,6 +238,15 @@ def remove(path: Path) -> bool:
     return True
 
 
+def remove_folder(path: Path) -> bool:
+    """Remove an empty folder; False if it could not be removed or was not there."""
+    try:
+        path.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def remove_leftovers(folder: Path) -> int:
     """Remove what crashes left behind in `folder`; how many files that were.
 

@@ -54,6 +54,10 @@ class Layout:
         except OSError:
             return False
 
+    def good(self, digest: str) -> bool:
+        """Whether the blob is here and has the content that its digest says."""
+        return self.has(digest) and _good(self.blob(digest))
+
     def incoming(self, digest: str) -> Path:
         """The folder for parts of this module, which need not exist; `collect` ends it."""
         return self._incoming / _hex(digest)
