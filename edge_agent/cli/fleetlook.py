@@ -92,13 +92,13 @@ def node(arguments: argparse.Namespace) -> int:
         line("")
         show_table(("plugin", "version", "status", "events", "digest", "error"), rows)
     for digest, reason in found.rejected.items():
-        line(f"rejected {digest.removeprefix('sha256:')[:12]}: {reason or 'no reason said'}", BAD)
-    if found.refused:
-        line(
-            f"refused generation {found.refused.get('generation')}: {found.refused.get('reason')};"
-            f" {found.refused.get('text', '')}",
-            BAD,
-        )
+        line(f"rejected {digest.removeprefix('sha256:')[:12]}: {reason}", BAD)
+    for each in found.fetching:
+        trouble = f"; {each.trouble}" if each.trouble else ""
+        short = each.digest.removeprefix("sha256:")[:12]
+        line(f"fetching {short}: {each.progress:.0%}{trouble}", BAD if each.trouble else CHANGED)
+    for kind, refusal in found.refused.items():
+        line(f"refuses the {kind} ({refusal.reason}): {refusal.text}", BAD)
     return OK
 
 
@@ -196,7 +196,7 @@ def _node_facts(node: Node) -> dict[str, object]:
         "generation": node.generation,
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,
-        "refused": dict(node.refused),
+        "refused": {kind: refusal._asdict() for kind, refusal in node.refused.items()},
     }
 
 
@@ -207,8 +207,8 @@ def _plugins(node: Node) -> str:
         found[text if each.status == "running" else f"{text} ({each.status})"] = None
     if node.rejected:
         found[f"{len(node.rejected)} rejected"] = None
-    if node.refused:
-        found[f"refuses {node.refused.get('generation')}: {node.refused.get('reason')}"] = None
+    for kind, refusal in node.refused.items():
+        found[f"refuses the {kind}: {refusal.reason}"] = None
     return ", ".join(found) or "-"
 
 

@@ -112,7 +112,7 @@ def next_generation(now: Current, view: View, last: Deployed | None) -> int:
     return 1 + max(
         now.generation,
         last.generation if last else 0,
-        max((node.generation for node in view.nodes.values()), default=0),
+        max((node.accepted for node in view.nodes.values()), default=0),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from edge_agent.operator.view import Node, Running
+from edge_agent.operator.view import Node, Refusal, Running
 
 Tone = Literal["good", "bad", "changed", "quiet"]
 _STATUS: dict[str, Tone] = {"online": "good", "lost": "bad", "offline": "quiet"}
@@ -22,10 +22,10 @@ class Snapshot(NamedTuple):
     status: str
     plugins: dict[str, tuple[str, str, str]]  # version, status, error by plugin and runtime
     rejected: dict[str, str]
-    refused: tuple[object, object]
+    refused: dict[str, Refusal]
 
 
-NOTHING = Snapshot("", {}, {}, (None, None))
+NOTHING = Snapshot("", {}, {}, {})
 
 
 def snapshot(node: Node) -> Snapshot:
@@ -34,8 +34,7 @@ def snapshot(node: Node) -> Snapshot:
         each.key: (each.version or each.digest[:19], each.status, each.error)
         for each in node.plugins
     }
-    refused = node.refused.get("generation"), node.refused.get("reason")
-    return Snapshot(node.status, plugins, node.rejected, refused)
+    return Snapshot(node.status, plugins, node.rejected, node.refused)
 
 
 def news(node: str, before: Snapshot, after: Snapshot) -> list[News]:
@@ -53,9 +52,11 @@ def news(node: str, before: Snapshot, after: Snapshot) -> list[News]:
     for digest, reason in after.rejected.items():
         if digest not in before.rejected:
             short = digest.removeprefix("sha256:")[:12]
-            found.append(News(node, f"rejected {short}: {reason or 'no reason said'}", "bad"))
-    if after.refused != before.refused and after.refused[1]:
-        found.append(News(node, "refuses generation {}: {}".format(*after.refused), "bad"))
+            found.append(News(node, f"rejected {short}: {reason}", "bad"))
+    for kind, refusal in after.refused.items():
+        if before.refused.get(kind) != refusal:
+            text = f"refuses the {kind} ({refusal.reason}): {refusal.text}"
+            found.append(News(node, text, "bad"))
     return found
 
 

@@ -26,6 +26,7 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES, inspect
 PACKET_BYTES = 512
 # Asked for at once: what brokers let wait for a client is a MiB in some (configs/mosquitto).
 WINDOW_PARTS = 12
+ATTEMPTS = 5  # while the connection breaks in the middle of each
 
 Progress = Callable[[int, int], None]  # bytes at the broker, bytes of all parts
 
@@ -71,26 +72,23 @@ def upload(
             " needed: raise its maximum packet size (mosquitto: max_packet_size)"
         )
     names = [topics.blob_part(packed.hex, number) for number in range(len(packed.parts))]
-    missing = _missing(client, names, packed.parts)
-    done = packed.packed_bytes - sum(len(packed.parts[number]) for number in missing)
-    progress(done, packed.packed_bytes)
-    waiting: deque[tuple[int, int]] = deque()  # packet ids, with the bytes behind them
-    for number in missing:
-        if len(waiting) >= IN_FLIGHT:
-            done += _acknowledged(client, waiting)
-            progress(done, packed.packed_bytes)
-        part = packed.parts[number]
-        waiting.append((client.send(names[number], part, retain=True), len(part)))
-    while waiting:
-        done += _acknowledged(client, waiting)
-        progress(done, packed.packed_bytes)
-    if missing:
-        _check_last(client, names[missing[-1]], packed.parts[missing[-1]])
+    there, sent_bytes = -1, 0
+    for _ in range(ATTEMPTS):
+        connection = client.connections
+        missing = _missing(client, names, packed.parts)
+        if there < 0:
+            there = len(names) - len(missing)
+        sent_bytes += _send(client, names, packed, missing, progress)
+        # A broker that was killed may have forgotten what it had acknowledged.
+        if client.connections == connection:
+            break
+    if sent_bytes:
+        _check_last(client, names[-1], packed.parts[-1])
     return Published(
         Blob(packed.digest, packed.size, packed.encoding, len(packed.parts), packed.part_size),
         len(packed.parts),
-        len(packed.parts) - len(missing),
-        sum(len(packed.parts[number]) for number in missing),
+        there,
+        sent_bytes,
         packed.packed_bytes,
     )
 
@@ -105,6 +103,31 @@ def publish(
     return upload(client, topics, pack(wasm), progress)
 
 
+def _send(
+    client: BrokerClient, names: list[str], packed: Packed, missing: list[int], progress: Progress
+) -> int:
+    """Publish these parts, a window at a time; their bytes."""
+    whole, todo = packed.packed_bytes, sum(len(packed.parts[number]) for number in missing)
+    done = whole - todo
+    progress(done, whole)
+    waiting: deque[tuple[int, int]] = deque()  # packet ids, with the bytes behind them
+
+    def acknowledged(most: int) -> None:
+        nonlocal done
+        while len(waiting) > most:
+            packet_id, size = waiting.popleft()
+            client.wait(packet_id)
+            done += size
+            progress(done, whole)
+
+    for number in missing:
+        acknowledged(IN_FLIGHT - 1)
+        part = packed.parts[number]
+        waiting.append((client.send(names[number], part, retain=True), len(part)))
+    acknowledged(0)
+    return todo
+
+
 def _missing(client: BrokerClient, names: list[str], parts: tuple[bytes, ...]) -> list[int]:
     """The parts to send: asks window by window, up to the first that is not all there."""
     for at in range(0, len(names), WINDOW_PARTS):
@@ -114,12 +137,6 @@ def _missing(client: BrokerClient, names: list[str], parts: tuple[bytes, ...]) -
         if missing:
             return [*missing, *range(window.stop, len(names))]
     return []
-
-
-def _acknowledged(client: BrokerClient, waiting: deque[tuple[int, int]]) -> int:
-    packet_id, size = waiting.popleft()
-    client.wait(packet_id)
-    return size
 
 
 def _check_last(client: BrokerClient, topic: str, part: bytes) -> None:

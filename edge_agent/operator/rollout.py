@@ -60,8 +60,8 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
             failed[node.name] = reason
         elif node.runs(digest):
             running.append(node.name)
-        elif _refuses(node, deployment):
-            failed[node.name] = f"refuses the deployment: {node.refused.get('reason')}"
+        elif (refusal := _refusal(node, deployment)) is not None:
+            failed[node.name] = refusal
         elif node.online:
             pending.append(node.name)
         else:
@@ -143,5 +143,9 @@ def _digest_for(node: Node, deployment: Deployment, name: str, version: str) -> 
     return None
 
 
-def _refuses(node: Node, deployment: Deployment) -> bool:
-    return node.refused.get("generation") == deployment.generation
+def _refusal(node: Node, deployment: Deployment) -> str | None:
+    """Why a node that has not taken this deployment will not."""
+    refusal = node.refused.get("deployment")
+    if refusal is None or node.accepted >= deployment.generation:
+        return None
+    return f"refuses the deployment ({refusal.reason}): {refusal.text}"

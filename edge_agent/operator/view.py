@@ -33,6 +33,21 @@ class Running(NamedTuple):
         return f"{self.identity} at {self.runtime}" if self.runtime else self.identity
 
 
+class Refusal(NamedTuple):
+    """Why a node does not take a document: a word (docs/fleet-protocol.md), and at length."""
+
+    reason: str
+    text: str
+
+
+class Fetching(NamedTuple):
+    """One module on its way to a node: `progress` from 0 to 1, and what was the matter last."""
+
+    digest: str
+    progress: float
+    trouble: str
+
+
 @dataclass
 class Node:
     """One node; everything but the name may be empty."""
@@ -69,21 +84,45 @@ class Node:
         return _count(self.updates.get("generation"))
 
     @property
-    def refused(self) -> Mapping[str, object]:
-        """The deployment refused last: `generation`, `reason`, `text`."""
+    def accepted(self) -> int:
+        """The highest generation that this node believed; 0: none."""
+        return max(self.generation, _count(self.updates.get("accepted")))
+
+    @property
+    def refused(self) -> dict[str, Refusal]:
+        """What it does not take at present: `deployment`, `trust`."""
         refused = self.updates.get("refused")
-        return refused if isinstance(refused, Mapping) else {}
+        return {
+            kind: Refusal(_text(told.get("reason")), _text(told.get("text")))
+            for kind, told in (refused.items() if isinstance(refused, Mapping) else ())
+            if isinstance(told, Mapping)
+        }
 
     @property
     def rejected(self) -> dict[str, str]:
         """Digests that this node will not run again, each with the reason."""
-        return _reasons(self.updates.get("rejected"))
+        rejected = self.updates.get("rejected"), self.updates.get("quarantined")
+        return {
+            digest: _text(reason) or "no reason said"
+            for each in rejected
+            for digest, reason in (each.items() if isinstance(each, Mapping) else ())
+        }
+
+    @property
+    def fetching(self) -> list[Fetching]:
+        """What is on its way to this node."""
+        return [
+            Fetching(
+                _text(each.get("digest")), _share(each.get("progress")), _text(each.get("trouble"))
+            )
+            for each in _maps(self.updates.get("fetching"))
+        ]
 
     @property
     def trust_version(self) -> int:
         """Of the key set that this node believes; 0: not said."""
         trust = self.updates.get("trust")
-        return _count(trust.get("version") if isinstance(trust, Mapping) else trust)
+        return _count(trust.get("version")) if isinstance(trust, Mapping) else 0
 
     def runs(self, digest: str) -> bool:
         """Whether this release serves here, at every runtime, and is no longer on trial."""
@@ -96,7 +135,7 @@ class Node:
         """Why this release failed here; None: it has not."""
         reason = self.rejected.get(digest)
         if reason is not None:
-            return reason or "rejected"
+            return reason
         for each in self.plugins:
             if each.digest == digest and each.status in BAD_STATUSES:
                 return each.error or each.status
@@ -180,26 +219,13 @@ def _maps(value: object) -> list[Mapping[str, object]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
-def _reasons(value: object) -> dict[str, str]:
-    if isinstance(value, Mapping):
-        return {
-            key: _text(reason.get("reason") if isinstance(reason, Mapping) else reason)
-            for key, reason in value.items()
-        }
-    if isinstance(value, list):
-        found = {}
-        for each in value:
-            if isinstance(each, Mapping):
-                found[_text(each.get("digest"))] = _text(each.get("reason"))
-            else:
-                found[_text(each)] = ""
-        return found
-    return {}
-
-
 def _text(value: object) -> str:
     return value[:2000] if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _share(value: object) -> float:
+    return min(1.0, max(0.0, value)) if isinstance(value, int | float) else 0.0

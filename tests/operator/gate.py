@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 # CONNACK of MQTT 5 with 0x84, "Unsupported protocol version".
@@ -16,6 +17,7 @@ class Gate:
         self.refuse_5 = refuse_5
         self.passed = 0  # bytes from the client
         self.cut_after: int | None = None  # of those: then every connection is cut, once
+        self.pace_s = 0.0  # between two pieces, for an upload that takes a while
         self._broker_port = broker_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -75,6 +77,7 @@ class Gate:
     ) -> None:
         try:
             while data := source.recv(16384):
+                time.sleep(self.pace_s)
                 target.sendall(data)
                 count(len(data))
         except OSError:

@@ -116,8 +116,10 @@ class Peer:
                 raw, fleet=self._trust.fleet, trust=self._trust, known=known, clock=0.0
             )
         except RefusedError as error:
-            self.refused = {"generation": None, "reason": error.reason, "text": str(error)}
+            refused = {"reason": error.reason, "text": str(error), "count": 1}
+            self.refused = {"deployment": refused}
         else:
+            self.refused = {}
             if deployment is not None:
                 self.deployment = deployment
         self._reject()
@@ -178,6 +180,7 @@ class Peer:
             ],
             "updates": {
                 "generation": self.generation,
+                "accepted": self.generation,
                 "refused": self.refused,
                 "rejected": self._rejected,
             },

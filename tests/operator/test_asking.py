@@ -1,0 +1,58 @@
+"""Requests to a node, answered by a real peer with the nodes' own rules."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.operator.conftest import Home
+from tests.operator.peer import Peer
+from tests.support.mosquitto import needs_mosquitto
+
+pytestmark = needs_mosquitto
+Peers = Callable[..., list[Peer]]
+
+
+def test_answers_are_shown_until_the_last(home: Home, peers: Peers) -> None:
+    (node,) = peers("board-1")
+    told = home.fleet("request", "board-1", "restart", "--arg", "plugin=20-guard").splitlines()
+    assert told == [
+        "board-1 restart: accepted",
+        "board-1 restart: running",
+        "board-1 restart: succeeded",
+    ]
+    assert [(each.verb, each.arguments) for each in node.requests] == [
+        ("restart", {"plugin": "20-guard"})
+    ]
+
+
+def test_a_result_comes_with_the_last_answer(home: Home, peers: Peers) -> None:
+    (node,) = peers("board-1")
+    told = home.fleet("request", "board-1", "logs", "--arg", "lines=5", "--json").splitlines()
+    assert json.loads(told[-1])["result"] == {"lines": [{"level": "info", "message": "hello"}]}
+    assert node.requests[0].arguments["lines"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("release",), "plugin must be a plugin as NN-name"),
+        (("logs", "--arg", "lines=0"), "lines must be a whole number"),
+        (("sync", "--arg", "x=1"), "unknown argument x"),
+        (("sync", "--arg", "x"), "NAME=VALUE is meant"),
+    ],
+)
+def test_what_a_node_would_refuse_is_not_sent(
+    home: Home, peers: Peers, words: tuple[str, ...], said: str
+) -> None:
+    (node,) = peers("board-1")
+    code, _, errors = home.tried("request", "board-1", *words)
+    assert code == 1
+    assert said in errors
+    assert node.requests == []
+
+
+def test_a_silent_node_ends_the_wait(home: Home) -> None:
+    code, _, errors = home.tried("request", "board-9", "sync", "--timeout", "0.3")
+    assert code == 1
+    assert "board-9: no final answer to sync within 0.3 s (last: nothing); is it online?" in errors

@@ -1,0 +1,93 @@
+"""Trust that changes hands, followed by the nodes' own rules."""
+
+from edge_agent.fleet import trust
+from edge_agent.operator import signing
+from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.rotation import chained
+from tests.operator.conftest import Home
+from tests.support.mosquitto import needs_mosquitto
+
+pytestmark = needs_mosquitto
+
+
+def operator(home: Home, name: str) -> Home:
+    """Another one, with a key of their own and the same folder."""
+    other = Home(home.keys.parent / name, home.port, home._capsys)
+    other.fleet("keygen", name)
+    other.path = home.path
+    return other
+
+
+def public(home: Home, name: str) -> str:
+    return str(home.keys / f"{name}.pem")
+
+
+def test_a_node_follows_two_rotations_from_the_first_keys(home: Home) -> None:
+    first = signing.trust_set(FleetFolder(home.path))
+    bob = operator(home, "bob")
+    home.fleet("trust", "rotate", "--add", public(bob, "bob"), "-y")
+    told = bob.fleet("trust", "rotate", "--remove", "alice", "-y")
+    assert "the fleet trusts version 3: bob" in told
+    with bob.opened() as fleet:
+        raw = fleet.client.kept(fleet.topics.trust)
+    assert raw is not None
+    assert trust.rotated(raw, first) == signing.trust_set(FleetFolder(home.path))
+    text = (home.path / "fleet.toml").read_text()
+    assert 'keys = ["bob"]' in text
+    assert "version = 3" in text
+    assert "# Public keys, trust/NAME.pem." in text  # comments stay
+
+
+def test_a_new_key_must_sign_where_the_threshold_needs_it(home: Home) -> None:
+    bob = operator(home, "bob")
+    words = ("trust", "rotate", "--add", public(bob, "bob"), "--threshold", "2", "-y")
+    code, told, _ = home.tried(*words)
+    assert code == 1
+    assert "nothing is published yet: only 1 of 2 signatures of the new keys" in told
+    sealed = str(home.path / "trust-2.dsse.json")
+    with home.opened() as fleet:
+        assert fleet.client.kept(fleet.topics.trust) is None
+    assert "2 signatures" in bob.fleet("sign", sealed, "-y")
+    told = home.fleet("trust", "rotate", "--add", public(bob, "bob"), "--signed", sealed, "-y")
+    assert "the fleet trusts version 2: alice, bob" in told
+    assert signing.trust_set(FleetFolder(home.path)).threshold == 2
+
+
+def test_a_key_that_is_not_trusted_cannot_rotate(home: Home) -> None:
+    mallory = operator(home, "mallory")
+    words = ("trust", "rotate", "--add", public(mallory, "mallory"), "-y")
+    code, told, _ = mallory.tried(*words)
+    assert (code, "only 0 of 1 signatures of the present keys" in told) == (1, True)
+    with home.opened() as fleet:
+        assert fleet.client.kept(fleet.topics.trust) is None
+
+
+def test_rotating_to_nothing_or_to_no_change_is_refused(home: Home) -> None:
+    for words, said in (
+        ((), "nothing would change"),
+        (("--remove", "alice"), "no such set of keys"),
+        (("--remove", "carol"), "carol is none of the trusted keys: alice"),
+        (("--threshold", "2"), "no such set of keys"),
+    ):
+        code, _, errors = home.tried("trust", "rotate", *words, "-y")
+        assert (code, said in errors) == (1, True), errors
+
+
+def test_somebody_elses_rotation_is_not_overwritten(home: Home) -> None:
+    bob = operator(home, "bob")
+    before = (home.path / "fleet.toml").read_text()
+    home.fleet("trust", "rotate", "--add", public(bob, "bob"), "-y")
+    (home.path / "fleet.toml").write_text(before)  # a clone that is behind
+    carol = operator(home, "carol")
+    code, _, errors = home.tried("trust", "rotate", "--add", public(carol, "carol"), "-y")
+    assert (code, "somebody else rotated" in errors) == (1, True), errors
+
+
+def test_a_chain_stays_within_a_message() -> None:
+    raw: bytes | None = None
+    link = b'{"payload":"' + b"x" * 3000 + b'"}'
+    for _ in range(100):
+        raw = chained(raw, link)
+    assert raw is not None
+    assert len(raw) <= 64 << 10
+    assert raw.count(b"payload") == 21

@@ -1,0 +1,113 @@
+"""What nodes say of themselves, in whatever form it comes."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from edge_agent.operator.broker import Received
+from edge_agent.operator.news import NOTHING, news, snapshot
+from edge_agent.operator.view import Node, View
+
+ROOT = "edge/v1/greenhouse/nodes"
+ONE, TWO = (f"sha256:{digit * 64}" for digit in "12")
+
+
+def said(node: str, leaf: str, document: object) -> Received:
+    return Received(f"{ROOT}/{node}/{leaf}", json.dumps(document).encode(), True)
+
+
+def node(*plugins: Mapping[str, object], **updates: object) -> Node:
+    return Node("a", "online", 1, {"plugins": list(plugins), "updates": updates})
+
+
+def test_a_late_will_does_not_count() -> None:
+    view = View()
+    for document in ({"status": "online", "session": 2}, {"status": "lost", "session": 1}):
+        view.feed(said("a", "status", document))
+    assert view.nodes["a"].status == "online"
+    view.feed(said("a", "status", {"status": "lost", "session": 2}))
+    assert view.nodes["a"].status == "lost"
+
+
+def test_a_will_older_than_the_state_does_not_count() -> None:
+    view = View()
+    view.feed(said("a", "state", {"session": 5}))
+    assert view.feed(said("a", "status", {"status": "lost", "session": 4})) is None
+    assert view.nodes["a"].status == ""
+
+
+def test_a_cleared_node_is_gone() -> None:
+    view = View()
+    view.feed(said("a", "state", {}))
+    view.feed(Received(f"{ROOT}/a/state", b"", False))
+    assert view.nodes == {}
+
+
+@pytest.mark.parametrize(
+    "payload", [b"{", b"[]", b"\xff", b"7", b"[" * 100_000, b'{"a":"' + b"x" * 300_000 + b'"}']
+)
+def test_rubbish_is_counted_and_changes_nothing(payload: bytes) -> None:
+    view = View()
+    assert view.feed(Received(f"{ROOT}/a/state", payload, True)) is None
+    assert (view.nodes, view.unreadable) == ({}, 1)
+
+
+def test_a_state_of_wrong_forms_reads_as_empty() -> None:
+    wrong = {
+        "labels": {"a": 1},
+        "plugins": [1, {"name": 2, "events": -1, "digest": []}, None],
+        "updates": {"generation": "7", "refused": [1], "rejected": 3, "fetching": {}, "trust": 9},
+    }
+    found = Node("a", "online", 1, wrong)
+    assert (found.labels, found.generation, found.refused, found.rejected) == ({}, 0, {}, {})
+    assert (found.fetching, found.trust_version) == ([], 0)
+    assert [each.identity for each in found.plugins] == [""]
+    assert Node("b", state={"updates": [], "plugins": {}}).plugins == []
+
+
+def test_a_release_runs_when_it_serves_at_every_runtime() -> None:
+    there = {"name": "x", "index": "10", "digest": ONE, "status": "running"}
+    assert node(there).runs(ONE)
+    assert node(there, {**there, "runtime": "/other"}).runs(ONE)
+    for other in (
+        {"status": "probation"},
+        {"status": "starting"},
+        {"status": "running", "running": TWO},  # the successor is not there yet
+    ):
+        assert not node(there, {**there, **other}).runs(ONE)
+    assert not node(there).runs(TWO)
+    assert not node().runs(ONE)
+
+
+def test_why_a_release_failed() -> None:
+    there = {"name": "x", "index": "10", "digest": ONE, "status": "running"}
+    assert node(there).failure(ONE) is None
+    assert node({**there, "status": "failed", "error": "no engine"}).failure(ONE) == "no engine"
+    assert node({**there, "status": "quarantined"}).failure(ONE) == "quarantined"
+    assert node(rejected={ONE: "trap"}).failure(ONE) == "trap"
+    assert node(quarantined={ONE: "crashed twice"}).failure(ONE) == "crashed twice"
+    assert node(rejected={ONE: "trap"}).failure(TWO) is None
+
+
+def test_news_are_what_changed() -> None:
+    there = {"name": "x", "index": "10", "version": "1.0", "digest": ONE, "status": "running"}
+    first = snapshot(node(there))
+    assert [(each.text, each.tone) for each in news("a", NOTHING, first)] == [
+        ("is online", "good"),
+        ("10-x 1.0 running", "good"),
+    ]
+    assert news("a", first, first) == []
+    after = snapshot(
+        node(
+            {**there, "version": "1.1", "digest": TWO, "status": "failed", "error": "trap"},
+            rejected={TWO: "trap"},
+            refused={"deployment": {"reason": "expired", "text": "it expired", "count": 1}},
+        )
+    )
+    assert [(each.text, each.tone) for each in news("a", first, after)] == [
+        ("10-x 1.1 failed: trap", "bad"),
+        (f"rejected {'2' * 12}: trap", "bad"),
+        ("refuses the deployment (expired): it expired", "bad"),
+    ]
+    assert [each.text for each in news("a", first, snapshot(node()))] == ["10-x ended"]
