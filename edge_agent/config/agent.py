@@ -153,6 +153,7 @@ def _read_updates(table: Table) -> UpdatesConfig:
         trust_dir=table.path("trust_dir", default.trust_dir),
         threshold=table.count("threshold", default.threshold, at_least=1, at_most=MAX_KEYS),
         sources=table.words("sources", Source, default.sources),
+        registry_auth_file=table.path("registry_auth_file", None),
         max_plugin_bytes=table.size(
             "max_plugin", default.max_plugin_bytes, at_least=KIB, at_most=MAX_PLUGIN_BYTES
         ),

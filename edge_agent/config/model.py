@@ -121,6 +121,7 @@ class UpdatesConfig:
     trust_dir: Path = Path("/etc/edge-agent/trust")  # *.pem; a rotation replaces them for good
     threshold: int = 1  # distinct keys that must have signed
     sources: tuple[Source, ...] = ("mqtt", "https", "oci")
+    registry_auth_file: Path | None = None  # logins for oci sources, as docker and oras write them
     max_plugin_bytes: int = 64 * MIB
     # A new release is kept when it has served this long, and is rejected, with the one before it
     # coming back, when it failed more often than allowed.

@@ -58,6 +58,10 @@ class Layout:
         """Whether the blob is here and has the content that its digest says."""
         return self.has(digest) and _good(self.blob(digest))
 
+    def transfers(self) -> list[Path]:
+        """The folders below `incoming`, named by the bare digests; of `incoming` that is there."""
+        return _children(self._incoming) if self._incoming.is_dir() else []
+
     def incoming(self, digest: str) -> Path:
         """The folder for parts of this module, which need not exist; `collect` ends it."""
         return self._incoming / _hex(digest)

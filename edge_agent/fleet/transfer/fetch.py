@@ -79,7 +79,7 @@ class Fetch:
     ) -> None:
         """`folder` is for this blob alone; `sources` are those allowed here, in order."""
         self.blob = blob
-        self.trouble = "" if sources else "no source of this plugin is allowed in [updates] sources"
+        self.trouble = ""
         self._sources = sources
         self._folder = folder
         self._means = means

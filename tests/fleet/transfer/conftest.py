@@ -3,15 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mosquitto import OPENSSL, Certificates
+from tests.support.mosquitto import Certificates
 from tests.support.webserver import WebServer
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if OPENSSL is None:
-        pytest.skip("openssl is not installed")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -1,0 +1,157 @@
+"""What a node should run, and what of that it can: between documents and disk. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.config import PluginSettings, UpdatesConfig
+from edge_agent.config.units import format_size
+from edge_agent.fleet.choice import matches, wanted
+from edge_agent.fleet.deployment import Blob, Deployment, PluginEntry, Release
+from edge_agent.fleet.transfer.queue import Wish
+from edge_agent.store.catalogue import Catalogue, Running
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One release to run."""
+
+    identity: str  # NN-name
+    name: str
+    index: str
+    version: str
+    path: Path  # of the module, which is there and whose digest was right
+    digest: str  # "sha256:HEX"
+    size: int
+    config: str
+    settings: PluginSettings
+    on_probation: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to run here by the fleet's word; whatever else it once brought is to end."""
+
+    releases: tuple[Wanted, ...] = ()
+
+
+class Supply(NamedTuple):
+    """A blob, and where it is to be had, in the order to try."""
+
+    blob: Blob
+    sources: tuple[str, ...]
+
+
+class Target(NamedTuple):
+    """What a deployment means for this node."""
+
+    running: tuple[Running, ...]
+    supplies: Mapping[str, Supply]  # by digest: all that must be here before any of it runs
+
+
+def target(
+    deployment: Deployment, node: str, labels: Mapping[str, str], catalogue: Catalogue
+) -> Target:
+    """For each plugin that is for this node: the first release chosen and not held against it.
+
+    Where there is none, what runs already stays.
+    """
+    held = catalogue.rejected.keys() | catalogue.quarantined.keys()
+    choices = wanted(deployment, node, labels, held)
+    running: list[Running] = []
+    supplies: dict[str, Supply] = {}
+    for entry in deployment.plugins:
+        if choice := choices.get(entry.identity):
+            running.append(_running(*choice))
+            _add(supplies, choice.release)
+        elif matches(entry, labels) and (kept := catalogue.plugins.get(entry.identity)):
+            running.append(kept.current)
+    return Target(tuple(running), supplies)
+
+
+def usable(running: Running, catalogue: Catalogue) -> bool:
+    """Nothing is held against it on this node."""
+    held = catalogue.rejected.keys() | catalogue.quarantined.keys()
+    return running.digest not in held and running.setup not in held
+
+
+def runnable(catalogue: Catalogue, has: Callable[[str], bool], path: Callable[[str], Path]) -> Plan:
+    """What of the catalogue can run: of each plugin the current release, or the one before.
+
+    `has` and `path` tell by digest whether a module is here and where.
+    """
+    releases = []
+    for kept in catalogue.plugins.values():
+        for running in (kept.current, kept.previous):
+            if running is not None and usable(running, catalogue) and has(running.digest):
+                on_probation = kept.probation and running is kept.current
+                releases.append(_wanted(running, path(running.digest), on_probation))
+                break
+    return Plan(tuple(releases))
+
+
+def wish(supply: Supply, config: UpdatesConfig) -> Wish:
+    """What of `supply` this node may use: sources of the kinds, and a size, that it allows."""
+    blob = supply.blob
+    if blob.size > config.max_plugin_bytes:
+        most = format_size(config.max_plugin_bytes)
+        return Wish(blob, (), f"has {blob.size} bytes; max_plugin in [updates] allows {most}")
+    sources = tuple(each for each in supply.sources if each.partition(":")[0] in config.sources)
+    return Wish(blob, sources, "" if sources else "[updates] allows none of its sources")
+
+
+def held_against(
+    documents: Iterable[Deployment | None], catalogue: Catalogue, identity: str
+) -> set[str]:
+    """Digests of the plugin `identity` that are rejected or quarantined here."""
+    known = {
+        release.blob.digest
+        for document in documents
+        for entry in (document.plugins if document else ())
+        if entry.identity == identity
+        for release in entry.releases
+    }
+    if kept := catalogue.plugins.get(identity):
+        known |= {each.digest for each in (kept.current, kept.previous) if each is not None}
+    held = {key.partition("+")[0] for key in catalogue.rejected} | catalogue.quarantined.keys()
+    return known & held
+
+
+def _running(entry: PluginEntry, release: Release) -> Running:
+    return Running(
+        name=entry.name,
+        index=entry.index,
+        version=release.version,
+        digest=release.blob.digest,
+        size=release.blob.size,
+        config=entry.config,
+        settings=entry.settings,
+    )
+
+
+def _add(supplies: dict[str, Supply], release: Release) -> None:
+    """Two plugins may run the same module, from different places."""
+    before = supplies.get(release.blob.digest)
+    if before is None:
+        supplies[release.blob.digest] = Supply(release.blob, release.sources)
+        return
+    # The way it is cut is that of the first that is on MQTT at all.
+    blob = before.blob if before.blob.parts else release.blob
+    sources = tuple(dict.fromkeys((*before.sources, *release.sources)))
+    supplies[blob.digest] = Supply(blob, sources)
+
+
+def _wanted(running: Running, path: Path, on_probation: bool) -> Wanted:
+    return Wanted(
+        identity=running.identity,
+        name=running.name,
+        index=running.index,
+        version=running.version,
+        path=path,
+        digest=running.digest,
+        size=running.size,
+        config=running.config,
+        settings=running.settings,
+        on_probation=on_probation,
+    )

@@ -1,0 +1,48 @@
+"""What came from the broker and was not taken: told with its reason, counted, logged once. Pure."""
+
+import logging
+from typing import TypedDict
+
+from edge_agent.errors import CryptoError, RefusedError
+from edge_agent.text import printable
+
+log = logging.getLogger(__name__)
+
+# What an attacker writes is in it.
+MAX_TEXT = 300
+
+
+class Refusal(TypedDict):
+    """The latest refusal of one kind of message, for reports."""
+
+    reason: str  # a word: `signature`, `rollback`, ... (docs/fleet-protocol.md)
+    text: str
+    count: int  # refused in a row, for whatever reasons
+
+
+class Refusals:
+    """By kind of message: `deployment` or `trust`. Memory is bounded by kinds times reasons."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Refusal] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def add(self, kind: str, error: RefusedError | CryptoError) -> None:
+        """A message of this kind was refused, or could not be checked."""
+        reason = error.reason if isinstance(error, RefusedError) else "signature"
+        text = printable(str(error))[:MAX_TEXT]
+        before = self._latest.get(kind)
+        count = before["count"] + 1 if before else 1
+        self._latest[kind] = {"reason": reason, "text": text, "count": count}
+        if (kind, reason) not in self._told:
+            self._told.add((kind, reason))
+            log.warning("the %s from the broker is refused (%s): %s", kind, reason, text)
+
+    def clear(self, kind: str) -> None:
+        """A good one came: what comes now is news again."""
+        self._latest.pop(kind, None)
+        self._told = {told for told in self._told if told[0] != kind}
+
+    def latest(self) -> dict[str, Refusal]:
+        """By kind; empty when the latest of each was taken."""
+        return dict(self._latest)

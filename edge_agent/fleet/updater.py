@@ -1,0 +1,460 @@
+"""What a node does with its fleet's word, step by step.
+
+    a deployment or a trust set comes -> checked -> remembered on disk, before anything follows
+    -> what is lacking is fetched -> only when all is here: the catalogue switches, then the host
+    -> the host judges each new release -> kept, or rejected and the one before it runs again
+    -> what nobody needs is removed
+
+The catalogue on disk and the documents decide all of it; whenever the process ends, the next
+one goes on from there. Nothing here waits for the network; disk and signatures take the time
+they take, so this belongs to a thread of its own (edge_agent.fleet.worker), or, in the
+benchmark, a thousand of these to one.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from edge_agent.config import Limits, UpdatesConfig
+from edge_agent.config.model import Report
+from edge_agent.errors import CryptoError, RefusedError, StoreError
+from edge_agent.fleet import deployment as documents
+from edge_agent.fleet import plan
+from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
+from edge_agent.fleet.mailbox import Mailbox
+from edge_agent.fleet.plan import Plan, Target
+from edge_agent.fleet.record import Record
+from edge_agent.fleet.refusals import Refusals
+from edge_agent.fleet.transfer.courier import Courier
+from edge_agent.fleet.transfer.fetch import Means
+from edge_agent.fleet.transfer.overmqtt import BrokerPort
+from edge_agent.fleet.transfer.queue import Queue, Wish, empty
+from edge_agent.fleet.trustkeeper import TrustKeeper
+from edge_agent.store import catalogue as catalogues
+from edge_agent.store.catalogue import Catalogue
+from edge_agent.store.layout import Layout
+
+log = logging.getLogger(__name__)
+
+DEPLOYMENT, TRUST = "deployment", "trust"
+# So often the process may die in the same module before that is not run any more.
+CRASHES_ALLOWED = 1
+# Of what is held against modules, in reports: the latest. The catalogue remembers more.
+MAX_REPORTED = 16
+_NUMBER_DIGITS = 9
+
+
+class Topics(Protocol):
+    """The topics of a fleet that its nodes read."""
+
+    @property
+    def deployment(self) -> str:
+        """Where the deployment is retained."""
+
+    @property
+    def trust(self) -> str:
+        """Where the chain of trust sets is."""
+
+    @property
+    def blobs(self) -> str:
+        """Above `HEX/NUMBER`, the parts of blobs."""
+
+    def blob_part(self, sha256_hex: str, number: int, /) -> str:
+        """Where one part is."""
+
+
+class Node(NamedTuple):
+    """Who this is, as far as deployments are concerned."""
+
+    name: str
+    fleet: str
+    labels: Mapping[str, str]
+    limits: Limits = Limits()  # for what a plugin's entry leaves open
+    report: Report = "all"
+
+
+class Updater:
+    """One node's part in its fleet. One thread, but for `status`, which any may ask."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        config: UpdatesConfig,
+        layout: Layout,
+        catalogue_path: Path,
+        topics: Topics,
+        broker: BrokerPort,
+        activate: Callable[[Plan], None],
+        changed: Callable[[], None],
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`activate` gets everything that is to run; `changed` is called when `status` is new.
+
+        `wake` must have `step` called soon; it is called on other threads too. `clock` counts
+        from 1970, as well as this node knows.
+        """
+        self._node = node
+        self._config = config
+        self._layout = layout
+        self._path = catalogue_path
+        self._topics = topics
+        self._broker = broker
+        self._activate = activate
+        self._changed = changed
+        self._clock = clock
+        self._monotonic = monotonic
+        means = Means(broker, topics.blob_part, Courier(), wake, config.registry_auth_file)
+        self._queue = Queue(layout.incoming, means)
+        self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_DOCUMENT_BYTES)
+        self._refusals = Refusals()
+        self._trust = TrustKeeper(config, node.fleet)
+        self._record: Record | None = None  # None: not started, or not to be read
+        self._pending: Deployment | None = None
+        self._active: Deployment | None = None
+        self._unsigned = b""  # the latest deployment that too few keys signed, for the next trust
+        self._damaged: set[str] = set()  # on a disk that they cannot be removed from
+        self._plan: Plan | None = None  # the one that was handed over last
+        self._due = math.inf  # what the disk refused is tried again
+        self._trouble = ""
+        self._status: dict[str, Any] = {}
+
+    # --- from outside
+
+    def start(self, suspects: Iterable[str] = ()) -> None:
+        """Run what the disk says and go on with what was under way; needs no broker.
+
+        `suspects` are digests of the modules in which the process before this one died.
+        """
+        try:
+            self._record = Record(self._path)
+        except StoreError as error:
+            self._trouble = str(error)
+            log.error("no deployment is taken and none is run: %s", error)
+            self._tell()
+            return
+        self._trouble = ""
+        for digest in map(_named, suspects):
+            self._note(catalogues.crashed(self._catalogue, digest))
+            if self._catalogue.crashes[digest] > CRASHES_ALLOWED:
+                self._hold(digest, "the agent died in it more than once")
+        self._trust.read(self._catalogue)
+        self._pending = self._document(self._catalogue.pending)
+        self._active = self._document(self._catalogue.active)
+        self._check_layout()
+        self._evaluate()
+        self._broker.subscribe([self._topics.deployment, self._topics.trust])
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """A message came from the broker; call `step` afterwards."""
+        if topic == self._topics.deployment:
+            self._mailbox.put(DEPLOYMENT, payload)
+        elif topic == self._topics.trust:
+            self._mailbox.put(TRUST, payload)
+        elif topic.startswith(f"{self._topics.blobs}/"):
+            hex_digest, _, number = topic[len(self._topics.blobs) + 1 :].partition("/")
+            if number.isascii() and number.isdecimal() and len(number) <= _NUMBER_DIGITS:
+                self._queue.take(f"sha256:{hex_digest}", int(number), payload, self._monotonic())
+
+    def verdict(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+        """The host's word on a release on probation; `digest` with or without "sha256:"."""
+        found = self._catalogue.plugins.get(identity)
+        if found is None or not found.probation or found.current.digest != _named(digest):
+            return  # of a release that another has followed, or that is none of the fleet's
+        if kept:
+            self._note(catalogues.kept(self._catalogue, identity))
+            self._collect()
+        else:
+            log.warning("%s %s is rejected: %s", identity, found.current.version, reason)
+            self._note(catalogues.rejected(self._catalogue, identity, reason))
+        self._evaluate()
+
+    def quarantine(self, digest: str, reason: str) -> None:
+        """Do not run this module until it is released."""
+        self._hold(_named(digest), reason)
+        self._evaluate()
+
+    def release(self, identity: str) -> int:
+        """Hold nothing against the plugin `identity` any more; how many modules that concerns."""
+        held = plan.held_against((self._pending, self._active), self._catalogue, identity)
+        for digest in held:
+            self._note(catalogues.released(self._catalogue, digest))
+        self._evaluate()
+        return len(held)
+
+    def sync(self) -> None:
+        """Look at everything again: the disk, the broker's documents, every source."""
+        if self._record is None:
+            self.start()
+            return
+        self._trust.read(self._catalogue)
+        self._check_layout()
+        self._queue.again(self._monotonic())
+        self._evaluate()
+        topics = [self._topics.deployment, self._topics.trust]
+        self._broker.unsubscribe(topics)
+        self._broker.subscribe(topics)
+
+    def stop(self) -> None:
+        """Leave all sources; what came stays on the disk."""
+        self._queue.want({}, self._monotonic())
+
+    def status(self) -> dict[str, Any]:
+        """For the reported state (docs/fleet-protocol.md); never changed in place."""
+        return self._status
+
+    # --- step by step
+
+    def step(self, now: float) -> float:
+        """Do what is due; when to come back at the latest. Times are those of `monotonic`."""
+        if self._record is None:
+            return math.inf
+        if raw := self._mailbox.take(TRUST, now):
+            self._rotate(raw, now)
+        if raw := self._mailbox.take(DEPLOYMENT, now):
+            self._accept(raw, now)
+        if now >= min(self._due, self._record.due):
+            self._due = math.inf
+            self._record.write(now)
+            self._evaluate()
+        if now >= self._record.retry_at:
+            while (found := self._queue.step(now)) and self._store(*found):
+                self._evaluate()
+        self._tell()
+        queue_due = max(self._queue.due, self._record.retry_at)
+        return min(self._due, self._record.due, self._mailbox.due, queue_due)
+
+    def _rotate(self, raw: bytes, now: float) -> None:
+        """A trust set came."""
+        try:
+            new = self._trust.rotated(raw, self._catalogue)
+        except (RefusedError, CryptoError) as error:
+            self._refusals.add(TRUST, error)
+            return
+        self._refusals.clear(TRUST)
+        if new is None:
+            return
+        if not self._commit(new):
+            self._mailbox.put_back(TRUST, raw, self._due)
+            return
+        self._trust.read(new)
+        if self._unsigned:  # documents come in any order
+            self._mailbox.put_back(DEPLOYMENT, self._unsigned, now)
+            self._unsigned = b""
+
+    def _accept(self, raw: bytes, now: float) -> None:
+        """A deployment came."""
+        try:
+            deployment = self._checked(raw)
+        except (RefusedError, CryptoError) as error:
+            self._refusals.add(DEPLOYMENT, error)
+            if isinstance(error, CryptoError) or error.reason == "signature":
+                self._unsigned = raw
+            return
+        self._refusals.clear(DEPLOYMENT)
+        if deployment is None:  # the broker is back, and sends what is retained
+            self._queue.hurry(now)
+            return
+        new = catalogues.accepted(self._catalogue, deployment.known, deployment.payload)
+        if not self._commit(new):
+            self._mailbox.put_back(DEPLOYMENT, raw, self._due)
+            return
+        log.info("generation %d is accepted", deployment.generation)
+        self._pending, self._unsigned = deployment, b""
+        self._evaluate()
+
+    def _checked(self, raw: bytes) -> Deployment | None:
+        trusted = self._trust.current(self._catalogue)
+        if trusted is None:
+            raise RefusedError("signature", f"nobody is trusted here: {self._trust.trouble}")
+        return documents.accept(
+            raw,
+            fleet=self._node.fleet,
+            trust=trusted,
+            known=self._catalogue.known,
+            clock=self._clock(),
+            defaults=self._node.limits,
+            report=self._node.report,
+        )
+
+    def _evaluate(self) -> None:
+        """Switch to what is complete, ask for what is lacking, have run what can run."""
+        if self._record is None:
+            return
+        for document in (self._pending, self._active):
+            if document is None:
+                continue
+            target = self._target(document)
+            if all(map(self._has, target.supplies)):
+                self._switch(document, target)
+                break
+        self._queue.want(self._wishes(), self._monotonic())
+        found = plan.runnable(self._catalogue, self._has, self._layout.blob)
+        if found != self._plan:
+            self._plan = found
+            self._activate(found)
+        self._tell()
+
+    def _switch(self, document: Deployment, target: Target) -> None:
+        """All that `target` needs is here: from now on it is what runs, if the disk says so."""
+        before = self._catalogue
+        if document is self._pending:
+            new = catalogues.activated(before, target.running)
+        else:  # the one that is active already; another may be on its way
+            new = catalogues.activated(replace(before, pending=""), target.running)
+            new = replace(new, pending=before.pending)
+        if new == before or not self._commit(new):
+            return
+        if document is self._pending:
+            log.info("generation %d is active", document.generation)
+            self._active, self._pending = document, None
+        self._collect()
+
+    def _store(self, digest: str, path: Path) -> bool:
+        """A blob came; whether it is in its place."""
+        targets = [self._target(document) for document in self._documents()]
+        names = {
+            (running.name, running.version)
+            for target in targets
+            for running in target.running
+            if running.digest == digest
+        }
+        try:
+            for name, version in sorted(names):
+                stored = self._layout.add_module(name, version, path)
+                if stored != digest:
+                    raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+                path = self._layout.blob(digest)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+        return True
+
+    # --- what that needs
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._record.catalogue if self._record is not None else Catalogue()
+
+    def _commit(self, new: Catalogue) -> bool:
+        """Nothing may follow from `new` unless the disk has it."""
+        assert self._record is not None
+        now = self._monotonic()
+        done = now >= self._record.retry_at and self._record.commit(new, now)
+        if not done:
+            self._due = min(self._due, self._record.retry_at)
+        return done
+
+    def _note(self, new: Catalogue) -> None:
+        """What happened here is so, whether or not the disk has it."""
+        if self._record is not None:
+            self._record.note(new, self._monotonic())
+
+    def _failed(self, error: StoreError) -> None:
+        assert self._record is not None
+        self._record.failed(error, self._monotonic())
+        self._due = min(self._due, self._record.retry_at)
+
+    def _hold(self, digest: str, reason: str) -> None:
+        log.error("%s is quarantined: %s", digest, reason)
+        self._note(catalogues.quarantined(self._catalogue, digest, reason))
+
+    def _documents(self) -> list[Deployment]:
+        """The one on its way and the one that runs, as far as there are."""
+        return [each for each in (self._pending, self._active) if each is not None]
+
+    def _target(self, document: Deployment) -> Target:
+        return plan.target(document, self._node.name, self._node.labels, self._catalogue)
+
+    def _has(self, digest: str) -> bool:
+        return digest not in self._damaged and self._layout.has(digest)
+
+    def _wishes(self) -> dict[str, Wish]:
+        """What the documents need and the disk lacks."""
+        wishes: dict[str, Wish] = {}
+        for document in self._documents():
+            for digest, supply in self._target(document).supplies.items():
+                if digest not in wishes and not self._has(digest):
+                    wishes[digest] = plan.wish(supply, self._config)
+        return wishes
+
+    def _document(self, payload: str) -> Deployment | None:
+        """A document that was accepted before, perhaps by another version of this agent."""
+        if not payload:
+            return None
+        try:
+            return documents.parse(
+                payload.encode(),
+                fleet=self._node.fleet,
+                defaults=self._node.limits,
+                report=self._node.report,
+            )
+        except RefusedError as error:
+            log.error("the deployment on the disk is passed over: %s", error)
+            return None
+
+    def _check_layout(self) -> None:
+        """Every blob against its digest; what is damaged is not run, and fetched again."""
+        try:
+            damaged = self._layout.check()
+            self._damaged = set()
+        except StoreError as error:  # such as a disk that can only be read
+            self._failed(error)
+            here = filter(self._layout.has, self._catalogue.digests)
+            damaged = [digest for digest in here if not self._layout.good(digest)]
+            self._damaged = set(damaged)
+        for digest in damaged:
+            log.error("%s is damaged on the disk; it is fetched again if it is needed", digest)
+        for folder in self._layout.transfers():  # of what has arrived in its place
+            if self._has(f"sha256:{folder.name}"):
+                empty(folder)
+
+    def _collect(self) -> None:
+        """Remove what neither runs, nor ran before, nor is on its way."""
+        needed = set(self._catalogue.digests)
+        for document in self._documents():
+            needed |= self._target(document).supplies.keys()
+        try:
+            self._layout.collect(needed)
+        except StoreError as error:
+            self._failed(error)
+
+    def _tell(self) -> None:
+        status = self._make_status()
+        if status != self._status:
+            self._status = status
+            self._changed()
+
+    def _make_status(self) -> dict[str, Any]:
+        catalogue, pending, active = self._catalogue, self._pending, self._active
+        trouble = self._trouble or (self._record.trouble if self._record else "")
+        known = catalogue.known
+        expired = active and documents.best_time(self._clock(), known) >= active.expires
+        return {
+            "generation": active.generation if active else 0,
+            "accepted": known.generation,
+            "pending": pending.generation if pending else None,
+            "expired": bool(expired),
+            "trust": self._trust.status(),
+            "refused": self._refusals.latest(),
+            "fetching": self._queue.status(),
+            "rejected": _latest(catalogue.rejected),
+            "quarantined": _latest(catalogue.quarantined),
+            "trouble": trouble,
+        }
+
+
+def _named(digest: str) -> str:
+    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
+
+
+def _latest(held: Mapping[str, str]) -> dict[str, str]:
+    return dict(list(held.items())[-MAX_REPORTED:])

@@ -1,0 +1,152 @@
+"""The one thread of a node's fleet part: it runs the Updater, and nobody waits for it.
+
+The thread makes the Updater, so what that imports is loaded while everything else is
+starting. Its inbox is bounded: of documents the latest of each kind waits, of parts twice
+what was asked for; a part that finds no room is asked for again by and by.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.updater import Topics, Updater
+
+log = logging.getLogger(__name__)
+
+# Twice the window of edge_agent.fleet.transfer.window: 1 MiB.
+MAX_PARTS = 16
+# JSON, signatures and the disk fit; the default of 8 MB counts where memory is locked.
+STACK_BYTES = 512 * 1024
+# After an error of ours, which is not to become a loop without a rest.
+ERROR_PAUSE_S = 60.0
+STOP_TIMEOUT_S = 1.0
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Owns the thread and the Updater on it. Any thread may call any method."""
+
+    def __init__(self, topics: "Topics", make: Callable[[Callable[[], None]], "Updater"]) -> None:
+        """`make` is called on the thread, with the Updater's `wake`."""
+        self._topics = topics
+        self._make = make
+        self._change = threading.Condition()
+        self._documents: dict[str, bytes] = {}
+        self._parts: deque[tuple[str, bytes]] = deque()
+        self._calls: deque[Callable[[Updater], None]] = deque()
+        self._woken = self._stopping = False
+        self._updater: Updater | None = None
+        self._thread: threading.Thread | None = None
+        self._suspects: tuple[str, ...] = ()
+        self.dropped = 0  # parts that found no room
+
+    def start(self, suspects: Iterable[str] = ()) -> None:
+        """Begin, once. `suspects`: see `Updater.start`."""
+        self._suspects = tuple(suspects)
+        default = threading.stack_size(STACK_BYTES)
+        try:
+            self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
+            self._thread.start()
+        finally:
+            threading.stack_size(default)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """A message came from the broker; returns at once."""
+        with self._change:
+            if topic in (self._topics.deployment, self._topics.trust):
+                self._documents[topic] = payload
+            elif not topic.startswith(f"{self._topics.blobs}/"):
+                return
+            elif len(self._parts) == MAX_PARTS:
+                self.dropped += 1
+                return
+            else:
+                self._parts.append((topic, payload))
+            self._change.notify()
+
+    def verdict(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+        """The host's word on a release (see `Updater.verdict`)."""
+        self.call(lambda updater: updater.verdict(identity, digest, kept, reason))
+
+    def call(self, work: Callable[["Updater"], T], done: Callable[[T], None] | None = None) -> None:
+        """Have `work` done, and `done` called with what it gives; both on the thread."""
+
+        def both(updater: "Updater") -> None:
+            result = work(updater)
+            if done is not None:
+                done(result)
+
+        with self._change:
+            self._calls.append(both)
+            self._change.notify()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        with self._change:
+            self._woken = True
+            self._change.notify()
+
+    def status(self) -> dict[str, Any]:
+        """As the Updater's; empty before it has begun."""
+        updater = self._updater
+        return updater.status() if updater is not None else {}
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """End soon; what is under way goes on with the next start."""
+        with self._change:
+            self._stopping = True
+            self._change.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        due = -math.inf
+        while not self._stopping:
+            try:
+                due = self._turn(due)
+            except Exception:  # a defect here must not end what runs
+                log.exception("the fleet's part failed; it goes on in a minute")
+                due = time.monotonic() + ERROR_PAUSE_S
+        if self._updater is not None:
+            self._updater.stop()
+
+    def _turn(self, due: float) -> float:
+        """Wait until something is to be done, and do it; when to come back."""
+        updater = self._updater
+        if updater is None:
+            updater = self._make(self.wake)
+            updater.start(self._suspects)
+            self._updater = updater
+        documents, parts, calls = self._wait(due)
+        for work in calls:
+            work(updater)
+        for topic, payload in (*documents.items(), *parts):
+            updater.received(topic, payload)
+        return updater.step(time.monotonic())
+
+    def _wait(
+        self, due: float
+    ) -> tuple[dict[str, bytes], list[tuple[str, bytes]], list[Callable[["Updater"], None]]]:
+        with self._change:
+            self._change.wait_for(self._anything, _timeout(due - time.monotonic()))
+            taken = self._documents, list(self._parts), list(self._calls)
+            self._documents = {}
+            self._parts.clear()
+            self._calls.clear()
+            self._woken = False
+            return taken
+
+    def _anything(self) -> bool:
+        waiting = self._documents or self._parts or self._calls
+        return bool(waiting) or self._woken or self._stopping
+
+
+def _timeout(seconds: float) -> float | None:
+    # More than a day overflows on some platforms, and is no matter.
+    return None if seconds == math.inf else min(max(seconds, 0.0), 86_400.0)
