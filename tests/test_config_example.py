@@ -13,7 +13,8 @@ EXAMPLE = Path(__file__).parents[1] / "configs" / "agent.toml"
 UNIT = re.compile(r"(?<!_per)_(bytes|ms|s)$")
 # Shown as examples since their default is no fixed value, or none.
 WITHOUT_FIXED_DEFAULT = (
-    r"node|client_id|username|password_file|registry_auth_file|ca_file|cert_file|key_file|tls_server_name|urls|board"
+    r"node|client_id|username|password_file|registry_auth_file|ca_file|cert_file|key_file"
+    r"|tls_server_name|urls|board"
 )
 
 

@@ -19,7 +19,7 @@ from edge_agent.config.document import Document
 from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
-from edge_agent.errors import ConfigError, RefusedError
+from edge_agent.errors import ConfigError, EdgeAgentError, RefusedError
 from edge_agent.fleet import envelope
 from edge_agent.fleet.trust import TrustSet, check_head
 from edge_agent.store.catalogue import Known as Known
@@ -187,6 +187,18 @@ def to_payload(values: Mapping[str, object]) -> bytes:
     payload = strictjson.dumps(values)
     parse(payload, fleet=str(values.get("fleet")))
     return payload
+
+
+def said_generation(raw: bytes, refused: EdgeAgentError) -> int | None:
+    """The generation of a refused message; None where nobody who is trusted signed for it."""
+    if getattr(refused, "reason", "signature") in ("oversized", "envelope", "signature"):
+        return None
+    try:
+        value = strictjson.loads(envelope.read(raw).payload)
+    except (RefusedError, ValueError):
+        return None
+    generation = value.get("generation") if isinstance(value, dict) else None
+    return generation if type(generation) is int else None
 
 
 def best_time(clock: float, known: Known) -> float:

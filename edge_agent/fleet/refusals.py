@@ -18,6 +18,7 @@ class Refusal(TypedDict):
     reason: str  # a word: `signature`, `rollback`, ... (docs/fleet-protocol.md)
     text: str
     count: int  # refused in a row, for whatever reasons
+    generation: int | None  # what it says of itself, where trusted keys signed it
 
 
 class Refusals:
@@ -27,13 +28,15 @@ class Refusals:
         self._latest: dict[str, Refusal] = {}
         self._told: set[tuple[str, str]] = set()
 
-    def add(self, kind: str, error: RefusedError | CryptoError) -> None:
+    def add(
+        self, kind: str, error: RefusedError | CryptoError, generation: int | None = None
+    ) -> None:
         """A message of this kind was refused, or could not be checked."""
         reason = error.reason if isinstance(error, RefusedError) else "signature"
         text = printable(str(error))[:MAX_TEXT]
         before = self._latest.get(kind)
         count = before["count"] + 1 if before else 1
-        self._latest[kind] = {"reason": reason, "text": text, "count": count}
+        self._latest[kind] = Refusal(reason=reason, text=text, count=count, generation=generation)
         if (kind, reason) not in self._told:
             self._told.add((kind, reason))
             log.warning("the %s from the broker is refused (%s): %s", kind, reason, text)
@@ -43,6 +46,6 @@ class Refusals:
         self._latest.pop(kind, None)
         self._told = {told for told in self._told if told[0] != kind}
 
-    def latest(self) -> dict[str, Refusal]:
-        """By kind; empty when the latest of each was taken."""
-        return dict(self._latest)
+    def latest(self, kind: str) -> Refusal | None:
+        """None when the latest of this kind was taken."""
+        return self._latest.get(kind)

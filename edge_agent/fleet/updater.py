@@ -253,7 +253,7 @@ class Updater:
         try:
             deployment = self._checked(raw)
         except (RefusedError, CryptoError) as error:
-            self._refusals.add(DEPLOYMENT, error)
+            self._refusals.add(DEPLOYMENT, error, documents.said_generation(raw, error))
             if isinstance(error, CryptoError) or error.reason == "signature":
                 self._unsigned = raw
             return
@@ -443,8 +443,8 @@ class Updater:
             "accepted": known.generation,
             "pending": pending.generation if pending else None,
             "expired": bool(expired),
-            "trust": self._trust.status(),
-            "refused": self._refusals.latest(),
+            "refused": self._refusals.latest(DEPLOYMENT),
+            "trust": {**self._trust.status(), "refused": self._refusals.latest(TRUST)},
             "fetching": self._queue.status(),
             "rejected": _latest(catalogue.rejected),
             "quarantined": _latest(catalogue.quarantined),
