@@ -63,7 +63,6 @@ def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
     agent runs. Nothing was done then.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    memory.keep_heap_small()
     with Loop() as loop:
         agent = Agent(loop, config, config_path, notifier)
         agent.start()
@@ -133,6 +132,7 @@ class Agent:
             self._loader.run(self._remote.answer_kept)
         self._notifier.start(self._loop)
         self._scan(self._notifier.ready)
+        gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
 
     def stop(self) -> None:

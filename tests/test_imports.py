@@ -61,10 +61,12 @@ WITH_MQTT = ALWAYS | _named(
 HEAVY = {
     "_hashlib": "OpenSSL, 4 MB",
     "asyncio": "11 MB with TLS",
+    "calendar": "with locale 0.3 MB; protobuf asks for it",
     "concurrent.futures": "logging of its own, queues, 1 MB",
     "csv": "importlib.metadata or somebody like it",
     "decimal": "0.5 MB",
     "email": "importlib.metadata or somebody like it",
+    "google.protobuf.internal.encoder": "protobuf in Python, 1 MB",
     "http": "a client that nothing here may be",
     "importlib.metadata": "2.5 MB",
     "multiprocessing": "1 MB",
@@ -74,13 +76,18 @@ HEAVY = {
     "urllib.request": "http, email and ssl",
     "xml": "nothing here is XML",
 }
-HEAVY_WITH_MQTT = {"_hashlib", "email", "http", "ssl", "urllib.request"}  # paho imports them
+HEAVY_WITH_MQTT = {"_hashlib", "ssl"}
 
 RUN = """
-import sys
+import ctypes, sys
 from edge_agent.__main__ import main
 code = main(["run", "-c", sys.argv[1]])
-print(*sorted(sys.modules))
+print(*sorted(name for name, each in sys.modules.items() if type(each).__name__ != "_Later"))
+sys.stdout.flush()
+libc = ctypes.CDLL(None)
+stdout = ctypes.c_void_p.in_dll(libc, "stdout")
+libc.malloc_info(0, stdout)
+libc.fflush(stdout)
 sys.exit(code)
 """
 
@@ -159,4 +166,6 @@ def running(folder: Path, broker: Broker | None = None) -> Iterator[set[str]]:
             process.kill()
             process.wait()
     assert process.returncode == 0, log.read_text()
-    loaded.update(output.decode().split())
+    names, _, heaps = output.decode().partition("<malloc")
+    loaded.update(names.split())
+    assert heaps.count("<heap nr=") == 1, "another for each thread, which nothing gives back"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
+from edge_agent.memory import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.incoming import Arrivals, Received
 from edge_agent.mqtt.outbox import Describe
@@ -202,7 +203,9 @@ class Link:
 
     def _attend(self, broker: Broker) -> bool:
         """Connect and serve until that fails; True if it went well for a while."""
-        # paho and TLS cost 12 MB: only a node with a broker pays.
+        # paho and TLS cost 11 MB: only a node with a broker pays. What paho would look a proxy up
+        # with brings http and email, 1.2 MB.
+        import_later("urllib.request")
         from edge_agent.mqtt.connection import VERSIONS, Connection
 
         self._broker = broker

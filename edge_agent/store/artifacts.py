@@ -2,7 +2,7 @@
 
     STATE/artifacts.secret               32 random bytes of this node, mode 0600
     STATE/artifacts/KEY.artifact         what the engine compiled; mapped as it is
-    STATE/artifacts/KEY.mac              its size, and HMAC-SHA256(secret, key, size, bytes)
+    STATE/artifacts/KEY.mac              its size, and a keyed BLAKE2b of key, size and bytes
     STATE/artifacts/lock                 held while something is built or removed
 
 An engine runs whatever it is given, so nothing damaged, foreign or half may reach it:
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_agent.errors import EngineError, StoreError
 from edge_agent.store import files
-from edge_agent.store.digest import PART_BYTES, Hmac, sha256_hex
+from edge_agent.store.digest import keyed, sha256_hex
 from edge_agent.wasm import compiler
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module
 from edge_agent.wasm.modulefile import ModuleFile
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 SECRET_BYTES = 32
 MAX_SECRET_FILE_BYTES = 4096  # anything but 32 bytes is refused; this only bounds the read
 MAX_MAC_FILE_BYTES = 256
+_PART_BYTES = 64 << 10  # read at once
 _GROWTH = 3  # an artifact has 2.2 times the bytes of a Go module of 10 MB
-_FORMAT = "edge-agent artifact 1"  # a change of this file's rules makes all artifacts stale
+_FORMAT = "edge-agent artifact 2"  # a change of this file's rules makes all artifacts stale
 # Of /proc/cpuinfo, by architecture: what code may use. Not the clock's rate and the like.
 _CPU_FIELDS = frozenset(
     ("flags", "Features", "CPU architecture", "isa", "mmu", "uarch", "features")
@@ -223,15 +224,15 @@ def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -
 def sidecar(secret: bytes, key: str, fd: int) -> bytes:
     """What vouches for the artifact behind `fd`: format, size, code; one line. OSError."""
     size = os.fstat(fd).st_size
-    mac = Hmac(secret)
+    mac = keyed(secret)
     mac.update(f"{_FORMAT}\0{key}\0{size}\0".encode())
-    buffer = bytearray(PART_BYTES)
+    buffer = bytearray(_PART_BYTES)
     view = memoryview(buffer)
     at = 0
     while count := os.preadv(fd, [buffer], at):
         mac.update(view[:count])
         at += count
-    return f"{_FORMAT} {at} {mac.hex()}\n".encode()
+    return f"{_FORMAT} {at} {mac.hexdigest()}\n".encode()
 
 
 def cpu_features() -> str:

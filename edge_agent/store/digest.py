@@ -1,4 +1,4 @@
-"""SHA-256 and HMAC-SHA256 (RFC 2104) without OpenSSL, which would cost 4 MB of memory.
+"""SHA-256, and digests with a secret, without OpenSSL, which would cost 4 MB of memory.
 
 `hashlib` loads libcrypto; the interpreter brings a SHA-256 of its own, and a node that
 works alone, without TLS, needs no more. Where TLS has loaded it, it is taken: several times
@@ -9,6 +9,11 @@ import sys
 from typing import Any
 
 try:
+    from _blake2 import blake2b as _blake2b
+except ImportError:
+    from hashlib import blake2b as _blake2b
+
+try:
     from _sha2 import sha256 as _own_sha256  # type: ignore[import-not-found]  # CPython 3.12
 except ImportError:
     try:
@@ -16,7 +21,6 @@ except ImportError:
     except ImportError:  # a distribution that left it out
         from hashlib import sha256 as _own_sha256
 
-_BLOCK_BYTES = 64  # of SHA-256
 # CPython 3.11's own SHA-256 keeps the interpreter's lock for one part: 0.1 ms with this,
 # instead of 40 ms and more, in which no runtime is answered, for a Go module in one.
 PART_BYTES = 16 << 10
@@ -37,22 +41,7 @@ def sha256_hex(data: bytes) -> str:
     return str(digest.hexdigest())
 
 
-class Hmac:
-    """HMAC-SHA256 over data that comes in parts, of at most PART_BYTES if there is much."""
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) > _BLOCK_BYTES:
-            key = bytes.fromhex(sha256_hex(key))
-        padded = key.ljust(_BLOCK_BYTES, b"\0")
-        self._inner, self._outer = sha256(), sha256()
-        self._inner.update(bytes(byte ^ 0x36 for byte in padded))
-        self._outer.update(bytes(byte ^ 0x5C for byte in padded))
-
-    def update(self, data: bytes | memoryview) -> None:
-        self._inner.update(data)
-
-    def hex(self) -> str:
-        """The code over all data so far, as 64 hexadecimal characters."""
-        outer = self._outer.copy()
-        outer.update(self._inner.digest())
-        return str(outer.hexdigest())
+def keyed(secret: bytes) -> Any:
+    """A digest that only who knows the secret (at most 64 bytes) can make: BLAKE2b (RFC 7693)
+    of 32 bytes. In plain C it is four times as fast as SHA-256, with the lock given away."""
+    return _blake2b(key=secret, digest_size=32)

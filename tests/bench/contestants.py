@@ -20,7 +20,7 @@ WAZERO = "Go Wasm in the runtime's own host (wazero)"
 
 # What the native plugin and upstream's own host do: no line is dropped.
 EVERY_LINE = "log_lines_per_s = 10000"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 600.0  # a busy machine compiles a Go plugin in a minute
 # Between two looks at the runtime's plugins: the precision of a start's time.
 LOOK_S = 0.002
 
@@ -125,9 +125,11 @@ class Agent(Contestant):
         *,
         limits: str = EVERY_LINE,
         more: str = "",
+        engine: str = "auto",
     ) -> None:
         super().__init__(folder)
         self._modules = modules
+        self._engine = engine
         self._limits = limits
         self._more = more
 
@@ -162,7 +164,8 @@ class Agent(Contestant):
                 (plugins / f"{identity}.conf").write_text(text)
         config = self.folder / "agent.toml"
         config.write_text(
-            f'node = "bench"\nplugin_dir = "{plugins}"\nstate_dir = "{self.folder}/state"\n'
+            f'node = "{self.folder.parent.name}-{self.folder.name}"\nengine = "{self._engine}"\n'
+            f'plugin_dir = "{plugins}"\nstate_dir = "{self.folder}/state"\n'
             f'control_socket = "{self.folder}/control.sock"\n'
             f'[nri]\nsockets = ["{socket}"]\n[log]\nlevel = "info"\n[limits]\n{self._limits}\n'
             f"{self._more}\n"

@@ -1,15 +1,18 @@
 """The benchmark's result as Markdown tables, for a terminal and for the README."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MB = 1e6
+_SHOWN = 8  # mappings by name
+_SMALL = ("alone", "pss", "private_dirty")
 
 HEADS = {
     "latency": "CreateContainer through upstream's pkg/adaptation",
     "engine": "One call of a guest, without socket",
     "memory": "Memory",
     "start": "Start, until the runtime has registered the plugin",
+    "board": "On each engine",
 }
 
 
@@ -95,8 +98,61 @@ def _start(result: Mapping[str, Any]) -> str:
     )
 
 
+def _board(result: Mapping[str, Any]) -> str:
+    """Rows are figures, columns engines; below it, what the smallest process consists of."""
+    found = result["engines"]
+
+    def small(what: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
+        return lambda of: " / ".join(f"{of[what][key] / MB:.{digits}f}" for key in _SMALL)
+
+    def update(key: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda of: f"{of['update'][key] / MB:.1f}"
+
+    rows: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("one C plugin, MQTT over TLS: PSS alone / PSS / private dirty, MB", small("C", 1)),
+        ("each further C plugin, MB", small("further C", 2)),
+        ("one Go plugin, no broker, MB", small("Go", 1)),
+        ("each further Go plugin, MB", small("further Go", 1)),
+        ("update of a Go plugin: anonymous memory before, MB", update("before")),
+        ("... at its peak, both guests there", update("peak")),
+        ("... after it", update("after")),
+        ("... a second guest alone takes", update("guest")),
+        ("... peak of the compiler's process", update("child_peak")),
+        ("load of a Go plugin from the store, ms", lambda of: f"{of['load']['code_ms']:.0f}"),
+        ("... without TLS, so without OpenSSL", lambda of: f"{of['load']['alone_ms']:.0f}"),
+        ("... its guest made and initialised, ms", lambda of: f"{of['load']['guest_ms']:.0f}"),
+    ]
+    head = (f"after {result['rest_s']:.0f} s and {result['events']} events", *found)
+    made = table(head, [(name, *(cell(of) for of in found.values())) for name, cell in rows])
+    parts = "\n\n".join(_mappings(engine, of["mappings"]) for engine, of in found.items())
+    return f"{made}\n\n{parts}"
+
+
+def _mappings(engine: str, found: Mapping[str, Mapping[str, int]]) -> str:
+    """The largest, and the rest in one line."""
+    ordered = sorted(found.items(), key=lambda each: -each[1]["alone"])
+    rest = [each for _, each in ordered[_SHOWN:]]
+    rows = [
+        *((name.rpartition("/")[2], of) for name, of in ordered[:_SHOWN]),
+        (f"{len(rest)} more", {key: sum(of[key] for of in rest) for key in _SMALL}),
+    ]
+    head = (
+        f"{engine}, one C plugin, by what is mapped, MB",
+        "PSS alone",
+        "PSS",
+        "private dirty",
+    )
+    return table(head, [(name, *(f"{of[key] / MB:.2f}" for key in _SMALL)) for name, of in rows])
+
+
 def ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
 
-_PARTS = {"latency": _latency, "engine": _engine, "memory": _memory, "start": _start}
+_PARTS = {
+    "latency": _latency,
+    "engine": _engine,
+    "memory": _memory,
+    "start": _start,
+    "board": _board,
+}

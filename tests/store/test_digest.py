@@ -1,5 +1,4 @@
 import hashlib
-import hmac
 import subprocess
 import sys
 
@@ -7,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.store.digest import PART_BYTES, Hmac, sha256_hex
+from edge_agent.store.digest import PART_BYTES, keyed, sha256, sha256_hex
 
 
 @given(st.binary(max_size=300))
@@ -21,24 +20,29 @@ def test_sha256_of_several_parts_equals_the_standard_librarys(size: int) -> None
     assert sha256_hex(data[:size]) == hashlib.sha256(data[:size]).hexdigest()
 
 
-@given(st.binary(max_size=200), st.lists(st.binary(max_size=200)))
-def test_hmac_equals_the_standard_librarys(key: bytes, parts: list[bytes]) -> None:
-    mac = Hmac(key)
+def test_sha256_is_the_same_with_openssl_there() -> None:
+    # hashlib, imported above, has loaded it.
+    code = "from edge_agent.store.digest import sha256_hex; print(sha256_hex(bytes(100_000)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert type(sha256()) is type(hashlib.sha256())
+    assert ran.stdout.strip() == sha256_hex(bytes(100_000))
+
+
+@given(st.binary(min_size=1, max_size=64), st.lists(st.binary(max_size=200)))
+def test_a_keyed_digest_equals_the_standard_librarys(key: bytes, parts: list[bytes]) -> None:
+    mac = keyed(key)
     for part in parts:
         mac.update(part)
-    assert mac.hex() == hmac.new(key, b"".join(parts), "sha256").hexdigest()
-
-
-def test_hmac_read_twice_gives_the_same() -> None:
-    mac = Hmac(b"key")
-    mac.update(b"data")
-    assert mac.hex() == mac.hex()
+    whole = hashlib.blake2b(b"".join(parts), key=key, digest_size=32)
+    assert mac.hexdigest() == whole.hexdigest()
+    assert mac.hexdigest() != keyed(key + b"x" if len(key) < 64 else key[1:]).hexdigest()
 
 
 def test_openssl_is_not_loaded_for_a_digest() -> None:
     code = (
-        "import sys; from edge_agent.store.artifacts import sha256_hex; sha256_hex(b''); "
-        "print([name for name in ('hashlib', 'ssl', 'hmac') if name in sys.modules])"
+        "import sys; from edge_agent.store.digest import keyed, sha256_hex; "
+        "sha256_hex(b''); keyed(b'key').hexdigest(); "
+        "print([name for name in ('_hashlib', 'hashlib', 'ssl') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
