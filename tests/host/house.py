@@ -46,11 +46,22 @@ class Verdict(NamedTuple):
 
 
 class House:
-    """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`."""
+    """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`.
 
-    def __init__(self, folder: Path, runtime: SimRuntime | None = None, **limits: Any) -> None:
+    `socket` is of a runtime that is there; otherwise one is simulated.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runtime: SimRuntime | None = None,
+        *,
+        socket: Path | None = None,
+        **limits: Any,
+    ) -> None:
         self.folder = folder
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
+        self._socket = socket
         self.outcomes: list[Outcome] = []
         self.verdicts: list[Verdict] = []
         self.suspects: list[Suspect] = []  # of a crash before; set before it is entered
@@ -62,7 +73,8 @@ class House:
     def __enter__(self) -> Self:
         engine, _ = choose("auto")
         artifacts = Artifacts(self.folder / "state")
-        self.runtime.start()
+        if self._socket is None:
+            self.runtime.start()
         self.loop = Loop()
         self.loader = Loader(
             self.loop,
@@ -77,7 +89,9 @@ class House:
         self.states.begin()
         self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
         self.quarantine.begin(self.suspects)
-        config = NriConfig((self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2)
+        config = NriConfig(
+            (self._socket or self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2
+        )
         self.roster = Roster(
             self.loop,
             config,
@@ -100,7 +114,8 @@ class House:
         self.states.close()
         self.loader.stop()
         self.loop.close()
-        self.runtime.stop()
+        if self._socket is None:
+            self.runtime.stop()
 
     def release(
         self, identity: str, name: str | Path, config: str = "", **settings: Any
