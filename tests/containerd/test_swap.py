@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.containerd.burst import Burst
+from tests.host.house import House
+from tests.host.swaps import IDENTITY, LATE, Swaps, seen
 from tests.host.versions import version
 from tests.support.agent import Agent, Status, guest
 from tests.support.containerd import Containerd
@@ -44,6 +46,34 @@ def test_every_container_is_adjusted_by_exactly_one_version(
     assert neighbour["restarts"] == 0
     counts = [int(each.annotations["edge.test/count"]) for thread in made for each in thread]
     assert sorted(counts) == list(range(1, len(counts) + 1))
+
+
+def test_a_hundred_replacements_and_those_that_fail_leave_no_gap(
+    containerd: Containerd, cri: Cri, tmp_path: Path
+) -> None:
+    """As tests/host/test_swaps.py, on a containerd; the roster is in this process."""
+    with House(tmp_path, socket=containerd.nri_socket) as house, Burst(cri) as burst:
+        swaps = Swaps(house, tmp_path, lambda: house.during(lambda: burst.wait_for_more(2)))
+        swaps.begin()
+        house.during(lambda: burst.wait_for_more(2))
+        begun = [len(made) for made in burst.made]
+        swaps.go(100, failures_every=10, late_every=50)
+        made = house.during(burst.stop)
+    for each, at in zip(made, begun, strict=True):
+        before, since = each[:at], each[at:]
+        created = [_versions(container.annotations) for container in since if not container.error]
+        assert Counter(len(found) for found in created) == {1: len(created)}
+        # A thread of the burst may sit out the short time of the one that fails later.
+        order = seen([found[0] for found in created if found[0] != LATE])
+        assert order == seen([number for number in swaps.ran if number != LATE])
+        refused = [container.error for container in since if container.error]
+        assert all(f"plugin {IDENTITY}: " in error for error in refused), refused
+        assert not [container.error for container in before if container.error]
+        # From the first version's moment on, none was without.
+        found = [bool(_versions(container.annotations)) for container in before]
+        assert found == sorted(found)
+    assert len(house.verdicts) == 12
+    assert not [verdict for verdict in house.verdicts if verdict.kept]
 
 
 def test_a_changed_configuration_counts_from_one_container_on(
