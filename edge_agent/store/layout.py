@@ -227,15 +227,12 @@ class Layout:
     def _copy(self, module: Path, digest: str) -> None:
         place = self.blob(digest)
         copied = sha256()
-        with (
-            _opened(module) as source,
-            files.placing(place) as temporary,
-            files.open_new(temporary) as target,
-        ):
+        with _opened(module) as source, files.placing(place) as temporary:
             try:
-                for part in source.parts():
-                    copied.update(part)
-                    target.write(part)
+                with files.open_new(temporary) as target:
+                    for part in source.parts():
+                        copied.update(part)
+                        target.write(part)
             except OSError as error:
                 raise files.failure("write", place, error) from error
             if f"sha256:{copied.hexdigest()}" != digest:
