@@ -9,11 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench import board, engine, latency, memory, report, start, summary
+from tests.bench import board, engine, latency, memory, report, start, summary, swap
 from tests.bench.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
-PARTS = {"latency": latency, "engine": engine, "memory": memory, "start": start, "board": board}
+PARTS = {
+    "latency": latency,
+    "engine": engine,
+    "memory": memory,
+    "start": start,
+    "board": board,
+    "swap": swap,
+}
 
 
 def main() -> int:

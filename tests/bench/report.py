@@ -13,6 +13,7 @@ HEADS = {
     "memory": "Memory",
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
+    "swap": "CreateContainer while the plugin is replaced",
 }
 
 
@@ -145,6 +146,34 @@ def _mappings(engine: str, found: Mapping[str, Mapping[str, int]]) -> str:
     return table(head, [(name, *(f"{of[key] / MB:.2f}" for key in _SMALL)) for name, of in rows])
 
 
+def _swap(result: Mapping[str, Any]) -> str:
+    head = (
+        f"{result['asked_per_s']} a second asked for",
+        "replaced",
+        "created",
+        "a second",
+        "unanswered",
+        "answered twice",
+        "failed",
+        "median us",
+        "p99 us",
+        "longest ms",
+    )
+    rows = [
+        (
+            name,
+            *(str(found[key]) for key in ("replaced", "samples")),
+            f"{found['created_per_s']:.0f}",
+            *(str(found[key]) for key in ("unanswered", "twice", "failed")),
+            f"{found['median_us']:.0f}",
+            f"{found['p99_us']:.0f}",
+            f"{found['max_us'] / 1e3:.1f}",
+        )
+        for name, found in result["contestants"].items()
+    ]
+    return table(head, rows)
+
+
 def ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
@@ -155,4 +184,5 @@ _PARTS = {
     "memory": _memory,
     "start": _start,
     "board": _board,
+    "swap": _swap,
 }
