@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 class House:
     """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`.
 
-    `socket` is of a runtime that is there; otherwise one is simulated.
+    `socket` is of a runtime that is there; otherwise one is simulated. `second` is another one.
     """
 
     def __init__(
@@ -57,11 +57,15 @@ class House:
         runtime: SimRuntime | None = None,
         *,
         socket: Path | None = None,
+        second: SimRuntime | None = None,
         **limits: Any,
     ) -> None:
         self.folder = folder
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
-        self._socket = socket
+        self._simulated = [] if socket else [self.runtime]
+        if second is not None:
+            self._simulated.append(second)
+        self._sockets = (*([socket] if socket else []), *(each.path for each in self._simulated))
         self.outcomes: list[Outcome] = []
         self.verdicts: list[Verdict] = []
         self.suspects: list[Suspect] = []  # of a crash before; set before it is entered
@@ -73,8 +77,8 @@ class House:
     def __enter__(self) -> Self:
         engine, _ = choose("auto")
         artifacts = Artifacts(self.folder / "state")
-        if self._socket is None:
-            self.runtime.start()
+        for runtime in self._simulated:
+            runtime.start()
         self.loop = Loop()
         self.loader = Loader(
             self.loop,
@@ -89,9 +93,7 @@ class House:
         self.states.begin()
         self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
         self.quarantine.begin(self.suspects)
-        config = NriConfig(
-            (self._socket or self.runtime.path,), reconnect_min_s=0.02, reconnect_max_s=0.2
-        )
+        config = NriConfig(self._sockets, reconnect_min_s=0.02, reconnect_max_s=0.2)
         self.roster = Roster(
             self.loop,
             config,
@@ -114,8 +116,8 @@ class House:
         self.states.close()
         self.loader.stop()
         self.loop.close()
-        if self._socket is None:
-            self.runtime.stop()
+        for runtime in self._simulated:
+            runtime.stop()
 
     def release(
         self, identity: str, name: str | Path, config: str = "", **settings: Any

@@ -347,3 +347,38 @@ def test_one_that_no_runtime_takes_is_rejected(tmp_path: Path) -> None:
         house.apply(tried(house.release("10-edge", "edge")))
         until_judged(house)
         assert "not here" in house.verdicts[0].reason
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[House]:
+    """At two runtimes."""
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    with House(tmp_path, second=SimRuntime(tmp_path / "second.sock")) as house:
+        yield house
+
+
+def statuses(house: House) -> list[str]:
+    return [entry["status"] for entry in house.roster.plugins()]
+
+
+def test_two_runtimes_make_one_verdict_for_it(two: House) -> None:
+    two.apply(tried(two.release("10-edge", "edge"), Probation(0, 1.0, 0)))
+    two.until(lambda: statuses(two) == ["probation"] * 2, "it serves at both")
+    two.until(lambda: statuses(two) == ["running"] * 2, "it is kept at both")
+    assert [each.kept for each in two.verdicts] == [True]
+
+
+def test_a_failure_at_one_of_two_runtimes_rejects_it_at_both(two: House) -> None:
+    good = two.release("10-hostile", "hostile", config="* : ok\n")
+    two.apply(good)
+    two.until(lambda: statuses(two) == ["running"] * 2, "it serves at both")
+    two.apply(tried(replace(good, config="create_container:trap\n")))
+    two.until(lambda: statuses(two) == ["probation"] * 2, "the new one serves at both")
+    assert create(two)
+    until_judged(two)
+    two.apply(good)
+    two.until(
+        lambda: [entry["restarts"] for entry in two.roster.plugins()] == [2, 2], "back at both"
+    )
+    assert statuses(two) == ["running"] * 2
+    assert len(two.verdicts) == 1
