@@ -21,8 +21,10 @@ from edge_agent.cli.fleetout import (
     some,
 )
 from edge_agent.errors import OperatorError
+from edge_agent.operator import releases
 from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox
+from edge_agent.operator.overview import named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node
 
@@ -63,7 +65,7 @@ def nodes(arguments: argparse.Namespace) -> int:
 def node(arguments: argparse.Namespace) -> int:
     """Everything of one node."""
     with opened(arguments) as fleet:
-        view = fleet.view()
+        view, names = fleet.view(), releases.named(fleet.folder)
     found = view.nodes.get(arguments.node)
     if found is None:
         known = ", ".join(sorted(view.nodes)[:10])
@@ -92,11 +94,11 @@ def node(arguments: argparse.Namespace) -> int:
         line("")
         show_table(("plugin", "version", "status", "events", "digest", "error"), rows)
     for digest, reason in found.rejected.items():
-        line(f"rejected {digest.removeprefix('sha256:')[:12]}: {reason}", BAD)
-    for each in found.fetching:
-        trouble = f"; {each.trouble}" if each.trouble else ""
-        short = each.digest.removeprefix("sha256:")[:12]
-        line(f"fetching {short}: {each.progress:.0%}{trouble}", BAD if each.trouble else CHANGED)
+        line(f"rejected {named(digest, names)}: {reason}", BAD)
+    for fetching in found.fetching:
+        trouble = f"; {fetching.trouble}" if fetching.trouble else ""
+        text = f"fetching {named(fetching.digest, names)}: {fetching.progress:.0%}{trouble}"
+        line(text, BAD if trouble else CHANGED)
     for kind, refusal in found.refused.items():
         line(f"refuses the {kind} ({refusal.reason}): {refusal.text}", BAD)
     return OK
@@ -238,6 +240,13 @@ def _about(node: Node) -> Iterator[tuple[str, str]]:
         yield "memory", f"{pss / (1 << 20):.1f} MiB (PSS)"
 
 
+def _log_line(told: object) -> str:
+    if not isinstance(told, Mapping):
+        return str(told)
+    words = (_clock(told.get("time")), *(told.get(key) for key in ("level", "source", "message")))
+    return "  ".join(str(word) for word in words if word)
+
+
 def _argument(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -254,7 +263,7 @@ def _show_answer(node: str, verb: str, answer: Mapping[str, Any]) -> None:
         lines = result.get("lines")
         if isinstance(lines, list) and len(result) == 1:
             for each in lines:
-                line(f"  {each if isinstance(each, str) else json.dumps(each)}")
+                line(f"  {_log_line(each)}")
         else:
             for each in json.dumps(result, indent=2).splitlines():
                 line(f"  {each}")

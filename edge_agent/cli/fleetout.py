@@ -130,6 +130,13 @@ def progress(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, whole: bar.update(task, completed=done, total=whole)
 
 
+def terminal() -> "Console":
+    """What draws, where `on_terminal` said yes."""
+    console = _console()
+    assert console is not None
+    return console
+
+
 def _console() -> "Console | None":
     """None without the extra `fleet`."""
     try:

@@ -2,48 +2,129 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.cli.fleetdeploy import opened
 from edge_agent.cli.fleetlook import result_line
-from edge_agent.cli.fleetout import BAD, CHANGED, GOOD, QUIET, line, show_json
-from edge_agent.operator import course
+from edge_agent.cli.fleetout import (
+    BAD,
+    CHANGED,
+    GOOD,
+    QUIET,
+    line,
+    on_terminal,
+    show_json,
+    terminal,
+)
+from edge_agent.operator import course, releases
 from edge_agent.operator.broker import Received
+from edge_agent.operator.deploy import believed
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.news import NOTHING, News, Snapshot, news, snapshot
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course
 from edge_agent.operator.view import View
 
+if TYPE_CHECKING:
+    from edge_agent.cli.fleetscreen import Screen
+
+REDRAW_S = 0.25
 TONES = {"good": GOOD, "bad": BAD, "changed": CHANGED, "quiet": QUIET}
 
 
 def watch(arguments: argparse.Namespace) -> int:
     """Until interrupted, or for --seconds."""
     with opened(arguments) as fleet:
-        _as_lines(fleet, arguments.seconds, arguments.json)
+        if not arguments.json and on_terminal():
+            _on_screen(fleet, arguments.seconds)
+        else:
+            _as_lines(fleet, arguments.seconds, arguments.json)
     return OK
 
 
 def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) -> int:
     """Watch a rollout to its end; 1 if it was taken back."""
-    said, step = "", None
-    for step in course.follow(fleet, name, version, given):
+    steps = course.follow(fleet, name, version, given)
+    if as_json or not on_terminal():
+        step = _steps_as_lines(name, version, steps, as_json)
+    else:
+        step = _steps_on_screen(fleet, name, version, steps)
+    if step.action != "abort":
+        return OK
+    for node, reason in step.standing.failed.items():
+        if not as_json:
+            line(f"          {node}: {reason}", BAD)
+    return PROBLEM
+
+
+def _steps_as_lines(
+    name: str, version: str, steps: Iterator[course.Step], as_json: bool
+) -> course.Step:
+    said = ""
+    for step in steps:
         text = step_text(name, version, step)
         if text != said and as_json:
             show_json(_step_facts(name, version, step))
         elif text != said:
             line(f"{_now()}  {text}", BAD if step.action == "abort" else CHANGED)
         said = text
-    assert step is not None
-    if step.action == "abort":
-        for node, reason in step.standing.failed.items():
-            if not as_json:
-                line(f"          {node}: {reason}", BAD)
-        return PROBLEM
-    return OK
+    return step
+
+
+def _steps_on_screen(
+    fleet: Fleet, name: str, version: str, steps: Iterator[course.Step]
+) -> course.Step:
+    known: dict[str, Snapshot] = {}
+    names = releases.named(fleet.folder)
+    said = ""
+    with _screen(fleet) as screen:
+        for step in steps:
+            for node in step.view.sorted():
+                before, known[node.name] = known.get(node.name, NOTHING), snapshot(node)
+                for each in news(node.name, before, known[node.name], names) if said else ():
+                    screen.say(f"{each.node}  {each.text}", TONES[each.tone])
+            if step.action != said:  # the counts are in the headline
+                text = step_text(name, version, step)
+                screen.say(text, BAD if step.action == "abort" else CHANGED)
+            said = step.action
+            headline = step_text(name, version, step, exact=True)
+            screen.draw(step.view, step.current, fleet.client.trouble, headline)
+    return step
+
+
+def _on_screen(fleet: Fleet, seconds: float | None) -> None:
+    view, merger, current = View(), Merger(), fleet.current()
+    known: dict[str, Snapshot] = {}
+    names = releases.named(fleet.folder)
+    with _screen(fleet) as screen:
+        drawn = 0.0
+        for message in messages(fleet, seconds):
+            if message is None:
+                pass
+            elif message.topic == fleet.topics.deployment:
+                if message.payload != current.raw:
+                    current = believed(message.payload, fleet.trust)
+                    screen.say(f"generation {current.generation} was deployed", CHANGED)
+            elif message.topic.endswith("/results"):
+                for item in merger.feed(message.topic, message.payload):
+                    screen.append(*result_line(item))
+            else:
+                for each in changed(view, known, message, names):
+                    if not message.retained:
+                        screen.say(f"{each.node}  {each.text}", TONES[each.tone])
+            if message is None or time.monotonic() - drawn >= REDRAW_S:
+                screen.draw(view, current, fleet.client.trouble)
+                drawn = time.monotonic()
+        screen.draw(view, current, fleet.client.trouble)
+
+
+def _screen(fleet: Fleet) -> "Screen":
+    from edge_agent.cli.fleetscreen import Screen
+
+    return Screen(terminal(), fleet.settings.name, fleet.client.url, releases.named(fleet.folder))
 
 
 def step_text(name: str, version: str, step: course.Step, exact: bool = False) -> str:
@@ -61,7 +142,7 @@ def step_text(name: str, version: str, step: course.Step, exact: bool = False) -
     if found.failed:
         counts += f", {len(found.failed)} failed"
     if found.away:
-        counts += f", {len(found.away)} not online"
+        counts += f", {len(found.away)} away"
     return f"{name} {version} at {step.percent} %: {counts}; {words[step.action]}"
 
 
@@ -72,7 +153,7 @@ def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]
         "version": version,
         "action": step.action,
         "percent": step.percent,
-        "generation": step.generation,
+        "generation": step.current.generation,
         "running": list(found.running),
         "pending": list(found.pending),
         "away": list(found.away),
@@ -83,6 +164,7 @@ def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]
 def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
     view, merger = View(), Merger()
     known: dict[str, Snapshot] = {}
+    names = releases.named(fleet.folder)
     for message in messages(fleet, seconds):
         if message is None:
             continue
@@ -93,7 +175,9 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
                 else:
                     line(*result_line(item))
             continue
-        for each in changed(view, known, message):
+        if message.topic == fleet.topics.deployment:
+            continue
+        for each in changed(view, known, message, names):
             if as_json:
                 show_json({"node": each.node, "change": each.text})
             else:
@@ -101,23 +185,25 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
 
 
 def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
-    """What nodes say, and None each second without anything."""
+    """What nodes say and the operator deploys, and None now and then without anything."""
     deadline = None if seconds is None else time.monotonic() + seconds
     leaves = ("status", "state", "results")
     with fleet.client.subscribed(
-        f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves
+        (fleet.topics.deployment, *(f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves))
     ) as subscription:
         while deadline is None or time.monotonic() < deadline:
-            yield subscription.take(1.0)
+            yield subscription.take(REDRAW_S)
 
 
-def changed(view: View, known: dict[str, Snapshot], message: Received) -> list[News]:
+def changed(
+    view: View, known: dict[str, Snapshot], message: Received, names: Mapping[str, str]
+) -> list[News]:
     """The news in one message."""
     node = view.feed(message)
     if node is None:
         return []
     before, known[node.name] = known.get(node.name, NOTHING), snapshot(node)
-    return news(node.name, before, known[node.name])
+    return news(node.name, before, known[node.name], names)
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from edge_agent.errors import OperatorError
 from edge_agent.operator import deploy, edit
+from edge_agent.operator.broker import QUIET_S
 from edge_agent.operator.draft import Draft, read
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.rollout import Action, Course, Standing, course_of, decide, standing
@@ -22,7 +23,8 @@ class Step(NamedTuple):
     percent: int
     standing: Standing
     left_s: float  # of the soak
-    generation: int
+    current: deploy.Current
+    view: View
 
 
 def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[Step]:
@@ -37,12 +39,14 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
         view, since = View(), None
         while True:
             message = subscription.take(TICK_S)
+            # At first all nodes, or the few that came first would decide.
+            pause_s = 0.0 if view.nodes else QUIET_S
             while message is not None:
                 if message.topic != fleet.topics.deployment:
                     view.feed(message)
                 elif message.payload != now.raw:
                     now = _ours(fleet)  # our own, or an error
-                message = subscription.take(0)
+                message = subscription.take(pause_s)
             if now.deployment is None:
                 raise OperatorError("the broker has no deployment any more")
             _, percent, paused = course_of(fleet.draft(), name, version)
@@ -59,7 +63,7 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
             if action in ("advance", "abort"):
                 now, since = _ours(fleet), None
             left_s = max(0.0, course.soak_s - settled_s)
-            yield Step(action, percent, found, left_s, now.generation)
+            yield Step(action, percent, found, left_s, now, view)
             if action in ("done", "abort"):
                 return
 

@@ -1,7 +1,9 @@
 """What changed on a node between two looks, as lines for people. Pure."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from edge_agent.operator.overview import named
 from edge_agent.operator.view import Node, Refusal, Running
 
 Tone = Literal["good", "bad", "changed", "quiet"]
@@ -30,14 +32,20 @@ NOTHING = Snapshot("", {}, {}, {})
 
 def snapshot(node: Node) -> Snapshot:
     """A node as it is now."""
+    identities = [each.identity for each in node.plugins]
     plugins = {
-        each.key: (each.version or each.digest[:19], each.status, each.error)
+        # Which runtime is of interest where a node has several.
+        (
+            each.identity
+            if identities.count(each.identity) == 1
+            else f"{each.identity} at {each.runtime}"
+        ): (_version(each), each.status, each.error)
         for each in node.plugins
     }
     return Snapshot(node.status, plugins, node.rejected, node.refused)
 
 
-def news(node: str, before: Snapshot, after: Snapshot) -> list[News]:
+def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str]) -> list[News]:
     """In the order: the node, its plugins, what it will not run."""
     found = []
     if after.status != before.status and after.status:
@@ -51,8 +59,7 @@ def news(node: str, before: Snapshot, after: Snapshot) -> list[News]:
         found.append(News(node, f"{key} ended", "changed"))
     for digest, reason in after.rejected.items():
         if digest not in before.rejected:
-            short = digest.removeprefix("sha256:")[:12]
-            found.append(News(node, f"rejected {short}: {reason}", "bad"))
+            found.append(News(node, f"rejected {named(digest, names)}: {reason}", "bad"))
     for kind, refusal in after.refused.items():
         if before.refused.get(kind) != refusal:
             text = f"refuses the {kind} ({refusal.reason}): {refusal.text}"
@@ -64,17 +71,6 @@ def _tone(status: str) -> Tone:
     if status == "running":
         return "good"
     return "bad" if status in ("failed", "quarantined") else "changed"
-
-
-def counts(nodes: list[Node]) -> dict[str, dict[tuple[str, str], int]]:
-    """By plugin: how many nodes have which version in which status."""
-    found: dict[str, dict[tuple[str, str], int]] = {}
-    for node in nodes:
-        for identity, told in {each.identity: each for each in node.plugins}.items():
-            by_version = found.setdefault(identity, {})
-            key = _version(told), told.status
-            by_version[key] = by_version.get(key, 0) + 1
-    return found
 
 
 def _version(told: Running) -> str:

@@ -77,6 +77,17 @@ def find(folder: FleetFolder, name: str, version: str) -> Blob | None:
     return Blob(**{field: values[field] for field in FIELDS})
 
 
+def named(folder: FleetFolder) -> dict[str, str]:
+    """By digest: `NAME VERSION` of all that was published from this folder."""
+    found = {}
+    for path in sorted(folder.releases_folder.glob("*/*.toml")):
+        name, version = path.parent.name, path.stem
+        blob = find(folder, name, version)
+        if blob is not None:
+            found[blob.digest] = f"{name} {version}"
+    return found
+
+
 def versions(folder: FleetFolder, name: str) -> list[str]:
     """The versions of `name` that were published from this folder."""
     return sorted(path.stem for path in (folder.releases_folder / name).glob("*.toml"))

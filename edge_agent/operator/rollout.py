@@ -36,7 +36,7 @@ class Standing(NamedTuple):
 
     running: tuple[str, ...]
     pending: tuple[str, ...]  # online, and not there yet
-    away: tuple[str, ...]  # not online: nobody waits for them
+    away: tuple[str, ...]  # not online, or without a container runtime: nobody waits for them
     failed: Mapping[str, str]
 
     @property
@@ -62,7 +62,7 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
             running.append(node.name)
         elif (refusal := _refusal(node, deployment)) is not None:
             failed[node.name] = refusal
-        elif node.online:
+        elif node.online and not node.waits_for_a_runtime(digest):
             pending.append(node.name)
         else:
             away.append(node.name)
@@ -147,5 +147,7 @@ def _refusal(node: Node, deployment: Deployment) -> str | None:
     """Why a node that has not taken this deployment will not."""
     refusal = node.refused.get("deployment")
     if refusal is None or node.accepted >= deployment.generation:
+        return None
+    if refusal.generation not in (0, deployment.generation):
         return None
     return f"refuses the deployment ({refusal.reason}): {refusal.text}"

@@ -12,6 +12,8 @@ from edge_agent.operator.broker import Received
 
 # Far above what a node sends (64 KiB, the protocol's largest message).
 MAX_DOCUMENT_BYTES = 256 << 10
+# "sha256:" and the digits that are left where a state had to be condensed.
+MIN_DIGEST_CHARS = len("sha256:") + 12
 BAD_STATUSES = frozenset(("failed", "quarantined"))
 
 
@@ -27,17 +29,13 @@ class Running(NamedTuple):
     events: int
     runtime: str  # its socket
 
-    @property
-    def key(self) -> str:
-        """The plugin, and the runtime where a node has several."""
-        return f"{self.identity} at {self.runtime}" if self.runtime else self.identity
-
 
 class Refusal(NamedTuple):
     """Why a node does not take a document: a word (docs/fleet-protocol.md), and at length."""
 
     reason: str
     text: str
+    generation: int  # of the deployment, where trusted keys signed it; else 0
 
 
 class Fetching(NamedTuple):
@@ -93,7 +91,9 @@ class Node:
         """What it does not take at present: `deployment`, `trust`."""
         refused = self.updates.get("refused")
         return {
-            kind: Refusal(_text(told.get("reason")), _text(told.get("text")))
+            kind: Refusal(
+                _text(told.get("reason")), _text(told.get("text")), _count(told.get("generation"))
+            )
             for kind, told in (refused.items() if isinstance(refused, Mapping) else ())
             if isinstance(told, Mapping)
         }
@@ -126,10 +126,27 @@ class Node:
 
     def runs(self, digest: str) -> bool:
         """Whether this release serves here, at every runtime, and is no longer on trial."""
-        found = [each for each in self.plugins if digest in (each.digest, each.running)]
+        found = [
+            each for each in self.plugins if same(digest, each.digest) or same(digest, each.running)
+        ]
         return bool(found) and all(
-            each.status == "running" and each.running == digest for each in found
+            each.status == "running" and same(digest, each.running) for each in found
         )
+
+    def waits_for_a_runtime(self, digest: str) -> bool:
+        """Whether this release is here, and no container runtime is."""
+        found = [each.status for each in self.plugins if same(digest, each.digest)]
+        return bool(found) and set(found) == {"waiting"}
+
+    def progress_of(self, digest: str) -> str:
+        """How far a release is here that does not run yet, in a word."""
+        for fetching in self.fetching:
+            if fetching.digest == digest:
+                return "fetching"
+        for each in self.plugins:
+            if same(digest, each.digest):
+                return each.status
+        return "to come"
 
     def failure(self, digest: str) -> str | None:
         """Why this release failed here; None: it has not."""
@@ -137,7 +154,7 @@ class Node:
         if reason is not None:
             return reason
         for each in self.plugins:
-            if each.digest == digest and each.status in BAD_STATUSES:
+            if same(digest, each.digest) and each.status in BAD_STATUSES:
                 return each.error or each.status
         return None
 
@@ -188,6 +205,11 @@ class View:
 
     def sorted(self) -> list[Node]:
         return [self.nodes[name] for name in sorted(self.nodes)]
+
+
+def same(digest: str, told: str) -> bool:
+    """Whether a node tells of this digest, which a crowded state cuts (docs/mqtt.md)."""
+    return len(told) >= MIN_DIGEST_CHARS and digest.startswith(told)
 
 
 def _running(entry: Mapping[str, object]) -> Running:

@@ -19,6 +19,7 @@ from edge_agent.fleet.deployment import Deployment, accept
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.packing import MsgpackPacking
 from edge_agent.mqtt.topics import fleet_topics, node_topics
+from edge_agent.recent import Line
 from edge_agent.store.catalogue import Known
 from tests.support.wait import wait_until
 
@@ -147,7 +148,11 @@ class Peer:
             )
             return
         self.requests.append(request)
-        result = {"lines": [{"level": "info", "message": "hello"}]} if verb == "logs" else None
+        result = (
+            {"lines": [Line(0.0, "info", "20-guard", "hello")._asdict()]}
+            if verb == "logs"
+            else None
+        )
         for state, given in (("accepted", None), ("running", None), ("succeeded", result)):
             answer = requests.answer(request.id, verb, state, result=given)  # type: ignore[arg-type]
             self._client.publish(topic, answer, qos=1)

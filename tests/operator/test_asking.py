@@ -29,7 +29,10 @@ def test_answers_are_shown_until_the_last(home: Home, peers: Peers) -> None:
 def test_a_result_comes_with_the_last_answer(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
     told = home.fleet("request", "board-1", "logs", "--arg", "lines=5", "--json").splitlines()
-    assert json.loads(told[-1])["result"] == {"lines": [{"level": "info", "message": "hello"}]}
+    (line,) = json.loads(told[-1])["result"]["lines"]
+    assert line == {"time": 0, "level": "info", "source": "20-guard", "message": "hello"}
+    told = home.fleet("request", "board-1", "logs").splitlines()
+    assert told[-1].endswith("  info  20-guard  hello")
     assert node.requests[0].arguments["lines"] == 5
 
 

@@ -1,0 +1,87 @@
+"""A fleet at a glance: which versions are wanted where, and how far they are. Pure."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edge_agent.fleet.deployment import Deployment
+from edge_agent.operator.plan import targets
+from edge_agent.operator.rollout import standing
+from edge_agent.operator.view import View
+
+
+class Row(NamedTuple):
+    """One release: the nodes that have to run it, and what became of it there."""
+
+    identity: str
+    version: str
+    percent: int | None  # of a rollout; None: for all
+    wanted: int
+    running: int
+    failed: int  # nodes that it was for, and that run something else now
+    on_the_way: dict[str, int]  # `fetching`, `starting`, `probation`, ...: nodes
+
+
+class Trouble(NamedTuple):
+    """What is wrong on a node at present."""
+
+    node: str
+    text: str
+
+
+def rows(view: View, deployment: Deployment | None) -> list[Row]:
+    """Each release of the deployment that is, or was, for a node; the newest first."""
+    if deployment is None:
+        return []
+    wanted = targets(view, deployment)
+    found = []
+    for entry in deployment.plugins:
+        for release in entry.releases:
+            nodes = [
+                view.nodes[name]
+                for name, choices in wanted.items()
+                if (choice := choices.get(entry.identity)) and choice.release == release
+            ]
+            running = [node for node in nodes if node.runs(release.blob.digest)]
+            on_the_way: dict[str, int] = {}
+            for node in nodes:
+                if node not in running:
+                    word = node.progress_of(release.blob.digest) if node.online else node.status
+                    on_the_way[word or "unknown"] = on_the_way.get(word or "unknown", 0) + 1
+            failed = len(standing(view, deployment, entry.name, release.version).failed)
+            percent = release.rollout.percent if release.rollout else None
+            row = Row(
+                *(entry.identity, release.version, percent, len(nodes), len(running)),
+                *(failed, on_the_way),
+            )
+            if row.wanted or row.failed or percent is not None:
+                found.append(row)
+    return found
+
+
+def named(digest: str, names: Mapping[str, str]) -> str:
+    """A release for people: by its name, or the beginning of its digest."""
+    return names.get(digest) or digest.removeprefix("sha256:")[:12]
+
+
+def troubles(view: View, names: Mapping[str, str]) -> list[Trouble]:
+    """What somebody should look at, by node; `names` has digests as `NAME VERSION`."""
+    found = []
+    for node in view.sorted():
+        if node.status == "lost":
+            found.append(Trouble(node.name, "lost: it did not say goodbye"))
+        for kind, refusal in node.refused.items():
+            found.append(
+                Trouble(node.name, f"refuses the {kind} ({refusal.reason}): {refusal.text}")
+            )
+        for each in node.plugins:
+            if each.status in ("failed", "quarantined", "backoff"):
+                told = f": {each.error}" if each.error else ""
+                found.append(Trouble(node.name, f"{each.identity} {each.status}{told}"))
+        for digest, reason in node.rejected.items():
+            found.append(Trouble(node.name, f"rejected {named(digest, names)}: {reason}"))
+        found += [
+            Trouble(node.name, f"fetching: {each.trouble}")
+            for each in node.fetching
+            if each.trouble
+        ]
+    return found
