@@ -66,7 +66,7 @@ def to_payload(trust: TrustSet) -> bytes:
 def parse(payload: bytes, fleet: str) -> TrustSet:
     """The set in a document. RefusedError `malformed`, `kind` or `fleet`."""
     try:
-        value = strictjson.loads(payload)
+        value = strictjson.loads(payload, null=False)
     except ValueError as error:
         raise _malformed(str(error)) from None
     if not isinstance(value, dict):

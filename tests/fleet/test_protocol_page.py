@@ -1,0 +1,89 @@
+"""docs/fleet-protocol.md: its examples are what this agent does."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from pathlib import Path
+
+from edge_agent.fleet import choice, deployment, envelope, trust
+from edge_agent.fleet.deployment import Blob, max_encoded_bytes
+from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.trust import TrustSet
+from edge_agent.store.catalogue import NOTHING_KNOWN
+from tests.fleet.test_hostile import REASONS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
+EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
+_, TRUST, DEPLOYMENT, PAYLOAD, ENVELOPE = EXAMPLES
+KEY = SigningKey(bytes([1]) * 32)
+TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
+
+
+def test_the_deployment_of_the_page_is_one() -> None:
+    found = deployment.parse(deployment.to_payload(json.loads(DEPLOYMENT)), fleet="greenhouse")
+    assert found.plugins[0].identity == "10-device-injector"
+    assert found.plugins[0].settings.permissions == ("mounts", "env", "linux.devices")
+    assert len(found.plugins[0].releases) == 2
+
+
+def test_the_trust_set_of_the_page_is_one() -> None:
+    found = trust.parse(TRUST.encode(), "greenhouse")
+    assert found == TrustSet("greenhouse", 2, 1, (KEY.public,))
+
+
+def test_the_example_to_try_is_right() -> None:
+    pem = re.search(r"( *-----BEGIN PRIVATE.*?END PRIVATE KEY-----)", PAGE, re.DOTALL)
+    assert pem is not None
+    key = SigningKey.from_pem(re.sub("(?m)^ +", "", pem[1]))
+    assert key.public == KEY.public
+    assert f"key id is `{key.public.keyid}`" in PAGE
+    assert len(PAYLOAD) == 146
+    before = envelope.pae(deployment.PAYLOAD_TYPE, PAYLOAD.encode()).removesuffix(PAYLOAD.encode())
+    assert f"`{before.decode()}`" in PAGE
+    assert envelope.seal(deployment.PAYLOAD_TYPE, PAYLOAD.encode(), [key]).decode() == ENVELOPE
+    found = deployment.accept(
+        ENVELOPE.encode(), fleet="greenhouse", trust=TRUSTED, known=NOTHING_KNOWN, clock=0.0
+    )
+    assert found is not None
+    assert found.payload == PAYLOAD.encode()
+
+
+def test_the_places_of_the_page_are_right() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 3
+    for seed, node, place in rows:
+        assert choice.place(seed, node) == int(place)
+
+
+def test_every_reason_is_told_and_no_other() -> None:
+    table = PAGE.split("### What a node checks", 1)[1].split("###", 1)[0]
+    words = {
+        word
+        for line in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", line)
+    }
+    assert words == REASONS
+
+
+def test_the_numbers_of_the_page_are_those_in_force() -> None:
+    for text in (
+        f"above {envelope.MAX_DOCUMENT_BYTES:,} bytes",
+        f"1 to {envelope.MAX_SIGNATURES} signatures",
+        f"1 to {trust.MAX_KEYS} different keys",
+        f"at most {trust.MAX_CHAIN}, so",
+        f"0 to {deployment.MAX_PLUGINS};",
+        f"1 to {deployment.MAX_RELEASES}, with",
+        f"at most {deployment.MAX_CONFIG_CHARACTERS:,} characters",
+        f"{deployment.MIN_BLOB_BYTES} bytes to {deployment.MAX_BLOB_BYTES >> 20} MiB",
+        f"1 to {deployment.MAX_PARTS:,} parts of {deployment.MIN_PART_BYTES} to "
+        f"{deployment.MAX_PART_BYTES:,} bytes",
+    ):
+        assert text in PAGE, text
+    for size in (8, 255, 256, 1 << 28):
+        assert max_encoded_bytes(size, "zlib") == size + size // 256 + 1024
+        assert max_encoded_bytes(size, "none") == size
+    assert typing.get_args(deployment.Encoding) == ("none", "zlib")
+    assert Blob("", 0).encoding == "none"
