@@ -40,7 +40,10 @@ class Record:
 
     def trial_of(self, plugin: Plugin | None) -> Trial | None:
         """The trial that counts what this plugin does, if one does."""
-        return self._trial if plugin is not None and plugin.release == self._release else None
+        trial = self._trial
+        if trial is None or plugin is None:  # usually: comparing releases would cost each event
+            return None
+        return trial if plugin.release == self._release else None
 
     # --- good news
 
