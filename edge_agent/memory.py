@@ -7,8 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # mallopt(3)
-_LARGE_BYTES = 128 << 10  # glibc's own number, which it would raise to 32 MB by itself
+_M_ARENA_MAX = -8  # mallopt(3)
 
 
 def figures() -> dict[str, int]:
@@ -27,11 +26,9 @@ def figures() -> dict[str, int]:
 
 
 def keep_heap_small() -> None:
-    """One heap for all threads: each of glibc's own keeps what its thread once needed. What is
-    large stays apart, and goes back when it is freed. Before the first thread: later, glibc
-    has made up its mind."""
+    """One heap for all threads: each of glibc's own keeps what its thread once needed. Before
+    the first thread: later, glibc has made up its mind."""
     _libc("mallopt", _M_ARENA_MAX, 1)
-    _libc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def import_later(name: str) -> None:

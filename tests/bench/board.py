@@ -79,7 +79,7 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
         found["engines"][engine] = {
             "C": figures[engine, "C"],
             "Go": figures[engine, "Go"],
-            "further C": _each(figures[engine, "more C"], figures[engine, "C"], MORE_C),
+            "further C": _each(figures[engine, "more C"], figures[engine, "C alone"], MORE_C),
             "further Go": further_go,
             "mappings": taken[engine],
             "update": _update(folder / engine / "update", engine),
@@ -124,12 +124,14 @@ class _Broker:
 
 
 def _agents(folder: Path, engine: str, mqtt: str) -> dict[str, Agent]:
-    """The C plugins with a broker, as a board runs them; Go's without, for their own sake."""
+    """The first with a broker, as boards run it. What plugins take is measured without one: more
+    plugins make more results."""
     many_c, many_go = guests.c_plugins(1 + MORE_C), guests.go_plugins(1 + MORE_GO)
     one_c, one_go = dict([next(iter(many_c.items()))]), dict([next(iter(many_go.items()))])
     return {
         "C": Agent(folder / "c", one_c, engine=engine, more=mqtt),
-        "more C": Agent(folder / "more-c", many_c, engine=engine, more=mqtt),
+        "C alone": Agent(folder / "c-alone", one_c, engine=engine),
+        "more C": Agent(folder / "more-c", many_c, engine=engine),
         "Go": Agent(folder / "go", one_go, engine=engine),
         "more Go": Agent(folder / "more-go", many_go, engine=engine),
     }

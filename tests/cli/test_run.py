@@ -55,3 +55,25 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"{config}:2: engin: unknown key; did you mean engine?\n"
     assert sorted(tmp_path.iterdir()) == [config]
+
+
+@pytest.mark.parametrize(("engine", "package"), [("wasmtime", "wasmtime"), ("wasm3", "wasm3")])
+def test_an_engine_that_is_configured_and_not_installed_is_told_before_anything_starts(
+    tmp_path: Path, engine: str, package: str
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'state_dir = "state"\nengine = "{engine}"\ncontrol_socket = "{tmp_path}/control"\n'
+    )
+    hidden = (
+        f"import sys; sys.modules[{package!r}] = None; from edge_agent.__main__ import main; "
+        f"sys.exit(main(['run', '-c', {str(config)!r}]))"
+    )
+    command = [sys.executable, "-c", hidden]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "is not installed: pip install " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == [config]

@@ -9,7 +9,7 @@ with House(tmp_path) as house:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -49,6 +49,7 @@ class House:
     """Ends with its `with`. The runtime's methods wait for the loop: call them in `during`.
 
     `socket` is of a runtime that is there; otherwise one is simulated. `second` is another one.
+    `engine` by its name, `compiler`: limits of its process (store.artifacts.Artifacts).
     """
 
     def __init__(
@@ -58,9 +59,13 @@ class House:
         *,
         socket: Path | None = None,
         second: SimRuntime | None = None,
+        engine: str = "auto",
+        compiler: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
         self.folder = folder
+        self._engine = engine
+        self._compiler = compiler or {}
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self._simulated = [] if socket else [self.runtime]
         if second is not None:
@@ -75,8 +80,8 @@ class House:
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
-        engine, _ = choose("auto")
-        artifacts = Artifacts(self.folder / "state")
+        engine, _ = choose(self._engine)
+        artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
             runtime.start()
         self.loop = Loop()

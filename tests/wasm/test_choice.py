@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from edge_agent.errors import EngineError
@@ -38,6 +40,15 @@ def test_a_named_engine_is_that_one() -> None:
 def test_a_named_engine_that_is_not_installed_is_an_error_and_not_another_engine() -> None:
     with pytest.raises(EngineError, match="the engine absent cannot be loaded"):
         choose("absent", (ABSENT, WASMTIME))
+
+
+@pytest.mark.parametrize(("name", "package"), [("wasmtime", "wasmtime"), ("wasm3", "wasm3")])
+def test_each_engine_that_is_not_installed_says_how_to_install_it(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    with pytest.raises(EngineError, match=r"is not installed: pip install \S+==\d"):
+        choose(name)
 
 
 def test_an_engine_without_an_adapter_says_what_to_write() -> None:

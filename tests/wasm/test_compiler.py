@@ -12,6 +12,7 @@ from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreErr
 from edge_agent.wasm.compiler import MEMORY_BYTES, NICENESS, compile_module, explain
 from edge_agent.wasm.module import inspect
 from edge_agent.wasm.modulefile import identify
+from tests.support.compilers import compilers
 from tests.support.costly import costly_module, wasmtime
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
@@ -33,23 +34,6 @@ def compile_(wasm: Path | bytes, output: Path, engine: str = "wasmtime", **limit
         data, wasm = wasm, output.with_name("module.wasm")
         wasm.write_bytes(data)
     compile_module(engine, wasm, identify(wasm)[0], output, **limits)
-
-
-def compilers(parent: int) -> list[int]:
-    """The children of a process that run this project's compiler by now."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                ppid = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                if (
-                    int(ppid) == parent
-                    and b"edge_agent.wasm.compiler" in (folder / "cmdline").read_bytes()
-                ):
-                    found.append(int(folder.name))
-            except OSError:
-                pass  # it ended meanwhile
-    return found
 
 
 def confined(pid: int) -> bool:

@@ -1,0 +1,131 @@
+"""A compiler that fails, on each engine: it is told, and the other plugins answer all the while."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import EngineError
+from edge_agent.wasm.choice import choose, known
+from tests.host.house import House
+from tests.support.assembler import ADD, get, i32
+from tests.support.compilers import compilers
+from tests.support.smalldisk import small_disk
+from tests.wasm.plugins import ECHO, plugin
+
+# Of a few instructions each: seconds of work for any compiler, and tens of megabytes.
+ROUNDS = 600_000
+
+
+@pytest.fixture(params=known())
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    try:
+        choose(name)
+    except EngineError as error:
+        pytest.skip(f"needs {name}: {error}")
+    return name
+
+
+@pytest.fixture(scope="module")
+def costly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plugin by its exports."""
+    path = tmp_path_factory.mktemp("costly") / "costly.wasm"
+    work = (get(0) + i32(7) + ADD + b"\x21\x00") * ROUNDS
+    path.write_bytes(plugin({"create_container": work + ECHO}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler_stays() -> Iterator[None]:
+    yield
+    for pid in compilers(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+
+
+def count(house: House) -> str:
+    """What the other plugin, which counts, makes of a new container."""
+    pod = house.during(lambda: house.runtime.run_pod("web")).pod
+    outcome = house.during(lambda: house.runtime.create_container(pod, "app"))
+    assert not outcome.error
+    return str(outcome.container.annotations["edge.test/count"])
+
+
+def error(house: House, identity: str) -> str:
+    return str(house.entry(identity).get("error", ""))
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"timeout_s": 0.3}, "the compiler was stopped after 0.3 s: the module is too costly"),
+        ({"memory_bytes": 24 << 20}, "the compiler needed more than 24MiB of memory"),
+    ],
+    ids=["hangs", "needs too much memory"],
+)
+def test_a_compiler_beyond_its_limits_is_told_and_the_others_go_on(
+    tmp_path: Path, engine: str, costly: Path, limits: dict[str, float], said: str
+) -> None:
+    with House(tmp_path, engine=engine) as house:
+        house.run(house.release("10-edge", "edge"))
+    with House(tmp_path, engine=engine, compiler=limits) as house:
+        edge, bad = house.release("10-edge", "edge"), house.release("20-costly", costly)
+        house.run(edge)  # as it was compiled before
+        house.apply(edge, bad)
+        assert count(house) == "1"
+        house.until(lambda: said in error(house, "20-costly"), "the compiler fails")
+        assert house.status("20-costly") == "backoff"
+        assert count(house) == "2"
+        assert house.entry("10-edge")["failures"] == {}
+        assert compilers(os.getpid()) == []
+
+
+def test_a_killed_compiler_is_told_tried_again_and_the_others_go_on(
+    tmp_path: Path, engine: str, costly: Path
+) -> None:
+    with House(tmp_path, engine=engine) as house:
+        edge, slow = house.release("10-edge", "edge"), house.release("20-slow", costly)
+        house.run(edge)
+        house.apply(edge, slow)
+        house.until(lambda: bool(compilers(os.getpid())), "it is compiled")
+        assert count(house) == "1"
+        os.kill(compilers(os.getpid())[0], signal.SIGKILL)
+        house.until(lambda: "was killed from outside" in error(house, "20-slow"), "it is told")
+        assert count(house) == "2"
+        house.until(lambda: bool(compilers(os.getpid())), "it is compiled again")
+
+
+def test_a_full_disk_is_told_and_the_plugin_runs_once_there_is_room(
+    tmp_path: Path, engine: str
+) -> None:
+    with small_disk(tmp_path / "disk", 24 << 10) as disk, House(disk, engine=engine) as house:
+        edge, late = house.release("10-edge", "edge"), house.release("20-bench", "bench")
+        house.run(edge)
+        filler = disk / "filler"
+        filler.write_bytes(bytes(17 << 20))
+        house.apply(edge, late)
+        house.until(lambda: "the disk is full" in error(house, "20-bench"), "it is told")
+        assert "free some space on this disk" in error(house, "20-bench")
+        assert count(house) == "1"
+        filler.unlink()
+        house.until(lambda: house.status("20-bench") == "running", "it runs")
+        assert count(house) == "2"
+
+
+def test_a_damaged_artifact_is_made_anew_beside_what_runs(tmp_path: Path, engine: str) -> None:
+    with House(tmp_path, engine=engine) as house:
+        house.run(house.release("10-edge", "edge"), house.release("20-bench", "bench"))
+    artifacts = sorted((tmp_path / "state" / "artifacts").glob("*.artifact"))
+    assert len(artifacts) == 2
+    for path in artifacts:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        path.write_bytes(data)
+    with House(tmp_path, engine=engine) as house:
+        house.run(house.release("10-edge", "edge"), house.release("20-bench", "bench"))
+        assert count(house) == "1"
+        assert house.entry("20-bench")["failures"] == {}
