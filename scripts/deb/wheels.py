@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 PINNED = Path(__file__).with_name("wheels.toml")
 # Debian's name of an architecture -> the machine in a wheel's platform tag.
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "riscv64": "riscv64"}
@@ -28,15 +29,12 @@ class WheelError(Exception):
 
 def pinned_wheels(arch: str) -> list[Path]:
     """The wheels for `arch` from the cache, where pip puts those that are missing. WheelError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "edge-agent" / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
     table = tomllib.loads(PINNED.read_text())
     wheels = []
     for name, digest in {**table["all"], **table[arch]}.items():
-        path = folder / name
+        path = wheel_cache() / name
         if not path.exists():
-            _download(path)
+            download(path, _requirement(path))
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise WheelError(f"{path} is not the wheel that {PINNED.name} pins; remove it")
         wheels.append(path)
@@ -81,17 +79,21 @@ def _left_out(path: str) -> bool:
     return re.search(r"\.dist-info/[^/]+$", path) is not None and path.endswith(NOT_KEPT)
 
 
-def _download(path: Path) -> None:
-    """Let pip find the file: it knows the mirrors and certificates of this machine."""
-    name, version, python, _, platforms = path.stem.split("-")
-    language = re.fullmatch(r"cp3(\d+)", python)
-    words = ["--python-version", f"3.{language[1]}" if language else OLDEST_PYTHON]
-    words += ["--platform", platforms.split(".")[0], f"{name}=={version}"]
+def wheel_cache() -> Path:
+    """The folder, made."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "edge-agent" / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def download(path: Path, words: list[str]) -> None:
+    """Let pip find the file: it knows the mirrors and certificates of this machine. WheelError."""
     sys.stderr.write(f"downloading {path.name}\n")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--no-deps", "--only-binary=:all:", "--dest", str(path.parent), *words),
+            *("--no-deps", "--dest", str(path.parent), *words),
         ],
         capture_output=True,
         text=True,
@@ -99,3 +101,12 @@ def _download(path: Path) -> None:
     )
     if not path.exists():
         raise WheelError(f"pip gives no {path.name}: {done.stderr.strip()}")
+
+
+def _requirement(path: Path) -> list[str]:
+    """What makes pip download this very wheel, whatever machine it runs on."""
+    name, version, python, _, platforms = path.stem.split("-")
+    language = re.fullmatch(r"cp3(\d+)", python)
+    words = ["--python-version", f"3.{language[1]}" if language else OLDEST_PYTHON]
+    words += ["--only-binary=:all:", "--platform", platforms.split(".")[0]]
+    return [*words, f"{name}=={version}"]

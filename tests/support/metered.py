@@ -118,7 +118,8 @@ class Wasm3Metered:
             left = ctypes.c_int64.from_address(level + 2 * ctypes.sizeof(c_void_p)).value
             return Outcome(result, left, digest(memory))
         finally:
-            c.ClearBacktrace(runtime)
+            if c.clear_backtrace is not None:
+                c.clear_backtrace(runtime)
             c.m3_FreeRuntime(runtime)
             c.m3_FreeEnvironment(environment)
 

@@ -348,14 +348,39 @@ def test_a_library_that_is_not_installed_says_how_to_install_it(
         Wasm3Engine()
 
 
+@pytest.mark.parametrize(
+    ("package", "origin", "distribution"),
+    [
+        ("wasm3", "wasm3.so", "pywasm3"),
+        ("edge_agent_wasm3", "edge_agent_wasm3/__init__.py", "edge_agent_wasm3"),
+    ],
+)
 def test_another_version_of_the_library_is_refused(
+    package: str, origin: str, distribution: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = ModuleSpec(package, None, origin=str(tmp_path / origin))
+    monkeypatch.setattr(importlib.util, "find_spec", {package: spec}.get)
+    monkeypatch.setattr(importlib.metadata, "version", {distribution: "0.4.9"}.__getitem__)
+    with pytest.raises(
+        EngineError, match=rf"{distribution} 0\.4\.9 is installed; .* needs 0\.5\.0"
+    ):
+        Wasm3Engine()
+
+
+def test_the_library_made_for_the_agent_goes_before_that_of_pywasm3(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    spec = ModuleSpec("wasm3", None, origin=str(tmp_path / "wasm3.so"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.4.9")
-    with pytest.raises(EngineError, match=r"pywasm3 0\.4\.9 is installed; .* needs 0\.5\.0"):
-        Wasm3Engine()
+    (tmp_path / "edge_agent_wasm3-0.5.0.dist-info").mkdir()
+    (tmp_path / "pywasm3-0.5.0.dist-info").mkdir()
+    origins = {"wasm3": "wasm3.so", "edge_agent_wasm3": "edge_agent_wasm3/__init__.py"}
+    specs = {
+        name: ModuleSpec(name, None, origin=str(tmp_path / origin))
+        for name, origin in origins.items()
+    }
+    monkeypatch.setattr(importlib.util, "find_spec", specs.get)
+    assert capi.find() == tmp_path / "edge_agent_wasm3" / "libwasm3.so"
+    del specs["edge_agent_wasm3"]
+    assert capi.find() == tmp_path / "wasm3.so"
 
 
 def test_a_file_that_is_no_library_is_refused(

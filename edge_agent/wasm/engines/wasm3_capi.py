@@ -1,8 +1,9 @@
 """The part of wasm3's C API that the adapter needs, through ctypes.
 
-The library is the extension module of the PyPI package `pywasm3`, whose Python half is not
-used: it cannot free a runtime, reads past short argument tuples, knows only signed numbers
-and holds the interpreter's lock while a guest runs. Signatures: wasm3.h of version 0.5.0.
+The library is the one of the package `edge_agent_wasm3` (scripts/build-wasm3), or else the
+extension module of PyPI's `pywasm3`, whose Python half is not used: it cannot free a runtime,
+reads past short argument tuples, knows only signed numbers and holds the interpreter's lock
+while a guest runs. Signatures: wasm3.h of version 0.5.0.
 """
 
 import ctypes
@@ -15,7 +16,8 @@ from edge_agent.errors import EngineError
 
 VERSION = "0.5.0"  # whose C API is declared here; setup.cfg pins the same
 
-SLOT_BYTES = 4
+# Of the stack. PyPI's build for RISC-V has large ones.
+_SLOTS_BYTES = (4, 8)
 TYPE_I64 = 2  # M3ValueType
 _MARK = 0x5A3C_96E1 & (1 << 31) - 1  # looked for in memory: nothing else is likely to be it
 
@@ -68,16 +70,19 @@ _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "m3_GetGlobal": (_RESULT, [c_void_p, POINTER(TaggedValue)]),
     "m3_SetGlobal": (_RESULT, [c_void_p, POINTER(TaggedValue)]),
     "m3_GetErrorInfo": (None, [c_void_p, POINTER(ErrorInfo)]),
-    # Internal: what a trap notes of each frame is given back by it, and by nothing else.
-    "ClearBacktrace": (None, [c_void_p]),
 }
+# Internal: what a trap notes of each frame is given back by it, and by nothing else. Where no
+# notes are taken, as in our own build, there is none.
+_CLEAR_BACKTRACE = "ClearBacktrace"
+
+_OURS, _LIBRARY = "edge_agent_wasm3", "libwasm3.so"
 
 
 class Library:
     """The loaded library; every function above is an attribute, `int` for pointers.
 
     `stack_at`: where, in bytes, a runtime holds the pointer to its stack; `slots_at`: how many
-    slots that has.
+    slots that has, of `slot_bytes` each.
     """
 
     def __init__(self) -> None:
@@ -89,21 +94,24 @@ class Library:
                     function = getattr(dll, name)
                     function.restype, function.argtypes = result, arguments
                     setattr(self, name, function)
+            self.clear_backtrace: Any = getattr(quick, _CLEAR_BACKTRACE, None)
         except (OSError, AttributeError) as error:
             raise EngineError(f"wasm3's library {path} cannot be used: {error}") from error
-        self.stack_at, self.slots_at = self._look(path)
+        if self.clear_backtrace is not None:
+            self.clear_backtrace.restype, self.clear_backtrace.argtypes = None, [c_void_p]
+        self.stack_at, self.slots_at, self.slot_bytes = self._look(path)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name} is not declared in wasm3_capi")
 
-    def _look(self, path: Path) -> tuple[int, int]:
+    def _look(self, path: Path) -> tuple[int, int, int]:
         """Find two fields of a runtime by what stands behind them: the pointer that the host
         left with it. `void *stack; u32 stackSize, numStackSlots; IM3Function lastCalled;
         void *userdata;` are the fields of this version.
         """
-        slots = 1000
+        stack_bytes = 4000
         environment = self.m3_NewEnvironment()
-        runtime = self.m3_NewRuntime(environment, slots * SLOT_BYTES, _MARK)
+        runtime = self.m3_NewRuntime(environment, stack_bytes, _MARK)
         word = ctypes.sizeof(c_void_p)
         usable = ctypes.CDLL(None).malloc_usable_size
         usable.restype, usable.argtypes = c_size_t, [c_void_p]
@@ -111,8 +119,10 @@ class Library:
         try:
             mark = words[:].index(_MARK) * word
             slots_at = mark - word - 4
-            if c_uint32.from_address(runtime + slots_at).value == slots:
-                return slots_at - 4 - word, slots_at
+            slots = c_uint32.from_address(runtime + slots_at).value
+            for slot_bytes in _SLOTS_BYTES:
+                if slots == stack_bytes // slot_bytes:
+                    return slots_at - 4 - word, slots_at, slot_bytes
         except ValueError:
             pass
         finally:
@@ -133,21 +143,33 @@ class Library:
 
 def find() -> Path:
     """The library's path. EngineError: not installed, or another version."""
+    spec = importlib.util.find_spec(_OURS)
+    if spec is not None and spec.origin:
+        package = Path(spec.origin).parent
+        _check_version(_OURS, package.parent)
+        return package / _LIBRARY
     spec = importlib.util.find_spec("wasm3")
-    if spec is None or not spec.origin:
-        raise EngineError(
-            f"pywasm3 is not installed: pip install pywasm3=={VERSION}, which needs a C compiler "
-            "(with GCC 14 or later, CFLAGS=-Wno-incompatible-pointer-types)"
-        )
-    library = Path(spec.origin)
-    if not library.with_name(f"pywasm3-{VERSION}.dist-info").is_dir():
-        # Asked only now: this module and what it brings take 2.5 MB.
-        from importlib.metadata import PackageNotFoundError, version
+    if spec is not None and spec.origin:
+        module = Path(spec.origin)
+        _check_version("pywasm3", module.parent)
+        return module
+    raise EngineError(
+        f"wasm3 is not installed: pip install pywasm3=={VERSION}, which needs a C compiler (with "
+        "GCC 14 or later, CFLAGS=-Wno-incompatible-pointer-types), or a wheel by "
+        "scripts/build-wasm3, which needs none"
+    )
 
-        try:
-            installed = version("pywasm3")
-        except PackageNotFoundError:
-            installed = "of an unknown origin"
-        if installed != VERSION:
-            raise EngineError(f"pywasm3 {installed} is installed; this agent needs {VERSION}")
-    return library
+
+def _check_version(distribution: str, folder: Path) -> None:
+    """EngineError: what is installed in this folder is not the version declared here."""
+    if (folder / f"{distribution}-{VERSION}.dist-info").is_dir():
+        return
+    # Asked only now: this module and what it brings take 2.5 MB.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        installed = "of an unknown origin"
+    if installed != VERSION:
+        raise EngineError(f"{distribution} {installed} is installed; this agent needs {VERSION}")

@@ -54,7 +54,7 @@ class Wasm3Instance(AbiInstance):
         runtime: int = c.m3_NewRuntime(self._environment, stack_bytes + _RED_ZONE_BYTES, None)
         self._runtime: int | None = runtime
         self._stack: int = c_void_p.from_address(runtime + c.stack_at).value or 0
-        self._slots = stack_bytes // capi.SLOT_BYTES
+        self._slots = stack_bytes // c.slot_bytes
         # From which wasm3 computes the end of the stack whenever the memory grows.
         self._slots_field = c_uint32.from_address(runtime + c.slots_at)
         self._slots_field.value = self._slots
@@ -123,7 +123,8 @@ class Wasm3Instance(AbiInstance):
             self._runtime = self._fuel = None
         self._finished = self._finished or GuestFault("closed", "this instance is closed")
         self._engine.instances.pop(self._number, None)
-        self._c.ClearBacktrace(runtime)
+        if self._c.clear_backtrace is not None:
+            self._c.clear_backtrace(runtime)
         self._c.m3_FreeRuntime(runtime)
         self._c.m3_FreeEnvironment(self._environment)
         self._module = self._held = None
@@ -213,7 +214,7 @@ class Wasm3Instance(AbiInstance):
         top = ctypes.addressof(self.host_stack.contents)
         before = self._slots_field.value
         # wasm3 takes the place of this call for the beginning of the stack.
-        self._slots_field.value = max(0, self._slots - (top - self._stack) // capi.SLOT_BYTES)
+        self._slots_field.value = max(0, self._slots - (top - self._stack) // self._c.slot_bytes)
         try:
             result = self._invoke(function, count, self._arguments)
         finally:
