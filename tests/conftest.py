@@ -17,6 +17,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail instead of skipping: for machines that have all that the tests need",
     )
+    parser.addoption(
+        "--emulated",
+        action="store_true",
+        help="skip what an emulated processor cannot do: what is marked not_emulated(reason)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("emulated"):
+        for item in items:
+            for mark in item.iter_markers("not_emulated"):
+                item.add_marker(pytest.mark.skip(reason=f"emulated: {mark.args[0]}"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "tests" / "guests" / "bench.wasm"
 ENDLESS = (10, 100_000)  # half a minute, if nobody ends it
 
+needs_limits = pytest.mark.not_emulated("QEMU sets no limit of memory for what it runs")
+
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
@@ -122,12 +124,14 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         assert list(disk.iterdir()) == []
 
 
+@needs_limits
 def test_too_little_memory_is_said_with_the_limit(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 64MiB of memory"):
         compile_(costly_module(1, 20_000), output, memory_bytes=64 << 20)
     assert not output.exists()
 
 
+@needs_limits
 def test_too_little_memory_to_begin_is_said(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 4MiB of memory"):
         compile_(BENCH, output, memory_bytes=4 << 20)
@@ -140,6 +144,7 @@ def test_too_long_is_stopped_and_leaves_no_process(output: Path) -> None:
     assert compilers(os.getpid()) == []
 
 
+@needs_limits
 def test_a_killed_compiler_is_only_an_error(output: Path) -> None:
     caught: list[EdgeAgentError] = []
 
@@ -161,6 +166,7 @@ def test_a_killed_compiler_is_only_an_error(output: Path) -> None:
     assert not output.exists()
 
 
+@needs_limits
 def test_the_compiler_dies_with_its_parent(output: Path) -> None:
     code = """if True:
         import sys

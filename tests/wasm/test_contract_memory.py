@@ -10,6 +10,7 @@ from tests.wasm.lab import MIB, Lab, capture, guest
 from tests.wasm.plugins import ECHO, plugin
 
 CREATE = capture("create_container")
+pytestmark = pytest.mark.not_emulated("this process's memory is the emulator's")
 
 
 def resident_bytes() -> int:
