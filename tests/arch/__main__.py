@@ -17,7 +17,8 @@ from tests.support.foreign import EMULATED, ForeignBoard, why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES, VENV = "/root/edge-agent", "/root/venv"
-# Where PyPI has no wheel: docs/install.md.
+# Where PyPI lacks wheels, as docs/install.md says: PyNaCl is Debian's, msgpack is in Python.
+SYSTEMS = {"armhf": ("--system-site-packages",), "riscv64": ("--system-site-packages",)}
 COMPILING = ("CFLAGS=-Wno-incompatible-pointer-types",)
 NOT_COMPILING = ("MSGPACK_PUREPYTHON=1",)
 TESTS = ("tests/wasm", "tests/wire")
@@ -65,7 +66,7 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
         packages.append(f"/root/{wheel.name}")
     copy_checkout(board)
     plan = {
-        "a virtual environment": ["python3", "-m", "venv", VENV],
+        "a virtual environment": ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV],
         "pip install": [f"{VENV}/bin/pip", "install", "--quiet", SOURCES, *packages],
         "what was installed": [f"{VENV}/bin/pip", "list"],
         # What is installed is tested, and not what lies beside the tests.

@@ -24,6 +24,14 @@ PLUGIN = "/etc/edge-agent/plugins/10-bench.wasm"
 STATE = "/var/lib/edge-agent"
 UNIT = "/usr/lib/systemd/system/edge-agent.service"
 ENABLED = "/etc/systemd/system/multi-user.target.wants/edge-agent.service"
+# A signature by the project's own code, which takes PyNaCl from where the package says.
+SIGNED = """if True:
+    import sys
+    sys.path.insert(0, "/usr/lib/edge-agent")
+    from edge_agent.fleet.keys import SigningKey, verify
+    key = SigningKey.generate()
+    print(verify(key.public, b"message", key.sign(b"message")))
+"""
 NATIVE_ENGINES = {"arm64": "wasmtime"}  # where wasm3 is the second
 
 
@@ -87,6 +95,8 @@ def test_from_installation_to_purge(board: ForeignBoard, build: Build) -> None:
     (engine,) = (each for each in findings if each["subject"] == "engine")
     assert engine["level"] == "ok", engine
     assert engine["text"].startswith(native or "wasm3 0.5.0")
+
+    assert board.run("python3", "-IS", "-c", SIGNED) == "True\n"
 
     # It works, on each engine that is there, and keeps something.
     (board.run_folder / "nri").mkdir(mode=0o700)
