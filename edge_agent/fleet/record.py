@@ -20,7 +20,7 @@ class Record:
     def __init__(self, path: Path) -> None:
         """Read it. StoreError: it is there, and says nothing that could be believed."""
         self._path = path
-        self.catalogue: Catalogue = catalogues.recover(path)
+        self.catalogue: Catalogue = _read(path)
         self.trouble = ""  # why the disk does not have what is said here
         self.retry_at = -math.inf  # before that, the disk is better left alone
         self._unwritten = False
@@ -64,3 +64,10 @@ class Record:
         self._unwritten = False
         self.trouble = ""
         return True
+
+
+def _read(path: Path) -> Catalogue:
+    try:
+        return catalogues.recover(path)
+    except StoreError:  # a disk that can only be read may still tell
+        return catalogues.load(path)

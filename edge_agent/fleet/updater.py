@@ -13,7 +13,7 @@ benchmark, a thousand of these to one.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -41,8 +41,6 @@ from edge_agent.store.layout import Layout
 log = logging.getLogger(__name__)
 
 DEPLOYMENT, TRUST = "deployment", "trust"
-# So often the process may die in the same module before that is not run any more.
-CRASHES_ALLOWED = 1
 # Of what is held against modules, in reports: the latest. The catalogue remembers more.
 MAX_REPORTED = 16
 _NUMBER_DIGITS = 9
@@ -127,11 +125,8 @@ class Updater:
 
     # --- from outside
 
-    def start(self, suspects: Iterable[str] = ()) -> None:
-        """Run what the disk says and go on with what was under way; needs no broker.
-
-        `suspects` are digests of the modules in which the process before this one died.
-        """
+    def start(self) -> None:
+        """Run what the disk says and go on with what was under way; needs no broker."""
         try:
             self._record = Record(self._path)
         except StoreError as error:
@@ -140,10 +135,6 @@ class Updater:
             self._tell()
             return
         self._trouble = ""
-        for digest in map(_named, suspects):
-            self._note(catalogues.crashed(self._catalogue, digest))
-            if self._catalogue.crashes[digest] > CRASHES_ALLOWED:
-                self._hold(digest, "the agent died in it more than once")
         self._trust.read(self._catalogue)
         self._pending = self._document(self._catalogue.pending)
         self._active = self._document(self._catalogue.active)
@@ -176,9 +167,12 @@ class Updater:
         self._evaluate()
 
     def quarantine(self, digest: str, reason: str) -> None:
-        """Do not run this module until it is released."""
-        self._hold(_named(digest), reason)
-        self._evaluate()
+        """Do not run this module until it is released; the host may say so again and again."""
+        digest = _named(digest)
+        if digest not in self._catalogue.quarantined:
+            log.error("%s is quarantined: %s", digest, reason)
+            self._note(catalogues.quarantined(self._catalogue, digest, reason))
+            self._evaluate()
 
     def release(self, identity: str) -> int:
         """Hold nothing against the plugin `identity` any more; how many modules that concerns."""
@@ -362,10 +356,6 @@ class Updater:
         assert self._record is not None
         self._record.failed(error, self._monotonic())
         self._due = min(self._due, self._record.retry_at)
-
-    def _hold(self, digest: str, reason: str) -> None:
-        log.error("%s is quarantined: %s", digest, reason)
-        self._note(catalogues.quarantined(self._catalogue, digest, reason))
 
     def _documents(self) -> list[Deployment]:
         """The one on its way and the one that runs, as far as there are."""

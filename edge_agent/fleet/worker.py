@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ class Worker:
         self._woken = self._stopping = False
         self._updater: Updater | None = None
         self._thread: threading.Thread | None = None
-        self._suspects: tuple[str, ...] = ()
         self.dropped = 0  # parts that found no room
 
-    def start(self, suspects: Iterable[str] = ()) -> None:
-        """Begin, once. `suspects`: see `Updater.start`."""
-        self._suspects = tuple(suspects)
+    def start(self) -> None:
+        """Begin, once."""
         default = threading.stack_size(STACK_BYTES)
         try:
             self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
@@ -121,7 +119,7 @@ class Worker:
         updater = self._updater
         if updater is None:
             updater = self._make(self.wake)
-            updater.start(self._suspects)
+            updater.start()
             self._updater = updater
         documents, parts, calls = self._wait(due)
         for work in calls:

@@ -1,6 +1,6 @@
 """An operator and a node of a fleet, the real ones but for the broker between them and the host."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,7 +124,7 @@ class Board:
         self.now = 0.0
         self.clock = clock
         self.plans: list[Plan] = []
-        self.changes = 0
+        self.changed: Callable[[], None] = lambda: None
         self.layout = Layout(folder / "store")
         trust_dir = folder / "trust"
         if not trust_dir.exists():
@@ -139,15 +139,15 @@ class Board:
             topics=TOPICS,
             broker=shelf,
             activate=self.plans.append,
-            changed=self._count,
+            changed=lambda: self.changed(),
             wake=lambda: None,
             clock=lambda: self.clock,
             monotonic=lambda: self.now,
         )
 
-    def start(self, *suspects: str) -> "Board":
+    def start(self) -> "Board":
         """Begin and go on as long as no time has to pass."""
-        self.updater.start(suspects)
+        self.updater.start()
         self.turn()
         return self
 
@@ -189,6 +189,3 @@ class Board:
         digest = next(each.digest for each in self.plans[-1].releases if each.identity == identity)
         self.updater.verdict(identity, digest, kept, reason)
         self.turn()
-
-    def _count(self) -> None:
-        self.changes += 1
