@@ -55,6 +55,7 @@ class Remote:
             describe=lambda item: describe(cast(Outcome, item)),
             state=lambda: condensed(state(), STATE_BYTES, STATE),
             metrics=lambda: condensed({"time": time.time(), **state()}, STATE_BYTES, METRICS),
+            state_dir=config.state_dir,
             received=self._received,
         )
         self.link.subscribe(self._verbs)

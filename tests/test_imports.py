@@ -52,8 +52,9 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
-    edge_agent.mqtt: channels connection gather guard incoming lanes link outbox outgoing packing
-    edge_agent.mqtt: publisher subscriptions tls topics
+    edge_agent.mqtt: allowance channels connection disklane diskstore gather guard incoming intake
+    edge_agent.mqtt: link memory outbox outgoing packing publisher segment session stream
+    edge_agent.mqtt: subscriptions tls topics
     """
 )
 

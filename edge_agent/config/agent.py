@@ -24,6 +24,7 @@ from edge_agent.config.model import (
 )
 from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
+from edge_agent.config.units import format_size
 
 # A level of an MQTT topic that every broker takes (the fleet protocol's own rule).
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
@@ -32,6 +33,7 @@ NAME_FORM = "1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or di
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}"
 LABEL_FORM = "1 to 253 letters, digits, '.', '_', '-' and '/', starting with a letter or digit"
 URL_FORM = '"mqtt://host:1883" or "mqtts://host:8883" (TLS)'
+MIN_QUEUE_BYTES = 2 * MIB
 MAX_KEEPALIVE_S = 65535  # a 16-bit field of CONNECT
 MAX_KEYS = 16  # of a trust set: each costs a verification of 1 ms or more on a board
 MAX_PLUGIN_BYTES = 64 * MIB  # what the module reader takes (edge_agent.wasm.module)
@@ -132,6 +134,7 @@ def _read_mqtt(table: Table, node: str) -> MqttConfig:
         queue_records=table.count(
             "queue_records", MqttConfig.queue_records, at_least=10, at_most=1_000_000
         ),
+        queue_bytes=_read_queue_bytes(table),
         batch_ms=table.milliseconds("batch", MqttConfig.batch_ms, at_least=0, at_most=60_000),
         batch_records=table.count(
             "batch_records", MqttConfig.batch_records, at_least=1, at_most=1000
@@ -167,6 +170,14 @@ def _read_updates(table: Table) -> UpdatesConfig:
     )
     table.end()
     return updates
+
+
+def _read_queue_bytes(table: Table) -> int:
+    """Zero, or enough for the outbox to turn over its files."""
+    size = table.size("queue", MqttConfig.queue_bytes, at_least=0, at_most=65_536 * MIB)
+    if 0 < size < MIN_QUEUE_BYTES:
+        table.problem("queue", f"must be 0 or at least {format_size(MIN_QUEUE_BYTES)}")
+    return size
 
 
 def read_brokers(table: Table) -> tuple[Broker, ...]:

@@ -106,7 +106,8 @@ class MqttConfig:
     tls_server_name: str | None = None  # None: the broker's host
     keepalive_s: int = 60
     encoding: Encoding = "msgpack"
-    queue_records: int = 10_000
+    queue_records: int = 10_000  # in memory
+    queue_bytes: int = 16 * MIB  # on disk; 0: nothing is kept there
     batch_ms: int = 250
     batch_records: int = 100
     reconnect_min_s: float = 1.0

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.mqtt.outbox import MESSAGE_BYTES, Batch, Outbox
-from edge_agent.mqtt.packing import pack_json
+from edge_agent.mqtt.allowance import Allowance
+from edge_agent.mqtt.outbox import Outbox
+from edge_agent.mqtt.packing import MESSAGE_BYTES, pack_json
+from edge_agent.mqtt.stream import Batch
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ class Message(NamedTuple):
 STATE_INTERVAL_S = 1.0
 # Enough to keep a link with a long way to the broker busy, 256 KiB at most.
 RESULTS_WINDOW = 4
+IMPORTANT_WINDOW = 2
+# After an outage a node is not alone with its backlog, at the broker and on its own processor.
+# 5,000 records in a second are more than its plugins make.
+BATCH_BURST, BATCHES_PER_S = 8, 50
 # Each some hundred bytes usually; `logs` and `diagnose` fill a message.
 ANSWERS = 16
 
@@ -67,7 +73,7 @@ class StatusChannel(Channel):
     The number grows with each connection, so a will that arrives late is recognised.
     """
 
-    def __init__(self, topic: str, version: str, session: int) -> None:
+    def __init__(self, topic: str, version: str, session: int = 0) -> None:
         super().__init__(topic, retain=True)
         self.session = session
         self._version = version
@@ -190,22 +196,25 @@ class AnswersChannel(Channel):
 
 
 class OutboxChannel(Channel):
-    """The batches of an outbox."""
+    """The batches of an outbox: its ordinary records, or its important ones."""
 
-    def __init__(self, topic: str, outbox: Outbox, window: int) -> None:
+    def __init__(self, topic: str, outbox: Outbox, window: int, important: bool = False) -> None:
         super().__init__(topic, retain=False, window=window)
         self._outbox = outbox
+        self._important = important
+        self._pace = Allowance(BATCH_BURST, BATCHES_PER_S)
 
     def look(self, now: float) -> None:
-        """Due when something is packed."""
-        self.due = now if self._outbox.packed else math.inf
+        """Due when something is packed, and not too much of it went out just now."""
+        self.due = self._pace.due(now) if self._outbox.packed(self._important) else math.inf
 
     def opened(self, now: float) -> None:
         self._outbox.rewind()
         self.look(now)
 
     def take(self, now: float, max_bytes: int) -> Message | None:
-        batch = self._outbox.take(min(max_bytes, MESSAGE_BYTES))
+        batch = self._outbox.take(self._important, min(max_bytes, MESSAGE_BYTES))
+        self._pace.spend()
         self.look(now)
         return Message(batch.payload, batch) if batch else None
 

@@ -44,7 +44,7 @@ class Gatherer:
         if self._due is None and self.outbox.waiting:
             self._due = now + self._batch_s
         if self._ripe(now):
-            self.outbox.pack(PACK_AT_ONCE)
+            self.outbox.pack(PACK_AT_ONCE, now)
         if not self.outbox.waiting:
             self._due = None
 

@@ -16,16 +16,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.memory import import_later
 from edge_agent.mqtt.channels import Document, Message
+from edge_agent.mqtt.diskstore import DiskStore, boot_id
 from edge_agent.mqtt.incoming import Arrivals, Received
 from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.outgoing import Outgoing
 from edge_agent.mqtt.publisher import backoff_s
+from edge_agent.mqtt.session import next_session
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.mqtt.topics import is_plain, node_topics
 
@@ -44,6 +47,10 @@ STOP_TIMEOUT_S = 1.5
 STACK_BYTES = 512 * 1024
 
 
+# Below the agent's state_dir.
+OUTBOX_FOLDER = "outbox"
+
+
 class LinkStatus(TypedDict):
     """How the link is doing, as `status` and `doctor` show it."""
 
@@ -53,6 +60,9 @@ class LinkStatus(TypedDict):
     queued: int
     sent: int
     dropped: int
+    disk_bytes: int | None  # of the files in which results wait; None: they wait in memory
+    disk_limit: int | None
+    disk_trouble: str | None  # why new results wait in memory
     received: int
     passed_over: int  # messages that were not wanted any more, or too large
     last_error: str | None  # what is refused, or ended the last connection a moment ago
@@ -69,18 +79,20 @@ class Link:
         describe: Describe,
         state: Callable[[], Document],
         metrics: Callable[[], Document],
-        session: int | None = None,
+        *,
+        state_dir: Path | None = None,
         received: Received | None = None,
     ) -> None:
-        """`session` is a number above those of earlier boots; by default the clock gives it.
+        """In `state_dir` results wait for a broker, and outlive this process; None: in memory.
 
         `received` gets each message on a topic subscribed to and must return at once. What is
         subscribed to before `start` also gets what the broker kept while this node was away.
         Without `received` nothing may be subscribed to and the broker keeps no session.
         """
-        first_session = session if session is not None else int(time.time() * 1000)
         self._config = config
-        self._outgoing = Outgoing(config, node, fleet, describe, state, metrics, first_session)
+        self._state_dir = state_dir
+        disk = _disk(config, state_dir) if state_dir and config.queue_bytes else None
+        self._outgoing = Outgoing(config, node, fleet, describe, state, metrics, disk)
         self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
         self._arrivals = (
             Arrivals(self._subscriptions, node_topics(fleet, node), received) if received else None
@@ -172,6 +184,9 @@ class Link:
             "queued": outbox.queued,
             "sent": outbox.sent,
             "dropped": outbox.dropped,
+            "disk_bytes": outbox.disk.bytes if outbox.disk else None,
+            "disk_limit": self._config.queue_bytes if outbox.disk else None,
+            "disk_trouble": outbox.disk_trouble or None,
             "received": self._arrivals.taken if self._arrivals else 0,
             "passed_over": self._arrivals.passed_over if self._arrivals else 0,
             "last_error": self._refusal or self._last_error,
@@ -188,6 +203,13 @@ class Link:
             pass  # full: a wake-up is pending already; closed: nobody is left to wake
 
     def _run(self) -> None:
+        clock_ms = int(time.time() * 1000)
+        session = (
+            next_session(self._state_dir / OUTBOX_FOLDER / "session", clock_ms)
+            if self._state_dir
+            else clock_ms
+        )
+        self._outgoing.begin(session, time.monotonic())
         failures = 0
         while not self._stopping:
             failures = 1 if self._attend_brokers() else failures + 1
@@ -195,6 +217,7 @@ class Link:
             self._rest(
                 backoff_s(failures, self._config.reconnect_min_s, self._config.reconnect_max_s)
             )
+        self._outgoing.end(time.monotonic())
         self._state = "stopped"
 
     def _attend_brokers(self) -> bool:
@@ -321,3 +344,8 @@ class Link:
         level = logging.DEBUG if message == self._told else logging.WARNING
         logger.log(level, "%s", message)
         self._told = self._last_error = message
+
+
+def _disk(config: MqttConfig, state_dir: Path) -> DiskStore:
+    folder = state_dir / OUTBOX_FOLDER
+    return DiskStore(folder, config.encoding, config.queue_bytes, boot_id())

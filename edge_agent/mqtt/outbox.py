@@ -1,183 +1,213 @@
 """Results on their way to the broker: bounded, numbered, kept until acknowledged.
 
-    put (any thread) -> intake, raw -> pack -> packed records -> take -> in flight -> acknowledge
-                                                      ^------------ rewind ------------'
+    put (any thread) -> intake, raw -> pack -> keep: disk, else memory -> take -> acknowledge
+                                                              ^--- rewind ---'
 
-Everything that is put gets a number, without gaps. What a bound forces out leaves a jump
-in the numbers; where one is met while a batch is built, the batch says so with a record
-`{"gap": {"from", "to", "count"}}`. A consumer therefore finds each number in a record or
-in a gap, removes duplicates by (node, stream, seq), and believes a record before a gap.
+Ordinary and important records have streams of their own, so that what is important can
+overtake. Everything gets a number in its stream, without gaps; what a bound forces out
+leaves a jump, which the batch that meets it tells (stream.py).
+
+What is on disk outlives this process. What the disk would not take is in memory, in
+streams of its own: a number on disk is never given to something else.
 
 `put` is all that the thread answering a runtime ever calls. Everything else belongs to one
-other thread: describing and packing is its work.
+other thread: describing, packing and writing are its work.
 """
 
 import logging
-import os
-import threading
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
 
-from edge_agent.mqtt.lanes import Entry, Lanes
-from edge_agent.mqtt.packing import Packing, Record
+from edge_agent.errors import StoreError
+from edge_agent.mqtt.diskstore import DiskStore
+from edge_agent.mqtt.intake import Intake
+from edge_agent.mqtt.memory import MemoryStore
+from edge_agent.mqtt.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body, Record
+from edge_agent.mqtt.stream import Batch, Stream, Unnumbered
 
 log = logging.getLogger(__name__)
 
-# The fleet protocol's: what every common broker takes, beside the topic.
-MESSAGE_BYTES = 64 * 1024
-# Raw items hold requests and replies as they came (4 KB is usual): a thousand or so may
-# wait while the thread that packs them is busy connecting.
-INTAKE_BYTES = 4 * 1024 * 1024
-# A packed record has 300 bytes or so. The bound in bytes follows the one in records, so
-# that `queue_records` alone says how much memory a long time without a network takes.
-RECORD_BYTES = 1024
 # Room for the batch's head (node, stream) and one gap in front of the largest record.
 HEAD_BYTES = 512
 # What a record too large for one message keeps: short texts and numbers, the first of them.
 SHORT_TEXT = 256
 SHORT_FIELDS = 32
+# Packed records that wait to be written together: a few messages' worth.
+UNWRITTEN_BYTES = 128 * 1024
+# How often a disk that failed is tried again.
+RETRY_DISK_S = 30.0
 
 Describe = Callable[[object], Mapping[str, object] | None]
 
 
-class Batch:
-    """Records in one message, in flight from `take` until `acknowledge` or `rewind`."""
-
-    __slots__ = ("acknowledged", "entries", "first", "payload")
-
-    def __init__(self, first: int, entries: list[Entry[bytes]], payload: bytes) -> None:
-        self.first = first  # the lowest number that the batch accounts for, gaps included
-        self.entries = entries
-        self.payload = payload
-        self.acknowledged = False
-
-
 class Outbox:
-    """One stream of records of one node; `stream` is its random name for this boot."""
+    """The records of one node's topic, on `disk` if there is one."""
 
     def __init__(
         self,
         node: str,
-        packing: Packing,
+        encoding: str,
         describe: Describe,
         *,
         queue_records: int,
         batch_records: int,
+        disk: DiskStore | None = None,
     ) -> None:
-        self.stream = os.urandom(8).hex()
-        self._head: Record = {"version": 1, "node": node, "stream": self.stream}
-        self._head_bytes = len(packing.pack(self._head)) + packing.overhead
-        self._packing = packing
+        self.disk = disk
+        self.disk_trouble = ""  # why new records are kept in memory only
+        self._packing = PACKINGS[encoding]()
         self._describe = describe
         self._batch_records = batch_records
-        # Shared with the threads that put; the lock is held for one append or one pop.
-        self._lock = threading.Lock()
-        self._intake: Lanes[object] = Lanes(queue_records, INTAKE_BYTES)
-        self._put = 0  # items put so far, and so the place of the newest
-        self._dropped_raw = 0
-        # The packing thread's own.
-        self._packed: Lanes[bytes] = Lanes(queue_records, queue_records * RECORD_BYTES)
-        self._in_flight: deque[Batch] = deque()
+        self._intake = Intake(queue_records)
+        self._memory = MemoryStore(encoding, queue_records)
+        # In the order in which they are sent: what is on disk is older.
+        stores = (disk, self._memory) if disk is not None else (self._memory,)
+        self._streams = {
+            important: [Stream(node, store.lanes[important], batch_records) for store in stores]
+            for important in (False, True)
+        }
+        self._found = 0  # records that an earlier process left
         self._skipped = 0  # items without a record
-        self._place = 0  # place of the last item that left the intake
-        self._number = 0  # number of the last record
-        self._next = 1  # number that the next batch begins with
-        self._sent = 0
-        self._dropped_packed = 0
+        # Packed and not kept yet, so without numbers.
+        self._unwritten: dict[bool, list[Unnumbered]] = {False: [], True: []}
+        self._unwritten_records = self._unwritten_bytes = 0
+        self._unnumbered = {False: 0, True: 0}  # numbers to leave out before the next record
+        self._retry_at = -math.inf
+
+    def open(self, now: float) -> None:
+        """Take over what is on disk; on the thread that does all the rest."""
+        if self.disk is None:
+            return
+        try:
+            self._open(self.disk)
+        except StoreError as error:
+            self._disk_fails(error, now)
 
     def put(self, item: object, size: int = 0, important: bool = False) -> int:
         """Take over `item`, `size` bytes large; any thread, never waits, O(1).
 
         Returns how many items wait to be packed. Important items are dropped last.
         """
-        with self._lock:
-            self._put += 1
-            self._dropped_raw += self._intake.push(Entry(self._put, size, important, item))
-            return len(self._intake)
+        return self._intake.put(item, size, important)
 
     @property
     def waiting(self) -> int:
         """Items that were put and not packed yet."""
         return len(self._intake)
 
-    @property
-    def packed(self) -> int:
+    def packed(self, important: bool = False) -> int:
         """Records that `take` would take."""
-        return len(self._packed)
+        return sum(stream.waiting for stream in self._streams[important])
 
     @property
     def queued(self) -> int:
         """Items and records that no broker has acknowledged."""
-        return self._put - self._skipped - self._sent - self.dropped
+        return self._found + self._intake.put_so_far - self._skipped - self.sent - self.dropped
 
     @property
     def sent(self) -> int:
         """Records that a broker acknowledged."""
-        return self._sent
+        return sum(stream.sent for stream in self._all_streams())
 
     @property
     def dropped(self) -> int:
-        """Items and records that a bound forced out."""
-        return self._dropped_raw + self._dropped_packed
+        """Items and records that a bound or damage cost."""
+        lost = sum(stream.source.dropped for stream in self._all_streams())
+        return self._intake.dropped + lost
 
-    def pack(self, most: int) -> None:
-        """Describe and pack up to `most` of the items that wait."""
+    def pack(self, most: int, now: float) -> None:
+        """Describe and pack up to `most` of the items that wait, and keep them together."""
         for _ in range(most):
-            with self._lock:
-                if not self._intake:
-                    return
-                entry = self._intake.pop()
-            self._number += entry.number - self._place - 1  # what the intake dropped
-            self._place = entry.number
-            record = self._described(entry.item)
+            taken = self._intake.pop()
+            if taken is None:
+                break
+            important = taken.important
+            self._unnumbered[important] += taken.skipped
+            record = self._described(taken.item)
             if record is None:
                 self._skipped += 1
                 continue
-            self._number += 1
-            packed = self._packed_record({**record, "seq": self._number})
-            self._dropped_packed += self._packed.push(
-                Entry(self._number, len(packed), entry.important, packed)
-            )
+            body = self._body(record)
+            self._unwritten[important].append(Unnumbered(self._unnumbered[important], body))
+            self._unnumbered[important] = 0
+            self._unwritten_records += 1
+            self._unwritten_bytes += len(body.packed)
+            if (
+                self._unwritten_records >= self._batch_records
+                or self._unwritten_bytes >= UNWRITTEN_BYTES
+            ):
+                self._keep(now)
+        if not self.waiting:
+            self._keep(now)
 
-    def take(self, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
+    def take(self, important: bool = False, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
         """The next batch, its payload at most `max_bytes` long; None if nothing is packed."""
-        first, records, entries = self._next, list[bytes](), list[Entry[bytes]]()
-        room = max_bytes - self._head_bytes
-        while len(entries) < self._batch_records and (entry := self._packed.first()):
-            parts = [entry.item]
-            if entry.number > self._next:
-                parts.insert(0, self._gap(self._next, entry.number - 1))
-            needed = sum(map(len, parts)) + len(parts) * self._packing.separator
-            if needed > room:
-                if entries:
-                    break
-                # Alone too large for this broker: it becomes part of a gap.
-                self._packed.pop()
-                self._dropped_packed += 1
-                continue
-            room -= needed
-            records += parts
-            entries.append(self._packed.pop())
-            self._next = entry.number + 1
-        if not entries:
-            return None
-        batch = Batch(first, entries, self._packing.batch(self._head, records))
-        self._in_flight.append(batch)
-        return batch
+        for stream in self._streams[important]:
+            batch = stream.take(max_bytes)
+            if batch is not None:
+                return batch
+        return None
 
     def acknowledge(self, batch: Batch) -> None:
-        """The broker has `batch`. One overtaken by a later one keeps that one waiting too."""
-        batch.acknowledged = True
-        while self._in_flight and self._in_flight[0].acknowledged:
-            self._sent += len(self._in_flight.popleft().entries)
+        """The broker has `batch`."""
+        batch.owner.acknowledge(batch)
 
     def rewind(self) -> None:
         """Nothing in flight counts any more: it will be taken again, in the same order."""
-        while self._in_flight:
-            batch = self._in_flight.pop()
-            self._next = batch.first
-            for entry in reversed(batch.entries):
-                self._packed.push_back(entry)
+        for stream in self._all_streams():
+            stream.rewind()
+
+    def tend(self, now: float) -> float:
+        """Bring to the disk what waited long; when that is due next (infinity: not yet)."""
+        if self.disk is None:
+            return math.inf
+        try:
+            due = self.disk.tend(now)
+        except StoreError as error:
+            self._disk_fails(error, now)
+            due = None
+        return math.inf if due is None else due
+
+    def finish(self) -> None:
+        """The last step of a process that ends well."""
+        if self.disk is not None:
+            self.disk.finish()
+
+    def _keep(self, now: float) -> None:
+        """Number what is packed and put it where it outlives this process, if that goes."""
+        for important, records in self._unwritten.items():
+            if records and not self._on_disk(important, records, now):
+                self._memory.append(important, records)
+            records.clear()
+        self._unwritten_records = self._unwritten_bytes = 0
+
+    def _on_disk(self, important: bool, records: list[Unnumbered], now: float) -> bool:
+        if self.disk is None or now < self._retry_at:
+            return False
+        try:
+            self._open(self.disk)
+            self.disk.append(important, records, now)
+        except StoreError as error:
+            self._disk_fails(error, now)
+            return False
+        if self.disk_trouble:
+            self.disk_trouble = ""
+            log.info("results are kept on disk again")
+        return True
+
+    def _open(self, disk: DiskStore) -> None:
+        if not disk.opened:
+            disk.open()
+            self._found = disk.queued
+
+    def _disk_fails(self, error: StoreError, now: float) -> None:
+        if not self.disk_trouble:
+            log.warning("results are kept in memory only, until it goes again: %s", error)
+        self.disk_trouble = str(error)
+        self._retry_at = now + RETRY_DISK_S
+
+    def _all_streams(self) -> list[Stream]:
+        return [*self._streams[True], *self._streams[False]]
 
     def _described(self, item: object) -> Mapping[str, object] | None:
         try:
@@ -187,20 +217,15 @@ class Outbox:
             log.exception("a result could not be described")
             return {"error": f"this result could not be described: {error}"}
 
-    def _packed_record(self, record: Record) -> bytes:
+    def _body(self, record: Record) -> Body:
         try:
-            packed = self._packing.pack(record)
+            body = self._packing.body(record)
         except (ValueError, TypeError, OverflowError) as error:
-            return self._packing.pack({"seq": record["seq"], "error": f"not packed: {error}"})
-        if len(packed) <= MESSAGE_BYTES - HEAD_BYTES:
-            return packed
+            return self._packing.body({"error": f"not packed: {error}"})
+        if len(body.packed) <= MESSAGE_BYTES - HEAD_BYTES - NUMBER_BYTES:
+            return body
         short = [(key, value) for key, value in record.items() if _is_short(value)]
-        kept = {**dict(short[:SHORT_FIELDS]), "seq": record["seq"], "cut_bytes": len(packed)}
-        return self._packing.pack(kept)
-
-    def _gap(self, first: int, last: int) -> bytes:
-        gap = {"from": first, "to": last, "count": last - first + 1}
-        return self._packing.pack({"gap": gap})
+        return self._packing.body({**dict(short[:SHORT_FIELDS]), "cut_bytes": len(body.packed)})
 
 
 def _is_short(value: object) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from edge_agent import __version__
 from edge_agent.config import MqttConfig
 from edge_agent.mqtt.channels import (
+    IMPORTANT_WINDOW,
     RESULTS_WINDOW,
     STATE_INTERVAL_S,
     AnswersChannel,
@@ -13,9 +14,9 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
+from edge_agent.mqtt.diskstore import DiskStore
 from edge_agent.mqtt.gather import Gatherer
 from edge_agent.mqtt.outbox import Describe, Outbox
-from edge_agent.mqtt.packing import PACKINGS
 from edge_agent.mqtt.publisher import Publisher, Wire
 from edge_agent.mqtt.topics import node_topics
 
@@ -34,12 +35,12 @@ class Outgoing:
         describe: Describe,
         state: Callable[[], Document],
         metrics: Callable[[], Document],
-        session: int,
+        disk: DiskStore | None,
     ) -> None:
         topics = node_topics(fleet, node)
-        self.results = _gatherer(config, node, describe, config.queue_records)
+        self.results = _gatherer(config, node, describe, config.queue_records, disk)
         self.logs = _gatherer(config, node, _as_it_is, min(LOG_RECORDS, config.queue_records))
-        self.status = StatusChannel(topics.status, __version__, session)
+        self.status = StatusChannel(topics.status, __version__)
         self._state = DocumentChannel(
             topics.state,
             lambda: {"session": self.status.session, **state()},
@@ -49,6 +50,7 @@ class Outgoing:
         )
         self.answers = AnswersChannel(f"{topics.status.removesuffix('status')}response")
         self._batches = (
+            OutboxChannel(topics.results, self.results.outbox, IMPORTANT_WINDOW, important=True),
             OutboxChannel(topics.results, self.results.outbox, RESULTS_WINDOW),
             OutboxChannel(topics.logs, self.logs.outbox, 1),
         )
@@ -66,6 +68,11 @@ class Outgoing:
         )
         self._state_is_new = False
 
+    def begin(self, session: int, now: float) -> None:
+        """Before the first step: `session` is above all of earlier starts."""
+        self.status.session = session
+        self.results.outbox.open(now)
+
     def state_changed(self) -> bool:
         """Any thread. True: wake the link's thread."""
         known, self._state_is_new = self._state_is_new, True
@@ -78,12 +85,20 @@ class Outgoing:
     def closed(self) -> None:
         """The connection is gone; what it did not acknowledge goes out on the next one."""
         self.publisher.closed()
+        self.results.outbox.rewind()
+        self.logs.outbox.rewind()
 
     def hurry(self, now: float) -> None:
         """The last words: nothing waits for company any more, and the status is `offline`."""
         self.results.hurry()
         self.logs.hurry()
         self.status.say_offline(now)
+
+    def end(self, now: float) -> None:
+        """After the last step: what could not be sent is kept, where there is a disk."""
+        outbox = self.results.outbox
+        outbox.pack(outbox.waiting, now)
+        outbox.finish()
 
     def step(self, now: float) -> float:
         """Pack what waited enough, publish what is due; returns when to come back.
@@ -99,16 +114,27 @@ class Outgoing:
         for channel in (self.answers, *self._batches):
             channel.look(now)
         self.publisher.step(now)
-        return min(self.publisher.due(), *(gatherer.sleep_until(now) for gatherer in gatherers))
+        return min(
+            self.publisher.due(),
+            self.results.outbox.tend(now),
+            *(gatherer.sleep_until(now) for gatherer in gatherers),
+        )
 
 
-def _gatherer(config: MqttConfig, node: str, describe: Describe, queue_records: int) -> Gatherer:
+def _gatherer(
+    config: MqttConfig,
+    node: str,
+    describe: Describe,
+    queue_records: int,
+    disk: DiskStore | None = None,
+) -> Gatherer:
     outbox = Outbox(
         node,
-        PACKINGS[config.encoding](),
+        config.encoding,
         describe,
         queue_records=queue_records,
         batch_records=config.batch_records,
+        disk=disk,
     )
     # A batch that cannot fill up before the queue does must not wait for that.
     return Gatherer(

@@ -1,16 +1,30 @@
 """Records and batches as bytes, in the two encodings of the fleet protocol.
 
 Records are packed one by one, so a batch is its head plus the packed records put behind
-one another: its exact size is known before it is built and nothing is packed twice.
+one another: its exact size is known before it is built and nothing is packed twice. A
+record gets its number last, once it is known which stream takes it.
 """
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
 Record = Mapping[str, object]
+
+# The fleet protocol's: what every common broker takes, beside the topic.
+MESSAGE_BYTES = 64 * 1024
+# What `numbered` adds to a body, at most.
+NUMBER_BYTES = 32
+
+
+class Body(NamedTuple):
+    """A packed record that has no number yet."""
+
+    fields: int
+    packed: bytes
 
 
 class Packing(ABC):
@@ -22,6 +36,14 @@ class Packing(ABC):
     @abstractmethod
     def pack(self, record: Record) -> bytes:
         """One record; what the encoding has no form for is written as text."""
+
+    @abstractmethod
+    def body(self, record: Record) -> Body:
+        """One record that will be numbered. Raises like `pack`."""
+
+    @abstractmethod
+    def numbered(self, body: Body, number: int) -> bytes:
+        """The record with its `seq`, as `batch` takes it."""
 
     @abstractmethod
     def batch(self, head: Record, records: Sequence[bytes]) -> bytes:
@@ -37,6 +59,13 @@ class MsgpackPacking(Packing):
     def pack(self, record: Record) -> bytes:
         packed: bytes = msgpack.packb(record, default=str, unicode_errors="backslashreplace")
         return packed
+
+    def body(self, record: Record) -> Body:
+        return Body(len(record), self.pack(record)[_map_header_bytes(len(record)) :])
+
+    def numbered(self, body: Body, number: int) -> bytes:
+        header: bytes = msgpack.Packer().pack_map_header(body.fields + 1)
+        return b"".join((header, b"\xa3seq", msgpack.packb(number), body.packed))
 
     def batch(self, head: Record, records: Sequence[bytes]) -> bytes:
         packer = msgpack.Packer(autoreset=False)
@@ -59,6 +88,12 @@ class JsonPacking(Packing):
         text = json.dumps(record, separators=(",", ":"), default=_as_text, allow_nan=False)
         return text.encode("ascii")
 
+    def body(self, record: Record) -> Body:
+        return Body(len(record), self.pack(record)[1:-1])
+
+    def numbered(self, body: Body, number: int) -> bytes:
+        return b'{"seq":%d%s%s}' % (number, b"," if body.fields else b"", body.packed)
+
     def batch(self, head: Record, records: Sequence[bytes]) -> bytes:
         opened = self.pack(head).removesuffix(b"}")
         return b"".join((opened, b',"records":[', b",".join(records), b"]}"))
@@ -70,6 +105,12 @@ PACKINGS: dict[str, type[Packing]] = {"msgpack": MsgpackPacking, "json": JsonPac
 def pack_json(record: Record) -> bytes:
     """A document of its own (status, state, metrics), always JSON. Raises like `Packing.pack`."""
     return JsonPacking().pack(record)
+
+
+def _map_header_bytes(fields: int) -> int:
+    if fields < 16:
+        return 1
+    return 3 if fields < 1 << 16 else 5
 
 
 def _as_text(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.channels import Channel
-from edge_agent.mqtt.outbox import Batch
+from edge_agent.mqtt.stream import Batch
 from edge_agent.mqtt.topics import MAX_TOPIC_BYTES
 
 # A broker that answers pings but acknowledges nothing for this long is left.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from edge_agent.config import Broker, MqttConfig
@@ -34,9 +35,12 @@ def running(
     stop_s: float = STOP_TIMEOUT_S,
     received: Received | None = None,
     subscribed: Iterable[str] = (),
+    state_dir: Path | None = None,
 ) -> Iterator[Link]:
     """A started link, stopped at the end."""
-    link = Link(config, NODE, FLEET, describe, state, metrics, received=received)
+    link = Link(
+        config, NODE, FLEET, describe, state, metrics, received=received, state_dir=state_dir
+    )
     if received is not None:
         link.subscribe(subscribed)
     link.start()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.packing import PACKINGS, JsonPacking, MsgpackPacking, pack_json
+from edge_agent.mqtt.packing import NUMBER_BYTES, PACKINGS, JsonPacking, MsgpackPacking, pack_json
 
 HEAD = {"version": 1, "node": "board-7", "stream": "00"}
 VALUES = st.recursive(
@@ -35,6 +35,18 @@ def test_a_batch_reads_as_one_map(encoding: str, records: list[dict[str, object]
     assert len(payload) <= len(packing.pack(HEAD)) + packing.overhead + separators + sum(
         map(len, packed)
     )
+
+
+@pytest.mark.parametrize("encoding", sorted(PACKINGS))
+@given(st.dictionaries(st.text().filter(lambda key: key != "seq"), VALUES, max_size=40), st.data())
+def test_a_record_gets_its_number_last(
+    encoding: str, record: dict[str, object], data: st.DataObject
+) -> None:
+    packing, number = PACKINGS[encoding](), data.draw(st.integers(1, 2**63))
+    body = packing.body(record)
+    numbered = packing.numbered(body, number)
+    assert unpacked(encoding, numbered) == {**record, "seq": number}
+    assert len(numbered) <= len(body.packed) + NUMBER_BYTES
 
 
 @pytest.mark.parametrize("packing", [MsgpackPacking(), JsonPacking()])

@@ -11,7 +11,6 @@ from edge_agent.errors import LinkError
 from edge_agent.mqtt.channels import STATE_INTERVAL_S, DocumentChannel, OutboxChannel, StatusChannel
 from edge_agent.mqtt.gather import PAUSE_S, Gatherer
 from edge_agent.mqtt.outbox import Outbox
-from edge_agent.mqtt.packing import MsgpackPacking
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher, backoff_s
 
 
@@ -46,7 +45,7 @@ class MemoryWire:
 def small_outbox(queue_records: int = 100) -> Outbox:
     return Outbox(
         "board-7",
-        MsgpackPacking(),
+        "msgpack",
         lambda item: {"item": item},
         queue_records=queue_records,
         batch_records=1,
@@ -60,7 +59,7 @@ def state_channel() -> DocumentChannel:
 def filled(outbox: Outbox, count: int) -> Outbox:
     for item in range(count):
         outbox.put(item)
-    outbox.pack(count)
+    outbox.pack(count, 0.0)
     return outbox
 
 
@@ -222,11 +221,11 @@ def test_items_wait_for_company_and_wake_the_thread_once() -> None:
     assert gatherer.put("a", 0, False)  # the thread sleeps without a limit
     assert not gatherer.put("b", 0, False)
     gatherer.step(10.0)
-    assert outbox.packed == 0
+    assert outbox.packed() == 0
     assert gatherer.sleep_until(10.0) == 10.25
     assert gatherer.put("c", 0, False)  # the batch is full
     gatherer.step(10.1)
-    assert outbox.packed == 3
+    assert outbox.packed() == 3
     assert gatherer.sleep_until(10.1) == math.inf
 
 
@@ -236,7 +235,7 @@ def test_items_that_waited_long_enough_are_packed() -> None:
     gatherer.put("a", 0, False)
     gatherer.step(10.0)
     gatherer.step(10.25)
-    assert outbox.packed == 1
+    assert outbox.packed() == 1
 
 
 def test_items_put_before_the_wake_up_was_armed_are_not_slept_over() -> None:
@@ -252,7 +251,7 @@ def test_many_items_are_packed_with_pauses_for_other_threads() -> None:
     for item in range(50):
         gatherer.put(item, 0, False)
     gatherer.step(0.0)
-    assert 0 < outbox.packed < 50
+    assert 0 < outbox.packed() < 50
     assert gatherer.sleep_until(0.0) == PAUSE_S
 
 
@@ -263,4 +262,4 @@ def test_in_a_hurry_nothing_waits_for_company() -> None:
     gatherer.step(0.0)
     gatherer.hurry()
     gatherer.step(0.1)
-    assert outbox.packed == 1
+    assert outbox.packed() == 1

@@ -1,9 +1,9 @@
-"""The bucket that bounds how fast a broker may send."""
+"""The bucket of tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.guard import Allowance
+from edge_agent.mqtt.allowance import Allowance
 
 
 def test_a_burst_passes_at_once_and_then_so_many_a_second() -> None:

@@ -1,0 +1,74 @@
+"""What was reported and not packed yet: the only part of an outbox that other threads touch."""
+
+import threading
+from collections import deque
+from typing import NamedTuple
+
+# Raw items hold requests and replies as they came (4 KB is usual): a thousand or so may
+# wait while the thread that packs them is busy connecting.
+INTAKE_BYTES = 4 * 1024 * 1024
+
+
+class Taken(NamedTuple):
+    """An item, and how many of its kind were dropped just before it."""
+
+    item: object
+    important: bool
+    skipped: int
+
+
+class _Raw(NamedTuple):
+    place: int  # among those of its kind, from 1
+    size: int
+    item: object
+
+
+class Intake:
+    """At most `max_items` of together `max_bytes`; the oldest ordinary item is dropped first.
+
+    Every step is O(1), and the lock is held for one append or one pop.
+    """
+
+    def __init__(self, max_items: int, max_bytes: int = INTAKE_BYTES) -> None:
+        self.put_so_far = 0
+        self.dropped = 0
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._ordinary: deque[_Raw] = deque()
+        self._important: deque[_Raw] = deque()
+        self._places = {False: 0, True: 0}  # of the newest of each kind
+        self._taken = {False: 0, True: 0}  # of the last one that left
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ordinary) + len(self._important)
+
+    def put(self, item: object, size: int, important: bool) -> int:
+        """Take over `item`, `size` bytes large; any thread, never waits. How many wait now."""
+        with self._lock:
+            self.put_so_far += 1
+            self._places[important] += 1
+            if size > self._max_bytes:
+                self.dropped += 1  # alone too large: nothing else has to go for it
+                return len(self)
+            lane = self._important if important else self._ordinary
+            lane.append(_Raw(self._places[important], size, item))
+            self._bytes += size
+            while len(self) > self._max_items or self._bytes > self._max_bytes:
+                self._bytes -= (self._ordinary or self._important).popleft().size
+                self.dropped += 1
+            return len(self)
+
+    def pop(self) -> Taken | None:
+        """The oldest important item, else the oldest ordinary one, else None."""
+        with self._lock:
+            important = bool(self._important)
+            lane = self._important or self._ordinary
+            if not lane:
+                return None
+            raw = lane.popleft()
+            self._bytes -= raw.size
+            skipped = raw.place - self._taken[important] - 1
+            self._taken[important] = raw.place
+            return Taken(raw.item, important, skipped)

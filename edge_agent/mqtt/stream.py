@@ -1,0 +1,171 @@
+"""From numbered records to batches: windows, gaps, acknowledgements. No I/O of its own.
+
+    Source (memory or disk): records in the order of their numbers, and a place in them
+        peek, advance -> batch, in flight -> acknowledged: the source may forget them
+                     ^------ rewind: the source goes back to the place ------'
+
+Where numbers jump, the batch says so with a record `{"gap": {"from", "to", "count"}}` in
+front of the next one. A consumer therefore finds each number in a record or in a gap,
+removes duplicates by (node, stream, seq), and believes a record before a gap.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from edge_agent.mqtt.packing import MESSAGE_BYTES, PACKINGS, Body, Packing
+
+
+class StreamKey(NamedTuple):
+    """One row of numbers from 1 on, and how its records are packed."""
+
+    name: str  # 16 hexadecimal digits
+    encoding: str  # a key of PACKINGS
+
+
+class Entry(NamedTuple):
+    """One packed record."""
+
+    stream: StreamKey
+    number: int
+    packed: bytes
+
+
+class Unnumbered(NamedTuple):
+    """A record on its way into a source; `skipped` numbers are left out before its own."""
+
+    skipped: int
+    body: Body
+
+
+class Source(Protocol):
+    """Records that wait. All of one stream come before those of the next."""
+
+    @property
+    def queued(self) -> int:
+        """Records that no broker has acknowledged, in flight or not."""
+
+    @property
+    def dropped(self) -> int:
+        """Records that a bound or damage cost."""
+
+    def append(self, records: Sequence[Unnumbered]) -> None:
+        """Number and keep them. StoreError: none was kept."""
+
+    def peek(self) -> Entry | None:
+        """The next record, left in place; None: there is none yet."""
+
+    def advance(self) -> None:
+        """Past the record that `peek` gave."""
+
+    def discard(self) -> None:
+        """Past the record that `peek` gave, which will never be sent."""
+
+    def place(self) -> object:
+        """Before the record that `peek` gives."""
+
+    def back(self, place: object) -> None:
+        """To where `place` was taken; only for places that nothing was acknowledged behind."""
+
+    def acknowledged(self, place: object, stream: StreamKey, through: int, count: int) -> None:
+        """The broker has all before `place`: `count` records more, numbers up to `through`."""
+
+    def accounted(self, stream: StreamKey) -> int:
+        """The number up to which everything of `stream` was acknowledged before this process."""
+
+
+class Batch:
+    """Records in one message, in flight from `take` until `acknowledge` or `rewind`."""
+
+    __slots__ = ("acknowledged", "after", "before", "count", "first", "last", "owner", "payload")
+
+    def __init__(self, owner: "Stream", first: int, last: int, count: int, payload: bytes) -> None:
+        self.owner = owner
+        self.first = first  # the lowest number that the batch accounts for, gaps included
+        self.last = last
+        self.count = count
+        self.payload = payload
+        self.acknowledged = False
+        self.before: object = None  # places in the source
+        self.after: object = None
+
+
+class Stream:
+    """Batches of at most `batch_records` out of one source, for one node."""
+
+    def __init__(self, node: str, source: Source, batch_records: int) -> None:
+        self.source = source
+        self.sent = 0
+        self.in_flight_records = 0
+        self._node = node
+        self._batch_records = batch_records
+        self._packings: Mapping[str, Packing] = {name: make() for name, make in PACKINGS.items()}
+        self._in_flight: deque[tuple[StreamKey, Batch]] = deque()
+        self._key: StreamKey | None = None  # of what is taken at present
+        self._next = 1  # number that the next batch of that stream begins with
+
+    @property
+    def waiting(self) -> int:
+        """Records that `take` would take."""
+        return self.source.queued - self.in_flight_records
+
+    def take(self, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
+        """The next batch, its payload at most `max_bytes` long; None if nothing waits."""
+        source, records, count = self.source, list[bytes](), 0
+        first, before, head, room = 0, object(), dict[str, object](), 0
+        while count < self._batch_records and (entry := source.peek()) is not None:
+            if entry.stream != self._key:
+                if records:
+                    break
+                self._key, self._next = entry.stream, source.accounted(entry.stream) + 1
+            packing = self._packings[entry.stream.encoding]
+            if not records:
+                first, before, head = self._next, source.place(), self._head(entry.stream)
+                room = max_bytes - len(packing.pack(head)) - packing.overhead
+            parts = [entry.packed]
+            if entry.number > self._next:
+                parts.insert(0, _gap(packing, self._next, entry.number - 1))
+            needed = sum(map(len, parts)) + len(parts) * packing.separator
+            if needed > room:
+                if records:
+                    break
+                source.discard()  # alone too large for this broker: it becomes part of a gap
+                continue
+            room -= needed
+            records += parts
+            count += 1
+            self._next = entry.number + 1
+            source.advance()
+        if not records:
+            return None
+        batch = Batch(self, first, self._next - 1, count, packing.batch(head, records))
+        batch.before, batch.after = before, source.place()
+        assert self._key is not None  # of the first record
+        self._in_flight.append((self._key, batch))
+        self.in_flight_records += count
+        return batch
+
+    def acknowledge(self, batch: Batch) -> None:
+        """The broker has `batch`. One overtaken by a later one keeps that one waiting too."""
+        batch.acknowledged = True
+        while self._in_flight and self._in_flight[0][1].acknowledged:
+            key, first = self._in_flight.popleft()
+            self.sent += first.count
+            self.in_flight_records -= first.count
+            self.source.acknowledged(first.after, key, first.last, first.count)
+
+    def rewind(self) -> None:
+        """Nothing in flight counts any more: it will be taken again, in the same order."""
+        if self._in_flight:
+            self._key, batch = self._in_flight[0]
+            self._next = batch.first
+            self.source.back(batch.before)
+        self._in_flight.clear()
+        self.in_flight_records = 0
+
+    def _head(self, stream: StreamKey) -> dict[str, object]:
+        return {"version": 1, "node": self._node, "stream": stream.name}
+
+
+def _gap(packing: Packing, first: int, last: int) -> bytes:
+    return packing.pack({"gap": {"from": first, "to": last, "count": last - first + 1}})
