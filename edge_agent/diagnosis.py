@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
+from edge_agent import threads
 from edge_agent.child import command
 from edge_agent.requests import Job
 
@@ -18,13 +20,7 @@ _MAIN = "from edge_agent.__main__ import main; sys.exit(main(sys.argv[1:]))"
 def diagnose(job: Job, config_path: Path) -> None:
     """Answer the job with doctor's findings, from a thread of its own. Returns at once."""
     job.running()
-    before = threading.stack_size(STACK_BYTES)
-    try:
-        threading.Thread(
-            target=_examine, args=(job, config_path), name="diagnose", daemon=True
-        ).start()
-    finally:
-        threading.stack_size(before)
+    threads.start(partial(_examine, job, config_path), name="diagnose", stack_bytes=STACK_BYTES)
 
 
 def _examine(job: Job, config_path: Path) -> None:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from json.encoder import encode_basestring_ascii as _quoted
 
+from edge_agent import threads
 from edge_agent.config.model import LogConfig
 from edge_agent.text import printable
 
@@ -36,6 +37,7 @@ TRACEBACK_BYTES = 4096
 GATHER_SECONDS = 0.02
 # How long the end of the process waits for what is still queued.
 FLUSH_SECONDS = 1.0
+STACK_BYTES = 512 * 1024  # of the writer's thread
 
 PLUGIN_LOGGER = "edge_agent.plugin"
 
@@ -195,7 +197,7 @@ class LineHandler(logging.Handler):
         self._idle = False  # the writer waits for a first record
         self._hurry = False  # somebody waits for the writer
         self._closed = False
-        threading.Thread(target=self._write_all, name="log writer", daemon=True).start()
+        threads.start(self._write_all, name="log writer", stack_bytes=STACK_BYTES)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -33,7 +33,7 @@ def _named(text: str) -> set[str]:
 
 ALWAYS = _named(
     """
-    edge_agent: __main__ agent child control errors logs loop memory notify text
+    edge_agent: __main__ agent child control errors logs loop memory notify text threads
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff changeover folder handover leaving loader marker outcome plugin
@@ -80,9 +80,11 @@ HEAVY = {
 HEAVY_WITH_MQTT = {"_hashlib", "ssl"}
 
 RUN = """
-import ctypes, sys
+import ctypes, gc, sys
 from edge_agent.__main__ import main
 code = main(["run", "-c", sys.argv[1]])
+assert sys.getswitchinterval() < 0.001
+assert gc.get_freeze_count() > 10_000
 print(*sorted(name for name, each in sys.modules.items() if type(each).__name__ != "_Later"))
 sys.stdout.flush()
 libc = ctypes.CDLL(None)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.updater import Topics, Updater
+    from edge_agent import threads
+from edge_agent.fleet.updater import Topics, Updater
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin, once."""
-        default = threading.stack_size(STACK_BYTES)
-        try:
-            self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
-            self._thread.start()
-        finally:
-            threading.stack_size(default)
+        self._thread = threads.start(self._run, name="fleet", stack_bytes=STACK_BYTES)
 
     def received(self, topic: str, payload: bytes) -> None:
         """A message came from the broker; returns at once."""

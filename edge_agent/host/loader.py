@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from edge_agent import memory
+from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError
 from edge_agent.host.marker import LOADER, NOBODY, Mark, Marker
 from edge_agent.host.release import Release
@@ -246,12 +246,7 @@ class _Worker:
     def __init__(self, name: str, stack_bytes: int) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.put = self._jobs.put
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
-        before = threading.stack_size(stack_bytes)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(before)
+        threads.start(self._run, name=name, stack_bytes=stack_bytes)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

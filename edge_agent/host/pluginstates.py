@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from edge_agent import threads
 from edge_agent.errors import StoreError
 from edge_agent.host import statefile
 from edge_agent.loop import Loop
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 WRITE_S = 1.0  # a change is on the disk after this and the write: the most that a crash costs
 REST = 10  # times as long as the last writes took: a slow disk is not kept busy with this
 RETRY_S = 60.0  # after a write that failed
+STACK_BYTES = 512 * 1024  # of the last writer
 CLOSE_S = 2.0  # for the last writes; a disk that hangs must not keep the agent from ending
 MAX_FILES = 256  # ours: 16 MiB; twice as many as there can be plugins
 
@@ -73,8 +75,9 @@ class PluginStates:
         changed = self._changed()
         if changed:
             # Not on the loader's thread: that may be making a guest.
-            thread = threading.Thread(target=partial(self._write, changed), daemon=True)
-            thread.start()
+            thread = threads.start(
+                partial(self._write, changed), name="states", stack_bytes=STACK_BYTES
+            )
             thread.join(CLOSE_S)
             if thread.is_alive():
                 log.warning("%s: the disk does not take the plugins' states", self._folder)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.memory import import_later
@@ -110,12 +111,7 @@ class Link:
 
     def start(self) -> None:
         """Begin, once; returns at once, whatever the broker does."""
-        default = threading.stack_size(STACK_BYTES)
-        try:
-            self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
-            self._thread.start()
-        finally:
-            threading.stack_size(default)
+        self._thread = threads.start(self._run, name="mqtt", stack_bytes=STACK_BYTES)
 
     def report(self, item: object, size: int = 0, important: bool = False) -> None:
         """Hand over a result, `size` bytes large; important ones are the last to be dropped."""

@@ -4,6 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from edge_agent import threads
+
 # TLS handshakes and name lookups fit; the default of 8 MB counts where memory is locked.
 STACK_BYTES = 512 * 1024
 
@@ -23,14 +25,11 @@ class Courier:
             if self._busy:
                 return
             self._busy = True
-        default = threading.stack_size(STACK_BYTES)
         try:
-            threading.Thread(target=self._work, name="transfer", daemon=True).start()
+            threads.start(self._work, name="transfer", stack_bytes=STACK_BYTES)
         except RuntimeError:  # no thread to be had: the next job tries again
             with self._lock:
                 self._busy = False
-        finally:
-            threading.stack_size(default)
 
     def _work(self) -> None:
         while True:

@@ -8,16 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from edge_agent import threads
+
 TICK_S = 0.025  # the precision of a deadline; 40 wake-ups a second while guests run
 _LINGER_S = 0.25  # after the last call, so that a burst of calls starts it once
 _STACK_BYTES = 128 << 10  # it calls one C function; a default stack reserves 8 MB
 
 
 class Ticker:
-    """One daemon thread that calls `tick` every TICK_S while anybody is within `enter`.
-
-    Make it while no other thread starts threads: the size of a stack is the process's.
-    """
+    """One daemon thread that calls `tick` every TICK_S while anybody is within `enter`."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
@@ -27,12 +26,7 @@ class Ticker:
         self._wanted = threading.Semaphore(0)
         # Here and not at the first call: two first calls on two threads would make two
         # clocks, and time would run twice as fast for every guest.
-        thread = threading.Thread(target=self._run, name="ticker", daemon=True)
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(before)
+        threads.start(self._run, name="ticker", stack_bytes=_STACK_BYTES)
 
     @staticmethod
     def ticks(seconds: float) -> int:
