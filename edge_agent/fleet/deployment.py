@@ -1,26 +1,27 @@
 """The deployment: the one signed document that says what a fleet's nodes run. Pure.
 
-Its form, and the order in which a node checks it, are published in docs/fleet-protocol.md.
-Unknown fields are ignored, except where ignoring one would widen what a plugin may do or where
-it runs: inside `select`, `rollout` and `limits`.
+Its form (edge_agent.fleet.form), and the order in which a node checks it, are published in
+docs/fleet-protocol.md. Unknown fields are ignored, except where ignoring one would widen what a
+plugin may do or where it runs: inside `select`, `rollout` and `limits`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 from edge_agent import RELEASED, strictjson
-from edge_agent.config.agent import LABEL_FORM, LABEL_PATTERN
 from edge_agent.config.document import Document
-from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
-from edge_agent.config.plugin import read_settings
+from edge_agent.config.model import Limits, Report
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, EdgeAgentError, RefusedError
-from edge_agent.fleet import envelope
+from edge_agent.fleet import envelope, form
+from edge_agent.fleet.form import Blob as Blob
+from edge_agent.fleet.form import Encoding as Encoding
+from edge_agent.fleet.form import PluginEntry as PluginEntry
+from edge_agent.fleet.form import Release as Release
+from edge_agent.fleet.form import Rollout as Rollout
+from edge_agent.fleet.form import max_encoded_bytes as max_encoded_bytes
 from edge_agent.fleet.trust import TrustSet, check_head
 from edge_agent.store.catalogue import Known as Known
 from edge_agent.store.digest import sha256_hex
@@ -28,90 +29,7 @@ from edge_agent.store.digest import sha256_hex
 KIND = "edge-agent.deployment"
 PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 
-# Bounds of the form; a document of 64 KiB holds far less than all of them together.
-MAX_PLUGINS = 64  # the runtime starts and calls each: no node has that many
-MAX_RELEASES = 8
-MAX_CONFIG_CHARACTERS = 32 * KIB
-MIN_BLOB_BYTES = 8  # the header of a Wasm module
-MAX_BLOB_BYTES = 256 * MIB  # each node sets its own, lower bound (`max_plugin_bytes`)
-MIN_PART_BYTES, MAX_PART_BYTES = 256, 64 * KIB  # what every broker carries
-MAX_PARTS = 64 * KIB
-
-Encoding = Literal["none", "zlib"]
-
 _DEFAULTS = Limits()
-NAME_PATTERN = r"[a-zA-Z0-9_.+-]{1,64}"  # NRI: pkg/api/plugin.go; the length is this protocol's
-NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
-_INDEX = r"[0-9]{2}"
-VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-VERSION_FORM = "1 to 64 letters, digits, '.', '_', '+' and '-', starting with a letter or digit"
-_DIGEST = r"sha256:[0-9a-f]{64}"
-_DIGEST_FORM = '"sha256:" and 64 lower-case hexadecimal digits'
-_SEED = r"[^\x00-\x1f\x7f-\x9f]{1,64}"  # without a zero byte, which ends it when it is hashed
-_SEED_FORM = "1 to 64 characters, none of them a control character"
-_HOST = r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-# No user name, which would be a secret for all to read, and no fragment.
-_HTTPS = rf"https://{_HOST}/[!-\"$-~]{{0,2000}}"
-_OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*+){{1,16}}+(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{_DIGEST})?"
-_SOURCE = f"mqtt|{_HTTPS}|{_OCI}"
-_SOURCE_FORM = '"mqtt", "https://host/path" or "oci://registry/repository[:tag][@sha256:...]"'
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
-_TIME_FORM = "a time such as 2026-11-23T18:00:00Z"
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A module, and how it was cut for MQTT.
-
-    `digest` and `size` are those of the module itself. Its bytes are encoded as a whole, then
-    cut into `parts` pieces, each of `part_size` bytes but for the last. 0 parts: not on MQTT.
-    """
-
-    digest: str  # "sha256:HEX"
-    size: int
-    encoding: Encoding = "none"
-    parts: int = 0
-    part_size: int = 0
-
-    @property
-    def hex(self) -> str:
-        """The digest alone, as topics and files are named."""
-        return self.digest.removeprefix("sha256:")
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Which nodes a release is for: see `choice.chosen`."""
-
-    percent: int
-    seed: str
-
-
-@dataclass(frozen=True)
-class Release:
-    """One version of a plugin, and where it is to be had, in the order to try."""
-
-    version: str
-    blob: Blob
-    sources: tuple[str, ...]
-    rollout: Rollout | None = None  # None: for all
-
-
-@dataclass(frozen=True)
-class PluginEntry:
-    """A plugin, for the nodes that have all the labels of `select`."""
-
-    name: str
-    index: str
-    select: Mapping[str, str]
-    config: str
-    settings: PluginSettings
-    releases: tuple[Release, ...]  # the first that fits is run
-
-    @property
-    def identity(self) -> str:
-        """NN-name, as everywhere on a node."""
-        return f"{self.index}-{self.name}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +69,7 @@ def accept(
     values = _object(payload)
     check_head(values, KIND, fleet)
     head = Document(Path("deployment"), "", values)
-    generation = _generation(Table(head))
+    generation = form.read_generation(Table(head))
     _check(head)
     if generation < known.generation:
         raise RefusedError(
@@ -163,7 +81,7 @@ def accept(
         raise RefusedError(
             "conflict", f"another document of generation {generation} was accepted before"
         )
-    _, expires = _times(Table(head))
+    _, expires = form.read_times(Table(head))
     _check(head)
     if best_time(clock, known) >= expires:
         raise RefusedError("expired", f"it expired at {values['expires']}")
@@ -207,11 +125,6 @@ def best_time(clock: float, known: Known) -> float:
     return max(clock, known.issued, released)
 
 
-def max_encoded_bytes(size: int, encoding: Encoding) -> int:
-    """The most bytes that a module of `size` bytes may have when encoded."""
-    return size if encoding == "none" else size + size // 256 + 1024
-
-
 def _object(payload: bytes) -> dict[str, object]:
     try:
         value = strictjson.loads(payload, null=False)
@@ -227,13 +140,13 @@ def _read(
 ) -> Deployment:
     document = Document(Path("deployment"), "", values)
     table = Table(document)
-    issued, expires = _times(table)
+    issued, expires = form.read_times(table)
     deployment = Deployment(
         fleet=str(values["fleet"]),
-        generation=_generation(table),
+        generation=form.read_generation(table),
         issued=issued,
         expires=expires,
-        plugins=_plugins(table, defaults, report),
+        plugins=form.read_plugins(table, defaults, report),
         payload=payload,
     )
     _check(document)
@@ -245,125 +158,3 @@ def _check(document: Document) -> None:
         document.check()
     except ConfigError as error:
         raise RefusedError("malformed", str(error)) from None
-
-
-def _generation(table: Table) -> int:
-    return _required_count(table, "generation", 1, strictjson.MAX_INTEGER)
-
-
-def _times(table: Table) -> tuple[float, float]:
-    issued, expires = (_time(table, key) for key in ("issued", "expires"))
-    if issued and expires and issued >= expires:
-        table.problem("expires", "must be later than issued")
-    return issued, expires
-
-
-def _plugins(table: Table, defaults: Limits, report: Report) -> tuple[PluginEntry, ...]:
-    if "plugins" not in table:  # an empty list is said, or every plugin would end by mistake
-        table.problem("plugins", "is missing")
-    found: dict[str, PluginEntry] = {}
-    for each in table.tables("plugins", at_least=0, at_most=MAX_PLUGINS):
-        entry = _entry(each, defaults, report)
-        if entry.name in found:
-            each.problem("name", f'"{entry.name}" is there twice')
-        found[entry.name] = entry
-    return tuple(found.values())
-
-
-def _entry(table: Table, defaults: Limits, report: Report) -> PluginEntry:
-    select = table.table("select")
-    labels = select.table("labels").string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
-    select.end()
-    return PluginEntry(
-        name=_required(table, "name", NAME_PATTERN, NAME_FORM),
-        index=_required(table, "index", _INDEX, "two digits, as a string"),
-        select=MappingProxyType(labels),
-        config=table.text(
-            "config",
-            "",
-            pattern=rf"[\s\S]{{0,{MAX_CONFIG_CHARACTERS}}}",
-            form=f"a string of at most {MAX_CONFIG_CHARACTERS} characters",
-        ),
-        settings=read_settings(table, defaults, report),
-        releases=_releases(table),
-    )
-
-
-def _releases(table: Table) -> tuple[Release, ...]:
-    found: dict[str, Release] = {}
-    if "releases" not in table:
-        table.problem("releases", "is missing")
-        return ()
-    for each in table.tables("releases", at_least=1, at_most=MAX_RELEASES):
-        release = _release(each)
-        if release.version in found:
-            each.problem("version", f'"{release.version}" is there twice')
-        found[release.version] = release
-    return tuple(found.values())
-
-
-def _release(table: Table) -> Release:
-    sources = table.texts("sources", ("mqtt",), pattern=_SOURCE, form=_SOURCE_FORM)
-    if not sources:
-        table.problem("sources", "must name one at least")
-    return Release(
-        version=_required(table, "version", VERSION_PATTERN, VERSION_FORM),
-        blob=_blob(table.table("blob"), on_mqtt="mqtt" in sources),
-        sources=sources,
-        rollout=_rollout(table.table("rollout")) if "rollout" in table else None,
-    )
-
-
-def _rollout(table: Table) -> Rollout:
-    rollout = Rollout(
-        percent=_required_count(table, "percent", 0, 100),
-        seed=_required(table, "seed", _SEED, _SEED_FORM),
-    )
-    table.end()
-    return rollout
-
-
-def _blob(table: Table, *, on_mqtt: bool) -> Blob:
-    cut = on_mqtt or "parts" in table or "part_size" in table
-    blob = Blob(
-        digest=_required(table, "digest", _DIGEST, _DIGEST_FORM),
-        size=_required_count(table, "size", MIN_BLOB_BYTES, MAX_BLOB_BYTES),
-        encoding=table.choice("encoding", Encoding, Blob.encoding),
-        parts=_required_count(table, "parts", 1, MAX_PARTS) if cut else 0,
-        part_size=_required_count(table, "part_size", MIN_PART_BYTES, MAX_PART_BYTES) if cut else 0,
-    )
-    _check_parts(table, blob)
-    return blob
-
-
-def _check_parts(table: Table, blob: Blob) -> None:
-    """Note what numbers that are in themselves possible cannot be together."""
-    if not (blob.size and blob.parts and blob.part_size):
-        return
-    most = -(-max_encoded_bytes(blob.size, blob.encoding) // blob.part_size)
-    if blob.parts > most or (blob.encoding == "none" and blob.parts < most):
-        needed = "exactly" if blob.encoding == "none" else "at most"
-        table.problem("parts", f"is {blob.parts}; {blob.size} bytes need {needed} {most}")
-
-
-def _required(table: Table, key: str, pattern: str, form: str) -> str:
-    if key not in table:
-        table.problem(key, f"is missing; it is {form}")
-    return table.text(key, "", pattern=pattern, form=form)
-
-
-def _required_count(table: Table, key: str, at_least: int, at_most: int) -> int:
-    if key not in table:
-        table.problem(key, "is missing; it is a whole number")
-        return 0
-    return table.count(key, 0, at_least=at_least, at_most=at_most)
-
-
-def _time(table: Table, key: str) -> float:
-    """Seconds since 1970; 0 if it is wrong."""
-    text = _required(table, key, _TIME.pattern, _TIME_FORM)
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).timestamp() if text else 0.0
-    except ValueError:  # the 31st of a month of 30 days
-        table.problem(key, f"must be {_TIME_FORM}; there is no such time")
-        return 0.0

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.deployment import (
+from edge_agent.fleet.form import (
     NAME_FORM,
     NAME_PATTERN,
     VERSION_FORM,

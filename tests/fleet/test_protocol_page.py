@@ -7,8 +7,8 @@ import re
 import typing
 from pathlib import Path
 
-from edge_agent.fleet import choice, deployment, envelope, trust
-from edge_agent.fleet.deployment import Blob, max_encoded_bytes
+from edge_agent.fleet import choice, deployment, envelope, form, trust
+from edge_agent.fleet.form import Blob, max_encoded_bytes
 from edge_agent.fleet.keys import SigningKey
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
@@ -74,16 +74,15 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
         f"1 to {envelope.MAX_SIGNATURES} signatures",
         f"1 to {trust.MAX_KEYS} different keys",
         f"at most {trust.MAX_CHAIN}, so",
-        f"0 to {deployment.MAX_PLUGINS};",
-        f"1 to {deployment.MAX_RELEASES}, with",
-        f"at most {deployment.MAX_CONFIG_CHARACTERS:,} characters",
-        f"{deployment.MIN_BLOB_BYTES} bytes to {deployment.MAX_BLOB_BYTES >> 20} MiB",
-        f"1 to {deployment.MAX_PARTS:,} parts of {deployment.MIN_PART_BYTES} to "
-        f"{deployment.MAX_PART_BYTES:,} bytes",
+        f"0 to {form.MAX_PLUGINS};",
+        f"1 to {form.MAX_RELEASES}, with",
+        f"at most {form.MAX_CONFIG_CHARACTERS:,} characters",
+        f"{form.MIN_BLOB_BYTES} bytes to {form.MAX_BLOB_BYTES >> 20} MiB",
+        f"1 to {form.MAX_PARTS:,} parts of {form.MIN_PART_BYTES} to {form.MAX_PART_BYTES:,} bytes",
     ):
         assert text in PAGE, text
     for size in (8, 255, 256, 1 << 28):
         assert max_encoded_bytes(size, "zlib") == size + size // 256 + 1024
         assert max_encoded_bytes(size, "none") == size
-    assert typing.get_args(deployment.Encoding) == ("none", "zlib")
+    assert typing.get_args(form.Encoding) == ("none", "zlib")
     assert Blob("", 0).encoding == "none"
