@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edge_agent import threads
+
 if TYPE_CHECKING:
-    from edge_agent import threads
-from edge_agent.fleet.updater import Topics, Updater
+    from edge_agent.fleet.updater import Topics, Updater
 
 log = logging.getLogger(__name__)
 
