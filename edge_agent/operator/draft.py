@@ -1,8 +1,8 @@
 """`deployment.toml`, as people edit it, on its way to the document that is signed.
 
 Its words are the protocol's (docs/fleet-protocol.md). Different are: `config_file` beside
-`config`, `valid_for` instead of times, a release's version instead of its blob, and what
-`rollout` remembers beside `percent` and `seed`.
+`config`, `enabled = false` for a plugin that is left out, `valid_for` instead of times, a
+release's version instead of its blob, and what `rollout` remembers beside `percent` and `seed`.
 """
 
 import difflib
@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 1 << 20
 _ROOT = ("valid_for", "plugins")
 _PLUGIN = (
     *("name", "index", "select", "config", "config_file", "failure_policy", "permissions"),
-    *("report", "limits", "releases"),
+    *("report", "limits", "releases", "enabled"),
 )
 _RELEASE = ("version", "rollout", "sources")
 _SIGNED = ("percent", "seed")  # of `rollout`
@@ -55,7 +55,11 @@ class Draft:
             "generation": generation,
             "issued": _time(now),
             "expires": _time(now + valid_s),
-            "plugins": [self._plugin(each) for each in self._list(self.values, "plugins")],
+            "plugins": [
+                self._plugin(each)
+                for each in self._list(self.values, "plugins")
+                if self._enabled(each)
+            ],
         }
         if commit is not None:
             values["commit"] = commit  # for people: nodes ignore it
@@ -83,10 +87,19 @@ class Draft:
             raise OperatorError(f"{self.path}: no plugin {name}{named}")
         return self._list(plugin, "releases")
 
+    def _enabled(self, table: Mapping[str, object]) -> bool:
+        enabled = table.get("enabled", True)
+        if not isinstance(enabled, bool):
+            raise OperatorError(
+                f"{self.path}: plugin {table.get('name')}: enabled is true or false"
+            )
+        return enabled
+
     def _plugin(self, table: Mapping[str, object]) -> dict[str, object]:
         name = str(table.get("name", "(without a name)"))
         self._known(table, _PLUGIN, f"plugin {name}")
-        values = {key: value for key, value in table.items() if key != "config_file"}
+        own = ("enabled", "config_file")
+        values = {key: value for key, value in table.items() if key not in own}
         if "config_file" in table:
             if "config" in table:
                 raise OperatorError(f"{self.path}: plugin {name}: config and config_file; keep one")

@@ -54,6 +54,7 @@ def set_release(
         plugin = plugins[-1]
     elif index is not None:
         plugin["index"] = index
+    plugin.pop("enabled", None)
     releases = plugin.setdefault("releases", tomlkit.aot())
     for release in releases:
         if release.get("version") == version:
@@ -68,15 +69,15 @@ def set_release(
 
 
 def remove_release(document: Any, name: str, version: str) -> None:
-    """Take a release out; what is below it comes back. The only one stays, for no node at all."""
+    """Take a release out; what is below it comes back. With the only one the plugin ends."""
     plugin = _plugin(document, name)
     releases = [] if plugin is None else plugin.get("releases", [])
     for number, release in enumerate(releases):
         if release.get("version") == version:
             if len(releases) > 1:
                 del releases[number]
-            else:
-                _set_rollout(release, {"percent": 0, "seed": version[:64], "paused": True})
+            else:  # what people wrote of it stays
+                plugin["enabled"] = False
             return
     raise OperatorError(f"deployment.toml: {name} has no release {version}")
 

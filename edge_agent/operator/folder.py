@@ -2,14 +2,14 @@
 
 fleet.toml          the fleet's name, brokers and trusted keys
 deployment.toml     what runs on which nodes
-trust/NAME.pem      public keys
+trust/              public keys, NAME.pem, and their version: what new nodes get
 releases/NAME/VERSION.toml   what `publish` put onto the broker
 deployed.toml       what was deployed last from here
 """
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.errors import OperatorError, StoreError
@@ -65,6 +65,18 @@ class FleetFolder:
             files.write(path, text.encode(), SHARED_FILE)
         except (OSError, StoreError) as error:
             raise OperatorError(f"{path}: cannot be written: {error}") from error
+
+    def write_trust(self, keys: Mapping[str, PublicKey], version: int) -> None:
+        """Make trust/ what nodes read as their first keys (fleet/trustfiles): these and no others.
+
+        OperatorError.
+        """
+        for path in self._trust_files():
+            if path.suffix == ".pem" and path.stem not in keys:
+                files.remove(path)
+        for name, key in keys.items():
+            self.write(self.trust_folder / f"{name}.pem", public_pem(key))
+        self.write(self.trust_folder / "version", f"{version}\n")
 
     def commit(self) -> str | None:
         """The commit that this folder stands at, with "-dirty" if it has changes; None: no git."""
@@ -126,8 +138,7 @@ def create(
             kept.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OperatorError(f"{path}: cannot be made: {error.strerror}") from error
-    for key, public in keys.items():
-        folder.write(folder.trust_folder / f"{key}.pem", public_pem(public))
+    folder.write_trust(keys, 1)
     for file, text in texts.items():
         folder.write(file, text)
     if folder._git("rev-parse", "--show-toplevel") is None:

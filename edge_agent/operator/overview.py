@@ -59,8 +59,10 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
 
 
 def named(digest: str, names: Mapping[str, str]) -> str:
-    """A release for people: by its name, or the beginning of its digest."""
-    return names.get(digest) or digest.removeprefix("sha256:")[:12]
+    """A digest or setup (store/catalogue) for people: by its name, or its first digits."""
+    digest, plus, _ = digest.partition("+")
+    name = names.get(digest) or digest.removeprefix("sha256:")[:12]
+    return f"{name} as it was configured" if plus else name
 
 
 def troubles(view: View, names: Mapping[str, str]) -> list[Trouble]:

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from edge_agent.fleet.choice import Choice, wanted
+from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment
 from edge_agent.operator.view import Node, View
 
-Kind = Literal["install", "replace", "settings", "remove", "none left"]
+Kind = Literal["install", "replace", "settings", "remove"]
 
 
 class Change(NamedTuple):
@@ -63,23 +63,20 @@ def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
 def _of_node(node: Node, before: Deployment | None, after: Deployment) -> list[Change]:
     had = wanted(before, node.name, node.labels, node.rejected) if before else {}
     gets = wanted(after, node.name, node.labels, node.rejected)
+    # Of a plugin that is for this node, but no release of it is: what runs stays (fleet/plan).
+    stays = {entry.identity for entry in after.plugins if matches(entry, node.labels)}
     found = []
     for identity in sorted(had.keys() | gets.keys()):
         old, new = had.get(identity), gets.get(identity)
-        kind = _kind(old, new, after)
-        if kind is not None:
+        kind: Kind | None = "remove" if new is None else _kind(old, new)
+        if kind is not None and (new is not None or identity not in stays):
             found.append(
                 Change(node.name, identity, kind, _version(old), _version(new), node.online)
             )
     return found
 
 
-def _kind(old: Choice | None, new: Choice | None, after: Deployment) -> Kind | None:
-    if new is None:
-        assert old is not None
-        rest = [entry for entry in after.plugins if entry.identity == old.entry.identity]
-        # The plugin is still deployed, but every release of it is refused here or for others.
-        return "none left" if rest else "remove"
+def _kind(old: Choice | None, new: Choice) -> Kind | None:
     if old is None:
         return "install"
     if old.release.blob.digest != new.release.blob.digest:

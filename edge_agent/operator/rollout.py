@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.choice import chosen, matches
+from edge_agent.fleet.choice import Choice, wanted
 from edge_agent.fleet.deployment import Deployment
 from edge_agent.operator.draft import Draft
 from edge_agent.operator.view import Node, View
+from edge_agent.store.catalogue import setup_key
 
 DEFAULT_STEPS = (10, 25, 50, 100)
 DEFAULT_SOAK_S = 60.0
@@ -52,10 +53,12 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
     """Where a release stands. Nodes that rejected it are among those that it is for."""
     running, pending, away, failed = [], [], [], {}
     for node in view.sorted():
-        digest = _digest_for(node, deployment, name, version)
-        if digest is None:
+        found = _for_node(node, deployment, name, version)
+        if found is None:
             continue
-        reason = node.failure(digest)
+        digest = found.release.blob.digest
+        setup = setup_key(digest, found.entry.config, found.entry.settings)
+        reason = node.failure(digest, setup)
         if reason is not None:
             failed[node.name] = reason
         elif node.runs(digest):
@@ -133,13 +136,11 @@ def parse_percent(value: object) -> float | None:
     return percent if 0 <= percent <= 100 else None
 
 
-def _digest_for(node: Node, deployment: Deployment, name: str, version: str) -> str | None:
-    """The release's digest if it is for this node, had the node rejected nothing."""
-    for entry in deployment.plugins:
-        if entry.name == name and matches(entry, node.labels):
-            for release in entry.releases:
-                if chosen(release.rollout, node.name):
-                    return release.blob.digest if release.version == version else None
+def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Choice | None:
+    """The release if it is for this node, had the node rejected nothing."""
+    for choice in wanted(deployment, node.name, node.labels).values():
+        if choice.entry.name == name and choice.release.version == version:
+            return choice
     return None
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from edge_agent import strictjson
 from edge_agent.errors import KeyFormatError, OperatorError, RefusedError
 from edge_agent.fleet import envelope, trust
-from edge_agent.fleet.keys import PublicKey, public_pem
+from edge_agent.fleet.keys import PublicKey
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.operator import edit, signing
 from edge_agent.operator.fleet import Fleet
@@ -73,8 +73,7 @@ def put(fleet: Fleet, signed: Signed, new: TrustSet, names: list[str]) -> None:
     fleet.client.publish(fleet.topics.trust, raw, retain=True)
     if fleet.client.kept(fleet.topics.trust) != raw:
         raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
-    for name, key in zip(names, new.keys, strict=True):
-        fleet.folder.write(fleet.folder.trust_folder / f"{name}.pem", public_pem(key))
+    fleet.folder.write_trust(dict(zip(names, new.keys, strict=True)), new.version)
     text = edit.set_trust(fleet.folder, names, new.threshold, new.version)
     fleet.folder.write(fleet.folder.path / "fleet.toml", text)
 

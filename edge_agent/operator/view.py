@@ -100,7 +100,7 @@ class Node:
 
     @property
     def rejected(self) -> dict[str, str]:
-        """Digests that this node will not run again, each with the reason."""
+        """What this node will not run again, each with the reason: digests and setups."""
         rejected = self.updates.get("rejected"), self.updates.get("quarantined")
         return {
             digest: _text(reason) or "no reason said"
@@ -148,11 +148,14 @@ class Node:
                 return each.status
         return "to come"
 
-    def failure(self, digest: str) -> str | None:
-        """Why this release failed here; None: it has not."""
-        reason = self.rejected.get(digest)
-        if reason is not None:
-            return reason
+    def failure(self, digest: str, setup: str = "") -> str | None:
+        """Why this release failed here; None: it has not.
+
+        `setup` names it with its configuration (store/catalogue.setup_key).
+        """
+        for key in (digest, setup):
+            if key in self.rejected:
+                return self.rejected[key]
         for each in self.plugins:
             if same(digest, each.digest) and each.status in BAD_STATUSES:
                 return each.error or each.status

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet import requests
-from edge_agent.fleet.choice import wanted
+from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment, accept
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.packing import MsgpackPacking
@@ -40,6 +40,7 @@ class Peer:
         self.deployment: Deployment | None = None
         self.refused: dict[str, object] = {}
         self.requests: list[requests.Request] = []
+        self._current: dict[str, Choice] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
         self._labels = dict(labels or {})
@@ -77,10 +78,7 @@ class Peer:
 
     def runs(self) -> dict[str, str]:
         """Versions by plugin."""
-        if self.deployment is None:
-            return {}
-        found = wanted(self.deployment, self.name, self._labels, self._rejected)
-        return {identity: choice.release.version for identity, choice in found.items()}
+        return {identity: choice.release.version for identity, choice in self._current.items()}
 
     def wait_for(self, generation: int) -> None:
         wait_until(
@@ -123,18 +121,24 @@ class Peer:
             self.refused = {}
             if deployment is not None:
                 self.deployment = deployment
-        self._reject()
+        self._choose()
         self._say_state()
 
-    def _reject(self) -> None:
-        while self.deployment is not None:
-            found = wanted(self.deployment, self.name, self._labels, self._rejected)
+    def _choose(self) -> None:
+        """As fleet/plan does: where no release is left, what runs stays."""
+        deployment = self.deployment
+        while deployment is not None:
+            found = wanted(deployment, self.name, self._labels, self._rejected)
             bad = {
                 choice.release.blob.digest: "trap: unreachable"
                 for choice in found.values()
                 if choice.release.version in self._dislikes
             }
             if not bad:
+                for entry in deployment.plugins:
+                    if matches(entry, self._labels) and entry.identity in self._current:
+                        found.setdefault(entry.identity, self._current[entry.identity])
+                self._current = found
                 return
             self._rejected |= bad
 
@@ -161,9 +165,6 @@ class Peer:
         self._client.publish(self._topics.state, json.dumps(self._state()), qos=1, retain=True)
 
     def _state(self) -> dict[str, Any]:
-        found = {}
-        if self.deployment is not None:
-            found = wanted(self.deployment, self.name, self._labels, self._rejected)
         return {
             "agent": "0.1.0",
             "node": self.name,
@@ -181,7 +182,7 @@ class Peer:
                     "runtime": "/var/run/nri/nri.sock",
                     "events": 3,
                 }
-                for choice in found.values()
+                for choice in self._current.values()
             ],
             "updates": {
                 "generation": self.generation,

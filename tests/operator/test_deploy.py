@@ -52,6 +52,28 @@ def test_a_rollback_brings_the_version_before(published: Home, peers: Peers) -> 
     assert node.runs() == {"20-guard": "1.0.0"}
 
 
+def test_taking_back_a_first_release_ends_the_plugin(published: Home, peers: Peers) -> None:
+    (node,) = peers("board-1")
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    node.wait_for(1)
+    told = published.fleet("rollback", "guard", "-y")
+    assert "20-guard  remove  1.0.0  -   1: board-1" in told
+    node.wait_for(2)
+    assert node.runs() == {}
+
+
+def test_what_no_release_is_for_any_more_stays_and_the_plan_knows(
+    published: Home, peers: Peers
+) -> None:
+    (node,) = peers("board-1")
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    node.wait_for(1)
+    told = published.fleet("rollout", "guard", "1.0.0", "--percent", "0", "-y")
+    assert "nothing changes on the 1 node known" in told
+    node.wait_for(2)
+    assert node.runs() == {"20-guard": "1.0.0"}
+
+
 def test_another_operators_deployment_is_not_overwritten_silently(
     published: Home, peers: Peers
 ) -> None:

@@ -1,6 +1,7 @@
 """Trust that changes hands, followed by the nodes' own rules."""
 
 from edge_agent.fleet import trust
+from edge_agent.fleet.trustfiles import read_root
 from edge_agent.operator import signing
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.rotation import chained
@@ -32,6 +33,8 @@ def test_a_node_follows_two_rotations_from_the_first_keys(home: Home) -> None:
         raw = fleet.client.kept(fleet.topics.trust)
     assert raw is not None
     assert trust.rotated(raw, first) == signing.trust_set(FleetFolder(home.path))
+    root = read_root(home.path / "trust", fleet="greenhouse", threshold=1)  # for new nodes
+    assert root == signing.trust_set(FleetFolder(home.path))
     text = (home.path / "fleet.toml").read_text()
     assert 'keys = ["bob"]' in text
     assert "version = 3" in text

@@ -90,6 +90,8 @@ def test_why_a_release_failed() -> None:
     assert node(rejected={ONE: "trap"}).failure(ONE) == "trap"
     assert node(quarantined={ONE: "crashed twice"}).failure(ONE) == "crashed twice"
     assert node(rejected={ONE: "trap"}).failure(TWO) is None
+    assert node(rejected={f"{ONE}+12": "trap"}).failure(ONE) is None
+    assert node(rejected={f"{ONE}+12": "trap"}).failure(ONE, f"{ONE}+12") == "trap"
 
 
 def test_news_are_what_changed() -> None:
