@@ -13,6 +13,7 @@ from tests.bench import board, engine, latency, memory, report, start, summary, 
 from tests.bench.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
+BEGIN, END = "<!-- written by scripts/bench --docs -->", "<!-- end -->"  # in the README
 PARTS = {
     "latency": latency,
     "engine": engine,
@@ -68,7 +69,18 @@ def _write_docs(result: dict[str, Any], docs: Path) -> None:
         f" they mean.\n\n{about}\n\n## Aims\n\n{aims}\n\n{tables}\n"
     )
     if parts.keys() == PARTS.keys():
-        (docs / "benchmark-table.md").write_text(f"{summary.summary(result)}\n\n{about}\n")
+        text = f"{summary.summary(result)}\n\n{summary.board(result)}\n\n{about}\n"
+        (docs / "benchmark-table.md").write_text(text)
+        _into_readme(text, docs.parent / "README.md")
+
+
+def _into_readme(text: str, readme: Path) -> None:
+    """In the place of what the last run wrote there."""
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise RuntimeError(f"{readme} has no place for the table: {BEGIN} ... {END}")
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
 def _say(text: str) -> None:

@@ -15,11 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose, known
 from tests.bench import guests
 from tests.bench.contestants import Agent
 from tests.bench.figures import Aim
+from tests.bench.latency import engines
 from tests.bench.process import anonymous, children, mappings, memory
 from tests.support.agent import Agent as Watched
 from tests.support.gobuild import ROOT
@@ -36,18 +35,6 @@ _MOST_MB = {"wasm3": 26.0}  # with one C plugin and MQTT over TLS
 _MOST_OTHERS_MB = 32.0
 
 
-def installed() -> list[str]:
-    """The engines that there are in this Python."""
-    found = []
-    for name in known():
-        try:
-            choose(name)
-        except EngineError:
-            continue
-        found.append(name)
-    return found
-
-
 def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """For each engine: processes after their events, an update, loads."""
     if MOSQUITTO is None or OPENSSL is None:
@@ -59,7 +46,7 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
     with ExitStack() as stack:
         broker = _Broker(folder / "broker", stack)
         agents: dict[tuple[str, str], Agent] = {}
-        for engine in installed():
+        for engine in engines():
             for what, agent in _agents(folder / engine, engine, broker.section).items():
                 say(f"starting: {engine}, {what}")
                 agents[engine, what] = stack.enter_context(agent)
@@ -72,8 +59,8 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
                 raise RuntimeError(f"{engine}, {what}: {result.errors[0]}")
         time.sleep(SETTLE_S)
         figures = {key: _memory(agent.pid) for key, agent in agents.items()}
-        taken = {engine: mappings(agents[engine, "C"].pid) for engine in installed()}
-    for engine in installed():
+        taken = {engine: mappings(agents[engine, "C"].pid) for engine in engines()}
+    for engine in engines():
         say(f"{engine}: an update, and loads from the store")
         further_go = _each(figures[engine, "more Go"], figures[engine, "Go"], MORE_GO)
         found["engines"][engine] = {

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_agent.errors import EngineError
+from edge_agent.wasm.choice import choose, known
 from tests.bench import guests
 from tests.bench.contestants import NATIVE, WAZERO, Agent, Contestant, NativeDaemon, WazeroHost
 from tests.bench.figures import Aim, latency, p99_ratio, ratio
@@ -17,6 +19,7 @@ WARMUP = 50  # before the first round: page faults and Go's first collections
 
 AGENT_C, AGENT_GO = "edge-agent, C plugin", "edge-agent, Go Wasm plugin"
 AGENT_EMPTY = "edge-agent, empty plugin"
+ON = "{}, on {}".format  # a contestant, with another engine than "auto" takes
 LIMITED = ", log limit as by default"
 MQTT = ", results over MQTT"
 
@@ -55,6 +58,7 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
             }
     return {
         "request_bytes": len(request),
+        "engines": engines(),
         "rounds": rounds,
         "events_per_round": events,
         "contestants": {
@@ -72,12 +76,33 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
 
 
 def aims(result: dict[str, Any]) -> list[Aim]:
-    """The C plugin against the native daemon, the Go plugin against wazero."""
+    """The C plugin against the native daemon, the Go plugin against wazero and the daemon."""
     found = result["contestants"]
-    return [
-        Aim("C plugin / native daemon", found[AGENT_C]["to_native"]["median"], 1.0, ""),
-        Aim("Go plugin / wazero host", found[AGENT_GO]["to_wazero"]["median"], 0.6, ""),
-    ]
+    made = [Aim("Go plugin / wazero host", found[AGENT_GO]["to_wazero"]["median"], 0.6, "")]
+    for engine in result["engines"]:
+        for kind, limit in (("C", 1.0), ("Go", 1.1)):
+            if kind == "C" or engine != "wasm3":  # an interpreter is not meant to be as fast
+                ratio_ = found[contestant(kind, engine, result["engines"])]["to_native"]["median"]
+                made.append(Aim(f"{engine}: {kind} plugin / native daemon", ratio_, limit, ""))
+    return made
+
+
+def engines() -> list[str]:
+    """Those that are installed, first the one that "auto" takes."""
+    found = []
+    for name in known():
+        try:
+            choose(name)
+        except EngineError:
+            continue
+        found.append(name)
+    return found
+
+
+def contestant(kind: str, engine: str, installed: list[str]) -> str:
+    """Under which name the C or Go plugin on this engine is measured."""
+    name = {"C": AGENT_C, "Go": AGENT_GO}[kind]
+    return name if engine == installed[0] else ON(name, engine)
 
 
 def _contestants(folder: Path, stack: ExitStack) -> dict[str, Contestant]:
@@ -92,6 +117,9 @@ def _contestants(folder: Path, stack: ExitStack) -> dict[str, Contestant]:
         AGENT_C + LIMITED: Agent(folder / "c-limited", c, limits=""),
         AGENT_GO + LIMITED: Agent(folder / "go-limited", go, limits=""),
     }
+    for engine in engines()[1:]:
+        found[ON(AGENT_C, engine)] = Agent(folder / f"c-{engine}", c, engine=engine)
+        found[ON(AGENT_GO, engine)] = Agent(folder / f"go-{engine}", go, engine=engine)
     if MOSQUITTO is not None:
         (folder / "broker").mkdir(parents=True)
         broker = stack.enter_context(Mosquitto(folder / "broker"))

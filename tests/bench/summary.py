@@ -1,9 +1,10 @@
-"""The benchmark in one table, and what it ran on: for the README."""
+"""The benchmark in two tables, and what it ran on: for the README."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.bench.contestants import NATIVE, WAZERO
+from tests.bench.latency import contestant
 from tests.bench.report import MB, ratio, table
 from tests.bench.start import COLD, WARM
 
@@ -37,6 +38,43 @@ def summary(result: Mapping[str, Any]) -> str:
         rows.append((name, "", "", "", "", _small(more[f"{name} ({plugins})"], "+"), ""))
     head = ("plugin in", "median", "/ native", "p99", "events/s", "RSS / private dirty", "start")
     return table(head, rows)
+
+
+def board(result: Mapping[str, Any]) -> str:
+    """The table of small boards, for the README: a column for each engine. Of all parts."""
+    speed, found = result["parts"]["latency"], result["parts"]["board"]
+
+    def small(what: str, *keys: str) -> Callable[[str], str]:
+        return lambda engine: " / ".join(
+            f"{found['engines'][engine][what][key] / MB:.1f}" for key in keys
+        )
+
+    def fast(kind: str) -> Callable[[str], str]:
+        return lambda engine: ratio(
+            speed["contestants"][contestant(kind, engine, speed["engines"])]["to_native"]
+        )
+
+    rows: list[tuple[str, Callable[[str], str]]] = [
+        ("PSS with one C plugin, MQTT over TLS, MB", small("C", "alone")),
+        (
+            "each further C plugin, MB",
+            lambda of: f"{found['engines'][of]['further C']['pss'] / MB:.2f}",
+        ),
+        (
+            "each further Go plugin, private dirty / PSS, MB",
+            small("further Go", "private_dirty", "pss"),
+        ),
+        ("an update of a Go plugin: peak above before, MB", small("update", "over")),
+        ("... of the compiler's own process, MB", small("update", "child_peak")),
+        (
+            "load of that plugin from the store, ms",
+            lambda of: f"{found['engines'][of]['load']['code_ms']:.0f}",
+        ),
+        ("CreateContainer / native Go daemon, C plugin", fast("C")),
+        ("... Go plugin", fast("Go")),
+    ]
+    head = (f"after {found['rest_s']:.0f} s and {found['events']} events", *found["engines"])
+    return table(head, [(name, *map(cell, found["engines"])) for name, cell in rows])
 
 
 def described(result: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 from collections import defaultdict
 from typing import Any
 
-from tests.bench import report, summary
+from tests.bench import board, report, summary
 
 
 def test_table_is_markdown_whose_columns_line_up() -> None:
@@ -59,3 +59,54 @@ def test_summary_has_a_row_for_each_way_to_run_a_plugin() -> None:
         ),
     ]
     assert rows[5] == ["each further Go plugin", "", "", "", "", "+30.0 / +0.5 MB", ""]
+
+
+def board_figures() -> dict[str, Any]:
+    """Of two engines, of which the second takes twice as much."""
+    found = {}
+    for number, engine in enumerate(("wasmtime", "wasm3"), 1):
+        size = {"alone": 30e6 * number, "pss": 20e6 * number, "private_dirty": 10e6 * number}
+        found[engine] = {
+            **dict.fromkeys(("C", "further C", "Go", "further Go"), size),
+            "mappings": {f"/lib/lib{at}.so": {**size, "alone": 1e6 * at} for at in range(12)},
+            "update": defaultdict(lambda number=number: 2e6 * number),  # type: ignore[misc]
+            "load": {"code_ms": 40 * number, "alone_ms": 70, "guest_ms": 5},
+        }
+    return {"events": 10_000, "rest_s": 300.0, "engines": found}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_board_has_a_column_for_each_engine_and_the_largest_mappings_first() -> None:
+    lines = report.part("board", board_figures()).split("\n")
+    assert cells(lines[2]) == ["after 300 s and 10000 events", "wasmtime", "wasm3"]
+    assert cells(lines[4])[1:] == ["30.0 / 20.0 / 10.0", "60.0 / 40.0 / 20.0"]
+    first = next(at for at, line in enumerate(lines) if "by what is mapped" in line)
+    assert cells(lines[first + 2]) == ["lib11.so", "11.00", "20.00", "10.00"]
+    assert cells(lines[first + 10])[:2] == ["4 more", "6.00"]
+
+
+def test_the_readmes_board_table_takes_latency_from_the_right_contestant() -> None:
+    speed = {"to_native": {"median": 0.5, "low": 0.4, "high": 0.6}}
+    slow = {"to_native": {"median": 3.0, "low": 2.0, "high": 4.0}}
+    contestants = {
+        "edge-agent, C plugin": speed,
+        "edge-agent, Go Wasm plugin": speed,
+        "edge-agent, C plugin, on wasm3": slow,
+        "edge-agent, Go Wasm plugin, on wasm3": slow,
+    }
+    engines = ["wasmtime", "wasm3"]
+    latency = {"contestants": contestants, "engines": engines}
+    found = summary.board({"parts": {"latency": latency, "board": board_figures()}})
+    rows = [cells(line) for line in found.split("\n")]
+    assert rows[0] == ["after 300 s and 10000 events", *engines]
+    assert rows[2] == ["PSS with one C plugin, MQTT over TLS, MB", "30.0", "60.0"]
+    assert rows[-1] == ["... Go plugin", "0.50 (0.40-0.60)", "3.00 (2.00-4.00)"]
+
+
+def test_aims_of_the_board_are_those_of_each_engine() -> None:
+    aims = board.aims(board_figures())
+    assert [aim.limit for aim in aims if "one C plugin" in aim.name] == [32.0, 26.0]
+    assert [aim.met for aim in aims if "one C plugin" in aim.name] == [True, False]
