@@ -4,15 +4,25 @@ import argparse
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_agent.cli import OK, PROBLEM
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
-    from edge_agent.cli.demoview import View
+    from edge_agent.cli.demoview import Figure, View
+    from edge_agent.sim.scene import Scene
+    from edge_agent.sim.tally import Tally
 
-SECONDS = 16.0  # the story itself takes about 9
+T = TypeVar("T")
+
+SECONDS = 40.0  # the story itself takes about 25
+SCENES = 11  # in both acts
+FLEET = (
+    "Three boards of one fleet, each with its runtime and its agent, and an operator with a key. "
+    "The broker only carries what was signed."
+)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -29,6 +39,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="N",
         help="take at least N seconds, for reading along (default: %(default)g)",
     )
+    parser.add_argument(
+        "--act", type=int, choices=(1, 2), help="one board (1), or a fleet of three (2), alone"
+    )
     parser.set_defaults(command=demo)
 
 
@@ -40,22 +53,60 @@ def demo(arguments: argparse.Namespace) -> int:
     from edge_agent.sim.tally import Tally
 
     view = PlainView() if arguments.plain or not sys.stdout.isatty() else _terminal_view()
-    began = time.monotonic()
-    tally = Tally()
-    failed = 0
+    teller = _Teller(view, arguments.seconds)
+    figures: list[Figure] = []
     view.opening()
-    with Stage() as stage:
-        for number, play in enumerate(story.SCENES, 1):
-            with view.playing():
+    if arguments.act != 2:
+        tally = Tally()
+        with Stage() as stage:
+            teller.play(story.SCENES, stage, tally)
+            figures = tally.figures(stage.listener)
+    if arguments.act != 1:
+        try:
+            import tomlkit  # noqa: F401  # the operator's commands edit files with it
+
+            from edge_agent.sim import fleetstory
+            from edge_agent.sim.fleetstage import FleetStage
+        except ImportError as error:
+            view.left_out(
+                f"The second act, a fleet, needs {error.name}: pip install 'edge-agent[demo]'"
+            )
+        else:
+            view.act(FLEET)
+            with FleetStage() as fleet:
+                teller.play(fleetstory.SCENES, fleet, Tally())
+    view.closing(figures, teller.seconds)
+    if teller.failed:
+        view.not_as_told(teller.failed)
+    return PROBLEM if teller.failed else OK
+
+
+class _Teller:
+    """Plays scenes, numbered through, and takes its time."""
+
+    def __init__(self, view: "View", seconds: float) -> None:
+        self.failed = 0
+        self._view = view
+        self._began = time.monotonic()
+        self._each_s = seconds / SCENES
+        self._number = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def play(
+        self, scenes: Sequence[Callable[[T, "Tally"], "Scene"]], stage: T, tally: "Tally"
+    ) -> None:
+        for play in scenes:
+            self._number += 1
+            until = time.monotonic() + self._each_s
+            with self._view.playing():
                 scene = play(stage, tally)
-            view.show(number, scene)
-            failed += not scene.as_told
-            with view.playing():
-                _wait_until(began + arguments.seconds * number / len(story.SCENES))
-        view.closing(tally.figures(stage.listener), time.monotonic() - began)
-    if failed:
-        view.not_as_told(failed)
-    return PROBLEM if failed else OK
+            self._view.show(self._number, scene)
+            self.failed += not scene.as_told
+            with self._view.playing():
+                time.sleep(max(0.0, until - time.monotonic()))
 
 
 def _terminal_view() -> "View":
@@ -66,10 +117,6 @@ def _terminal_view() -> "View":
     except ImportError:  # the extra `demo` is not installed
         return PlainView()
     return TerminalView(no_color=bool(os.environ.get("NO_COLOR")))
-
-
-def _wait_until(when: float) -> None:
-    time.sleep(max(0.0, when - time.monotonic()))
 
 
 def _seconds(text: str) -> float:

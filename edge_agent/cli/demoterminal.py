@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from edge_agent.cli.demoview import ABOUT, COLUMNS, NEXT, TITLE, Figure, View, columns, unmet
+from edge_agent.cli.demoview import ABOUT, NEXT, TITLE, Figure, View, columns, unmet
 from edge_agent.sim.scene import Line, Scene, Tone
 
 WIDEST = 120  # longer lines do not read better
@@ -38,6 +38,15 @@ class TerminalView(View):
         self._console.print()
         self._console.print(Text(TITLE, "bold cyan"))
         self._console.print(Text(ABOUT, "dim"))
+
+    def act(self, about: str) -> None:
+        self._console.print()
+        self._console.print(Rule(style="bold cyan"))
+        self._console.print(Text(about, "dim"))
+
+    def left_out(self, why: str) -> None:
+        self._console.print()
+        self._console.print(Text(why, "yellow"))
 
     def playing(self) -> AbstractContextManager[object]:
         return self._console.status("", spinner="dots")
@@ -77,7 +86,7 @@ class TerminalView(View):
 
     def _table(self, scene: Scene) -> Table:
         table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, header_style="cyan")
-        for title, ratio in zip(COLUMNS, (22, 30, 24), strict=True):
+        for title, ratio in zip(scene.columns, (22, 30, 24), strict=True):
             table.add_column(title, ratio=ratio)
         table.add_row(*(Group(*map(_Hanging, lines)) for lines in columns(scene)))
         return table

@@ -12,12 +12,13 @@ ABOUT = (
     "The real agent, in a temporary folder with a simulated container runtime that speaks NRI over "
     "a unix socket, and a small MQTT broker. No root, no network, nothing stays behind."
 )
-COLUMNS = ("the runtime asks", "plugins answer", "over MQTT")
 NEXT = (
     ("edge-agent plugin check FILE.wasm", "whether a plugin would run here"),
     ("edge-agent plugin run FILE.wasm --event create_container", "call one, see what it changes"),
     ("edge-agent doctor", "which container runtimes this machine has"),
+    ("edge-agent fleet --help", "keys, a fleet folder, deployments, rollouts"),
     ("docs/plugins.md, docs/runtimes.md", "write a plugin, serve a real runtime"),
+    ("docs/fleet.md, configs/mosquitto/", "a fleet of your own, in ten minutes"),
 )
 _WIDTH = 78
 
@@ -30,6 +31,14 @@ class View(ABC):
     @abstractmethod
     def opening(self) -> None:
         """What is about to be seen."""
+
+    @abstractmethod
+    def act(self, about: str) -> None:
+        """Another act begins."""
+
+    @abstractmethod
+    def left_out(self, why: str) -> None:
+        """Something is not played here."""
 
     @abstractmethod
     def playing(self) -> AbstractContextManager[object]:
@@ -55,6 +64,14 @@ class PlainView(View):
         print(TITLE)
         self._paragraph(ABOUT)
 
+    def act(self, about: str) -> None:
+        print()
+        self._paragraph(about)
+
+    def left_out(self, why: str) -> None:
+        print()
+        self._paragraph(why)
+
     @contextmanager
     def playing(self) -> Iterator[None]:
         yield
@@ -62,7 +79,7 @@ class PlainView(View):
     def show(self, number: int, scene: Scene) -> None:
         print(f"\n{number}. {scene.title}")
         self._paragraph(scene.said)
-        for title, lines in zip(COLUMNS, columns(scene), strict=True):
+        for title, lines in zip(scene.columns, columns(scene), strict=True):
             print(f"   {title}:")
             for line in lines:
                 indent = "     " + "  " * line.indent
@@ -92,7 +109,7 @@ class PlainView(View):
 
 
 def columns(scene: Scene) -> tuple[list[Line], list[Line], list[Line]]:
-    """In the order of COLUMNS."""
+    """In the order of their titles."""
     return scene.asked, scene.answered, scene.heard
 
 

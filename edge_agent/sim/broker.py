@@ -1,15 +1,18 @@
 """A small MQTT broker for the demonstration and the tests: 3.1.1 and enough of 5.
 
 It takes QoS 0 and 1, keeps retained messages, publishes wills, and delivers at QoS 0, which
-is what it grants; a session ends with its connection. There are no passwords and no TLS: it
-listens on the loopback only. docs/adr tells why it is not one of the brokers there are.
+is what it grants. Sessions are kept in bounds, in memory, which can be handed to the next one.
+There are no passwords and no TLS: it listens on the loopback only. docs/adr tells why it is
+not one of the brokers there are.
 """
 
 import selectors
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 from edge_agent.loop import Loop
 from edge_agent.sim.mqttwire import (
@@ -40,19 +43,38 @@ from edge_agent.sim.mqttwire import (
 RECEIVE_BYTES = 64 * 1024
 # A subscriber that leaves this much unread is dropped; it must not fill the process.
 MAX_UNSENT_BYTES = 4 * 1024 * 1024
+# Of clients that are away; messages for each, the latest.
+MAX_SESSIONS, MAX_WAITING = 100, 1000
+
+
+class Session(NamedTuple):
+    """Of a client that is away: what it wants to hear, and what came meanwhile."""
+
+    filters: set[str]
+    waiting: deque[Message]
+
+
+class Memory(NamedTuple):
+    """What a broker keeps: retained messages by topic, sessions by client."""
+
+    retained: dict[str, Message]
+    sessions: dict[str, Session]
 
 
 class Broker:
     """A broker on 127.0.0.1, from entering to leaving; `port` is the one it got."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, memory: "Memory | None" = None) -> None:
+        """`memory` is that of a broker before, as if read from its disk."""
+        self.memory = memory or Memory({}, {})
         self._loop = Loop()
         self._listener = socket.create_server(("127.0.0.1", port))
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[str, _Client] = {}  # those whose CONNECT was accepted
         self._everyone: set[_Client] = set()
-        self._retained: dict[str, Message] = {}
+        self._retained = self.memory.retained
+        self._sessions = self.memory.sessions
         self._unnamed = 0
         self._handlers = {
             CONNECT: self._connect,
@@ -73,6 +95,7 @@ class Broker:
         self._loop.call_soon(self._loop.stop)
         self._thread.join()
         for client in self._everyone:
+            self._keep_session(client)
             client.socket.close()
         self._listener.close()
         self._loop.close()
@@ -114,6 +137,7 @@ class Broker:
         client.socket.close()
         if self._clients.get(client.name) is client:
             del self._clients[client.name]
+            self._keep_session(client)
         if client.will is not None:
             self._publish(client.will)
 
@@ -163,13 +187,25 @@ class Broker:
         if (former := self._clients.get(client.name)) is not None:
             self._drop(former)
         self._clients[client.name] = client
+        session = self._sessions.pop(client.name, None)
+        client.wants_session = not connect.clean
+        kept = session if client.wants_session else None
+        if kept is not None:
+            client.filters = kept.filters
+        present = b"\0\0" if kept is None else b"\1\0"
         if client.version == VERSION_5:
             # Maximum QoS 1 (0x24); the name given to a client that has none (0x12).
             name = client.name.encode()
             given = b"" if connect.client_id else b"\x12" + len(name).to_bytes(2, "big") + name
-            client.send(packet(CONNACK, b"\0\0" + bytes([2 + len(given)]) + b"\x24\x01" + given))
+            client.send(packet(CONNACK, present + bytes([2 + len(given)]) + b"\x24\x01" + given))
         else:
-            client.send(packet(CONNACK, b"\0\0"))
+            client.send(packet(CONNACK, present))
+        for message in kept.waiting if kept is not None else ():
+            client.send(publish_packet(message, client.version, retained=False))
+
+    def _keep_session(self, client: "_Client") -> None:
+        if client.wants_session and client.filters and len(self._sessions) < MAX_SESSIONS:
+            self._sessions[client.name] = Session(client.filters, deque(maxlen=MAX_WAITING))
 
     def _publish(self, message: Message) -> None:
         if message.retain:
@@ -182,6 +218,9 @@ class Broker:
                 if len(client.unsent) > MAX_UNSENT_BYTES:
                     self._loop.call_soon(partial(self._drop, client))
                 self._watch(client)
+        for session in self._sessions.values():
+            if any(matches(wanted, message.topic) for wanted in session.filters):
+                session.waiting.append(message)
 
 
 class _Client:
@@ -193,6 +232,7 @@ class _Client:
         self.version = 0
         self.will: Message | None = None
         self.filters: set[str] = set()
+        self.wants_session = False
         self.unsent = bytearray()
         self._received = bytearray()
 

@@ -35,7 +35,13 @@ class Listener:
         self._topics = topics
         self._changed = threading.Condition()
         self._subscribed = threading.Event()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="listener")
+        node = topics.status.split("/")[-2]
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"listener-{node}",
+            clean_session=False,  # what is said while it is not connected comes later
+        )
+        self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in topics])
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = lambda _client, _data, message: self._heard(

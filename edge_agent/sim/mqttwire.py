@@ -39,6 +39,7 @@ class Connect(NamedTuple):
     version: int
     client_id: str
     will: Message | None
+    clean: bool  # no session from before is wanted
 
 
 class _Reader:
@@ -144,7 +145,7 @@ def read_connect(received: Packet) -> Connect:
     if flags & 0x04:
         reader.properties(version)  # a delay means nothing where a session has no end of its own
         will = Message(reader.text(), reader.field(), bool(flags & 0x20))
-    return Connect(version, client_id, will)
+    return Connect(version, client_id, will, bool(flags & 0x02))
 
 
 def read_publish(received: Packet, version: int) -> tuple[Message, bytes | None]:

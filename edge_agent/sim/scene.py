@@ -55,6 +55,7 @@ class Scene:
     heard: list[Line] = field(default_factory=list)
     outcome: Line | None = None
     claims: list[Claim] = field(default_factory=list)
+    columns: tuple[str, str, str] = ("the runtime asks", "plugins answer", "over MQTT")
 
     @property
     def as_told(self) -> bool:

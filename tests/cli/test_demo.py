@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.sim import cast, story
+from edge_agent.cli.demo import SCENES
+from edge_agent.sim import cast, fleetstory, story
 from edge_agent.wasm.module import inspect
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +34,13 @@ def demo(*words: str) -> list[str]:
     return [sys.executable, "-m", "edge_agent", "demo", *words]
 
 
-def on_a_terminal(columns: int) -> tuple[int, list[str]]:
+def on_a_terminal(columns: int, *words: str) -> tuple[int, list[str]]:
     """Exit code and screen lines of the demonstration on a terminal so wide."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        demo("--seconds", "0"),
+        demo("--seconds", "0", *words),
         cwd=ROOT,
         env=environment,
         stdin=theirs,
@@ -69,7 +70,9 @@ def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> No
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    for number, told in enumerate(story.SCENES, 1):
+    scenes = [*story.SCENES, *fleetstory.SCENES]
+    assert len(scenes) == SCENES
+    for number, told in enumerate(scenes, 1):
         assert f"\n{number}. " in done.stdout, told.__name__
     for text in (
         "+ device /dev/i2c-1: c 89:1",
@@ -78,6 +81,10 @@ def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> No
         "0 without a limit",
         "cut off",
         "0 missing",
+        "three boards run what was signed",
+        "went back to 1.0.0 and says why; two boards never noticed",
+        "no agent was restarted",
+        "nothing was lost",
     ):
         assert text in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -88,7 +95,7 @@ def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> No
 @pytest.mark.parametrize("columns", [80, 120])
 def test_on_a_terminal_three_columns_stand_side_by_side(columns: int) -> None:
     pytest.importorskip("rich", reason="the extra `demo` is not installed")
-    code, lines = on_a_terminal(columns)
+    code, lines = on_a_terminal(columns, "--act", "1")
     assert code == 0, "\n".join(lines)
     assert max(map(len, lines)) <= columns
     [first, *_] = [line for line in lines if "pod garden/sensor" in line]
@@ -97,13 +104,32 @@ def test_on_a_terminal_three_columns_stand_side_by_side(columns: int) -> None:
     )
 
 
+def test_a_fleet_on_a_terminal_fits_its_width() -> None:
+    pytest.importorskip("rich", reason="the extra `demo` is not installed")
+    code, lines = on_a_terminal(80, "--act", "2")
+    assert code == 0, "\n".join(lines)
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"the operator +the boards +over MQTT", line) for line in lines)
+
+
+def test_without_its_extra_the_second_act_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(story, "SCENES", ())
+    monkeypatch.setitem(sys.modules, "tomlkit", None)
+    monkeypatch.delitem(sys.modules, "edge_agent.sim.fleetstory", raising=False)
+    monkeypatch.delitem(sys.modules, "edge_agent.sim.fleetstage", raising=False)
+    assert main(["demo", "--plain", "--seconds", "0"]) == 0
+    assert "needs tomlkit: pip install 'edge-agent[demo]'" in capsys.readouterr().out
+
+
 def test_a_story_that_goes_otherwise_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     smaller = {**cast.CONFIGS, cast.GUARD: "[default]\nmemory.maximum = 256Mi\n"}
     monkeypatch.setattr(story, "CONFIGS", smaller)
     monkeypatch.setattr(story, "SCENES", (story.the_board_starts, story.a_greedy_pod))
-    assert main(["demo", "--plain", "--seconds", "0"]) == 1
+    assert main(["demo", "--plain", "--seconds", "0", "--act", "1"]) == 1
     said = capsys.readouterr().out
     assert "NOT AS TOLD: it has 512 MiB; found 268435456" in said
     assert "NOT AS TOLD: it has 128 processes; found 0" in said
@@ -117,7 +143,7 @@ def test_an_agent_that_does_not_start_ends_the_demonstration_with_its_log(
     python.write_text("#!/bin/sh\necho no engine anywhere\nexit 7\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    assert main(["demo", "--plain", "--seconds", "0"]) == 1
+    assert main(["demo", "--plain", "--seconds", "0", "--act", "1"]) == 1
     said = capsys.readouterr().err
     assert "the agent ended with 7; the end of its log (greenhouse-7):\nno engine anywhere" in said
     assert list(somewhere.iterdir()) == [python]
