@@ -1,7 +1,9 @@
 """The composition root: makes every room, connects them, and ends them in order.
 
-folder ─scan─► roster ─► seats ─► plugins ─outcome─► MQTT link
-   (loader thread)       (the loop's thread)         (its own thread)
+folder ──scan──┐
+               ├─► roster ─► seats ─► plugins ─outcome─► MQTT link
+updates ─plan──┘
+   (loader and worker threads)  (the loop's thread)    (its own thread)
 """
 
 import gc
@@ -10,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,27 +27,33 @@ from edge_agent.host.marker import Marker
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.quarantine import Quarantine
+from edge_agent.host.release import Release
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
+from edge_agent.node.news import News, State, summary
+from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
 from edge_agent.store.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
 
 if TYPE_CHECKING:
-    from edge_agent.remote import Remote
-    from edge_agent.requests import Job
+    from edge_agent.node.remote import Remote
+    from edge_agent.node.requests import Job
+    from edge_agent.node.updates import Updates
 
 log = logging.getLogger(__name__)
 
 SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after two equal ones
-NEWS_S = 0.1  # news are gathered this long before the fleet's state is made anew
-REFRESH_S = 10.0  # counters in the reported state are at most this old
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
 SWITCH_INTERVAL_S = 0.0005
-_WELL = ("running", "probation")
+# Keys of the configuration that are read at the start only.
+NEEDS_RESTART = (
+    *("node", "fleet", "labels", "state_dir", "control_socket"),
+    *("engine", "nri", "mqtt", "updates"),
+)
 _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
 
 
@@ -94,6 +102,7 @@ class Agent:
             _plugin_sink,
             self._marker,
         )
+        self._news = News(loop, self._loader.run, self._make_state, self._tell)
         self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)
         self._quarantine = Quarantine(config.state_dir / "crashes", self._loader.run)
         self._roster = Roster(
@@ -101,21 +110,20 @@ class Agent:
             config.nri,
             self._loader,
             self._report,
-            self._changed,
-            lambda *_: None,
+            self._news.changed,
+            self._judged,
             self._quarantine,
             self._states,
         )
         self.again = False
+        self._updates: Updates | None = None
         self._remote = self._make_remote()
+        self._sources = Sources(self._apply, self._keep, config.updates is not None)
+        self._updates = self._make_updates()
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
         verbs = {"status": self._status, "release": self._release}
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
-        self._news: Timer | None = None
-        self._applied: Scan | None = None
-        self._memory: dict[str, int] = {}
-        self._state: dict[str, Any] = {}
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
@@ -125,11 +133,12 @@ class Agent:
         socket = self._config.control_socket
         # Beside the socket, in a file system in memory, and only now: no other agent is there.
         self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
-        self._measure()
-        self._refresh()
+        self._news.start()
         if self._remote is not None:
             self._remote.link.start()
             self._loader.run(self._remote.answer_kept)
+        if self._updates is not None:
+            self._updates.start()
         self._notifier.start(self._loop)
         self._scan(self._notifier.ready)
         gc.collect()
@@ -141,6 +150,8 @@ class Agent:
         self._notifier.stopping()
         self._control.close()
         self._roster.close()
+        if self._updates is not None:
+            self._updates.stop()
         self._states.close()
         self._loader.stop()
         self._marker.close()
@@ -168,20 +179,29 @@ class Agent:
             self._loop.call_soon(partial(self._scanned, scan, then))
 
     def _scanned(self, scan: Scan | None, then: Callable[[], None]) -> None:
-        if scan is not None and scan != self._applied:
-            self._applied = scan
-            self._roster.apply(scan.releases, scan.errors)
-            self._loader.run(memory.trim)  # after what was asked to be loaded
-            self._loader.run_apart(partial(self._collect, scan))
+        if scan is not None:
+            self._sources.folder(scan)
         then()
         if self._scan_timer is None or not self._scan_timer.pending:
             self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
 
-    def _collect(self, scan: Scan) -> None:
-        """Runs on the compiler's thread: no artifact goes while one is made."""
-        if not scan.errors:  # a plugin with an error may still run its earlier release
-            kept = {(release.digest, release.metered) for release in scan.releases.values()}
-            self._artifacts.collect({self._artifacts.key(self._engine, *each) for each in kept})
+    def _apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
+        self._roster.apply(releases, errors)
+        self._loader.run(memory.trim)  # after what was asked to be loaded
+
+    def _keep(self, code: Collection[tuple[str, bool]]) -> None:
+        keys = {self._artifacts.key(self._engine, *each) for each in code}
+
+        def collect() -> None:
+            """On the compiler's thread: no artifact goes while one is made."""
+            self._artifacts.collect(keys)
+
+        self._loader.run_apart(collect)
+
+    def _judged(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+        release = self._sources.deployed(identity, digest)
+        if self._updates is not None and release is not None:
+            self._updates.verdict(release, kept, reason)
 
     def _read_config(self) -> None:
         """Runs on the loader's thread."""
@@ -201,7 +221,16 @@ class Agent:
             partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
         )
         self._scan(self._notifier.ready)
-        for name in ("node", "fleet", "state_dir", "control_socket", "engine", "nri", "mqtt"):
+        for name in (
+            "node",
+            "fleet",
+            "state_dir",
+            "control_socket",
+            "engine",
+            "nri",
+            "mqtt",
+            "updates",
+        ):
             if getattr(before, name) != getattr(config, name):
                 log.warning("%s changed in the configuration: restart the agent to use it", name)
 
@@ -211,26 +240,12 @@ class Agent:
         if self._remote is not None:
             self._remote.report(outcome)
 
-    def _changed(self) -> None:
-        if self._news is None or not self._news.pending:
-            self._news = self._loop.call_later(NEWS_S, self._tell)
-
-    def _tell(self) -> None:
-        self._state = self._make_state()
-        self._notifier.status(_summary(self._state))
+    def _tell(self, state: State) -> None:
+        self._notifier.status(summary(state))
         if self._remote is not None:
             self._remote.link.state_changed()
 
-    def _measure(self) -> None:
-        """On the loader's thread, but for the start: the kernel walks through all pages."""
-        self._memory = memory.figures()
-
-    def _refresh(self) -> None:
-        self._loader.run(self._measure)
-        self._state = self._make_state()
-        self._loop.call_later(REFRESH_S, self._refresh)
-
-    def _make_state(self) -> dict[str, Any]:
+    def _make_state(self) -> State:
         return {
             "agent": __version__,
             "node": self._config.node,
@@ -243,30 +258,53 @@ class Agent:
             },
             "runtimes": self._roster.runtimes(),
             "plugins": self._roster.plugins(),
-            "memory": self._memory,
+            **({"updates": self._updates.status()} if self._updates is not None else {}),
             "uptime_s": round(time.monotonic() - self._began),
         }
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
-        status = self._make_state()
+        status = self._news.now()
         if self._remote is not None:
             status["mqtt"] = dict(self._remote.link.status())
         return status
 
     def _release(self, arguments: dict[str, object]) -> dict[str, object]:
-        return {"released": self._roster.release(str(arguments.get("plugin", "")))}
+        identity = str(arguments.get("plugin", ""))
+        if self._updates is not None:
+            self._updates.release(identity)
+        return {"released": self._roster.release(identity)}
+
+    def _make_updates(self) -> "Updates | None":
+        if self._config.updates is None:
+            return None
+        from edge_agent.node.updates import Updates
+
+        link = self._remote.link if self._remote is not None else None
+        updates = Updates(
+            self._loop,
+            self._config,
+            link,
+            self._sources.fleet,
+            self._sources.fleet_begun,
+            self._news.changed,
+        )
+        if self._remote is not None:
+            self._remote.updates = updates
+        return updates
 
     def _make_remote(self) -> "Remote | None":
         if self._config.mqtt is None:
             return None
         # Only a node with a broker pays for what this takes.
-        from edge_agent.actions import Actions
-        from edge_agent.recent import Recent
-        from edge_agent.remote import Remote
+        from edge_agent.node.actions import Actions
+        from edge_agent.node.recent import Recent
+        from edge_agent.node.remote import Remote
 
         recent = Recent()
-        actions = Actions(self._roster, recent, self._config_path, self._restart, None)
-        return Remote(self._loop, self._config, lambda: self._state, actions.by_verb, recent)
+        actions = Actions(
+            self._roster, recent, self._config_path, self._restart, lambda: self._updates
+        )
+        return Remote(self._loop, self._config, lambda: self._news.state, actions.by_verb, recent)
 
     def _restart(self, job: "Job") -> None:
         """The fleet asks for it: end in order, and let the program begin anew."""
@@ -289,18 +327,6 @@ class Agent:
         log.info("restarting, as the fleet asks")
         self.again = True
         self._loop.stop()
-
-
-def _summary(state: dict[str, Any]) -> str:
-    """The state in a line, for those who only ask the service manager."""
-    plugins, runtimes = state["plugins"], state["runtimes"]
-    names = {(each.get("index"), each["name"]) for each in plugins}
-    bad = {(each.get("index"), each["name"]) for each in plugins if each["status"] not in _WELL}
-    connected = sum(each["state"] == "connected" for each in runtimes)
-    return (
-        f"{len(names - bad)} of {len(names)} plugins running, "
-        f"connected to {connected} of {len(runtimes)} runtimes"
-    )
 
 
 def _plugin_sink(identity: str) -> Sink:

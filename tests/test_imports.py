@@ -34,6 +34,7 @@ def _named(text: str) -> set[str]:
 ALWAYS = _named(
     """
     edge_agent: __main__ agent child control errors logs loop memory notify text threads
+    edge_agent.node: news sources
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff changeover folder handover leaving loader marker outcome plugin
@@ -49,7 +50,7 @@ ALWAYS = _named(
 )
 WITH_MQTT = ALWAYS | _named(
     """
-    edge_agent: actions recent remote requests
+    edge_agent.node: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
     edge_agent.mqtt: allowance channels connection disklane diskstore gather guard incoming intake
@@ -77,6 +78,16 @@ HEAVY = {
     "urllib.request": "http, email and ssl",
     "xml": "nothing here is XML",
 }
+WITH_UPDATES = WITH_MQTT | _named(
+    """
+    edge_agent: strictjson
+    edge_agent.fleet: choice deployment envelope keys mailbox plan record refusals transfer trust
+    edge_agent.fleet: trustfiles trustkeeper updater worker
+    edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
+    edge_agent.node: updates
+    edge_agent.store: artifact catalogue layout
+    """
+)
 HEAVY_WITH_MQTT = {"_hashlib", "ssl"}
 
 RUN = """
@@ -120,6 +131,19 @@ def test_run_with_mqtt_adds_the_link_and_what_paho_brings(tmp_path: Path, bare: 
     )
 
 
+def test_run_with_updates_adds_the_rules_but_no_signatures_before_there_is_one(
+    tmp_path: Path, bare: set[str]
+) -> None:
+    with Broker() as broker, running(tmp_path, broker, "[updates]\n") as loaded:
+        pass
+    _check(
+        loaded - bare,
+        WITH_UPDATES,
+        third_party={"google", "msgpack", "cython_runtime", "paho"},
+        heavy=HEAVY.keys() - HEAVY_WITH_MQTT,
+    )
+
+
 def _check(loaded: set[str], ours: set[str], third_party: set[str], heavy: set[str]) -> None:
     found = {name for name in loaded if name.split(".")[0] == "edge_agent"}
     assert found == ours, "does what is new earn its memory? then it belongs into the list"
@@ -133,7 +157,7 @@ def _check(loaded: set[str], ours: set[str], third_party: set[str], heavy: set[s
 
 
 @contextmanager
-def running(folder: Path, broker: Broker | None = None) -> Iterator[set[str]]:
+def running(folder: Path, broker: Broker | None = None, more: str = "") -> Iterator[set[str]]:
     """The agent serves a container; the modules that it had loaded by its end, on leaving."""
     socket, config, log = folder / "nri.sock", folder / "agent.toml", folder / "log"
     (folder / "plugins").mkdir()
@@ -144,7 +168,7 @@ def running(folder: Path, broker: Broker | None = None) -> Iterator[set[str]]:
     )
     if broker is not None:
         text += f'[mqtt]\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
-    config.write_text(text)
+    config.write_text(text + more)
     loaded: set[str] = set()
     with SimRuntime(socket) as runtime, log.open("wb") as errors:
         process = subprocess.Popen(

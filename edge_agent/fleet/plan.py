@@ -34,6 +34,7 @@ class Plan:
     """All that is to run here by the fleet's word; whatever else it once brought is to end."""
 
     releases: tuple[Wanted, ...] = ()
+    kept: frozenset[str] = frozenset()  # "sha256:HEX" of all modules that may have to run again
 
 
 class Supply(NamedTuple):
@@ -88,7 +89,7 @@ def runnable(catalogue: Catalogue, has: Callable[[str], bool], path: Callable[[s
                 on_probation = kept.probation and running is kept.current
                 releases.append(_wanted(running, path(running.digest), on_probation))
                 break
-    return Plan(tuple(releases))
+    return Plan(tuple(releases), catalogue.digests)
 
 
 def wish(supply: Supply, config: UpdatesConfig) -> Wish:

@@ -19,7 +19,7 @@ from edge_agent.fleet.deployment import Deployment, accept
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.packing import MsgpackPacking
 from edge_agent.mqtt.topics import fleet_topics, node_topics
-from edge_agent.recent import Line
+from edge_agent.node.recent import Line
 from edge_agent.store.catalogue import Known
 from tests.support.wait import wait_until
 

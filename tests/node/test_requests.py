@@ -10,7 +10,7 @@ from edge_agent.errors import StoreError
 from edge_agent.fleet.requests import MAX_OPEN
 from edge_agent.loop import Loop
 from edge_agent.mqtt.incoming import Incoming
-from edge_agent.requests import Job, Requests
+from edge_agent.node.requests import Job, Requests
 
 
 class Board:

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from edge_agent.errors import RequestError
 from edge_agent.host.roster import Roster
-from edge_agent.recent import Recent
-from edge_agent.requests import Action, Job
+from edge_agent.node.recent import Recent
+from edge_agent.node.requests import Action, Job
 
 # Of the log's lines in an answer: with their frames they fit a message of 64 KiB.
 MAX_LOG_CHARS = 24 * 1024
@@ -32,7 +32,7 @@ class Actions:
         recent: Recent,
         config_path: Path,
         restart: Callable[[Job], None],
-        updates: Updates | None,
+        updates: Callable[[], Updates | None],
     ) -> None:
         self._roster = roster
         self._recent = recent
@@ -48,11 +48,12 @@ class Actions:
         }
 
     def _sync(self, job: Job) -> None:
-        if self._updates is None:
+        updates = self._updates()
+        if updates is None:
             raise RequestError(
                 job.request.id, "updates are not configured: [updates] is missing in agent.toml"
             )
-        self._updates.sync()
+        updates.sync()
         job.succeeded()
 
     def _restart(self, job: Job) -> None:
@@ -72,15 +73,16 @@ class Actions:
         job.succeeded({"lines": [line._asdict() for line in lines]})
 
     def _diagnose(self, job: Job) -> None:
-        from edge_agent import diagnosis  # most nodes are never asked
+        from edge_agent.node import diagnosis  # most nodes are never asked
 
         diagnosis.diagnose(job, self._config_path)
 
     def _release(self, job: Job) -> None:
         identity = job.arguments["plugin"]
         lifted = self._roster.release(identity)
-        if self._updates is not None:  # it may hold more against it than a quarantine
-            self._updates.release(identity)
+        updates = self._updates()
+        if updates is not None:  # it may hold more against it than a quarantine
+            updates.release(identity)
         elif not lifted:
             raise RequestError(job.request.id, f"nothing is held against {identity}")
         job.succeeded()

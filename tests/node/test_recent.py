@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord
-from edge_agent.recent import MAX_BYTES, MAX_LINE_CHARS, MAX_LINES, Recent
+from edge_agent.node.recent import MAX_BYTES, MAX_LINE_CHARS, MAX_LINES, Recent
 
 
 @pytest.fixture

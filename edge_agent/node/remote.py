@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
@@ -20,9 +20,12 @@ from edge_agent.loop import Loop
 from edge_agent.mqtt.incoming import Incoming
 from edge_agent.mqtt.link import Link
 from edge_agent.mqtt.topics import node_topics
-from edge_agent.recent import Recent
-from edge_agent.requests import Action, Requests, Ticket, answer
+from edge_agent.node.recent import Recent
+from edge_agent.node.requests import Action, Requests, Ticket, answer
 from edge_agent.store import files
+
+if TYPE_CHECKING:
+    from edge_agent.node.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +45,7 @@ class Remote:
         recent: Recent,
     ) -> None:
         assert config.mqtt is not None
-        # What is no request: deployments, trust, parts of blobs. On the link's thread.
-        self.updates: Callable[[Incoming], None] | None = None
+        self.updates: Updates | None = None  # gets deployments, trust and parts of blobs
         topics = node_topics(config.fleet, config.node)
         self._verbs = {topics.request(verb): verb for verb in VERBS}
         self._requests = Requests(loop, topics.response, self._publish, actions)
@@ -93,7 +95,7 @@ class Remote:
         if verb is not None:
             self._requests.received(verb, incoming)
         elif self.updates is not None:
-            self.updates(incoming)
+            self.updates.received(incoming)
 
     def _publish(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
         try:

@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from edge_agent import diagnosis
 from edge_agent.fleet.requests import Request
-from edge_agent.requests import Job, Ticket
+from edge_agent.node import diagnosis
+from edge_agent.node.requests import Job, Ticket
 
 
 class Answers:

@@ -1,0 +1,1 @@
+"""One node of a fleet: where its plugins come from, what it says, what it is asked."""

@@ -1,0 +1,61 @@
+"""Where plugins come from, as one set: the board's own folder and the fleet's deployments."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from edge_agent.host.folder import Scan
+from edge_agent.host.release import Release
+
+Apply = Callable[[Mapping[str, Release], Mapping[str, str]], None]
+"""(what is to run, what is wrong), both by identity."""
+Keep = Callable[[Collection[tuple[str, bool]]], None]
+"""The (digest, metered) of which compiled code is to be kept; all else may go."""
+
+
+class Sources:
+    """`apply` is called with the whole once both halves are known, and at each change.
+
+    With one half alone the plugins of the other would end, and forget their state.
+    """
+
+    def __init__(self, apply: Apply, keep: Keep, with_fleet: bool) -> None:
+        self._apply = apply
+        self._keep = keep
+        self._folder: Scan | None = None
+        self._fleet: Mapping[str, Release] | None = None if with_fleet else {}
+        self._fleet_keeps: Collection[str] = ()
+
+    def folder(self, scan: Scan) -> None:
+        """What the folder holds; nothing happens if that is what it held before."""
+        if scan != self._folder:
+            self._folder = scan
+            self._tell()
+
+    def fleet(self, releases: Mapping[str, Release], keeps: Collection[str]) -> None:
+        """What the fleet deploys here, and digests of what may have to run again."""
+        self._fleet, self._fleet_keeps = releases, keeps
+        self._tell()
+
+    def fleet_begun(self) -> None:
+        """What the disk says of deployments has been told by now, if anything."""
+        if self._fleet is None:
+            self.fleet({}, ())
+
+    def deployed(self, identity: str, digest: str) -> Release | None:
+        """The release, if it is the fleet's."""
+        found = (self._fleet or {}).get(identity)
+        return found if found is not None and found.digest == digest else None
+
+    def _tell(self) -> None:
+        if self._folder is None or self._fleet is None:
+            return
+        own, fleet = self._folder.releases, self._fleet
+        twice = {
+            identity: f"{identity}: {own[identity].path} runs in place of what the fleet deploys; "
+            "remove it to go with the fleet"
+            for identity in own.keys() & fleet.keys()
+        }
+        self._apply({**fleet, **own}, {**twice, **self._folder.errors})
+        if not self._folder.errors:  # a plugin with an error may still run its earlier release
+            running = {(each.digest, each.metered) for each in (*own.values(), *fleet.values())}
+            again = {(digest, metered) for digest in self._fleet_keeps for metered in (False, True)}
+            self._keep(running | again)

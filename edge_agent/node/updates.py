@@ -1,0 +1,144 @@
+"""The fleet's word in the agent: its worker, and what it wants run as the host's releases.
+
+    link ─► worker (checks, fetches, stores) ─plan─► the loop ─► roster
+    roster ─verdict─► worker (keeps or rejects) ─plan─► ...
+
+Imported only where updates are configured.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.config import AgentConfig, UpdatesConfig
+from edge_agent.fleet.worker import Worker
+from edge_agent.host.release import Probation, Release
+from edge_agent.loop import Loop
+from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.topics import fleet_topics
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.plan import Plan
+    from edge_agent.fleet.transfer.overmqtt import BrokerPort
+    from edge_agent.fleet.updater import Updater
+
+log = logging.getLogger(__name__)
+
+# Of the state folder: the OCI image layout, with the catalogue beside its files.
+STORE, CATALOGUE = "store", "catalogue.json"
+
+Planned = Callable[[Mapping[str, Release], frozenset[str]], None]
+"""(what is to run, by identity; digests in hex that may have to run again), on the loop."""
+
+
+class Updates:
+    """`broker` is None where there is none to ask: what is on the disk runs all the same."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        config: AgentConfig,
+        broker: "BrokerPort | None",
+        planned: Planned,
+        begun: Callable[[], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """`begun` is called on the loop once what the disk says was planned, if it could be."""
+        assert config.updates is not None
+        self._loop = loop
+        self._config = config
+        self._settings: UpdatesConfig = config.updates
+        self._broker = broker or _Nobody()
+        self._planned = planned
+        self._begun = begun
+        self._changed = changed
+        self._topics = fleet_topics(config.fleet)
+        self._worker = Worker(self._topics, self._make)
+
+    def start(self) -> None:
+        """Begin with what the disk says."""
+        self._worker.start()
+        self._worker.call(lambda _updater: self._loop.call_soon(self._begun))
+
+    def stop(self) -> None:
+        """End; what is under way goes on with the next start."""
+        self._worker.stop()
+
+    def received(self, incoming: Incoming) -> None:
+        """A message of the broker's; any thread."""
+        self._worker.received(incoming.topic, incoming.payload)
+
+    def verdict(self, release: Release, kept: bool, reason: str) -> None:
+        """What the host says of a release of a plan."""
+        if kept or release.probation is not None:
+            self._worker.verdict(release.identity, release.digest, kept, reason)
+        else:  # it had proven itself, and ended the agent twice
+            self._worker.call(lambda updater: updater.quarantine(release.digest, reason))
+
+    def sync(self) -> None:
+        """Look at everything that the broker holds once more."""
+        self._worker.call(lambda updater: updater.sync())
+
+    def release(self, identity: str) -> None:
+        """Hold nothing against this plugin's releases any more."""
+        self._worker.call(lambda updater: updater.release(identity))
+
+    def status(self) -> dict[str, Any]:
+        """For the reported state (docs/fleet-protocol.md)."""
+        return self._worker.status()
+
+    def _make(self, wake: Callable[[], None]) -> "Updater":
+        """On the worker's thread: what this imports need not delay the start."""
+        from edge_agent.fleet.updater import Node, Updater
+        from edge_agent.store.layout import Layout
+
+        config = self._config
+        folder = config.state_dir / STORE
+        return Updater(
+            node=Node(config.node, config.fleet, config.labels, config.limits, config.report),
+            config=self._settings,
+            layout=Layout(folder),
+            catalogue_path=folder / CATALOGUE,
+            topics=self._topics,
+            broker=self._broker,
+            activate=self._activate,
+            changed=lambda: self._loop.call_soon(self._changed),
+            wake=wake,
+            clock=time.time,
+            monotonic=time.monotonic,
+        )
+
+    def _activate(self, plan: "Plan") -> None:
+        """On the worker's thread."""
+        releases = {wanted.identity: self._release(wanted) for wanted in plan.releases}
+        digests = frozenset(digest.removeprefix("sha256:") for digest in plan.kept)
+        self._loop.call_soon(partial(self._planned, releases, digests))
+
+    def _release(self, wanted: Any) -> Release:
+        settings = self._settings
+        terms = Probation(
+            settings.probation_events, settings.probation_s, settings.allowed_failures
+        )
+        return Release(
+            index=wanted.index,
+            name=wanted.name,
+            path=wanted.path,
+            digest=wanted.digest.removeprefix("sha256:"),
+            size=wanted.size,
+            config=wanted.config,
+            settings=wanted.settings,
+            version=wanted.version,
+            probation=terms if wanted.on_probation else None,
+        )
+
+
+class _Nobody:
+    """No broker."""
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Nothing comes."""
+
+    def unsubscribe(self, topics: Iterable[str]) -> None:
+        """Nothing came."""

@@ -1,0 +1,102 @@
+"""The folder's plugins and the fleet's as one set."""
+
+from pathlib import Path
+from typing import Any
+
+from edge_agent.config import PluginSettings
+from edge_agent.host.folder import Scan
+from edge_agent.host.release import Release
+from edge_agent.node.sources import Sources
+
+
+def release(identity: str, digest: str, path: str = "/x") -> Release:
+    index, _, name = identity.partition("-")
+    return Release(index, name, Path(path), digest, 1, "", PluginSettings())
+
+
+class Told:
+    def __init__(self, with_fleet: bool) -> None:
+        self.applied: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.kept: list[Any] = []
+        self.sources = Sources(self._apply, self.kept.append, with_fleet)
+
+    def _apply(self, releases: Any, errors: Any) -> None:
+        digests = {identity: each.digest for identity, each in releases.items()}
+        self.applied.append((digests, dict(errors)))
+
+    def folder(self, **errors: str) -> None:
+        releases = {"10-own": release("10-own", "own")}
+        self.sources.folder(Scan(releases, errors))
+
+    def fleet(self, *identities: str, keeps: tuple[str, ...] = ()) -> None:
+        self.sources.fleet({each: release(each, "fleet") for each in identities}, keeps)
+
+
+def test_without_a_fleet_the_folder_is_all() -> None:
+    told = Told(with_fleet=False)
+    told.folder()
+    assert told.applied == [({"10-own": "own"}, {})]
+    assert told.kept == [{("own", False)}]
+
+
+def test_with_a_fleet_both_are_waited_for_in_either_order() -> None:
+    for first, second in (("folder", "fleet"), ("fleet", "folder")):
+        told = Told(with_fleet=True)
+        for half in (first, second):
+            assert told.applied == []
+            told.folder() if half == "folder" else told.fleet("20-its")
+        assert told.applied == [({"10-own": "own", "20-its": "fleet"}, {})]
+
+
+def test_a_fleet_that_has_deployed_nothing_does_not_hold_the_folder_back() -> None:
+    told = Told(with_fleet=True)
+    told.folder()
+    told.sources.fleet_begun()
+    assert told.applied == [({"10-own": "own"}, {})]
+
+
+def test_what_was_planned_is_not_forgotten_when_the_disk_has_been_read() -> None:
+    told = Told(with_fleet=True)
+    told.fleet("20-its")
+    told.sources.fleet_begun()
+    told.folder()
+    assert told.applied == [({"10-own": "own", "20-its": "fleet"}, {})]
+
+
+def test_the_boards_own_file_wins_and_that_is_told() -> None:
+    told = Told(with_fleet=True)
+    told.folder()
+    told.fleet("10-own")
+    ((releases, errors),) = told.applied
+    assert releases == {"10-own": "own"}
+    assert "in place of what the fleet deploys" in errors["10-own"]
+
+
+def test_an_unchanged_folder_is_not_told_again() -> None:
+    told = Told(with_fleet=False)
+    told.folder()
+    told.folder()
+    assert len(told.applied) == 1
+
+
+def test_code_of_what_may_have_to_run_again_is_kept() -> None:
+    told = Told(with_fleet=True)
+    told.folder()
+    told.fleet("20-its", keeps=("before",))
+    assert told.kept == [{("own", False), ("fleet", False), ("before", False), ("before", True)}]
+
+
+def test_no_code_goes_while_a_file_is_wrong() -> None:
+    told = Told(with_fleet=False)
+    told.folder(broken="not Wasm")
+    assert told.applied
+    assert told.kept == []
+
+
+def test_only_the_fleets_own_releases_are_found_as_deployed() -> None:
+    told = Told(with_fleet=True)
+    assert told.sources.deployed("20-its", "fleet") is None
+    told.fleet("20-its")
+    assert told.sources.deployed("20-its", "fleet") is not None
+    assert told.sources.deployed("20-its", "another") is None
+    assert told.sources.deployed("10-own", "own") is None
