@@ -81,8 +81,8 @@ HEAVY = {
 WITH_UPDATES = WITH_MQTT | _named(
     """
     edge_agent: strictjson
-    edge_agent.fleet: choice deployment envelope keys mailbox plan record refusals transfer trust
-    edge_agent.fleet: trustfiles trustkeeper updater worker
+    edge_agent.fleet: choice deployment envelope form keys mailbox plan record refusals
+    edge_agent.fleet: transfer trust trustfiles trustkeeper updater worker
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
     edge_agent.store: artifact catalogue layout
