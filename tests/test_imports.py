@@ -37,9 +37,9 @@ ALWAYS = _named(
     edge_agent.node: news sources
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff changeover folder handover leaving loader marker outcome plugin
+    edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome
     edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
-    edge_agent.host: stats subject
+    edge_agent.host: plugin stats subject
     edge_agent.nri: envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: artifacts digest files

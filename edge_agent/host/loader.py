@@ -17,6 +17,7 @@ from functools import partial
 
 from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError
+from edge_agent.host.failures import Failures
 from edge_agent.host.marker import LOADER, NOBODY, Mark, Marker
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
@@ -97,6 +98,7 @@ class Loader:
         self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
         self._modules: dict[_Key, tuple[Module, ModuleInfo, int]] = {}
         self._lock = threading.Lock()  # of _modules; never held while anything is waited for
+        self._failures = Failures()
 
     def load(
         self,
@@ -105,6 +107,7 @@ class Loader:
         ready: Callable[[Prepared | EdgeAgentError], None],
     ) -> None:
         """Prepare an instance; `ready` is called on the loop with it or with the reason."""
+        key = (release.digest, release.metered)
 
         def attempt(step: Callable[[], Prepared | None]) -> None:
             result: Prepared | EdgeAgentError | None
@@ -122,12 +125,16 @@ class Loader:
             try:
                 return self._marked(release, state)
             except _UncompiledError:
+                self._failures.check(key)
                 self._compiler.put(partial(attempt, compile_))
                 return None
 
         def compile_() -> None:
             try:
-                self._compiled(self._read(release)).close()
+                self._failures.check(key)  # another runtime's plugin may have waited before it
+                source = self._read(release)
+                with self._failures.noted(key):
+                    self._compiled(source).close()
             except ModuleError as error:
                 raise ModuleError(f"{release.path}: {error}") from error
             self._jobs.put(partial(attempt, finish))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError
+from edge_agent.host import failures
 from edge_agent.wasm.choice import choose, known
 from tests.host.house import House
 from tests.support.assembler import ADD, get, i32
@@ -129,3 +130,23 @@ def test_a_damaged_artifact_is_made_anew_beside_what_runs(tmp_path: Path, engine
         house.run(house.release("10-edge", "edge"), house.release("20-bench", "bench"))
         assert count(house) == "1"
         assert house.entry("20-bench")["failures"] == {}
+
+
+def test_what_could_not_be_compiled_rests_before_it_is_tried_again(
+    tmp_path: Path, engine: str, costly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "REST_FACTOR", 10_000)  # longer than this test
+    with House(tmp_path, engine=engine, compiler={"timeout_s": 0.3}) as house:
+        bad = house.release("20-costly", costly)
+        house.apply(bad)
+        said = "was stopped after 0.3 s"
+        house.until(lambda: said in error(house, "20-costly"), "the compiler fails")
+        house.may_compile.clear()  # who compiles now, waits
+        house.apply()
+        house.apply(bad)
+        house.until(lambda: said in error(house, "20-costly"), "it is told again")
+        assert compilers(os.getpid()) == []
+        other = house.release("20-costly", "bench")  # another module is another matter
+        house.apply(other)
+        house.may_compile.set()
+        house.run(other)
