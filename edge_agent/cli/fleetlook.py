@@ -139,12 +139,11 @@ def results(arguments: argparse.Namespace) -> int:
                     show_json(item.as_json())
                 else:
                     line(*result_line(item))
-            missing = inbox.merger.missing()
-    for item in missing:
-        if arguments.json:
-            show_json(item.as_json())
-        else:
-            line(*result_line(item))
+            for item in inbox.take_missing():
+                if arguments.json:
+                    show_json(item.as_json())
+                else:
+                    line(*result_line(item))
     return OK
 
 
@@ -196,6 +195,7 @@ def _node_facts(node: Node) -> dict[str, object]:
         "agent": node.agent,
         "labels": node.labels,
         "generation": node.generation,
+        "trust": node.trust_version,
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,
         "refused": {kind: refusal._asdict() for kind, refusal in node.refused.items()},

@@ -1,5 +1,6 @@
 """What `watch` and `rollout --watch` show on a terminal, with rich: drawn anew as news come."""
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,7 +21,7 @@ from edge_agent.text import printable
 BAR_WIDTH = 16
 MAX_TROUBLES = 5
 MAX_LINES = 200  # kept; as many as fit are shown
-REFRESHES_PER_S = 4
+WARN_DAYS = 5  # before the deployment expires
 
 
 class Screen:
@@ -81,6 +82,9 @@ class Screen:
         head.append(self._fleet, "bold")
         generation = f"generation {current.generation}" if current.generation else "no deployment"
         head.append(f"  {generation}  ", BAD if current.problem else "")
+        left_days = (current.deployment.expires - time.time()) / 86_400 if current.deployment else 0
+        if current.deployment and left_days < WARN_DAYS:
+            head.append(f"expires in {max(0.0, left_days):.0f} days: deploy again  ", BAD)
         online, known = view.online, len(view.nodes)
         head.append(f"{online} of {known} nodes online", GOOD if online == known else CHANGED)
         head.append(f"  {trouble or self._url}", BAD if trouble else QUIET)
@@ -97,7 +101,7 @@ def _releases(found: Sequence[Row]) -> Table:
     for row in found:
         words = [f"{row.running} run it"] if row.running else []
         words += [f"{count} {word}" for word, count in sorted(row.on_the_way.items())]
-        told = Text(", ".join(words) or "for no node", QUIET)
+        told = Text(printable(", ".join(words)) or "for no node", QUIET)
         if row.failed:
             told.append(f"{', ' if words else ''}{row.failed} failed", BAD)
         version = row.version if row.percent is None else f"{row.version} {row.percent} %"

@@ -16,7 +16,7 @@ from edge_agent.operator.blobs import pack
 from edge_agent.operator.broker import QUIET_S, BrokerClient, Received
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.draft import Draft, load, read
-from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.folder import DIRTY, FleetFolder
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.publish import Progress, Published
 from edge_agent.operator.signing import Signed
@@ -126,7 +126,7 @@ class Fleet:
             self.settings.name,
             deploy.next_generation(now, view, last),
             time.time(),
-            self.folder.commit(),
+            self._commit(draft),
         )
         self._check_published(document, now.deployment)
         changed = plan.changes(view, now.deployment, document)
@@ -170,6 +170,13 @@ class Fleet:
             self.folder.write(self.folder.deployment_file, prepared.text)
 
     # --- inside
+
+    def _commit(self, draft: Draft) -> str | None:
+        """Where `draft` comes from; a command may have changed it since."""
+        commit = self.folder.commit()
+        if commit is None or commit.endswith(DIRTY) or draft.text == self.draft().text:
+            return commit
+        return f"{commit}{DIRTY}"
 
     def _seed(self, name: str, version: str) -> str:
         """Another version meets other nodes first; the same version always the same ones."""

@@ -23,6 +23,7 @@ FLEET_FILE = "fleet.toml"
 SHARED_FILE = 0o644
 # A commit's answer takes a moment; a hook or a network file system may take longer.
 GIT_TIMEOUT_S = 20.0
+DIRTY = "-dirty"  # git's own word, behind a commit
 _PRIVATE_MARK = b"PRIVATE KEY-----"
 
 
@@ -83,7 +84,7 @@ class FleetFolder:
         head = self._git("rev-parse", "--short=12", "HEAD")
         if not head:
             return None
-        return f"{head}-dirty" if self._git("status", "--porcelain", "--", ".") else head
+        return f"{head}{DIRTY}" if self._git("status", "--porcelain", "--", ".") else head
 
     def _git(self, *words: str) -> str | None:
         git = shutil.which("git")

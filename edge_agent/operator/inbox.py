@@ -75,6 +75,13 @@ class Inbox:
             elif message is None:
                 return
 
+    def take_missing(self) -> list[Item]:
+        """What has not come, of what was read so far; told once."""
+        missing = self.merger.take_missing()
+        if missing:
+            self._save()
+        return missing
+
     def forget(self) -> None:
         """End the session at the broker, and what is noted here."""
         config = with_client_id(self._fleet.settings.mqtt, self._client_id)

@@ -15,6 +15,7 @@ import msgpack  # type: ignore[import-untyped]
 MAX_BATCH_BYTES = 1 << 20
 # Ranges of numbers kept for one stream; only a stream with that many holes has more.
 MAX_RANGES = 10_000
+MAX_STREAMS = 50  # of one node, the latest
 
 
 class Item(NamedTuple):
@@ -115,21 +116,23 @@ class Merger:
         node, name = levels[4], str(batch.get("stream", ""))[:64]  # whoever may write there
         stream = self._streams.get((node, name))
         if stream is None:
+            self._forget_oldest(node)
             stream = self._streams[node, name] = _Stream(Ranges(), Ranges())
         for record in batch["records"]:
             if isinstance(record, Mapping):
                 yield from self._take(stream, node, name, record)
 
-    def missing(self) -> list[Item]:
-        """Numbers between those that came, which neither a record nor a gap stands for.
+    def take_missing(self) -> list[Item]:
+        """Numbers between those that came, which neither a record nor a gap stands for; told once.
 
-        Some may come yet, while a node sends again.
+        Some may come yet, while a node sends again: they are taken then as any other.
         """
-        return [
-            Item("missing", node, name, first, last, {})
-            for (node, name), stream in sorted(self._streams.items())
-            for first, last in stream.known.absent(stream.known.first, stream.known.last)
-        ]
+        found = []
+        for (node, name), stream in sorted(self._streams.items()):
+            for first, last in stream.known.absent(stream.known.first, stream.known.last):
+                found.append(Item("missing", node, name, first, last, {}))
+                stream.known.add(first, last)
+        return found
 
     def as_json(self) -> list[list[Any]]:
         return [
@@ -146,6 +149,12 @@ class Merger:
         for node, name, records, known in value:
             merger._streams[str(node), str(name)] = _Stream(_ranges(records), _ranges(known))
         return merger
+
+    def _forget_oldest(self, node: str) -> None:
+        """A node begins a stream with each start, and none that is long past comes again."""
+        own = [key for key in self._streams if key[0] == node]
+        for key in own[: max(0, len(own) - MAX_STREAMS + 1)]:
+            del self._streams[key]
 
     def _take(
         self, stream: _Stream, node: str, name: str, record: Mapping[str, Any]

@@ -1,6 +1,8 @@
 """Deployments at a real broker, taken by peers with the nodes' own rules."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -175,6 +177,29 @@ def test_comments_of_the_folder_survive_a_rollout(published: Home) -> None:
     text = file.read_text()
     assert "# greenhouse 4 is away until May\n" in text
     assert text.startswith("# What runs on which nodes.")
+
+
+def test_the_document_names_the_commit_that_it_was_made_from(published: Home) -> None:
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    command = [git, "-C", str(published.path), *identity]
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "10", "--index", "20", "-y")
+    subprocess.run([*command, "add", "-A"], check=True)
+    subprocess.run([*command, "commit", "-qm", "first"], check=True)
+    words = [*command, "rev-parse", "--short=12", "HEAD"]
+    head = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    for command_line, commit in (
+        (("deploy",), head),
+        (("rollout", "guard", "1.0.0", "--percent", "50"), f"{head}-dirty"),
+    ):
+        subprocess.run([*command, "checkout", "-q", "."], check=True)
+        published.fleet(*command_line, "--onto", "1" if command_line == ("deploy",) else "2", "-y")
+        with published.opened() as fleet:
+            deployment = fleet.current().deployment
+        assert deployment is not None
+        assert json.loads(deployment.payload)["commit"] == commit
 
 
 def test_a_mistake_in_the_folder_is_named_and_nothing_is_deployed(published: Home) -> None:

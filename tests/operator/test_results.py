@@ -41,14 +41,14 @@ def test_each_record_is_taken_once_whatever_comes_again() -> None:
     assert feed(merger, record(2), record(3)) == [("record", 3, 3)]
     assert feed(merger, record(1), stream="another") == [("record", 1, 1)]
     assert merger.duplicates == 1
-    assert merger.missing() == []
+    assert merger.take_missing() == []
 
 
 def test_what_a_node_dropped_is_told_once_and_is_not_missing() -> None:
     merger = Merger()
     assert feed(merger, gap(1, 7), record(8)) == [("dropped", 1, 7), ("record", 8, 8)]
     assert feed(merger, gap(1, 7), record(8)) == []
-    assert merger.missing() == []
+    assert merger.take_missing() == []
 
 
 def test_a_record_is_believed_before_a_gap() -> None:
@@ -61,12 +61,19 @@ def test_a_record_is_believed_before_a_gap() -> None:
 def test_what_neither_record_nor_gap_stands_for_is_missing_until_it_comes() -> None:
     merger = Merger()
     feed(merger, record(5), record(9))
-    assert [(item.first, item.last) for item in merger.missing()] == [(6, 8)]
     feed(merger, record(7))
-    assert [(item.first, item.last) for item in merger.missing()] == [(6, 6), (8, 8)]
     again = Merger.from_json(json.loads(json.dumps(merger.as_json())))
-    assert again.missing() == merger.missing()
+    assert [(item.first, item.last) for item in again.take_missing()] == [(6, 6), (8, 8)]
+    assert again.take_missing() == []  # told once
     assert feed(again, record(7), record(8)) == [("record", 8, 8)]
+
+
+def test_streams_of_the_past_are_forgotten() -> None:
+    merger = Merger()
+    for start in range(200):
+        feed(merger, record(1), stream=str(start))
+    assert len(merger.as_json()) == 50
+    assert feed(merger, record(1), stream="199") == []
 
 
 @pytest.mark.parametrize(
