@@ -95,6 +95,11 @@ class Outbox:
         """Items that were put and not packed yet."""
         return len(self._intake)
 
+    @property
+    def unkept(self) -> int:
+        """Items that would be lost if this process ended now."""
+        return self.waiting + self._unwritten_records
+
     def packed(self, important: bool = False) -> int:
         """Records that `take` would take."""
         return sum(stream.waiting for stream in self._streams[important])
