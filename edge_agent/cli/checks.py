@@ -220,3 +220,22 @@ def check_mqtt(facts: Facts) -> Iterator[Finding]:
         else:
             todo = "check network, url and TLS files; results wait in the agent meanwhile"
             yield Finding("fail", "mqtt", f"{url}: {problem}", todo)
+    yield from _check_outbox(facts)
+
+
+def _check_outbox(facts: Facts) -> Iterator[Finding]:
+    """Where results wait, as the running agent says."""
+    mqtt = facts.status.get("mqtt") if facts.status else None
+    if not isinstance(mqtt, dict):
+        return
+    if mqtt.get("disk_trouble"):
+        text = f"results wait in memory only: {mqtt['disk_trouble']}"
+        yield Finding("warn", "mqtt", text, "what waits there is lost when the agent ends")
+    elif isinstance(used := mqtt.get("disk_bytes"), int):
+        limit = mqtt.get("disk_limit")
+        text = f"{mqtt.get('queued')} results wait, {used >> 10} KiB on disk"
+        full = isinstance(limit, int) and mqtt.get("dropped") and used > limit * 3 // 4
+        todo = f"raise `queue` in [mqtt], or find out why the broker is away: {facts.config_path}"
+        if full:
+            text += f", which is full: {mqtt.get('dropped')} were given up"
+        yield Finding("warn" if full else "ok", "mqtt", text, todo if full else "")

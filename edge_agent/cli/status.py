@@ -146,7 +146,13 @@ def _mqtt(mqtt: Record) -> str:
         return "mqtt is off: the agent works alone"
     counts = ", ".join(f"{_word(mqtt, key)} {key}" for key in ("queued", "sent", "dropped"))
     trouble = f"; {_word(mqtt, 'last_error')}" if mqtt.get("last_error") else ""
-    return f"mqtt {_word(mqtt, 'state')}, {_word(mqtt, 'broker')}; {counts}{trouble}"
+    lines = [f"mqtt {_word(mqtt, 'state')}, {_word(mqtt, 'broker')}; {counts}{trouble}"]
+    if mqtt.get("disk_trouble"):
+        lines.append(f"results wait in memory only: {_word(mqtt, 'disk_trouble')}")
+    elif mqtt.get("disk_bytes") is not None:
+        disk, limit = size(mqtt.get("disk_bytes")), size(mqtt.get("disk_limit"))
+        lines.append(f"results wait on disk: {disk} of {limit}")
+    return "\n".join(lines)
 
 
 def duration(seconds: object) -> str:

@@ -56,6 +56,13 @@ def test_a_machine_that_is_well_has_only_ok_lines() -> None:
     assert f"offers NRI on {NRI_SOCKET}" in texts
 
 
+def _waiting(**mqtt: object) -> Facts:
+    """A running agent that says this of its results."""
+    assert WELL.status is not None
+    status = {**WELL.status, "mqtt": mqtt}
+    return replace(WELL, config=replace(WELL.config, mqtt=MQTT), status=status)
+
+
 @pytest.mark.parametrize(
     ("facts", "level", "said", "todo"),
     [
@@ -106,6 +113,18 @@ def test_a_machine_that_is_well_has_only_ok_lines() -> None:
             "fail",
             "mqtt://b: refused",
             "check network",
+        ),
+        (
+            _waiting(disk_trouble="/s: the disk is full"),
+            "warn",
+            "in memory only: /s: the disk is full",
+            "is lost when the agent ends",
+        ),
+        (
+            _waiting(disk_bytes=15 << 20, disk_limit=16 << 20, queued=50_000, dropped=7),
+            "warn",
+            "50000 results wait, 15360 KiB on disk, which is full: 7 were given up",
+            "raise `queue`",
         ),
         (
             replace(WELL, runtimes=(replace(CONTAINERD, switched_on=False),)),

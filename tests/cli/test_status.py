@@ -51,6 +51,9 @@ ANSWER: dict[str, object] = {
         "sent": 9,
         "dropped": 0,
         "last_error": None,
+        "disk_bytes": 1_500_000,
+        "disk_limit": 16 << 20,
+        "disk_trouble": None,
     },
     "memory": {"rss": 40_000_000, "pss": 31_000_000},
 }
@@ -76,12 +79,20 @@ PLUGIN VERSION AT STATUS FOR EVENTS FAILURES P50 P99 MEMORY DIGEST
 20-odd: 20-odd.wasm: truncated
 
 mqtt connected, mqtt://b:1883; 3 queued, 9 sent, 0 dropped
+results wait on disk: 1.4 MiB of 16.0 MiB
 """.splitlines()
     ]
 
 
 def test_columns_are_aligned() -> None:
     assert table(("a", "long"), [("wide", "x"), ("", "y")]) == "A     LONG\nwide  x\n      y"
+
+
+def test_why_results_are_not_on_disk_is_shown() -> None:
+    mqtt = {"state": "connected", "disk_bytes": 0, "disk_trouble": "/s: the disk is full"}
+    assert render({"mqtt": mqtt}, NOW).endswith(
+        "\nresults wait in memory only: /s: the disk is full"
+    )
 
 
 def test_why_the_broker_is_away_is_shown() -> None:
