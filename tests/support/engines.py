@@ -26,6 +26,10 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 }
 
 
+# What is imported of each, by the name that is configured.
+PACKAGES = {"wasmtime": "wasmtime", "wasmer": "edge_agent_wasmer", "wasm3": "wasm3"}
+
+
 def make(name: str) -> Engine | str:
     """The engine, or the reason why it is not here."""
     try:
