@@ -7,12 +7,15 @@ import re
 import typing
 from pathlib import Path
 
-from edge_agent.fleet import choice, deployment, envelope, form, trust
+from edge_agent.fleet import choice, deployment, envelope, form, trust, updater
 from edge_agent.fleet.form import Blob, max_encoded_bytes
 from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.transfer import blocking, fetch, window
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
 from tests.fleet.test_hostile import REASONS
+from tests.support.fleetnode import Board
+from tests.support.shelf import Shelf
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
@@ -86,3 +89,29 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
         assert max_encoded_bytes(size, "none") == size
     assert typing.get_args(form.Encoding) == ("none", "zlib")
     assert Blob("", 0).encoding == "none"
+
+
+def test_the_page_tells_how_this_agent_fetches() -> None:
+    pauses = ", ".join(f"{pause:.0f}" for pause in window.PAUSES_S[:-1])
+    for text in (
+        f"at most {window.WINDOW_PARTS} part topics",
+        f"asks again {pauses} and {window.PAUSES_S[-1]:.0f} s after {window.IDLE_S:.0f} s",
+        f"source {blocking.SETUP_S / 60:.0f} minutes and a second for each KiB",
+        f"up to {fetch.TRIES} times in a row",
+        f"another module {fetch.WRONG_LIMIT} times",
+        f"after {fetch.PAUSE_MIN_S:.0f} s, doubled each time up to an hour",
+        f"the latest {updater.MAX_REPORTED}:",
+    ):
+        assert text in PAGE, text
+    assert blocking.SLOWEST_BYTES_PER_S == 1024
+    assert fetch.PAUSE_MAX_S == 3600
+
+
+def test_the_page_names_what_updates_in_the_state_holds(tmp_path: Path) -> None:
+    table = PAGE.split("### What a node says of it", 1)[1].split("##", 1)[0]
+    named = {
+        word
+        for line in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", line)
+    }
+    assert named == Board(tmp_path, Shelf()).start().status().keys()
