@@ -490,6 +490,19 @@ def test_only_what_runs_and_what_ran_before_is_kept(board: Board, operator: Oper
     assert board.layout.has(C.blob.digest)
 
 
+def test_what_came_for_a_deployment_on_its_way_is_kept(board: Board, operator: Operator) -> None:
+    operator.deploy(plugin("guard", release("1", A)))
+    board.start()
+    missing = wasm(9)
+    operator.deploy(
+        plugin("guard", release("2", B)), plugin("logger", release("1", missing), index="20")
+    )
+    board.wait(1)
+    assert board.layout.has(B.blob.digest)
+    board.keep("10-guard")
+    assert board.layout.has(B.blob.digest)
+
+
 def test_catalogue_that_says_nothing_stops_the_fleet_part_and_says_so(
     board: Board, operator: Operator
 ) -> None:

@@ -87,6 +87,7 @@ class Fetch:
         self._at = 0  # the source that is tried or comes next
         self._tries = 0
         self._pauses = 0
+        self._paused_at = -math.inf
         self._attempt: Attempt | None = None
         self._progress = 0.0
         self._best = 0.0  # the most that this source brought in this round
@@ -134,9 +135,11 @@ class Fetch:
                 self._failed(error, now)
 
     def hurry(self, now: float) -> None:
-        """The network is back: end a pause between two rounds."""
+        """The network is back: end a pause between two rounds, if it is not the shortest."""
         if self._attempt is None and self._due != math.inf:
-            self._pauses, self._due = 0, now
+            # Whoever says so each second does not have the sources asked each second.
+            soon = max(now, self._paused_at + PAUSE_MIN_S)
+            self._pauses, self._due = 0, min(self._due, soon)
 
     def close(self) -> None:
         """Leave the source; what came stays on the disk."""
@@ -147,9 +150,12 @@ class Fetch:
 
     def _begin(self, now: float) -> Attempt:
         files.make_folder(self._folder)
-        # The parts, the blob made of them, and its place in the store.
-        files.require_space(self._folder, 3 * self.blob.size)
         source = self._sources[self._at]
+        # The module, which is moved to its place in the end, and what it is made of.
+        needed = self.blob.size
+        if source == MQTT:
+            needed += self.blob.parts * self.blob.part_size
+        files.require_space(self._folder, max(0, needed - _bytes_in(self._folder)))
         if source == MQTT:
             topic = partial(self._means.part_topic, self.blob.hex)
             return OverMqtt(self.blob, self._folder, topic, self._means.broker, now)
@@ -208,6 +214,7 @@ class Fetch:
             return
         pause = min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._pauses, 16))
         self._pauses += 1
+        self._paused_at = now
         self._begin_with(left[0], now + pause * random.uniform(0.5, 1.0))
 
     def _begin_with(self, at: int, due: float) -> None:
@@ -219,3 +226,11 @@ class Fetch:
         if trouble not in self._told and len(self._told) < _TOLD_MAX:
             self._told.add(trouble)
             log.warning("fetching %s: %s", self.blob.digest, trouble)
+
+
+def _bytes_in(folder: Path) -> int:
+    """What earlier transfers left there."""
+    try:
+        return sum(path.lstat().st_size for path in folder.iterdir())
+    except OSError as error:
+        raise files.failure("list", folder, error) from error
