@@ -32,10 +32,16 @@ def agent_of(runtime: SimRuntime, folder: Path) -> Agent:
     return agent
 
 
-def kill_at_work(agent: Agent, slot: int, number: int) -> None:
-    """Wait until a guest is at work on that thread, and end the process there."""
-    marker = agent.control_socket.with_name(f"{agent.control_socket.name}.running")
-    wait_until(lambda: marker.exists() and marker.read_bytes()[slot], "a guest is at work")
+def at_work(agent: Agent, slot: int) -> str:
+    """Whose guest runs on that thread; "" if none does."""
+    content = agent.control_socket.with_name(f"{agent.control_socket.name}.running").read_bytes()
+    entry = content[content[slot] * 128 :][:128]
+    return entry[33 : 33 + entry[32]].decode() if content[slot] else ""
+
+
+def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
+    """Wait until this guest is at work on that thread, and end the process there."""
+    wait_until(lambda: at_work(agent, slot) == identity, f"{identity} is at work")
     process = agent._process
     assert process is not None
 
@@ -68,7 +74,7 @@ def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
         agent.start()
         agent.wait_running("10-hostile", "20-edge")
         creation = create(runtime, f"c{attempt}")
-        kill_at_work(agent, LOOP, number)
+        kill_at_work(agent, "10-hostile", LOOP, number)
         creation.join()
     with agent:
         agent.wait_running("20-edge")
@@ -95,7 +101,7 @@ def test_a_guest_that_takes_the_agent_with_it_while_it_starts_is_quarantined(
     agent.put("10-endless", constant({"plugin_create_container": b""}, "", endless))
     for _ in range(2):
         agent.start()
-        kill_at_work(agent, LOADER, signal.SIGKILL)
+        kill_at_work(agent, "10-endless", LOADER, signal.SIGKILL)
     with agent:
         agent.wait_running("20-edge")
         assert agent.entry("10-endless")["status"] == "quarantined"
@@ -108,7 +114,7 @@ def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
     agent.put("10-hostile", guest("hostile"), config="synchronize:loop\n")
     for _ in range(2):
         agent.start()
-        kill_at_work(agent, LOOP, signal.SIGKILL)
+        kill_at_work(agent, "10-hostile", LOOP, signal.SIGKILL)
     with agent:
         agent.wait_running("20-edge")
         assert agent.entry("10-hostile")["status"] == "quarantined"
@@ -122,10 +128,9 @@ def test_sigterm_while_a_guest_starts_is_no_crash(tmp_path: Path, runtime: SimRu
     agent = agent_of(runtime, tmp_path / "agent")
     endless = '(func (export "_initialize") (loop (br 0)))'
     agent.put("30-endless", constant({"plugin_create_container": b""}, "", endless))
-    marker = agent.control_socket.with_name(f"{agent.control_socket.name}.running")
     for _ in range(3):
         with agent:
-            wait_until(lambda: marker.read_bytes()[LOADER], "a guest is at work")
+            wait_until(lambda: at_work(agent, LOADER) == "30-endless", "it is at work")
     with agent:
         agent.wait_running("20-edge")
         assert agent.entry("30-endless")["status"] == "starting"
@@ -143,7 +148,7 @@ def test_the_command_lifts_a_quarantine(
         agent.start()
         agent.wait_running("10-hostile")
         creation = create(runtime, f"c{attempt}")
-        kill_at_work(agent, LOOP, signal.SIGKILL)
+        kill_at_work(agent, "10-hostile", LOOP, signal.SIGKILL)
         creation.join()
     with agent:
         release = ["plugin", "release", "10-hostile", "-c", str(agent.config_path)]
