@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.memory import import_later
+from edge_agent.later import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.diskstore import DiskStore, boot_id
 from edge_agent.mqtt.incoming import Arrivals, Received
