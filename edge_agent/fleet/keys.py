@@ -1,6 +1,6 @@
 """Ed25519 keys (RFC 8032) in ordinary PEM files (RFC 7468, 8410). Pure.
 
-PyNaCl is imported when a signature is first made or checked: 3.6 MB that a node without a
+PyNaCl is imported when a signature is first made or checked: 1 MB and more that a node without a
 deployment does not pay.
 """
 

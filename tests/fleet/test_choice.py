@@ -50,6 +50,13 @@ def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> No
     assert len(before) == 2000
 
 
+def test_a_place_below_the_percentage_is_chosen() -> None:
+    seed, node, place = PLACES[0]
+    assert not choice.chosen(Rollout(place, seed), node)
+    assert choice.chosen(Rollout(place + 1, seed), node)
+    assert choice.chosen(None, node)
+
+
 def test_another_seed_chooses_others() -> None:
     nodes = [f"node-{number}" for number in range(2000)]
     a, b = ({n for n in nodes if choice.chosen(Rollout(50, seed), n)} for seed in "ab")
