@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -29,6 +30,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             for mark in item.iter_markers("not_emulated"):
                 item.add_marker(pytest.mark.skip(reason=f"emulated: {mark.args[0]}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Under the emulator much is skipped: each reason once, and not where it was."""
+    if terminalreporter.config.getoption("emulated"):
+        skipped = terminalreporter.stats.get("skipped", [])
+        reasons = Counter(each.longrepr[2].removeprefix("Skipped: ") for each in skipped)
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 @pytest.hookimpl(wrapper=True)

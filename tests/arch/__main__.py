@@ -14,8 +14,10 @@ from scripts.deb.wasm3 import wasm3_wheel
 from scripts.deb.wheels import WheelError, own_wheels
 from tests.support.debian import DebianUnreachable
 from tests.support.foreign import EMULATED, ForeignBoard, why_not
+from tests.support.gobuild import go_is_installed, modules_for_a_machine_without_go
 
 ROOT = Path(__file__).resolve().parents[2]
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SOURCES, VENV = "/root/edge-agent", "/root/venv"
 # Where PyPI lacks wheels, as docs/install.md says: PyNaCl is Debian's, msgpack is in Python.
 SYSTEMS = {"armhf": ("--system-site-packages",), "riscv64": ("--system-site-packages",)}
@@ -41,14 +43,18 @@ def main() -> int:
         action="store_true",
         help="wasm3 as PyPI has it, compiled in there, instead of scripts/build-wasm3",
     )
-    parser.add_argument("tests", nargs="*", help="only these instead of all; pytest's words")
-    arguments = parser.parse_args()
+    parser.add_argument("tests", nargs="*", help="only these; options go to pytest, as in -k NAME")
+    arguments, words = parser.parse_known_args()
+    arguments.tests += words
     reason = why_not(arguments.arch)
     if reason:
         sys.exit(f"test-arch: {reason}")
     try:
         with ForeignBoard(arguments.arch, arguments.suite, compiler=arguments.compile) as board:
-            return steps(board, arguments)
+            code = steps(board, arguments)
+            if arguments.tests or code:
+                return code
+            return demonstration(board) or package(arguments)
     except (DebianUnreachable, WheelError) as error:
         sys.exit(f"test-arch: {error}")
 
@@ -65,33 +71,43 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
         board.path(f"/root/{wheel.name}").write_bytes(wheel.read_bytes())
         packages.append(f"/root/{wheel.name}")
     copy_checkout(board)
-    plan = {
-        "a virtual environment": ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV],
-        "pip install": [f"{VENV}/bin/pip", "install", "--quiet", SOURCES, *packages],
-        "what was installed": [f"{VENV}/bin/pip", "list"],
+    if go_is_installed():
+        for place, module in modules_for_a_machine_without_go().items():
+            put(board, f"/root/.cache/edge-agent/go/{place}", module)
+    venv = ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV]
+    pytest = [f"{VENV}/bin/python", "-m", "pytest", "--emulated", "-rfE"]
+    plan: list[tuple[str, list[str]]] = [
+        ("a virtual environment", venv),
+        ("pip install", [f"{VENV}/bin/pip", "install", "--quiet", SOURCES, *packages]),
+        ("what was installed", [f"{VENV}/bin/pip", "list", "--local"]),
         # What is installed is tested, and not what lies beside the tests.
-        "the checkout's own package goes": ["rm", "-r", f"{SOURCES}/edge_agent"],
-        "the tests": [
-            f"{VENV}/bin/python",
-            "-m",
-            "pytest",
-            "--emulated",
-            *(arguments.tests or TESTS),
-        ],
-    }
-    if not arguments.tests:
-        plan["the demonstration"] = [f"{VENV}/bin/edge-agent", "demo"]
-    for step, command in plan.items():
-        if not done(board, step, command):
-            return 1
-    return 0
+        ("the checkout's own package goes", ["rm", "-r", f"{SOURCES}/edge_agent"]),
+        ("the tests", [*pytest, *(arguments.tests or TESTS)]),
+    ]
+    return 0 if all(done(board, step, command) for step, command in plan) else 1
+
+
+def demonstration(board: ForeignBoard) -> int:
+    """Shown only if it fails: it tells times and memory, which are the emulator's."""
+    print(f"== {board.arch}: the demonstration", flush=True)
+    words = board.command(f"{VENV}/bin/edge-agent", "demo")
+    ran = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if ran.returncode:
+        print(f"{ran.stdout}{ran.stderr}\n== it ended with {ran.returncode}", flush=True)
+    return ran.returncode
+
+
+def package(arguments: argparse.Namespace) -> int:
+    """The Debian package, from outside: on a board of its own."""
+    print(f"== {arguments.arch}: the Debian package", flush=True)
+    words = [sys.executable, "-m", "pytest", "tests/arch", f"--arch={arguments.arch}"]
+    return subprocess.run([*words, f"--suite={arguments.suite}"], cwd=ROOT, check=False).returncode
 
 
 def done(board: ForeignBoard, step: str, command: list[str]) -> bool:
     print(f"== {board.arch}: {step}", flush=True)
-    certificates = "/etc/ssl/certs/ca-certificates.crt"
     env = [
-        f"PIP_CERT={certificates}",
+        f"PIP_CERT={CERTIFICATES}",
         "PIP_DISABLE_PIP_VERSION_CHECK=1",
         "PIP_ROOT_USER_ACTION=ignore",
         "PIP_DEFAULT_TIMEOUT=180",
@@ -113,15 +129,16 @@ def copy_checkout(board: ForeignBoard) -> None:
         check=True,
     ).stdout
     for name in sorted(set(listed.decode().split("\0")) - {""}):
-        source, target = ROOT / name, board.path(f"{SOURCES}/{name}")
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-            target.chmod(source.stat().st_mode & 0o777)
-    certificates = Path("/etc/ssl/certs/ca-certificates.crt")
-    place = board.path(str(certificates))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(certificates.read_bytes())
+        if (ROOT / name).is_file():
+            put(board, f"{SOURCES}/{name}", ROOT / name)
+    put(board, CERTIFICATES, Path(CERTIFICATES))
+
+
+def put(board: ForeignBoard, inside: str, file: Path) -> None:
+    target = board.path(inside)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.read_bytes())
+    target.chmod(file.stat().st_mode & 0o777)
 
 
 if __name__ == "__main__":

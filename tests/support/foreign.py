@@ -30,7 +30,16 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PACKAGES = (
     *("base-files", "bash", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils"),
     *("grep", "gzip", "init-system-helpers", "libc-bin", "libstdc++6", "mount", "perl-base"),
-    *("procps", "python3", "python3-nacl", "python3-pip", "python3-venv", "sed", "tar"),
+    *(
+        "procps",
+        "python3",
+        "python3-cffi",
+        "python3-nacl",
+        "python3-pip",
+        "python3-venv",
+        "sed",
+        "tar",
+    ),
 )
 COMPILER = ("gcc", "libc6-dev", "python3-dev")
 

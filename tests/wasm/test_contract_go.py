@@ -6,7 +6,7 @@ from edge_agent.errors import GuestError, GuestFault
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import abi
 from edge_agent.wasm.guestlog import INFO, WARN
-from tests.support.gobuild import go_annotator_module, go_runtime_module, require_go
+from tests.support.gobuild import go_annotator_module, go_runtime_module, require
 from tests.wasm.lab import MIB, Lab, Running, capture
 
 CREATE = capture("create_container")
@@ -14,14 +14,12 @@ CREATE = capture("create_container")
 
 @pytest.fixture(scope="session")
 def annotator() -> bytes:
-    require_go()
-    return go_annotator_module().read_bytes()
+    return require(go_annotator_module).read_bytes()
 
 
 @pytest.fixture(scope="session")
 def runtime() -> bytes:
-    require_go()
-    return go_runtime_module().read_bytes()
+    return require(go_runtime_module).read_bytes()
 
 
 def done(lab: Lab, runtime: bytes, what: str) -> Running:

@@ -2,6 +2,7 @@
 function that fails."""
 
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
@@ -185,9 +186,12 @@ def test_the_reports_of_one_event_fit_one_message(lab: Lab) -> None:
 
 def test_a_flood_of_reports_stays_within_its_limit(lab: Lab) -> None:
     running = lab.hostile("create_container:report-flood 1000", lines_per_s=5)
+    began = time.monotonic()
     assert running.call("create_container", b"x") == b""
+    seconds = time.monotonic() - began
     assert len(running.services.reports) == MAX_REPORTS_PER_CALL
-    assert len(running.lines) <= 10
+    # Each second 5 and one that tells of the others; a slow machine takes several.
+    assert len(running.lines) <= 6 * (seconds + 1)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_settings_are_part_of_an_artifact(tmp_path: Path) -> None:
         narrow.load(Bench(wide, tmp_path).artifact(guest("bench")), inspect(guest("bench")), MIB)
 
 
+@pytest.mark.not_emulated("QEMU sets no limit of memory for what it runs")
 def test_addresses_are_saved_where_they_are_limited() -> None:
     wasmtime()  # or skip
     check = """
@@ -146,6 +147,7 @@ def test_memories_that_plugins_do_not_have_are_refused_by_both(
         engine.compile(wasm)
 
 
+@pytest.mark.not_emulated("QEMU sets no limit of memory for what it runs")
 def test_a_stack_larger_than_the_process_has_is_an_error() -> None:
     wasmtime()  # or skip
     check = """
