@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench import board, engine, latency, memory, report, start, summary, swap
+from tests.bench import board, engine, fleet, latency, memory, report, start, summary, swap
 from tests.bench.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
@@ -21,6 +21,7 @@ PARTS = {
     "start": start,
     "board": board,
     "swap": swap,
+    "fleet": fleet,
 }
 
 

@@ -14,6 +14,7 @@ HEADS = {
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
     "swap": "CreateContainer while the plugin is replaced",
+    "fleet": "A fleet, from deploy until every node runs the plugin",
 }
 
 
@@ -178,6 +179,35 @@ def ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
 
+def _fleet(result: Mapping[str, Any]) -> str:
+    if not result["fleets"]:
+        return str(result["missing"])
+    head = (
+        f"nodes, a plugin of {result['plugin_bytes'] / 1024:.0f} KiB",
+        "half s",
+        "all s",
+        "ms a node",
+        "KiB a node",
+        "messages a node",
+    )
+    rows = []
+    for found in result["fleets"]:
+        nodes = found["nodes"]
+        moved = found["bytes_sent"] + found["bytes_received"]
+        messages = found["messages_sent"] + found["messages_received"]
+        rows.append(
+            (
+                str(nodes),
+                f"{found['half_s']:.1f}",
+                f"{found['seconds']:.1f}",
+                f"{found['seconds'] / nodes * 1000:.0f}",
+                f"{moved / nodes / 1024:.1f}",
+                f"{messages / nodes:.1f}",
+            )
+        )
+    return table(head, rows)
+
+
 _PARTS = {
     "latency": _latency,
     "engine": _engine,
@@ -185,4 +215,5 @@ _PARTS = {
     "start": _start,
     "board": _board,
     "swap": _swap,
+    "fleet": _fleet,
 }
