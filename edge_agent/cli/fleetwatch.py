@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_agent.cli.fleetscreen import Screen
 
 REDRAW_S = 0.25
+SHARE = 5  # of the time that goes into drawing, at most a fifth
 TONES = {"good": GOOD, "bad": BAD, "changed": CHANGED, "quiet": QUIET}
 
 
@@ -100,7 +101,7 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
     with _screen(fleet) as screen:
-        drawn = 0.0
+        due = 0.0
         for message in messages(fleet, seconds):
             if message is None:
                 pass
@@ -115,9 +116,11 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
                 for each in changed(view, known, message, names):
                     if not message.retained:
                         screen.say(f"{each.node}  {each.text}", TONES[each.tone])
-            if message is None or time.monotonic() - drawn >= REDRAW_S:
+            began = time.monotonic()
+            if began >= due:
                 screen.draw(view, current, fleet.client.trouble)
-                drawn = time.monotonic()
+                # Thousands of nodes take a while to count.
+                due = began + max(REDRAW_S, SHARE * (time.monotonic() - began))
         screen.draw(view, current, fleet.client.trouble)
 
 

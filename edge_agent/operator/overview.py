@@ -41,16 +41,17 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
                 for name, choices in wanted.items()
                 if (choice := choices.get(entry.identity)) and choice.release == release
             ]
-            running = [node for node in nodes if node.runs(release.blob.digest)]
-            on_the_way: dict[str, int] = {}
+            running, on_the_way = 0, dict[str, int]()
             for node in nodes:
-                if node not in running:
+                if node.runs(release.blob.digest):
+                    running += 1
+                else:
                     word = node.progress_of(release.blob.digest) if node.online else node.status
                     on_the_way[word or "unknown"] = on_the_way.get(word or "unknown", 0) + 1
             failed = len(standing(view, deployment, entry.name, release.version).failed)
             percent = release.rollout.percent if release.rollout else None
             row = Row(
-                *(entry.identity, release.version, percent, len(nodes), len(running)),
+                *(entry.identity, release.version, percent, len(nodes), running),
                 *(failed, on_the_way),
             )
             if row.wanted or row.failed or percent is not None:

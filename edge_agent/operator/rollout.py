@@ -57,8 +57,7 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
         if found is None:
             continue
         digest = found.release.blob.digest
-        setup = setup_key(digest, found.entry.config, found.entry.settings)
-        reason = node.failure(digest, setup)
+        reason = node.failure(digest, _setup(found) if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
         elif node.runs(digest):
@@ -142,6 +141,10 @@ def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Ch
         if choice.entry.name == name and choice.release.version == version:
             return choice
     return None
+
+
+def _setup(choice: Choice) -> str:
+    return setup_key(choice.release.blob.digest, choice.entry.config, choice.entry.settings)
 
 
 def _refusal(node: Node, deployment: Deployment) -> str | None:
