@@ -87,7 +87,7 @@ WITH_UPDATES = WITH_MQTT | _named(
     edge_agent.fleet: transfer trust trustfiles trustkeeper updater worker
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
-    edge_agent.store: artifact catalogue layout
+    edge_agent.store: artifact catalogue cataloguefile layout
     """
 )
 if sys.version_info >= (3, 12):

@@ -54,7 +54,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
     from edge_agent.cli.status import DIGEST_CHARS, table
 
     layout, catalogue_path = _store(arguments)
-    from edge_agent.store.catalogue import load
+    from edge_agent.store.cataloguefile import load
 
     catalogue = load(catalogue_path)
     releases = sorted(layout.releases())
@@ -81,7 +81,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what was removed; the exit code is 1 if something was."""
-    from edge_agent.store.catalogue import load
+    from edge_agent.store.cataloguefile import load
 
     layout, catalogue_path = _store(arguments)
     damaged = layout.check()
@@ -122,7 +122,7 @@ def forget(arguments: argparse.Namespace) -> int:
     from edge_agent.cli.status import control_socket
     from edge_agent.control import ask
     from edge_agent.errors import NotRunningError, StoreError
-    from edge_agent.store.catalogue import remove
+    from edge_agent.store.cataloguefile import remove
 
     try:
         ask(control_socket(arguments.config), "status")

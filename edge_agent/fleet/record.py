@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from edge_agent.errors import StoreError
-from edge_agent.store import catalogue as catalogues
+from edge_agent.store import cataloguefile
 from edge_agent.store.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Record:
 
     def _save(self, new: Catalogue, now: float) -> bool:
         try:
-            catalogues.save(self._path, new)
+            cataloguefile.save(self._path, new)
         except StoreError as error:
             self.failed(error, now)
             return False
@@ -68,6 +68,6 @@ class Record:
 
 def _read(path: Path) -> Catalogue:
     try:
-        return catalogues.recover(path)
+        return cataloguefile.recover(path)
     except StoreError:  # a disk that can only be read may still tell
-        return catalogues.load(path)
+        return cataloguefile.load(path)

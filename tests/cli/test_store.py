@@ -12,7 +12,7 @@ from edge_agent.__main__ import main
 from edge_agent.config import PluginSettings
 from edge_agent.control import ControlServer
 from edge_agent.loop import Loop
-from edge_agent.store import catalogue
+from edge_agent.store import catalogue, cataloguefile
 from edge_agent.store.catalogue import Catalogue, Known, Running
 from edge_agent.store.layout import Layout
 
@@ -47,7 +47,7 @@ class Node:
             value = catalogue.accepted(value, Known(number, "", 1.0), b"{}")
             running = Running("guard", "10", str(number), digest, 9, "", PluginSettings())
             value = catalogue.kept(catalogue.activated(value, [running]), "10-guard")
-        catalogue.save(self.catalogue, value)
+        cataloguefile.save(self.catalogue, value)
         return bench
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_forgotten_while_the_agent_runs(node: Node) -> None:
         loop.close()
     assert code == 1
     assert "stop it first" in said
-    assert catalogue.load(node.catalogue).known.generation == 2
+    assert cataloguefile.load(node.catalogue).known.generation == 2
 
 
 def test_a_layout_is_imported_and_each_release_named(node: Node, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
-from edge_agent.store import catalogue, files
+from edge_agent.store import catalogue, cataloguefile, files
 from edge_agent.store.catalogue import Catalogue, Known, Running
 from edge_agent.store.digest import sha256_hex
 from edge_agent.store.layout import Layout
@@ -172,18 +172,18 @@ AFTER = catalogue.accepted(BEFORE, Known(8, "cd" * 32, 2.0), b'{"generation":8}'
 def test_the_catalogue_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     def judge(root: Path) -> None:
         path = root / "catalogue.json"
-        found = catalogue.load(path)
+        found = cataloguefile.load(path)
         assert found in (BEFORE, AFTER)
-        assert catalogue.recover(path) == found
-        catalogue.save(path, AFTER)
-        assert catalogue.load(path) == AFTER
+        assert cataloguefile.recover(path) == found
+        cataloguefile.save(path, AFTER)
+        assert cataloguefile.load(path) == AFTER
 
     counts = survives(
         tmp_path,
-        lambda root: catalogue.save(root / "catalogue.json", BEFORE),
-        lambda root: catalogue.save(root / "catalogue.json", AFTER),
+        lambda root: cataloguefile.save(root / "catalogue.json", BEFORE),
+        lambda root: cataloguefile.save(root / "catalogue.json", AFTER),
         judge,
-        done=lambda root: _same(catalogue.load(root / "catalogue.json"), AFTER),
+        done=lambda root: _same(cataloguefile.load(root / "catalogue.json"), AFTER),
     )
     assert counts["kill"] > 12
     assert counts["power"] > 10
@@ -199,33 +199,33 @@ def test_a_generation_that_was_saved_is_never_forgotten(tmp_path: Path) -> None:
     def act(root: Path) -> None:
         path = root / "catalogue.json"
         for generation in (8, 9):
-            found = catalogue.recover(path)
+            found = cataloguefile.recover(path)
             known = Known(generation, "cd" * 32, 2.0)
-            catalogue.save(path, replace(found, known=known))
+            cataloguefile.save(path, replace(found, known=known))
 
     def judge(root: Path) -> None:
         path = root / "catalogue.json"
-        found = catalogue.recover(path).known.generation
+        found = cataloguefile.recover(path).known.generation
         assert found in (7, 8, 9)
         for copy in (path, path.with_name("catalogue.2.json")):
             data = copy.read_bytes()
             copy.write_bytes(b"damaged")
-            assert catalogue.load(path).known.generation == found
+            assert cataloguefile.load(path).known.generation == found
             copy.write_bytes(data)
 
-    survives(tmp_path, lambda root: catalogue.save(root / "catalogue.json", BEFORE), act, judge)
+    survives(tmp_path, lambda root: cataloguefile.save(root / "catalogue.json", BEFORE), act, judge)
 
 
 def test_the_first_catalogue_is_there_or_not(tmp_path: Path) -> None:
     def judge(root: Path) -> None:
-        assert catalogue.recover(root / "store" / "catalogue.json") in (Catalogue(), AFTER)
+        assert cataloguefile.recover(root / "store" / "catalogue.json") in (Catalogue(), AFTER)
 
     survives(
         tmp_path,
         lambda _: None,
-        lambda root: catalogue.save(root / "store" / "catalogue.json", AFTER),
+        lambda root: cataloguefile.save(root / "store" / "catalogue.json", AFTER),
         judge,
-        done=lambda root: _same(catalogue.load(root / "store" / "catalogue.json"), AFTER),
+        done=lambda root: _same(cataloguefile.load(root / "store" / "catalogue.json"), AFTER),
     )
 
 

@@ -1,0 +1,150 @@
+"""The catalogue on disk.
+
+    STATE/store/catalogue.json      the catalogue, with a checksum and a serial number
+    STATE/store/catalogue.2.json    the same once more
+
+Each is replaced as a whole, one after the other, and the good one with the higher serial
+counts. So a damaged file costs nothing, and no damage brings back an older generation, whose
+documents an attacker could then play again: with both damaged nothing is accepted any more.
+"""
+
+import logging
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from edge_agent import strictjson
+from edge_agent.config.model import Limits, PluginSettings
+from edge_agent.errors import StoreError
+from edge_agent.store import files
+from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
+from edge_agent.store.digest import sha256_hex
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # a later one is not read: its rules may be others
+# Two documents of 48 KiB, escaped, and what runs of them, twice.
+MAX_FILE_BYTES = 1 << 20
+
+
+def load(path: Path) -> Catalogue:
+    """The catalogue in `path` or its copy; an empty one if there is neither.
+
+    StoreError: no good one is left, and what it said must not be guessed.
+    """
+    return _newest(path)[1]
+
+
+def recover(path: Path) -> Catalogue:
+    """As `load`, and make both files alike. Only for who also saves, when it starts."""
+    serial, catalogue = _newest(path)
+    if any(_serial(copy) != serial for copy in _copies(path)):
+        _write(path, catalogue, serial)
+    return catalogue
+
+
+def save(path: Path, catalogue: Catalogue) -> None:
+    """Replace the catalogue. StoreError: afterwards it is the old or the new one."""
+    _write(path, catalogue, 1 + max(_serial(copy) for copy in _copies(path)))
+
+
+def remove(path: Path) -> bool:
+    """Forget everything; False if nothing was there. StoreError."""
+    gone = [files.remove(copy) for copy in _copies(path)]
+    left = [str(copy) for copy in _copies(path) if os.path.lexists(copy)]
+    if left:
+        raise StoreError(f"{', '.join(left)}: cannot be removed; is this the owner of the folder?")
+    if any(gone):
+        files.sync_folder(path.parent)
+    return any(gone)
+
+
+def _copies(path: Path) -> tuple[Path, Path]:
+    return path, path.with_suffix(f".2{path.suffix}")
+
+
+def _newest(path: Path) -> tuple[int, Catalogue]:
+    """With its serial number; 0 if there is none."""
+    found, faults = [], []
+    for copy in _copies(path):
+        try:
+            one = _read(copy)
+        except StoreError as error:
+            faults.append(str(error))
+        else:
+            found += [one] if one else []
+    if faults and not found:
+        raise StoreError(
+            "; ".join(faults) + "; until a deployment is accepted anew (`edge-agent store forget`) "
+            "none is, since which ones came before is not known"
+        )
+    for fault in faults:
+        log.warning("%s; its copy is used", fault)
+    return max(found, key=lambda each: each[0], default=(0, Catalogue()))
+
+
+def _serial(copy: Path) -> int:
+    """0 if the file is missing or damaged."""
+    try:
+        found = _read(copy)
+    except StoreError:
+        return 0
+    return found[0] if found else 0
+
+
+def _write(path: Path, catalogue: Catalogue, serial: int) -> None:
+    body = asdict(catalogue)
+    file = {"format": FORMAT, "serial": serial, "sha256": _checksum(serial, body), "body": body}
+    data = strictjson.dumps(file)
+    if len(data) > MAX_FILE_BYTES:
+        raise StoreError(f"{path}: would have {len(data)} bytes; {MAX_FILE_BYTES} are possible")
+    files.make_folder(path.parent)
+    for copy in _copies(path):
+        files.write(copy, data)
+
+
+def _read(path: Path) -> tuple[int, Catalogue] | None:
+    """Serial number and catalogue, or None if there is no such file. StoreError: damaged."""
+    data = files.read(path, MAX_FILE_BYTES)
+    if data is None:
+        return None
+    try:
+        file: Any = strictjson.loads(data)
+        if file["format"] != FORMAT:
+            raise StoreError(f"{path}: is of format {file['format']!r}; this agent knows {FORMAT}")
+        if file["sha256"] != _checksum(file["serial"], file["body"]):
+            raise ValueError("its checksum does not fit")
+        return int(file["serial"]), _catalogue(file["body"])
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StoreError(f"{path}: is damaged: {error}") from error
+
+
+def _checksum(serial: object, body: object) -> str:
+    return sha256_hex(strictjson.dumps([FORMAT, serial, body]))
+
+
+def _catalogue(body: dict[str, Any]) -> Catalogue:
+    """The value of what `asdict` made of it; what a later agent added is left out."""
+    plugins = {
+        identity: Kept(
+            _running(kept["current"]),
+            _running(kept["previous"]) if kept["previous"] else None,
+            kept["probation"],
+        )
+        for identity, kept in body["plugins"].items()
+    }
+    known = Known(*body["known"])
+    return Catalogue(**{**_fields_of(Catalogue, body), "known": known, "plugins": plugins})
+
+
+def _running(body: dict[str, Any]) -> Running:
+    settings = _fields_of(PluginSettings, body["settings"])
+    settings["limits"] = Limits(**_fields_of(Limits, settings["limits"]))
+    if settings["permissions"] is not None:
+        settings["permissions"] = tuple(settings["permissions"])
+    return Running(**{**_fields_of(Running, body), "settings": PluginSettings(**settings)})
+
+
+def _fields_of(kind: type, body: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: body[each.name] for each in fields(kind) if each.name in body}

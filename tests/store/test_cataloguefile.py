@@ -1,0 +1,183 @@
+"""The catalogue on disk: what is saved is loaded, in whatever way the files are damaged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import PluginSettings
+from edge_agent.errors import StoreError
+from edge_agent.store import catalogue, cataloguefile
+from edge_agent.store.catalogue import Catalogue, Kept, Running
+from edge_agent.store.cataloguefile import MAX_FILE_BYTES, load, recover, save
+from tests.store.test_catalogue import FIRST, PROVEN, SECOND, A, C
+
+FULL = replace(
+    catalogue.quarantined(catalogue.crashed(SECOND, C), C, 'crash "twice"'),
+    rejected={A: "tr\u00e4p"},
+    pending='{"kind":"edge-agent.deployment"}',
+    trust="{}",
+    trust_root="ab",
+    plugins={
+        **SECOND.plugins,
+        "20-bare": Kept(Running("bare", "20", "1", C, 9, "", PluginSettings())),
+    },
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "catalogue.json"
+
+
+def copy_of(path: Path) -> Path:
+    return path.with_name("catalogue.2.json")
+
+
+@pytest.mark.parametrize("value", [Catalogue(), FIRST, SECOND, FULL])
+def test_what_is_saved_is_loaded(path: Path, value: Catalogue) -> None:
+    save(path, value)
+    assert load(path) == value
+    save(path, PROVEN)
+    save(path, value)
+    assert load(path) == value
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        "catalogue.2.json",
+        "catalogue.json",
+    ]
+
+
+def test_without_a_file_it_is_empty(path: Path) -> None:
+    assert load(path) == recover(path) == Catalogue()
+    assert not path.exists()
+
+
+def _flip(part: float) -> Callable[[Path], object]:
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[int(len(data) * part)] ^= 1
+        path.write_bytes(data)
+
+    return flip
+
+
+def _body(path: Path, **fields: object) -> None:
+    file = json.loads(path.read_bytes())
+    file["body"].update(fields)
+    path.write_text(json.dumps(file))
+
+
+def _instead(path: Path, make: Callable[[], None]) -> None:
+    path.unlink()
+    make()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "huge": lambda path: path.write_bytes(b" " * (MAX_FILE_BYTES + 1)),
+    "a folder": lambda path: _instead(path, path.mkdir),
+    "missing, a link to nothing": lambda path: _instead(path, lambda: path.symlink_to("nowhere")),
+    "a list": lambda path: path.write_bytes(b"[]"),
+    "another generation written in": lambda path: _body(path, known=[1, "", 0.0]),
+    "nested": lambda path: path.write_bytes(b"[" * 100_000),
+    **{f"a bit at {tenth}/10": _flip(tenth / 10) for tenth in range(10)},
+}
+
+
+@pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("second", [False, True])
+def test_one_damaged_file_costs_nothing(
+    path: Path, spoil: Callable[[Path], object], second: bool
+) -> None:
+    save(path, FIRST)
+    save(path, FULL)
+    spoil(copy_of(path) if second else path)
+    assert load(path) == FULL
+
+
+@pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE.keys())
+def test_both_files_are_good_again_after_recovery(
+    path: Path, spoil: Callable[[Path], object]
+) -> None:
+    save(path, FULL)
+    spoil(path)
+    if path.is_dir():
+        path.rmdir()
+    assert recover(path) == FULL
+    assert path.read_bytes() == copy_of(path).read_bytes()
+    copy_of(path).unlink()
+    assert load(path) == FULL
+
+
+def test_a_good_pair_is_not_written_anew(path: Path) -> None:
+    save(path, FULL)
+    before = path.stat().st_ino
+    assert recover(path) == FULL
+    assert path.stat().st_ino == before
+
+
+SPOILED = {
+    name: spoil
+    for name, spoil in DAMAGE.items()
+    if name not in ("missing", "missing, a link to nothing")
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+def test_with_both_damaged_nothing_is_guessed(path: Path, spoil: Callable[[Path], object]) -> None:
+    save(path, FULL)
+    spoil(path)
+    spoil(copy_of(path))
+    with pytest.raises(StoreError, match=r"catalogue.json.*catalogue.2.json.*store forget"):
+        load(path)
+    with pytest.raises(StoreError):
+        recover(path)
+
+
+def test_the_newer_file_counts_whichever_it_is(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(path, FIRST)
+    old = path.read_bytes()
+    save(path, SECOND)
+    path.write_bytes(old)
+    assert load(path) == SECOND
+    path.write_bytes(copy_of(path).read_bytes())
+    copy_of(path).write_bytes(old)
+    assert load(path) == SECOND
+    assert not caplog.records
+    copy_of(path).write_bytes(b"rubbish")
+    assert load(path) == SECOND
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_later_format_is_not_read(path: Path) -> None:
+    save(path, FULL)
+    for each in (path, copy_of(path)):
+        each.write_text(json.dumps({**json.loads(each.read_bytes()), "format": 2}))
+    with pytest.raises(StoreError, match="format 2"):
+        load(path)
+
+
+def test_what_a_later_agent_added_is_left_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cataloguefile, "_checksum", lambda *_: "same")
+    save(path, FULL)
+    _body(path, invented=[1])
+    copy_of(path).unlink()
+    assert load(path) == FULL
+
+
+def test_a_catalogue_that_is_too_large_is_not_written(path: Path) -> None:
+    save(path, FIRST)
+    with pytest.raises(StoreError, match="possible"):
+        save(path, replace(FIRST, pending="x" * MAX_FILE_BYTES))
+    assert load(path) == FIRST
