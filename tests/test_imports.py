@@ -83,8 +83,8 @@ HEAVY = {
 WITH_UPDATES = WITH_MQTT | _named(
     """
     edge_agent: strictjson
-    edge_agent.fleet: choice deployment envelope form keys mailbox plan record refusals
-    edge_agent.fleet: transfer trust trustfiles trustkeeper updater worker
+    edge_agent.fleet: choice deployment documents envelope form keys mailbox modules node plan
+    edge_agent.fleet: record refusals transfer trust trustfiles trustkeeper updater worker
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
     edge_agent.store: artifact catalogue cataloguefile layout

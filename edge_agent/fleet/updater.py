@@ -16,31 +16,27 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from edge_agent.config import Limits, UpdatesConfig
-from edge_agent.config.model import Report
-from edge_agent.errors import CryptoError, RefusedError, StoreError
-from edge_agent.fleet import deployment as documents
+from edge_agent.config import UpdatesConfig
+from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
 from edge_agent.fleet.deployment import Deployment
-from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
-from edge_agent.fleet.mailbox import Mailbox
+from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
+from edge_agent.fleet.modules import Modules
+from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Target
 from edge_agent.fleet.record import Record
-from edge_agent.fleet.refusals import Refusals
 from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.fetch import Means
 from edge_agent.fleet.transfer.overmqtt import BrokerPort
-from edge_agent.fleet.transfer.queue import Queue, Wish, empty
-from edge_agent.fleet.trustkeeper import TrustKeeper
+from edge_agent.fleet.transfer.queue import Queue, Wish
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.layout import Layout
 
 log = logging.getLogger(__name__)
 
-DEPLOYMENT, TRUST = "deployment", "trust"
 # Of what is held against modules, in reports: the latest. The catalogue remembers more.
 MAX_REPORTED = 16
 _NUMBER_DIGITS = 9
@@ -63,16 +59,6 @@ class Topics(Protocol):
 
     def blob_part(self, sha256_hex: str, number: int, /) -> str:
         """Where one part is."""
-
-
-class Node(NamedTuple):
-    """Who this is, as far as deployments are concerned."""
-
-    name: str
-    fleet: str
-    labels: Mapping[str, str]
-    limits: Limits = Limits()  # for what a plugin's entry leaves open
-    report: Report = "all"
 
 
 class Updater:
@@ -100,24 +86,19 @@ class Updater:
         """
         self._node = node
         self._config = config
-        self._layout = layout
         self._path = catalogue_path
         self._topics = topics
         self._broker = broker
         self._activate = activate
         self._changed = changed
-        self._clock = clock
         self._monotonic = monotonic
+        self._modules = Modules(layout)
+        self._documents = Documents(node, config, clock)
         means = Means(broker, topics.blob_part, Courier(), wake, config.registry_auth_file)
         self._queue = Queue(layout.incoming, means)
-        self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_DOCUMENT_BYTES)
-        self._refusals = Refusals()
-        self._trust = TrustKeeper(config, node.fleet)
         self._record: Record | None = None  # None: not started, or not to be read
         self._pending: Deployment | None = None
         self._active: Deployment | None = None
-        self._unsigned = b""  # the latest deployment that too few keys signed, for the next trust
-        self._damaged: set[str] = set()  # on a disk that they cannot be removed from
         self._plan: Plan | None = None  # the one that was handed over last
         self._due = math.inf  # what the disk refused is tried again
         self._trouble = ""
@@ -135,19 +116,19 @@ class Updater:
             self._tell()
             return
         self._trouble = ""
-        self._trust.read(self._catalogue)
-        self._pending = self._document(self._catalogue.pending)
-        self._active = self._document(self._catalogue.active)
-        self._check_layout()
+        self._documents.read_trust(self._catalogue)
+        self._pending = self._documents.accepted_before(self._catalogue.pending)
+        self._active = self._documents.accepted_before(self._catalogue.active)
+        self._check()
         self._evaluate()
         self._broker.subscribe([self._topics.deployment, self._topics.trust])
 
     def received(self, topic: str, payload: bytes) -> None:
         """A message came from the broker; call `step` afterwards."""
         if topic == self._topics.deployment:
-            self._mailbox.put(DEPLOYMENT, payload)
+            self._documents.put(DEPLOYMENT, payload)
         elif topic == self._topics.trust:
-            self._mailbox.put(TRUST, payload)
+            self._documents.put(TRUST, payload)
         elif topic.startswith(f"{self._topics.blobs}/"):
             hex_digest, _, number = topic[len(self._topics.blobs) + 1 :].partition("/")
             if number.isascii() and number.isdecimal() and len(number) <= _NUMBER_DIGITS:
@@ -187,8 +168,8 @@ class Updater:
         if self._record is None:
             self.start()
             return
-        self._trust.read(self._catalogue)
-        self._check_layout()
+        self._documents.read_trust(self._catalogue)
+        self._check()
         self._queue.again(self._monotonic())
         self._evaluate()
         topics = [self._topics.deployment, self._topics.trust]
@@ -209,10 +190,8 @@ class Updater:
         """Do what is due; when to come back at the latest. Times are those of `monotonic`."""
         if self._record is None:
             return math.inf
-        if raw := self._mailbox.take(TRUST, now):
-            self._rotate(raw, now)
-        if raw := self._mailbox.take(DEPLOYMENT, now):
-            self._accept(raw, now)
+        self._follow_trust(now)
+        self._accept(now)
         if now >= min(self._due, self._record.due):
             self._due = math.inf
             self._record.write(now)
@@ -222,74 +201,43 @@ class Updater:
                 self._evaluate()
         self._tell()
         queue_due = max(self._queue.due, self._record.retry_at)
-        return min(self._due, self._record.due, self._mailbox.due, queue_due)
+        return min(self._due, self._record.due, self._documents.due, queue_due)
 
-    def _rotate(self, raw: bytes, now: float) -> None:
-        """A trust set came."""
-        try:
-            new = self._trust.rotated(raw, self._catalogue)
-        except (RefusedError, CryptoError) as error:
-            self._refusals.add(TRUST, error)
-            return
-        self._refusals.clear(TRUST)
+    def _follow_trust(self, now: float) -> None:
+        new = self._documents.trust(now, self._catalogue)
         if new is None:
             return
-        if not self._commit(new):
-            self._mailbox.put_back(TRUST, raw, self._due)
-            return
-        self._trust.read(new)
-        if self._unsigned:  # documents come in any order
-            self._mailbox.put_back(DEPLOYMENT, self._unsigned, now)
-            self._unsigned = b""
+        if self._commit(new):
+            self._documents.trusted(now, new)
+        else:
+            self._documents.postpone(TRUST, self._due)
 
-    def _accept(self, raw: bytes, now: float) -> None:
-        """A deployment came."""
-        try:
-            deployment = self._checked(raw)
-        except (RefusedError, CryptoError) as error:
-            self._refusals.add(DEPLOYMENT, error, documents.said_generation(raw, error))
-            if isinstance(error, CryptoError) or error.reason == "signature":
-                self._unsigned = raw
+    def _accept(self, now: float) -> None:
+        found = self._documents.deployment(now, self._catalogue)
+        if found is None:
             return
-        self._refusals.clear(DEPLOYMENT)
-        if deployment is None:  # the broker is back, and sends what is retained
+        if found == "known":  # the broker is back, and sends what is retained
             self._queue.hurry(now)
             return
-        new = catalogues.accepted(self._catalogue, deployment.known, deployment.payload)
-        if not self._commit(new):
-            self._mailbox.put_back(DEPLOYMENT, raw, self._due)
-            return
-        log.info("generation %d is accepted", deployment.generation)
-        self._pending, self._unsigned = deployment, b""
-        self._evaluate()
-
-    def _checked(self, raw: bytes) -> Deployment | None:
-        trusted = self._trust.current(self._catalogue)
-        if trusted is None:
-            raise RefusedError("signature", f"nobody is trusted here: {self._trust.trouble}")
-        return documents.accept(
-            raw,
-            fleet=self._node.fleet,
-            trust=trusted,
-            known=self._catalogue.known,
-            clock=self._clock(),
-            defaults=self._node.limits,
-            report=self._node.report,
-        )
+        new = catalogues.accepted(self._catalogue, found.known, found.payload)
+        if self._commit(new):
+            log.info("generation %d is accepted", found.generation)
+            self._pending = found
+            self._evaluate()
+        else:
+            self._documents.postpone(DEPLOYMENT, self._due)
 
     def _evaluate(self) -> None:
         """Switch to what is complete, ask for what is lacking, have run what can run."""
         if self._record is None:
             return
-        for document in (self._pending, self._active):
-            if document is None:
-                continue
+        for document in self._accepted():
             target = self._target(document)
-            if all(map(self._has, target.supplies)):
+            if all(map(self._modules.has, target.supplies)):
                 self._switch(document, target)
                 break
         self._queue.want(self._wishes(), self._monotonic())
-        found = plan.runnable(self._catalogue, self._has, self._layout.blob)
+        found = plan.runnable(self._catalogue, self._modules.has, self._modules.path)
         if found != self._plan:
             self._plan = found
             self._activate(found)
@@ -312,7 +260,7 @@ class Updater:
 
     def _store(self, digest: str, path: Path) -> bool:
         """A blob came; whether it is in its place."""
-        targets = [self._target(document) for document in self._documents()]
+        targets = [self._target(document) for document in self._accepted()]
         names = {
             (running.name, running.version)
             for target in targets
@@ -320,17 +268,26 @@ class Updater:
             if running.digest == digest
         }
         try:
-            for name, version in sorted(names):
-                stored = self._layout.add_module(name, version, path)
-                if stored != digest:
-                    raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
-                path = self._layout.blob(digest)
+            self._modules.add(digest, path, names)
         except StoreError as error:
             self._failed(error)
             return False
-        self._damaged.discard(digest)
-        empty(self._layout.incoming(digest))
         return True
+
+    def _check(self) -> None:
+        trouble = self._modules.check(self._catalogue.digests)
+        if trouble is not None:
+            self._failed(trouble)
+
+    def _collect(self) -> None:
+        """Remove what neither runs, nor ran before, nor is on its way."""
+        needed = set(self._catalogue.digests)
+        for document in self._accepted():
+            needed |= self._target(document).supplies.keys()
+        try:
+            self._modules.collect(needed)
+        except StoreError as error:
+            self._failed(error)
 
     # --- what that needs
 
@@ -357,65 +314,21 @@ class Updater:
         self._record.failed(error, self._monotonic())
         self._due = min(self._due, self._record.retry_at)
 
-    def _documents(self) -> list[Deployment]:
+    def _accepted(self) -> list[Deployment]:
         """The one on its way and the one that runs, as far as there are."""
         return [each for each in (self._pending, self._active) if each is not None]
 
     def _target(self, document: Deployment) -> Target:
         return plan.target(document, self._node.name, self._node.labels, self._catalogue)
 
-    def _has(self, digest: str) -> bool:
-        return digest not in self._damaged and self._layout.has(digest)
-
     def _wishes(self) -> dict[str, Wish]:
         """What the documents need and the disk lacks."""
         wishes: dict[str, Wish] = {}
-        for document in self._documents():
+        for document in self._accepted():
             for digest, supply in self._target(document).supplies.items():
-                if digest not in wishes and not self._has(digest):
+                if digest not in wishes and not self._modules.has(digest):
                     wishes[digest] = plan.wish(supply, self._config)
         return wishes
-
-    def _document(self, payload: str) -> Deployment | None:
-        """A document that was accepted before, perhaps by another version of this agent."""
-        if not payload:
-            return None
-        try:
-            return documents.parse(
-                payload.encode(),
-                fleet=self._node.fleet,
-                defaults=self._node.limits,
-                report=self._node.report,
-            )
-        except RefusedError as error:
-            log.error("the deployment on the disk is passed over: %s", error)
-            return None
-
-    def _check_layout(self) -> None:
-        """Every blob against its digest; what is damaged is not run, and fetched again."""
-        try:
-            damaged = self._layout.check()
-            self._damaged = set()
-        except StoreError as error:  # such as a disk that can only be read
-            self._failed(error)
-            here = filter(self._layout.has, self._catalogue.digests)
-            damaged = [digest for digest in here if not self._layout.good(digest)]
-            self._damaged = set(damaged)
-        for digest in damaged:
-            log.error("%s is damaged on the disk; it is fetched again if it is needed", digest)
-        for folder in self._layout.transfers():  # of what has arrived in its place
-            if self._has(f"sha256:{folder.name}"):
-                empty(folder)
-
-    def _collect(self) -> None:
-        """Remove what neither runs, nor ran before, nor is on its way."""
-        needed = set(self._catalogue.digests)
-        for document in self._documents():
-            needed |= self._target(document).supplies.keys()
-        try:
-            self._layout.collect(needed)
-        except StoreError as error:
-            self._failed(error)
 
     def _tell(self) -> None:
         status = self._make_status()
@@ -425,20 +338,17 @@ class Updater:
 
     def _make_status(self) -> dict[str, Any]:
         catalogue, pending, active = self._catalogue, self._pending, self._active
-        trouble = self._trouble or (self._record.trouble if self._record else "")
-        known = catalogue.known
-        expired = active and documents.best_time(self._clock(), known) >= active.expires
         return {
             "generation": active.generation if active else 0,
-            "accepted": known.generation,
+            "accepted": catalogue.known.generation,
             "pending": pending.generation if pending else None,
-            "expired": bool(expired),
-            "refused": self._refusals.latest(DEPLOYMENT),
-            "trust": {**self._trust.status(), "refused": self._refusals.latest(TRUST)},
+            "expired": active is not None and self._documents.expired(active, catalogue),
+            "refused": self._documents.refused,
+            "trust": self._documents.trust_status(),
             "fetching": self._queue.status(),
             "rejected": _latest(catalogue.rejected),
             "quarantined": _latest(catalogue.quarantined),
-            "trouble": trouble,
+            "trouble": self._trouble or (self._record.trouble if self._record else ""),
         }
 
 

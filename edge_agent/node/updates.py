@@ -91,7 +91,8 @@ class Updates:
 
     def _make(self, wake: Callable[[], None]) -> "Updater":
         """On the worker's thread: what this imports need not delay the start."""
-        from edge_agent.fleet.updater import Node, Updater
+        from edge_agent.fleet.node import Node
+        from edge_agent.fleet.updater import Updater
         from edge_agent.store.layout import Layout
 
         config = self._config

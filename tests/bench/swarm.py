@@ -21,8 +21,9 @@ from typing import Any
 
 from edge_agent.config import MqttConfig, UpdatesConfig
 from edge_agent.config.model import Broker
+from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Wanted
-from edge_agent.fleet.updater import Node, Updater
+from edge_agent.fleet.updater import Updater
 from edge_agent.mqtt.connection import VERSIONS, Connection
 from edge_agent.mqtt.incoming import Arrivals, Incoming
 from edge_agent.mqtt.outgoing import Outgoing

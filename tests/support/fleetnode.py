@@ -9,9 +9,10 @@ from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import deployment, envelope, keys, trust
 from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.trust import TrustSet
-from edge_agent.fleet.updater import Node, Updater
+from edge_agent.fleet.updater import Updater
 from edge_agent.mqtt.topics import fleet_topics
 from edge_agent.store.layout import Layout
 from tests.support.blobs import Cut, cut

@@ -1,0 +1,132 @@
+"""What the broker says, checked: whose word counts, and what it is.
+
+Documents come in any order, again and again, and from anybody. What is refused is told and
+changes nothing; what cannot be acted upon yet (the disk) or not believed yet (a deployment
+before the trust set that vouches for it) is looked at again.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from edge_agent.config import UpdatesConfig
+from edge_agent.errors import CryptoError, RefusedError
+from edge_agent.fleet import deployment as deployments
+from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
+from edge_agent.fleet.mailbox import Mailbox
+from edge_agent.fleet.node import Node
+from edge_agent.fleet.refusals import Refusal, Refusals
+from edge_agent.fleet.trustkeeper import TrustKeeper
+from edge_agent.store.catalogue import Catalogue
+
+log = logging.getLogger(__name__)
+
+DEPLOYMENT, TRUST = "deployment", "trust"
+
+
+class Documents:
+    """The documents of one node. Times are monotonic seconds."""
+
+    def __init__(self, node: Node, config: UpdatesConfig, clock: Callable[[], float]) -> None:
+        """`clock` counts seconds from 1970, as well as this node knows."""
+        self._node = node
+        self._clock = clock
+        self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_DOCUMENT_BYTES)
+        self._refusals = Refusals()
+        self._trust = TrustKeeper(config, node.fleet)
+        self._taken = {DEPLOYMENT: b"", TRUST: b""}  # looked at last
+        self._unsigned = b""  # the latest deployment that too few keys signed
+
+    def put(self, kind: str, raw: bytes) -> None:
+        """A document came."""
+        self._mailbox.put(kind, raw)
+
+    @property
+    def due(self) -> float:
+        """When there is one to look at."""
+        return self._mailbox.due
+
+    def read_trust(self, catalogue: Catalogue) -> None:
+        """Look at the trusted files, and what the fleet made of them."""
+        self._trust.read(catalogue)
+
+    def trust(self, now: float, catalogue: Catalogue) -> Catalogue | None:
+        """The catalogue with a newer trust set, if a good one came; then call `trusted`."""
+        raw = self._taken[TRUST] = self._mailbox.take(TRUST, now)
+        if not raw:
+            return None
+        try:
+            new = self._trust.rotated(raw, catalogue)
+        except (RefusedError, CryptoError) as error:
+            self._refusals.add(TRUST, error)
+            return None
+        self._refusals.clear(TRUST)
+        return new
+
+    def trusted(self, now: float, catalogue: Catalogue) -> None:
+        """The catalogue with the newer set is on the disk."""
+        self._trust.read(catalogue)
+        if self._unsigned:
+            self._mailbox.put_back(DEPLOYMENT, self._unsigned, now)
+            self._unsigned = b""
+
+    def deployment(self, now: float, catalogue: Catalogue) -> Deployment | Literal["known"] | None:
+        """A good deployment that is new, or the word that it is the one accepted last."""
+        raw = self._taken[DEPLOYMENT] = self._mailbox.take(DEPLOYMENT, now)
+        if not raw:
+            return None
+        try:
+            found = self._checked(raw, catalogue)
+        except (RefusedError, CryptoError) as error:
+            self._refusals.add(DEPLOYMENT, error, deployments.said_generation(raw, error))
+            if isinstance(error, CryptoError) or error.reason == "signature":
+                self._unsigned = raw
+            return None
+        self._refusals.clear(DEPLOYMENT)
+        self._unsigned = b""
+        return found or "known"
+
+    def postpone(self, kind: str, until: float) -> None:
+        """The one taken last could not be acted upon: it comes again, unless a later one does."""
+        self._mailbox.put_back(kind, self._taken[kind], until)
+
+    def accepted_before(self, payload: str) -> Deployment | None:
+        """What the disk remembers, perhaps from another version of this agent; "": nothing."""
+        if not payload:
+            return None
+        node = self._node
+        try:
+            return deployments.parse(
+                payload.encode(), fleet=node.fleet, defaults=node.limits, report=node.report
+            )
+        except RefusedError as error:
+            log.error("the deployment on the disk is passed over: %s", error)
+            return None
+
+    def expired(self, deployment: Deployment, catalogue: Catalogue) -> bool:
+        """By the best time that is known."""
+        return deployments.best_time(self._clock(), catalogue.known) >= deployment.expires
+
+    @property
+    def refused(self) -> Refusal | None:
+        """The deployment refused last, unless one was taken since."""
+        return self._refusals.latest(DEPLOYMENT)
+
+    def trust_status(self) -> dict[str, Any]:
+        """For reports."""
+        return {**self._trust.status(), "refused": self._refusals.latest(TRUST)}
+
+    def _checked(self, raw: bytes, catalogue: Catalogue) -> Deployment | None:
+        trusted = self._trust.current(catalogue)
+        if trusted is None:
+            raise RefusedError("signature", f"nobody is trusted here: {self._trust.trouble}")
+        return deployments.accept(
+            raw,
+            fleet=self._node.fleet,
+            trust=trusted,
+            known=catalogue.known,
+            clock=self._clock(),
+            defaults=self._node.limits,
+            report=self._node.report,
+        )
