@@ -9,7 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench import board, engine, fleet, latency, memory, report, start, summary, swap
+from tests.bench import (
+    board,
+    engine,
+    fleet,
+    latency,
+    memory,
+    outbox,
+    report,
+    start,
+    summary,
+    swap,
+)
 from tests.bench.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
@@ -22,6 +33,7 @@ PARTS = {
     "board": board,
     "swap": swap,
     "fleet": fleet,
+    "outbox": outbox,
 }
 
 

@@ -15,6 +15,7 @@ HEADS = {
     "board": "On each engine",
     "swap": "CreateContainer while the plugin is replaced",
     "fleet": "A fleet, from deploy until every node runs the plugin",
+    "outbox": "Results that wait for the broker",
 }
 
 
@@ -175,6 +176,52 @@ def _swap(result: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def _outbox(result: Mapping[str, Any]) -> str:
+    queue, writes, answers = (result[key] for key in ("queue", "writes", "answers"))
+    first, last = queue["marks"][0], queue["marks"][-1]
+    waiting = [
+        (f"RSS with {mark['queued']} queued, MB", f"{mark['rss'] / MB:.1f}")
+        for mark in queue["marks"]
+    ]
+    waiting += [
+        (
+            f"more PSS from {first['queued']} to {last['queued']}, MB",
+            f"{queue['more_pss'] / MB:.2f}",
+        ),
+        ("more RSS while they are sent, MB", f"{queue['sending_rss'] / MB:.2f}"),
+        ("on disk, bytes for each", f"{queue['bytes_each']:.0f}"),
+        ("queued, a second", f"{queue['queued_per_s']:.0f}"),
+        ("sent after the outage, a second", f"{queue['sent_per_s']:.0f}"),
+    ]
+    parts = [table(("a link alone", "figure"), waiting)]
+    if "skipped" in writes:
+        parts.append(f"Writes: {writes['skipped']}.")
+    else:
+        rows = [
+            (
+                name,
+                f"{found['record_per_1000'] / 1e3:.0f}",
+                f"{found['device_per_1000'] / 1e3:.0f}",
+            )
+            for name, found in writes.items()
+        ]
+        what = "ext4 on a disk of its own, KB for 1,000 results"
+        parts.append(table((what, "into files", "at the disk"), rows))
+    answered = [
+        (name, *(f"{found[key]:.0f}" for key in ("samples", "median_us", "p99_us", "max_us")))
+        for name, found in answers["contestants"].items()
+    ]
+    head = ("CreateContainer, C plugin", "samples", "median us", "p99 us", "longest us")
+    parts.append(table(head, answered))
+    parts.append(
+        f"{answers['sent']} results went out in {answers['seconds']:.0f} s, in which the broker"
+        f" was killed {answers['broker_killed']} times; {answers['dropped']} were dropped. Median,"
+        f" round by round: {ratio(answers['to_quiet'])} of the other agent's; p99"
+        f" {ratio(answers['p99_to_quiet'])}."
+    )
+    return "\n\n".join(parts)
+
+
 def ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
 
@@ -216,4 +263,5 @@ _PARTS = {
     "board": _board,
     "swap": _swap,
     "fleet": _fleet,
+    "outbox": _outbox,
 }
