@@ -2,7 +2,7 @@
 
 Nothing is synced when it is written: what the kernel was given survives the end of this
 process, however it ends, and what a broker acknowledges soon need never reach the card.
-What waits longer is synced (docs/adr/0013). So a *number* must not come twice, with
+What waits longer is synced (docs/adr/0026). So a *number* must not come twice, with
 something else, after the machine lost what was not synced: a lane that was not finished
 properly before a boot goes on with a new stream, from 1, behind what is left of the old one.
 """

@@ -26,6 +26,7 @@ from edge_agent.later import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.diskstore import DiskStore, boot_id
 from edge_agent.mqtt.incoming import Arrivals, Received
+from edge_agent.mqtt.opening import STACK_BYTES, Opening
 from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.outgoing import Outgoing
 from edge_agent.mqtt.publisher import backoff_s
@@ -44,8 +45,6 @@ ACCEPT_TIMEOUT_S = 5.0
 STEADY_S = 20.0
 # SIGTERM to the end takes less than 2 s, and this is not all there is to stop.
 STOP_TIMEOUT_S = 1.5
-# TLS handshakes and name lookups fit; the default of 8 MB counts where memory is locked.
-STACK_BYTES = 512 * 1024
 
 
 # Below the agent's state_dir.
@@ -166,7 +165,7 @@ class Link:
             self._wake()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                return  # it waits for a broker to connect, and ends with the process
+                return  # it waits for a disk, and ends with the process
         self._wake_reader.close()
         self._wake_writer.close()
 
@@ -252,7 +251,7 @@ class Link:
 
     def _serve(self, connection: "Connection") -> None:
         """From connecting to the goodbye. Raises LinkError when the connection fails."""
-        connection.open()
+        self._open(connection)
         deadline = time.monotonic() + ACCEPT_TIMEOUT_S
         while not connection.accepted:  # also when stopping: or the will would be published
             now = time.monotonic()
@@ -272,6 +271,17 @@ class Link:
             due = min(self._subscriptions.step(now), self._outgoing.step(now))
             self._wait(due, connection)
         self._say_goodbye(connection)
+
+    def _open(self, connection: "Connection") -> None:
+        """Connect while what is reported is kept. LinkError: it failed, or it is time to end."""
+        opening = Opening(connection, self._wake)
+        while not opening.finished:
+            now = time.monotonic()
+            if now >= self._stop_at:
+                opening.abandon()
+                raise LinkError(f"{connection.url}: given up, the agent ends")
+            self._wait(min(self._stop_at, self._outgoing.step(now)), None)
+        opening.result()
 
     def _say_goodbye(self, connection: "Connection") -> None:
         """The last results and `offline`, as far as the time goes; then no will."""

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -162,16 +163,45 @@ def test_reports_go_on_while_a_broker_hangs(script: Script) -> None:
         assert status["queued"] <= 600
 
 
-def test_stop_does_not_wait_for_a_tls_handshake_that_hangs() -> None:
+def test_what_is_reported_is_kept_while_a_tls_handshake_hangs(tmp_path: Path) -> None:
     connected = threading.Event()
 
     def script(_connection: socket.socket, _hello: bytes) -> None:
         connected.set()
 
-    with peer(script) as broker, running(config_for(broker.port, tls=True)) as link:
-        assert connected.wait(30)
-        link.stop(0.2)
-        assert link.status()["state"] == "connecting"
+    with peer(script) as broker:
+        config = config_for(broker.port, tls=True)
+        with running(config, state_dir=tmp_path) as link:
+            assert connected.wait(30)
+            link.report("meanwhile")
+            wait_until(lambda: not link._outgoing.results.outbox.unkept, "it is on disk")
+            assert link.status()["state"] == "connecting"
+            link.report("at the end")
+            link.stop(0.5)
+            assert link.status()["state"] == "stopped"
+        with running(config, state_dir=tmp_path) as link:
+            wait_until(lambda: link.status()["queued"] == 2, "both are found again")
+
+
+@pytest.mark.parametrize(
+    ("asked", "ours"), [(0, 1), (65_535, 1), (1, 60)], ids=["none", "seldom", "often"]
+)
+def test_pings_come_as_often_as_either_side_wants(asked: int, ours: int) -> None:
+    """What forgets silent connections between here and there does not ask the broker."""
+    pinged = threading.Event()
+
+    def script(connection: socket.socket, _connect: bytes) -> None:
+        connection.sendall(b"\x20\x06\x00\x00\x03\x13" + asked.to_bytes(2, "big"))
+        while not pinged.is_set():
+            received = connection.recv(65536)
+            if not received:
+                return
+            if b"\xc0\x00" in received:
+                pinged.set()
+
+    with peer(script) as broker, running(config_for(broker.port, keepalive_s=ours)) as link:
+        wait_until_connected(link)
+        assert pinged.wait(30)
 
 
 def test_a_broker_that_reads_nothing_fills_no_memory() -> None:
