@@ -36,7 +36,7 @@ def init(arguments: argparse.Namespace) -> int:
     keys = _trusted(Keyring(arguments.keys), arguments.key)
     # What is named here is meant from here; the file is read from its own folder.
     mqtt = {
-        key: value if key == "username" else str(Path(value).expanduser().absolute())
+        key: value if key == "username" else _below_home(Path(value).expanduser().absolute())
         for key in _MQTT
         if (value := getattr(arguments, key)) is not None
     }
@@ -59,6 +59,12 @@ def init(arguments: argparse.Namespace) -> int:
     line(f"  and {path}/trust/*.pem in /etc/edge-agent/trust/")
     line(f"  here: cd {path}; edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0")
     return OK
+
+
+def _below_home(path: Path) -> str:
+    """As it is for every operator: fleet.toml is shared, certificates are not."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _trusted(keyring: Keyring, names: list[str] | None) -> dict[str, PublicKey]:

@@ -14,6 +14,8 @@ from edge_agent.operator.view import View
 
 # Between two looks when nothing comes: the soak's clock goes on.
 TICK_S = 1.0
+# A node tells its state at most once a second, and may say `running` before its probation begins.
+SETTLE_S = 2.0
 
 
 class Step(NamedTuple):
@@ -55,6 +57,8 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
             since = None if found.pending or not view.nodes else since or clock
             settled_s = 0.0 if since is None else clock - since
             action = decide(course, found, percent, settled_s, paused)
+            if action in ("advance", "done") and settled_s < SETTLE_S:
+                action = "soak"
             if action == "advance":
                 percent = course.next_step(percent) or 100
                 fleet.deploy(fleet.rolled_out(name, version, percent))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.__main__ import main
 from edge_agent.errors import ConfigError, OperatorError
 from edge_agent.fleet.keys import SigningKey
 from edge_agent.operator import draft, edit, folder, templates
@@ -179,6 +180,17 @@ def test_a_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.M
     text = templates.fleet("f", "mqtt://a", [], 1, {"username": "u", "password_file": "~/pw"})
     (tmp_path / "fleet.toml").write_text(text)
     assert load_settings(tmp_path / "fleet.toml").mqtt.password_file == Path("/home/alice/pw")
+
+
+def test_paths_below_home_are_written_for_every_operator(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--broker", "mqtts://a", "--ca-file", f"{tmp_path}/certs/ca.pem"]
+    assert main(["fleet", "init", str(tmp_path / "g"), *words, "--keys", str(keyring.folder)]) == 0
+    text = (tmp_path / "g" / "fleet.toml").read_text()
+    assert 'ca_file = "~/certs/ca.pem"' in text
+    assert FleetFolder(tmp_path / "g").settings().mqtt.ca_file == tmp_path / "certs" / "ca.pem"
 
 
 def releases_after(fleet: FleetFolder, *rollouts: tuple[str, int | None]) -> list[str]:
