@@ -25,6 +25,11 @@ def test_limits_lie_over_the_agents() -> None:
     assert limits == Limits(memory_bytes=1 << 20, deadline_ms=50)
 
 
+def test_a_plugin_may_lift_the_agents_limit_of_fuel() -> None:
+    assert load("[limits]\nfuel = 0", Limits(fuel=1000)).limits == Limits()
+    assert load("", Limits(fuel=1000)).limits.fuel == 1000
+
+
 def test_report_comes_from_the_agent_unless_set() -> None:
     assert load_plugin_settings(FILE, "", Limits(), "errors").report == "errors"
     assert load_plugin_settings(FILE, 'report = "changes"', Limits(), "errors").report == "changes"
