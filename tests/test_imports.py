@@ -12,6 +12,7 @@ import pytest
 
 from edge_agent.sim.broker import Broker
 from edge_agent.sim.runtime import SimRuntime
+from tests.support import engines
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +125,23 @@ def test_run_without_mqtt_loads_what_it_needs_and_no_more(tmp_path: Path, bare: 
     _check(loaded - bare, ALWAYS, third_party={"google"}, heavy=set(HEAVY))
 
 
+def test_run_on_wasm3_loads_nothing_of_what_rewrites_modules(
+    tmp_path: Path, bare: set[str]
+) -> None:
+    engine = engines.make("wasm3")
+    if isinstance(engine, str):
+        pytest.skip(engine)
+    with running(tmp_path, engine="wasm3") as loaded:
+        pass
+    ours = {each for each in ALWAYS if "wasmtime" not in each} | _named(
+        """
+        edge_agent.wasm.engines: wasm3 wasm3_capi wasm3_instance
+        edge_agent.wasm.instrument: binary shape
+        """
+    )
+    _check(loaded - bare, ours, third_party={"google"}, heavy=set(HEAVY))
+
+
 def test_run_with_mqtt_adds_the_link_and_what_paho_brings(tmp_path: Path, bare: set[str]) -> None:
     with Broker() as broker, running(tmp_path, broker) as loaded:
         pass
@@ -161,13 +179,15 @@ def _check(loaded: set[str], ours: set[str], third_party: set[str], heavy: set[s
 
 
 @contextmanager
-def running(folder: Path, broker: Broker | None = None, more: str = "") -> Iterator[set[str]]:
+def running(
+    folder: Path, broker: Broker | None = None, more: str = "", *, engine: str = "wasmtime"
+) -> Iterator[set[str]]:
     """The agent serves a container; the modules that it had loaded by its end, on leaving."""
     socket, config, log = folder / "nri.sock", folder / "agent.toml", folder / "log"
     (folder / "plugins").mkdir()
     (folder / "plugins" / "10-bench.wasm").write_bytes(BENCH.read_bytes())
     text = (
-        'node = "pinned"\nplugin_dir = "plugins"\nstate_dir = "state"\n'
+        f'node = "pinned"\nengine = "{engine}"\nplugin_dir = "plugins"\nstate_dir = "state"\n'
         f'control_socket = "{folder}/control"\n[nri]\nsockets = ["{socket}"]\n'
     )
     if broker is not None:

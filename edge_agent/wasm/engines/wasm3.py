@@ -22,7 +22,6 @@ from edge_agent.wasm.engine import FUEL_RULES, Bounds, HostFunctions
 from edge_agent.wasm.engines import wasm3_capi as capi
 from edge_agent.wasm.engines.ticker import Ticker
 from edge_agent.wasm.engines.wasm3_instance import Wasm3Instance
-from edge_agent.wasm.engines.wasm3_trial import try_all
 from edge_agent.wasm.instrument import instrument, maximum
 from edge_agent.wasm.module import FuncType, ModuleInfo, inspect
 
@@ -58,6 +57,8 @@ class Wasm3Engine:
         return f"instrument={FUEL_RULES},frame={_FRAME_BYTES},loop={_LOOP_BYTES}"
 
     def compile(self, wasm: bytes) -> bytes:
+        from edge_agent.wasm.engines.wasm3_trial import try_all  # for the compiler's process only
+
         made = instrument(wasm, frame_bytes=_FRAME_BYTES, loop_bytes=_LOOP_BYTES)
         try_all(self.library, made.wasm)
         return _HEADER.pack(_MAGIC, _sum(inspect(wasm)), made.maximum_at) + made.wasm

@@ -17,19 +17,21 @@ smallest engine has is taken: 1.0, sign extension, saturating conversions, multi
 memory.copy and memory.fill, mutable globals. Custom sections are dropped.
 """
 
+from typing import TYPE_CHECKING
+
 from edge_agent.wasm.instrument.binary import (
     MAXIMUM_BYTES,
     InvalidError,
     UnsupportedError,
     unsigned,
 )
-from edge_agent.wasm.instrument.sections import Reader
 from edge_agent.wasm.instrument.shape import MAX_PAGES
-from edge_agent.wasm.instrument.writing import Instrumented, write
 from edge_agent.wasm.module import PAGE_BYTES
 
+if TYPE_CHECKING:
+    from edge_agent.wasm.instrument.writing import Instrumented
+
 __all__ = [
-    "Instrumented",
     "InvalidError",
     "UnsupportedError",
     "capped",
@@ -38,12 +40,16 @@ __all__ = [
 ]
 
 
-def instrument(wasm: bytes, *, frame_bytes: int = 0, loop_bytes: int = 0) -> Instrumented:
+def instrument(wasm: bytes, *, frame_bytes: int = 0, loop_bytes: int = 0) -> "Instrumented":
     """Rewrite a module. InvalidError, UnsupportedError (ModuleError): it is not taken.
 
     `frame_bytes`, `loop_bytes`: see `body.Surroundings`; for an engine whose stack overflows
     natively before it notices.
     """
+    # The agent itself only writes maxima.
+    from edge_agent.wasm.instrument.sections import Reader
+    from edge_agent.wasm.instrument.writing import write
+
     return write(Reader(wasm, frame_bytes, loop_bytes).read())
 
 
@@ -52,7 +58,7 @@ def maximum(memory_bytes: int) -> bytes:
     return unsigned(min(memory_bytes // PAGE_BYTES, MAX_PAGES), MAXIMUM_BYTES)
 
 
-def capped(made: Instrumented, memory_bytes: int) -> bytes:
+def capped(made: "Instrumented", memory_bytes: int) -> bytes:
     """The module with its memory limited; whoever calls minds a lower maximum of its own."""
     at = made.maximum_at
     return made.wasm[:at] + maximum(memory_bytes) + made.wasm[at + MAXIMUM_BYTES :]
