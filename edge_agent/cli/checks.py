@@ -43,6 +43,7 @@ def judge(facts: Facts) -> list[Finding]:
         *check_runtimes(facts),
         *check_agent(facts),
         *check_mqtt(facts),
+        *check_updates(facts),
     ]
 
 
@@ -116,7 +117,7 @@ def check_plugins(facts: Facts) -> Iterator[Finding]:
             yield Finding("fail", "plugin", line, todo)
     if facts.plugins:
         yield Finding("ok", "plugin", ", ".join(facts.plugins))
-    elif facts.plugin_dir.readable and not facts.plugin_problems:
+    elif facts.plugin_dir.readable and not facts.plugin_problems and facts.config.updates is None:
         todo = "put NN-name.wasm there, such as 10-device-injector.wasm; it is taken up at once"
         yield Finding("warn", "plugin", f"{facts.plugin_dir.path} has no plugin", todo)
 
@@ -239,3 +240,38 @@ def _check_outbox(facts: Facts) -> Iterator[Finding]:
         if full:
             text += f", which is full: {mqtt.get('dropped')} were given up"
         yield Finding("warn" if full else "ok", "mqtt", text, todo if full else "")
+
+
+def check_updates(facts: Facts) -> Iterator[Finding]:
+    if facts.config.updates is None:
+        return
+    if facts.config.mqtt is None:
+        todo = "add [mqtt], or seed this board with `edge-agent store import`"
+        yield Finding("warn", "updates", "no broker is configured that could bring any", todo)
+    if facts.trust_problem is not None:
+        todo = "no deployment is taken before that is set right"
+        yield Finding("fail", "updates", facts.trust_problem, todo)
+    else:
+        yield Finding("ok", "updates", facts.trusted)
+    updates = facts.status.get("updates") if facts.status else None
+    if not isinstance(updates, dict):
+        return
+    if updates.get("trouble"):
+        yield Finding("fail", "updates", str(updates["trouble"]))
+    generation = updates.get("generation")
+    text = f"runs generation {generation}" if generation else "nothing was deployed here so far"
+    yield Finding("ok", "updates", text)
+    trust = updates.get("trust")
+    for what, told in (("deployment", updates), ("trust", trust)):
+        refused = told.get("refused") if isinstance(told, dict) else None
+        if isinstance(refused, dict):
+            text = f"refuses the broker's {what}: {refused.get('text')}"
+            yield Finding("warn", "updates", text, "the operator's `edge-agent fleet nodes` tells")
+    for digest, reason in _texts(updates.get("rejected")):
+        todo = "the operator may let it be tried again: `edge-agent fleet request NODE release`"
+        yield Finding("warn", "updates", f"rejects {digest[:19]}: {reason}", todo)
+
+
+def _texts(told: object) -> Iterator[tuple[str, str]]:
+    for key, value in told.items() if isinstance(told, dict) else ():
+        yield str(key), str(value)

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from edge_agent.cli.runtimes import Runtime, installed_runtimes
 from edge_agent.config import AgentConfig, Broker, MqttConfig, load_agent_config
-from edge_agent.errors import ConfigError, ControlError, EngineError, LinkError, NotRunningError
+from edge_agent.errors import (
+    ConfigError,
+    ControlError,
+    CryptoError,
+    EngineError,
+    LinkError,
+    NotRunningError,
+)
 
 # For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
 BROKER_SECONDS = 5.0
@@ -62,6 +69,8 @@ class Facts:
     plugins: tuple[str, ...]  # NN-name of those that can be loaded
     plugin_problems: dict[str, str]
     brokers: dict[str, str | None]  # by URL: why it cannot be reached
+    trusted: str  # whose signatures count here; empty: no updates, or a problem
+    trust_problem: str | None
     status: dict[str, object] | None  # what the running agent answers
     status_problem: str | None  # why a running agent does not answer
 
@@ -71,6 +80,7 @@ def observe(config_path: Path) -> Facts:
     config, config_problem = _config(config_path)
     engine, engine_problem = _engine(config)
     plugins, plugin_problems = _plugins(config)
+    trusted, trust_problem = _trust(config)
     status, status_problem = _status(config)
     return Facts(
         euid=os.geteuid(),
@@ -89,6 +99,8 @@ def observe(config_path: Path) -> Facts:
         brokers={broker.url: try_broker(config.mqtt, broker) for broker in config.mqtt.brokers}
         if config.mqtt
         else {},
+        trusted=trusted,
+        trust_problem=trust_problem,
         status=status,
         status_problem=status_problem,
     )
@@ -181,6 +193,24 @@ def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
         return (), {}
     scan = Folder(config.plugin_dir, config.limits, config.report).scan()
     return tuple(scan.releases), scan.errors
+
+
+def _trust(config: AgentConfig) -> tuple[str, str | None]:
+    """Whose signatures count at first, and whether they can be checked here."""
+    if config.updates is None:
+        return "", None
+    from edge_agent.fleet import trustfiles
+    from edge_agent.fleet.keys import verify
+
+    try:
+        trust = trustfiles.read_root(
+            config.updates.trust_dir, fleet=config.fleet, threshold=config.updates.threshold
+        )
+        verify(trust.keys[0], b"", bytes(64))  # needs what checks signatures
+    except (ConfigError, CryptoError) as error:
+        return "", str(error)
+    names = ", ".join(key.keyid[:12] for key in trust.keys)
+    return f"{trust.threshold} of {len(trust.keys)} keys must sign: {names}", None
 
 
 def _status(config: AgentConfig) -> tuple[dict[str, object] | None, str | None]:

@@ -74,6 +74,7 @@ def render(answer: Record, now: float) -> str:
         table(RUNTIME_COLUMNS, runtimes) if runtimes else "no runtime is configured",
         table(PLUGIN_COLUMNS, rows) if rows else "no plugin is loaded",
         "\n".join(errors),
+        _updates(_record(answer, "updates")),
         _mqtt(_record(answer, "mqtt")),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -139,6 +140,42 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
 def _name(plugin: Record) -> str:
     """`NN-name`; a file that is no plugin has no index."""
     return "-".join(_word(plugin, key) for key in ("index", "name") if plugin.get(key)) or "-"
+
+
+def _updates(updates: Record) -> str:
+    """What the fleet deploys here, and what of it is not taken."""
+    if not updates:
+        return ""
+    generation = updates.get("generation")
+    lines = [f"runs generation {generation} of the fleet" if generation else "nothing is deployed"]
+    if updates.get("pending"):
+        fetching = [
+            f"{_word(each, 'digest').removeprefix('sha256:')[:DIGEST_CHARS]}"
+            f" {percent(each.get('progress'))}{_because(each.get('trouble'))}"
+            for each in _records(updates, "fetching")
+        ]
+        lines[0] += f"; fetches generation {_word(updates, 'pending')}"
+        lines += [f"  {each}" for each in fetching]
+    for what, told in (("deployment", updates), ("trust", _record(updates, "trust"))):
+        refused = _record(told, "refused")
+        if refused:
+            lines.append(f"refuses the broker's {what}: {_word(refused, 'text')}")
+    rejected = _record(updates, "rejected")
+    for digest in rejected:
+        name = printable(digest).removeprefix("sha256:")[:DIGEST_CHARS]
+        lines.append(f"rejects {name}: {_word(rejected, digest)}")
+    if updates.get("trouble"):
+        lines.append(f"updates: {_word(updates, 'trouble')}")
+    return "\n".join(lines)
+
+
+def _because(trouble: object) -> str:
+    return f" ({printable(str(trouble))})" if trouble else ""
+
+
+def percent(share: object) -> str:
+    """A share of 1."""
+    return f"{share * 100:.0f} %" if isinstance(share, int | float) else "-"
 
 
 def _mqtt(mqtt: Record) -> str:

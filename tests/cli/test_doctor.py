@@ -9,9 +9,10 @@ import pytest
 from edge_agent.__main__ import main
 from edge_agent.cli.checks import Finding, judge
 from edge_agent.cli.doctor import render
-from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts
+from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts, observe
 from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
-from edge_agent.config import AgentConfig, Broker, MqttConfig
+from edge_agent.config import AgentConfig, Broker, MqttConfig, UpdatesConfig
+from edge_agent.fleet.keys import SigningKey, public_pem
 
 CONTAINERD = Runtime("containerd", Path("/etc/containerd/config.toml"), "switch it on")
 DOCKER = replace(CONTAINERD, name="Docker Engine", config=Path("/etc/docker/daemon.json"))
@@ -34,6 +35,8 @@ WELL = Facts(
     plugins=("10-guard",),
     plugin_problems={},
     brokers={},
+    trusted="",
+    trust_problem=None,
     status={
         "agent": "0.1.0",
         "runtimes": [
@@ -253,3 +256,56 @@ def test_a_broken_configuration_does_not_keep_doctor_from_looking(
     said = capsys.readouterr().out
     assert "not valid TOML" in said
     assert "clock" in said
+
+
+UPDATING = replace(
+    WELL,
+    config=AgentConfig(node="n", mqtt=MQTT, updates=UpdatesConfig()),
+    trusted="1 of 1 keys must sign: 0123456789ab",
+    plugins=(),
+)
+
+
+def updating(**told: object) -> Facts:
+    """A running agent that says this of its updates."""
+    assert WELL.status is not None
+    return replace(UPDATING, status={**WELL.status, "updates": told})
+
+
+def test_updates_that_are_well_are_told_and_need_no_plugin_in_the_folder() -> None:
+    facts = updating(generation=3, refused=None, trust={"refused": None}, rejected={})
+    assert troubles(facts) == []
+    told = [finding.text for finding in judge(facts) if finding.subject == "updates"]
+    assert told == ["1 of 1 keys must sign: 0123456789ab", "runs generation 3"]
+
+
+def test_what_keeps_updates_from_working_is_told() -> None:
+    facts = replace(UPDATING, trusted="", trust_problem="no keys there")
+    (trouble,) = troubles(facts)
+    assert (trouble.level, trouble.text) == ("fail", "no keys there")
+    (trouble,) = troubles(replace(UPDATING, config=AgentConfig(node="n", updates=UpdatesConfig())))
+    assert "no broker" in trouble.text
+    facts = updating(
+        generation=0,
+        refused={"reason": "signature", "text": "0 of 1 signatures"},
+        trust={"refused": {"text": "no chain"}},
+        rejected={"sha256:" + "a" * 64: "it loops"},
+        trouble="the disk is full",
+    )
+    said = [trouble.text for trouble in troubles(facts)]
+    assert said == [
+        "the disk is full",
+        "refuses the broker's deployment: 0 of 1 signatures",
+        "refuses the broker's trust: no chain",
+        "rejects sha256:aaaaaaaaaaaa: it loops",
+    ]
+
+
+def test_trusted_keys_are_looked_at(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text('[updates]\ntrust_dir = "trust"\n')
+    assert "put the fleet's public keys there" in str(observe(config).trust_problem)
+    (tmp_path / "trust").mkdir()
+    key = SigningKey(bytes(32)).public
+    (tmp_path / "trust" / "a.pem").write_text(public_pem(key))
+    assert observe(config).trusted == f"1 of 1 keys must sign: {key.keyid[:12]}"

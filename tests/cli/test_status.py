@@ -172,3 +172,26 @@ def test_no_running_agent_is_a_problem_with_advice(
         f"no agent listens on {tmp_path}/control.sock; start it (`edge-agent run`), or name the"
         " configuration that it runs with (-c)\n"
     )
+
+
+def test_what_the_fleet_deploys_is_told() -> None:
+    assert "generation" not in render(ANSWER, NOW)
+    told: dict[str, object] = {
+        "generation": 3,
+        "pending": 4,
+        "fetching": [{"digest": "sha256:" + "b" * 64, "progress": 0.25, "trouble": "no answer"}],
+        "refused": {"text": "it is older"},
+        "trust": {"refused": None},
+        "rejected": {"sha256:" + "c" * 64: "it\x1bloops"},
+        "trouble": "the disk is full",
+    }
+    text = render({**ANSWER, "updates": told}, NOW)
+    for line in (
+        "runs generation 3 of the fleet; fetches generation 4",
+        "  bbbbbbbbbbbb 25 % (no answer)",
+        "refuses the broker's deployment: it is older",
+        "rejects cccccccccccc: it\\x1bloops",
+        "updates: the disk is full",
+    ):
+        assert line in text.splitlines()
+    assert "nothing is deployed" in render({**ANSWER, "updates": {"generation": 0}}, NOW)
