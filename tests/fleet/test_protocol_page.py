@@ -104,7 +104,7 @@ def test_the_page_tells_how_this_agent_fetches() -> None:
     ):
         assert text in PAGE, text
     assert blocking.SLOWEST_BYTES_PER_S == 1024
-    assert fetch.PAUSE_MAX_S == 3600
+    assert (fetch.PAUSE_MAX_S, fetch.WRONG_PAUSE_S) == (3600, 86_400)
 
 
 def test_the_page_names_what_updates_in_the_state_holds(tmp_path: Path) -> None:

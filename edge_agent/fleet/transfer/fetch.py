@@ -2,7 +2,7 @@
 
     a source -> the blob, checked
              -> broken off: the same source again, if it brought something; else the next
-             -> another blob: the next source; this one is asked three times in all
+             -> another blob: the next source; after three times this one is left for a day
     no source is left -> a pause, longer each time -> the first source
     the disk -> a pause
 
@@ -32,8 +32,10 @@ MQTT, HTTPS, OCI = "mqtt", "https://", "oci://"
 # One source in one round, if each try brings it further.
 TRIES = 5
 RETRY_S = 2.0
-# A source that gave another blob so often is not asked again: each time costs its bytes.
+# A source that gave another blob so often is left alone for so long, and then has one try
+# each time: it costs a whole blob's bytes.
 WRONG_LIMIT = 3
+WRONG_PAUSE_S = 86_400.0
 # Between two rounds through all sources; doubled each time, less by chance, so that a fleet
 # does not come back all at once.
 PAUSE_MIN_S, PAUSE_MAX_S = 10.0, 3600.0
@@ -84,6 +86,7 @@ class Fetch:
         self._folder = folder
         self._means = means
         self._wrong = [0] * len(sources)
+        self._wrong_at = [-math.inf] * len(sources)
         self._at = 0  # the source that is tried or comes next
         self._tries = 0
         self._pauses = 0
@@ -189,6 +192,7 @@ class Fetch:
         moved = self._progress > self._best
         if isinstance(error, WrongBlobError):
             self._wrong[self._at] += 1
+            self._wrong_at[self._at] = now
         elif moved:
             self._pauses = 0
             self._tries += 1
@@ -201,21 +205,26 @@ class Fetch:
     def _next(self, now: float) -> None:
         """The next source that may be asked, at once in this round or after a pause."""
         for at in range(self._at + 1, len(self._sources)):
-            if self._wrong[at] < WRONG_LIMIT:
+            if self._may_ask(at, now):
                 self._begin_with(at, now)
                 return
         self._pause(now)
 
     def _pause(self, now: float) -> None:
-        left = [at for at, count in enumerate(self._wrong) if count < WRONG_LIMIT]
+        left = [at for at in range(len(self._sources)) if self._may_ask(at, now)]
         if not left:
-            self._due = math.inf
-            self._tell(f"{self.trouble}; given up until the next deployment or `sync`")
+            first = min(range(len(self._sources)), key=self._wrong_at.__getitem__)
+            self._tell(f"{self.trouble}; left alone for a day, or until a deployment or `sync`")
+            self._begin_with(first, self._wrong_at[first] + WRONG_PAUSE_S)
+            self._paused_at = self._due  # nobody hurries this
             return
         pause = min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._pauses, 16))
         self._pauses += 1
         self._paused_at = now
         self._begin_with(left[0], now + pause * random.uniform(0.5, 1.0))
+
+    def _may_ask(self, at: int, now: float) -> bool:
+        return self._wrong[at] < WRONG_LIMIT or now >= self._wrong_at[at] + WRONG_PAUSE_S
 
     def _begin_with(self, at: int, due: float) -> None:
         self._at, self._due = at, due

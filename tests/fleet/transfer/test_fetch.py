@@ -13,6 +13,7 @@ from edge_agent.fleet.transfer.fetch import (
     RETRY_S,
     TRIES,
     WRONG_LIMIT,
+    WRONG_PAUSE_S,
     Fetch,
     Means,
 )
@@ -184,20 +185,25 @@ def test_wrong_blob_is_deleted_told_and_fetched_elsewhere(
     assert f"{server.url}/wrong: it gave {OTHER.blob.digest}, which is another blob" in told[1]
 
 
-def test_source_that_always_gives_another_blob_is_given_up_for_good(
+def test_source_that_always_gives_another_blob_is_left_alone_for_a_day_each_time(
     lab: Lab, server: WebServer
 ) -> None:
     publish(lab.shelf, OTHER, under=IT)
     server.files["/wrong"] = WRONG
     fetch = lab.start("mqtt", f"{server.url}/wrong")
-    while fetch.due != math.inf:
+    while lab.now < WRONG_PAUSE_S:
         assert lab.until_over(fetch) is None
-        lab.now = max(lab.now, min(fetch.due, 1e9))
+        assert "which is another blob" in fetch.trouble
+        fetch.hurry(lab.now)
+        lab.now = max(lab.now, fetch.due)
     assert len(server.requests) == WRONG_LIMIT
-    assert "which is another blob; given up until" in fetch.trouble
-    fetch.hurry(lab.now)
-    assert lab.turn(fetch) is None
-    assert len(server.requests) == WRONG_LIMIT
+    assert "left alone for a day" in fetch.trouble
+    for days in (1, 2):
+        assert lab.until_over(fetch) is None
+        assert len(server.requests) == WRONG_LIMIT + days
+        lab.now = fetch.due
+    server.files["/wrong"] = IT.data
+    assert lab.until_over(fetch)
 
 
 def test_pauses_between_rounds_grow_to_their_limit(lab: Lab, server: WebServer) -> None:
