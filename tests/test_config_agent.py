@@ -164,6 +164,15 @@ def test_a_message_never_carries_control_characters() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "size"), [("", 16 << 20), ("queue = 0", 0), ('queue = "2MiB"', 2 << 20)]
+)
+def test_the_queue_on_disk_has_a_size_or_is_off(text: str, size: int) -> None:
+    mqtt = parse(f'[mqtt]\nurl = "mqtt://b"\n{text}').mqtt
+    assert mqtt is not None
+    assert mqtt.queue_bytes == size
+
+
+@pytest.mark.parametrize(
     ("url", "broker"),
     [
         ("mqtt://broker", Broker("broker", 1883, False)),
@@ -190,6 +199,8 @@ def test_several_brokers_are_tried_in_turn() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('url = "mqtt://b"\nqueue = "1MiB"', "mqtt.queue: must be 0 or at least 2MiB"),
+        ('url = "mqtt://b"\nqueue = -1', "mqtt.queue: must be between 0B and 64GiB"),
         ("", 'mqtt.url: must name the broker: "mqtt://host:1883"'),
         ('url = "broker:1883"', 'is "mqtt://broker:1883" meant?'),
         ('url = "mqtt://host:99999"', "mqtt.url: must be"),

@@ -114,10 +114,11 @@ class Merger:
             self.unreadable += 1
             return
         node, name = levels[4], str(batch.get("stream", ""))[:64]  # whoever may write there
-        stream = self._streams.get((node, name))
+        stream = self._streams.pop((node, name), None)
         if stream is None:
             self._forget_oldest(node)
-            stream = self._streams[node, name] = _Stream(Ranges(), Ranges())
+            stream = _Stream(Ranges(), Ranges())
+        self._streams[node, name] = stream  # the last one that spoke
         for record in batch["records"]:
             if isinstance(record, Mapping):
                 yield from self._take(stream, node, name, record)
@@ -151,7 +152,7 @@ class Merger:
         return merger
 
     def _forget_oldest(self, node: str) -> None:
-        """A node begins a stream with each start, and none that is long past comes again."""
+        """Streams outlive starts of their node; the one that was silent longest is over."""
         own = [key for key in self._streams if key[0] == node]
         for key in own[: max(0, len(own) - MAX_STREAMS + 1)]:
             del self._streams[key]

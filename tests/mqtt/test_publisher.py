@@ -8,7 +8,17 @@ from typing import NamedTuple
 import pytest
 
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.channels import STATE_INTERVAL_S, DocumentChannel, OutboxChannel, StatusChannel
+from edge_agent.mqtt.channels import (
+    ANSWERS,
+    BATCH_BURST,
+    BATCHES_PER_S,
+    STATE_INTERVAL_S,
+    AnswersChannel,
+    DocumentChannel,
+    Message,
+    OutboxChannel,
+    StatusChannel,
+)
 from edge_agent.mqtt.gather import PAUSE_S, Gatherer
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher, backoff_s
@@ -114,6 +124,89 @@ def test_a_document_too_large_is_not_sent() -> None:
     publisher.step(0.0)
     assert wire.sent == []
     assert publisher.due() == math.inf
+
+
+def test_status_state_and_important_records_overtake_a_backlog() -> None:
+    outbox, wire = small_outbox(1000), MemoryWire()
+    filled(outbox, 100)
+    state = state_channel()
+    publisher = Publisher(
+        [
+            StatusChannel("status", "1"),
+            state,
+            OutboxChannel("important", outbox, 2, important=True),
+            OutboxChannel("results", outbox, 4),
+        ],
+        1,
+        60,
+    )
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    assert wire.topics() == ["status", "state", *["results"] * 4]
+    for sent in wire.sent:
+        publisher.acknowledged(sent.packet_id, "", 1.0)
+    outbox.put("an error", important=True)
+    outbox.pack(1, 1.0)
+    state.changed(1.0)
+    for channel in publisher._channels:
+        if isinstance(channel, OutboxChannel):
+            channel.look(1.0)
+    publisher.step(1.0)
+    assert wire.topics()[6:] == ["state", "important", *["results"] * 4]
+
+
+def test_a_backlog_goes_out_no_faster_than_allowed() -> None:
+    outbox, wire = filled(small_outbox(1000), 1000), MemoryWire()
+    publisher = Publisher([OutboxChannel("results", outbox, 4)], 1, 60)
+    publisher.opened(wire, now=0.0)
+    now = 0.0
+    while now < 10.0:
+        publisher.step(now)
+        for sent in wire.sent:
+            publisher.acknowledged(sent.packet_id, "", now)
+        assert publisher.due() <= now + 1 / BATCHES_PER_S + 1e-6
+        now = max(publisher.due(), now + 0.001)
+    assert BATCHES_PER_S * 9 < len(wire.sent) <= BATCH_BURST + BATCHES_PER_S * 10
+
+
+def test_an_answer_goes_to_its_own_topic_and_a_refused_one_is_given_up() -> None:
+    answers, wire = AnswersChannel("response"), MemoryWire()
+    publisher = Publisher([answers], 1, 60)
+    publisher.opened(wire, now=0.0)
+    for topic in ("forbidden", "answers/anna"):
+        assert answers.put(Message(b"{}", topic=topic, retain=False, correlation=b"7"))
+    for number in (1, 2):
+        answers.look(0.0)
+        publisher.step(0.0)
+        publisher.acknowledged(number, "Not authorized" if number == 1 else "", 0.0)
+    assert wire.topics() == ["forbidden", "answers/anna"]
+    assert wire.sent[1].correlation == b"7"
+    assert answers.dropped == 1
+    assert publisher.trouble == ""
+
+
+def test_an_answer_that_was_not_acknowledged_goes_out_on_the_next_connection() -> None:
+    answers, wire = AnswersChannel("response"), MemoryWire()
+    publisher = Publisher([answers], 1, 60)
+    answers.put(Message(b"1", topic="a"))
+    answers.put(Message(b"2", topic="b"))
+    publisher.opened(wire, now=0.0)
+    publisher.step(0.0)
+    publisher.closed()
+    publisher.opened(wire, now=1.0)
+    publisher.step(1.0)
+    publisher.acknowledged(2, "", 1.0)
+    answers.look(1.0)
+    publisher.step(1.0)
+    assert wire.topics() == ["a", "a", "b"]
+
+
+def test_answers_beyond_their_bound_are_dropped_and_counted() -> None:
+    answers = AnswersChannel("response")
+    taken = [answers.put(Message(b"x", topic="a")) for _ in range(ANSWERS + 5)]
+    assert taken == [True] * ANSWERS + [False] * 5
+    assert not AnswersChannel("response").put(Message(b"x" * 65_537, topic="a"))
+    assert answers.dropped == 5
 
 
 def test_the_window_bounds_what_is_in_flight() -> None:

@@ -76,6 +76,15 @@ def test_streams_of_the_past_are_forgotten() -> None:
     assert feed(merger, record(1), stream="199") == []
 
 
+def test_a_stream_that_still_speaks_is_not_of_the_past() -> None:
+    merger = Merger()
+    feed(merger, record(1), stream="old")
+    for start in range(200):
+        feed(merger, record(1), stream=str(start))
+        feed(merger, record(start + 2), stream="old")
+    assert feed(merger, record(1), record(100), stream="old") == []
+
+
 @pytest.mark.parametrize(
     "payload",
     [
