@@ -54,9 +54,11 @@ class Life(RuleBasedStateMachine):
         self.restart()
 
     def teardown(self) -> None:
-        if self.board is not None:
-            self.settle()
-        shutil.rmtree(self.folder)
+        try:
+            if self.board is not None:
+                self.settle()
+        finally:
+            shutil.rmtree(self.folder)
 
     @rule(plugins=entries)
     def deploy(self, plugins: dict[str, tuple[list[int], str, int | None]]) -> None:
