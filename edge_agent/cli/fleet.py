@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edge_agent.cli import USAGE
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -30,12 +33,18 @@ def add_parser(subparsers: "Subparsers") -> None:
         epilog=_FIRST_TIME,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(command=lambda _arguments: _help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         *(_keygen, _init, _publish, _plan, _deploy, _sign, _rollout, _rollback),
         *(_watch, _nodes, _node, _request, _results, _gc, _trust),
     ):
         add(commands)
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return USAGE
 
 
 def _command(

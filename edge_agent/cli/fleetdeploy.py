@@ -31,6 +31,7 @@ from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
 from edge_agent.operator.keyring import Keyring
+from edge_agent.operator.publish import read_module
 from edge_agent.operator.signing import Signed
 
 _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
@@ -47,6 +48,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
 def publish(arguments: argparse.Namespace) -> int:
     """Check, split, compress, upload; note the release in the folder."""
     name, version = arguments.name, arguments.version
+    read_module(arguments.plugin)  # what is wrong with it needs no broker to be told
     with opened(arguments) as fleet, progress(f"{name} {version}", arguments.json) as show:
         done = fleet.publish(arguments.plugin, name, version, show)
     if arguments.json:

@@ -368,7 +368,9 @@ class BrokerClient:
                     "the broker closed the connection without accepting it; is this the right"
                     " port, and is TLS wanted there (mqtts)?"
                 )
-            self._lost = self._lost or f"the connection was lost: {reason}"
+            # What it says of a broken connection is "Unspecified error".
+            why = f" ({reason})" if reason != "Unspecified error" else ""
+            self._lost = self._lost or f"the broker is away{why}"
             self._answered.notify_all()
 
     def _on_publish(

@@ -66,6 +66,11 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the first time:" in told
 
 
+def test_no_command_is_wrong_usage_and_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet"]) == 2
+    assert "the first time:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself_and_speaks_json(
     command: str, capsys: pytest.CaptureFixture[str]
