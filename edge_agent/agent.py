@@ -34,7 +34,7 @@ from edge_agent.loop import Loop, Timer
 from edge_agent.node.news import News, State, summary
 from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
-from edge_agent.store.artifacts import Artifacts
+from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
 

@@ -43,8 +43,8 @@ ALWAYS = _named(
     edge_agent.host: plugin stats subject
     edge_agent.nri: envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
-    edge_agent.store: artifacts digest files
-    edge_agent.wasm: abi choice compiler engine guestlog imports module modulefile wasi
+    edge_agent.store: digest files
+    edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
     edge_agent.wasm.engines: ticker wasmtime wasmtime_capi wasmtime_instance
     edge_agent.wire: fields mux ttrpc
     """

@@ -16,9 +16,9 @@ from edge_agent.nri import events, generation
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
 from edge_agent.pb import nri_pb2
 from edge_agent.store import files
-from edge_agent.store.artifacts import Artifacts
 from edge_agent.store.digest import sha256_hex
 from edge_agent.wasm import abi
+from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import AUTO, choose
 from edge_agent.wasm.engine import Bounds, HostFunctions, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog

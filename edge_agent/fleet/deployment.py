@@ -65,7 +65,7 @@ def accept(
     CryptoError: signatures cannot be checked here. `clock` is the system's, in seconds since
     1970; `defaults` and `report` are this node's, for what a plugin's entry leaves open.
     """
-    payload = envelope.open_sealed(raw, PAYLOAD_TYPE, trust)
+    payload = envelope.open_sealed(raw, PAYLOAD_TYPE, trust.keys, trust.threshold)
     values = _object(payload)
     check_head(values, KIND, fleet)
     head = Document(Path("deployment"), "", values)

@@ -6,15 +6,12 @@ another. Signatures are Ed25519 (RFC 8032), `keyid` the SHA-256 of the key's 32 
 
 import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError
 from edge_agent.fleet import keys
 from edge_agent.fleet.keys import PublicKey, SigningKey
-
-if TYPE_CHECKING:
-    from edge_agent.fleet.trust import TrustSet
 
 # A message of this size passes every broker that was looked at (AWS IoT Core: 128 KiB).
 MAX_DOCUMENT_BYTES = 64 << 10
@@ -49,14 +46,16 @@ def seal(payload_type: str, payload: bytes, signers: Sequence[SigningKey]) -> by
     )
 
 
-def open_sealed(raw: bytes, payload_type: str, trust: "TrustSet") -> bytes:
+def open_sealed(
+    raw: bytes, payload_type: str, trusted: Sequence[PublicKey], threshold: int
+) -> bytes:
     """The payload of an envelope that enough of the trusted keys signed.
 
     RefusedError `oversized`, `envelope` or `signature`. CryptoError: cannot be checked here.
     """
     check_size(raw)
     envelope = read(raw)
-    check_signed(envelope, payload_type, trust.keys, trust.threshold)
+    check_signed(envelope, payload_type, trusted, threshold)
     return envelope.payload
 
 

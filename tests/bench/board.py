@@ -214,7 +214,7 @@ def _settle(runtime: NriRuntime) -> None:
 _LOAD = """
 import json, sys, time
 from pathlib import Path
-from edge_agent.store.artifacts import Artifacts
+from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Bounds
 from edge_agent.wasm.guestlog import GuestLog

@@ -25,8 +25,8 @@ from edge_agent.host.release import Release, split_identity
 from edge_agent.host.roster import Roster
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.store.artifacts import Artifacts
 from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Module
 from edge_agent.wasm.modulefile import ModuleFile

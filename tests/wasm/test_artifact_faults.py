@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.store.artifacts import Artifacts
 from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.module import inspect
 from edge_agent.wasm.modulefile import ModuleFile
 from tests.support.costly import wasmtime

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError, ModuleError, StoreError
-from edge_agent.store.artifacts import Artifacts, artifact_key, cpu_features, sidecar
 from edge_agent.store.files import TEMPORARY_PREFIX
+from edge_agent.wasm.artifacts import Artifacts, artifact_key, cpu_features, sidecar
 from edge_agent.wasm.choice import choose, known
 from edge_agent.wasm.engine import Engine
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
@@ -346,7 +346,7 @@ def test_two_processes_at_once_compile_once(tmp_path: Path) -> None:
     code = """if True:
         import os, sys
         from pathlib import Path
-        from edge_agent.store.artifacts import Artifacts
+        from edge_agent.wasm.artifacts import Artifacts
         from edge_agent.wasm.choice import choose
         from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
         path = Path(sys.argv[2])
