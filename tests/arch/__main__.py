@@ -18,6 +18,7 @@ from tests.support.gobuild import go_is_installed, modules_for_a_machine_without
 
 ROOT = Path(__file__).resolve().parents[2]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+TOOLS = "/root/tools"
 SOURCES, VENV = "/root/edge-agent", "/root/venv"
 # Where PyPI lacks wheels, as docs/install.md says: PyNaCl is Debian's, msgpack is in Python.
 SYSTEMS = {"armhf": ("--system-site-packages",), "riscv64": ("--system-site-packages",)}
@@ -62,7 +63,7 @@ def main() -> int:
 def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
     """0 if all went well."""
     for_it = own_wheels(arguments.wheels, arguments.arch)
-    packages = ["pytest", "hypothesis"]
+    packages = []
     if arguments.compile:
         packages.append("pywasm3==0.5.0")
     else:
@@ -71,11 +72,20 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
         board.path(f"/root/{wheel.name}").write_bytes(wheel.read_bytes())
         packages.append(f"/root/{wheel.name}")
     copy_checkout(board)
+    install_tools(board)
     if go_is_installed():
         for place, module in modules_for_a_machine_without_go().items():
             put(board, f"/root/.cache/edge-agent/go/{place}", module)
     venv = ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV]
-    pytest = [f"{VENV}/bin/python", "-m", "pytest", "--emulated", "-rfE"]
+    pytest = [
+        "env",
+        f"PYTHONPATH={TOOLS}",
+        f"{VENV}/bin/python",
+        "-m",
+        "pytest",
+        "--emulated",
+        "-rfE",
+    ]
     plan: list[tuple[str, list[str]]] = [
         ("a virtual environment", venv),
         ("pip install", [f"{VENV}/bin/pip", "install", "--quiet", SOURCES, *packages]),
@@ -118,6 +128,13 @@ def done(board: ForeignBoard, step: str, command: list[str]) -> bool:
     if code:
         print(f"== {board.arch}: {step} ended with {code}", flush=True)
     return code == 0
+
+
+def install_tools(board: ForeignBoard) -> None:
+    """What only the tests need. From outside: it is the same everywhere, and pip slow in there."""
+    words = ["--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:"]
+    words += ["--platform=any", f"--target={board.path(TOOLS)}", "pytest", "hypothesis"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *words], check=True)
 
 
 def copy_checkout(board: ForeignBoard) -> None:
