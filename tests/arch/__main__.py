@@ -24,6 +24,13 @@ SOURCES, VENV = "/root/edge-agent", "/root/venv"
 SYSTEMS = {"armhf": ("--system-site-packages",), "riscv64": ("--system-site-packages",)}
 COMPILING = ("CFLAGS=-Wno-incompatible-pointer-types",)
 NOT_COMPILING = ("MSGPACK_PUREPYTHON=1",)
+NATIVE = ("arm64",)  # where PyPI has wasmtime
+ENGINES = """if True:
+    import sys
+    from edge_agent.wasm.choice import choose
+    for name in sys.argv[1:]:
+        print(choose(name)[1])
+"""
 TESTS = ("tests/wasm", "tests/wire")
 
 
@@ -76,6 +83,8 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
     if go_is_installed():
         for place, module in modules_for_a_machine_without_go().items():
             put(board, f"/root/.cache/edge-agent/go/{place}", module)
+    engines = ["wasm3", *["wasmtime"] * (board.arch in NATIVE)]
+    engines += ["wasmer"] * any("wasmer" in wheel.name for wheel in for_it)
     venv = ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV]
     pytest = [
         "env",
@@ -92,6 +101,8 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
         ("what was installed", [f"{VENV}/bin/pip", "list", "--local"]),
         # What is installed is tested, and not what lies beside the tests.
         ("the checkout's own package goes", ["rm", "-r", f"{SOURCES}/edge_agent"]),
+        # Where one is missing its tests would only be skipped.
+        ("the engines", [f"{VENV}/bin/python", "-c", ENGINES, *engines]),
         ("the tests", [*pytest, *(arguments.tests or TESTS)]),
     ]
     return 0 if all(done(board, step, command) for step, command in plan) else 1
