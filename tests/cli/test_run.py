@@ -63,13 +63,13 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
 def test_an_engine_that_is_configured_and_not_installed_is_told_before_anything_starts(
     tmp_path: Path, engine: str
 ) -> None:
-    package = engines.PACKAGES[engine]
+    packages = dict.fromkeys(engines.PACKAGES[engine])
     config = tmp_path / "agent.toml"
     config.write_text(
         f'state_dir = "state"\nengine = "{engine}"\ncontrol_socket = "{tmp_path}/control"\n'
     )
     hidden = (
-        f"import sys; sys.modules[{package!r}] = None; from edge_agent.__main__ import main; "
+        f"import sys; sys.modules.update({packages!r}); from edge_agent.__main__ import main; "
         f"sys.exit(main(['run', '-c', {str(config)!r}]))"
     )
     command = [sys.executable, "-c", hidden]

@@ -26,8 +26,12 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 }
 
 
-# What is imported of each, by the name that is configured.
-PACKAGES = {"wasmtime": "wasmtime", "wasmer": "edge_agent_wasmer", "wasm3": "wasm3"}
+# What is looked for of each, by the name that is configured: any of these.
+PACKAGES = {
+    "wasmtime": ("wasmtime",),
+    "wasmer": ("edge_agent_wasmer",),
+    "wasm3": ("edge_agent_wasm3", "wasm3"),
+}
 
 
 def make(name: str) -> Engine | str:

@@ -47,7 +47,8 @@ def test_a_named_engine_that_is_not_installed_is_an_error_and_not_another_engine
 def test_each_engine_that_is_not_installed_says_how_to_install_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, engines.PACKAGES[name], None)  # as if it were not there
+    for package in engines.PACKAGES[name]:
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
     with pytest.raises(EngineError, match=r"is not installed.*: (pip )?install "):
         choose(name)
 
