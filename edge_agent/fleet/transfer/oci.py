@@ -7,7 +7,6 @@ A registry that wants a token names who gives one (the Bearer flow of Docker's a
 and `oras login` write.
 """
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from edge_agent import strictjson
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
 from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.download import OK, download
@@ -27,6 +27,7 @@ UNAUTHORIZED = 401
 # That of one Wasm artifact has 500 bytes; an answer with a token a few KiB.
 MAX_MANIFEST_BYTES = MAX_TOKEN_BYTES = 256 << 10
 MAX_AUTH_FILE_BYTES = 1 << 20
+MAX_CHALLENGE_CHARS = 2048  # a realm, a service and a scope: a few hundred
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -37,7 +38,7 @@ _REFERENCE = re.compile(
     r"/(?P<repository>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*"([^"]*)"')
+_PARAMETER = re.compile(r'(?<![a-zA-Z_])([a-zA-Z_]++)\s*=\s*"([^"]*)"')
 
 
 class Reference(NamedTuple):
@@ -97,7 +98,8 @@ class _Registry:
         """GET below the repository, with a token where one is wanted."""
         url = f"https://{self.reference.registry}/v2/{self.reference.repository}/{path}"
         with get(url, self._handle, headers, self._authorization) as reply:
-            if reply.status != UNAUTHORIZED or self._authorization:
+            # A login is for the registry itself, not for wherever it sent this request on to.
+            if reply.status != UNAUTHORIZED or self._authorization or reply.elsewhere:
                 yield reply
                 return
             challenge = reply.headers.get("WWW-Authenticate", "")
@@ -107,6 +109,10 @@ class _Registry:
 
     def _answer(self, challenge: str) -> str:
         """The Authorization header that a challenge (RFC 9110, section 11.6.1) asks for."""
+        if len(challenge) > MAX_CHALLENGE_CHARS:
+            raise TransferError(
+                f"{self.reference.registry}: a challenge of {len(challenge)} characters"
+            )
         scheme, _, rest = challenge.partition(" ")
         basic = self._credentials()
         if scheme.lower() == "basic" and basic:
@@ -155,9 +161,9 @@ class _Registry:
 
 def _json_object(raw: bytes, what: str) -> dict[str, Any]:
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise TransferError(f"{what} is not JSON") from error
+        document = strictjson.loads(raw)  # which goes only as deep as a small stack allows
+    except ValueError as error:
+        raise TransferError(f"{what} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise TransferError(f"{what} is not a JSON object")
     return document

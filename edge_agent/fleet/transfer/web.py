@@ -64,11 +64,16 @@ class Handle:
 
 
 class Reply:
-    """An answer: `status`, `headers` and a body that is read in pieces."""
+    """An answer: `status`, `headers` and a body that is read in pieces.
 
-    def __init__(self, response: Any, host: str) -> None:
+    `elsewhere`: a redirect led to another host than was asked.
+    """
+
+    def __init__(self, response: Any, url: str) -> None:
+        host = _host(url)
         self.status = int(response.status)
         self.headers: Mapping[str, str] = response.headers
+        self.elsewhere = _authority(response.url) != _authority(url)
         self._response = response
         self._host = host
 
@@ -125,7 +130,7 @@ def get(
         raise TransferError(f"{host}: {_reason(error)}") from error
     try:
         with response:
-            yield Reply(response, host)
+            yield Reply(response, url)
     finally:
         handle.close()
 
@@ -175,6 +180,11 @@ def _host(url: str) -> str:
         return printable(urlsplit(url).hostname or "")
     except ValueError:
         return _shown(url)
+
+
+def _authority(url: str) -> str:
+    """Host and port as they stand there."""
+    return url.partition("://")[2].partition("/")[0].lower()
 
 
 def _shown(url: str) -> str:

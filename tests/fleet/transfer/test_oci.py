@@ -348,7 +348,7 @@ def test_token_for_another_repository_is_no_token(
         ('Bearer realm="SELF/empty"', "gave no token"),
         ('Bearer realm="SELF/newline"', "gave no token"),
         ('Bearer realm="SELF/large"', "more than 262144 bytes"),
-        ('Bearer realm="SELF/deep"', "is not JSON"),
+        ('Bearer realm="SELF/deep"', "is not JSON: nested deeper"),
     ],
 )
 def test_registry_that_lies_about_tokens_is_left(
@@ -370,6 +370,17 @@ def test_registry_that_lies_about_tokens_is_left(
     )
     host = server.url.removeprefix("https://")
     with pytest.raises(TransferError, match=words):
+        oci(f"oci://{host}/a", BLOB, partial, Handle(), None)
+
+
+def test_challenge_that_makes_patterns_slow_costs_nothing(server: WebServer, partial: Path) -> None:
+    # One long header line: a pattern that tries it from each letter holds the interpreter, and
+    # with it the thread that answers runtimes, for half a minute.
+    server.answers[f"/v2/a/blobs/{BLOB.digest}"] = lambda request: request.head(
+        401, **{"WWW-Authenticate": f"Bearer {'a' * 65_000}", "Content-Length": "0"}
+    )
+    host = server.url.removeprefix("https://")
+    with pytest.raises(TransferError, match="a challenge of 65007 characters"):
         oci(f"oci://{host}/a", BLOB, partial, Handle(), None)
 
 
@@ -409,3 +420,21 @@ def test_login_is_not_sent_on_to_where_a_registry_redirects(
         assert oci(f"oci://{host}/a", BLOB, partial, Handle(), auth).read_bytes() == DATA
         assert "Authorization" not in storage.requests[0][1]
         assert len(storage.requests) == 1
+
+
+def test_login_is_not_given_to_who_asks_for_it_where_a_registry_redirects(
+    server: WebServer, trusted: Certificates, partial: Path, tmp_path: Path
+) -> None:
+    host = server.url.removeprefix("https://")
+    auth = docker_config(tmp_path / "config.json", host, *LOGIN)
+    with WebServer(trusted) as storage:
+        realm = f'Bearer realm="{storage.url}/token"'
+        storage.answers["/there"] = lambda request: request.head(
+            401, **{"WWW-Authenticate": realm, "Content-Length": "0"}
+        )
+        server.answers[f"/v2/a/blobs/{BLOB.digest}"] = lambda request: request.head(
+            307, Location=f"{storage.url}/there", **{"Content-Length": "0"}
+        )
+        with pytest.raises(TransferError, match="no blob: 401"):
+            oci(f"oci://{host}/a", BLOB, partial, Handle(), auth)
+        assert [path for path, _ in storage.requests] == ["/there"]
