@@ -38,6 +38,9 @@ IMPORTANT_WINDOW = 2
 BATCH_BURST, BATCHES_PER_S = 8, 50
 # Each some hundred bytes usually; `logs` and `diagnose` fill a message.
 ANSWERS = 16
+# Connections that may end before one answer is acknowledged: a broker may hang up because of it,
+# such as AWS IoT Core on a topic that is forbidden.
+ANSWER_TRIES = 3
 
 
 class Channel(ABC):
@@ -142,7 +145,8 @@ class DocumentChannel(Channel):
 
 
 class AnswersChannel(Channel):
-    """Answers to requests, in order; one that the broker refuses is given up.
+    """Answers to requests, in order; one that the broker refuses, or ends connections for, is
+    given up.
 
     The requests come from a broker that is not trusted, so no number of them fills memory.
     """
@@ -155,6 +159,7 @@ class AnswersChannel(Channel):
         self._lock = threading.Lock()
         self._waiting: deque[Message] = deque()
         self._sent: Message | None = None
+        self._tries = 0  # with `_sent`
 
     def put(self, message: Message) -> bool:
         """Any thread. False: there is no room, and it is dropped."""
@@ -173,10 +178,15 @@ class AnswersChannel(Channel):
         self.look(now)
 
     def take(self, now: float, max_bytes: int) -> Message | None:
+        if self._sent is not None and self._tries == ANSWER_TRIES:
+            self.dropped += 1
+            self._sent = None
         message = self._sent  # on the connection before this one
-        if message is None and self._waiting:
+        if message is None:
+            self._tries = 0
             with self._lock:
-                message = self._waiting.popleft()
+                message = self._waiting.popleft() if self._waiting else None
+        self._tries += 1
         self.due = math.inf
         if message is not None and len(message.payload) > max_bytes:
             self.dropped += 1

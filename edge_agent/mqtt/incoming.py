@@ -56,9 +56,8 @@ class Arrivals:
         if trouble is not None:
             return trouble
         answer = message.response_topic
-        correlation = message.correlation or b""
-        if answer is not None and (
-            not self._topics.may_answer_on(answer) or len(correlation) > MAX_CORRELATION_BYTES
+        if len(message.correlation or b"") > MAX_CORRELATION_BYTES or (
+            answer is not None and not self._topics.may_answer_on(answer)
         ):
             message = message._replace(response_topic=None, correlation=None)
         self.taken += 1

@@ -55,6 +55,13 @@ def test_an_answer_that_may_not_go_there_goes_nowhere_else(changes: dict[str, An
     assert taken == [message()]
 
 
+def test_what_is_too_long_to_come_back_with_an_answer_does_not_whoever_chose_the_topic() -> None:
+    taken: list[Incoming] = []
+    # With the answer in one packet it would be more than a broker takes, each time anew.
+    assert arrivals(taken).arrived(message(correlation=b"x" * (MAX_CORRELATION_BYTES + 1))) == ""
+    assert taken == [message()]
+
+
 def test_a_defect_in_the_receiver_ends_nothing_and_fills_no_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.mqtt.channels import ANSWER_TRIES
 from edge_agent.mqtt.link import Link
 from tests.mqtt.harness import (
     FLEET,
@@ -17,6 +18,7 @@ from tests.mqtt.harness import (
 )
 from tests.mqtt.observer import Observer, deduplicated
 from tests.support.mosquitto import Mosquitto, access_list, needs_mosquitto, passwords
+from tests.support.rawbroker import RawBroker
 from tests.support.wait import wait_until
 
 pytestmark = needs_mosquitto
@@ -151,3 +153,17 @@ def test_two_agents_with_one_name_are_told_of_each_other(tmp_path: Path) -> None
         wait_until_connected(one)
         with running(config_for(broker.port)):
             wait_for_error(one, "another client uses this client_id")
+
+
+def test_an_answer_for_which_the_broker_hangs_up_is_given_up() -> None:
+    # AWS IoT Core ends the connection of who publishes where it may not, and whoever asks chooses
+    # where the answer goes.
+    with RawBroker(lambda _peer, _messages: None) as broker:
+        broker.forbidden.add("answers/forbidden")
+        config = config_for(broker.port, reconnect_min_s=0.01, reconnect_max_s=0.05)
+        with running(config) as link:
+            link.publish("answers/forbidden", b"one")
+            link.publish("answers/anna", b"two")
+            wait_until(lambda: "answers/anna" in broker.published, "the next answer arrives")
+            assert broker.published.count("answers/forbidden") == ANSWER_TRIES
+            wait_until_connected(link)

@@ -74,7 +74,11 @@ class Peer:
             count = len(topics) if self._version == mqttwire.VERSION_5 else 0
             self._answer(mqttwire.UNSUBACK, packet_id, count)
         elif packet.kind == PUBLISH:
-            _, packet_id_or_none = mqttwire.read_publish(packet, self._version)
+            message, packet_id_or_none = mqttwire.read_publish(packet, self._version)
+            self.broker.published.append(message.topic)
+            if message.topic in self.broker.forbidden:
+                self.hang_up()
+                return
             if packet_id_or_none is not None:
                 self.write(mqttwire.packet(mqttwire.PUBACK, packet_id_or_none))
         elif packet.kind == PINGREQ:
@@ -92,6 +96,8 @@ class RawBroker:
         self.deliver = deliver
         self.retained: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.published: list[str] = []  # by clients
+        self.forbidden: set[str] = set()  # who publishes there is hung up on
         self.connections = 0
         self.refusals = 0  # so many of the next connections are refused
         self._listener = socket.create_server(("127.0.0.1", 0))
