@@ -148,14 +148,7 @@ class AbiInstance(ABC):
         try:
             if fuel is not None:
                 self._set_fuel(fuel)
-            pointer = 0
-            if request:
-                pointer = self._malloc(len(request))
-                self.write(pointer, request)
-            result = self._call(export, pointer, len(request))
-            reply, failed = self._take(export, result)
-            if pointer:
-                self._call(FREE, pointer)
+            reply, failed = self._exchange(export, request)
         except GuestExit as leaving:
             raise self._fault("trap", f"{export}: {leaving}") from None
         except BaseException as error:
@@ -168,6 +161,21 @@ class AbiInstance(ABC):
         if failed:
             raise GuestError(reply.decode(errors="replace") or "the guest gave no reason")
         return reply
+
+    def _exchange(self, export: str, request: bytes) -> tuple[bytes, bool]:
+        """The reply, and whether it is the text of an error; raises as `_call` does.
+
+        Step by step. An adapter that takes all steps at once has them in this order.
+        """
+        pointer = 0
+        if request:
+            pointer = self._malloc(len(request))
+            self.write(pointer, request)
+        result = self._call(export, pointer, len(request))
+        reply, failed = self._take(export, result)
+        if pointer:
+            self._call(FREE, pointer)
+        return reply, failed
 
     def allocate(self, size: int) -> int:
         """For host functions: see `engine.Guest.allocate`."""
@@ -182,7 +190,7 @@ class AbiInstance(ABC):
     def _malloc(self, size: int) -> int:
         pointer = self._call(MALLOC, size)
         if pointer == 0:
-            raise self._fault("memory", f"malloc({size}) gave nothing: the guest is out of memory")
+            raise self._empty(size)
         return pointer
 
     def _take(self, export: str, result: int) -> tuple[bytes, bool]:
@@ -193,10 +201,7 @@ class AbiInstance(ABC):
         if failed:
             size = min(size, MAX_ERROR_TEXT_BYTES)
         elif size > self._bounds.reply_bytes:
-            raise self._fault(
-                "abi",
-                f"{export} answered {size} bytes; its limit is {self._bounds.reply_bytes}",
-            )
+            raise self._oversized(export, size)
         reply = self.read(pointer, size) if size else b""
         if pointer:
             self._call(FREE, pointer)
@@ -214,6 +219,20 @@ class AbiInstance(ABC):
                 "fuel", f"{what}: stopped after {self._bounds.fuel} instructions, its limit of fuel"
             )
         return self._fault("trap", f"{what}: {message}")
+
+    def _empty(self, size: int) -> GuestFault:
+        return self._fault("memory", f"malloc({size}) gave nothing: the guest is out of memory")
+
+    def _oversized(self, export: str, size: int) -> GuestFault:
+        limit = self._bounds.reply_bytes
+        return self._fault("abi", f"{export} answered {size} bytes; its limit is {limit}")
+
+    def _outside(self, action: str, pointer: int, size: int, held: int) -> GuestFault:
+        message = f"{action} of {size} bytes at {pointer}: the memory has {held} bytes"
+        return self._fault("abi", message)
+
+    def _late(self, export: str, limit_s: float) -> GuestFault:
+        return self._fault("timeout", f"{export}: stopped after {limit_s:.3g} s, its limit")
 
     def _unwound(self, export: str, function: str, error: BaseException) -> BaseException:
         """What to raise for an exception that ended a host function and the guest with it."""

@@ -20,6 +20,7 @@ class Adapter(NamedTuple):
 
 # In the order of preference of "auto". An engine without a line here has no adapter yet.
 ADAPTERS = (
+    Adapter("wasmer", "edge_agent.wasm.engines.wasmer", "WasmerEngine"),
     Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),
     Adapter("wasm3", "edge_agent.wasm.engines.wasm3", "Wasm3Engine"),
 )

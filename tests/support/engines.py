@@ -12,16 +12,24 @@ def _wasmtime(wide: bool) -> Engine:
     return WasmtimeEngine(wide)
 
 
+def _wasmer(wide: bool) -> Engine:
+    from edge_agent.wasm.engines.wasmer import WasmerEngine
+
+    return WasmerEngine(wide)
+
+
 def _wasm3() -> Engine:
     from edge_agent.wasm.engines.wasm3 import Wasm3Engine
 
     return Wasm3Engine()
 
 
-# Both ways to reserve a memory's addresses make different code (docs/adr/0006).
+# Both ways to reserve a memory's addresses make different code (docs/adr/0006, 0013).
 ENGINES: dict[str, Callable[[], Engine]] = {
     "wasmtime": lambda: _wasmtime(True),
     "wasmtime-narrow": lambda: _wasmtime(False),
+    "wasmer": lambda: _wasmer(True),
+    "wasmer-narrow": lambda: _wasmer(False),
     "wasm3": _wasm3,
 }
 

@@ -150,9 +150,7 @@ class Wasm3Instance(AbiInstance):
         start: int = self._c.m3_GetMemory(self._runtime, byref(self._size), 0) if self._fuel else 0
         held = self._size.value if self._fuel else 0
         if pointer + size > held:
-            raise self._fault(
-                "abi", f"{action} of {size} bytes at {pointer}: the memory has {held} bytes"
-            )
+            raise self._outside(action, pointer, size, held)
         return start + pointer
 
     def _has(self, export: str) -> bool:
@@ -232,7 +230,7 @@ class Wasm3Instance(AbiInstance):
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
         if self._stopped:
-            raise self._fault("timeout", f"{what}: stopped after {self._limit_s:.3g} s, its limit")
+            raise self._late(what, self._limit_s)
         raise self._trapped(what, reason)
 
 

@@ -4,7 +4,6 @@ Settings and their cost: docs/adr/0006-wasmtime-settings.md.
 """
 
 import ctypes
-import faulthandler
 import itertools
 import os
 import resource
@@ -17,6 +16,7 @@ from typing import Any
 from edge_agent.errors import EngineError, ModuleError
 from edge_agent.wasm.engine import Bounds, HostFunctions
 from edge_agent.wasm.engines import wasmtime_capi as capi
+from edge_agent.wasm.engines.signals import come_before_the_engine
 from edge_agent.wasm.engines.ticker import Ticker
 from edge_agent.wasm.engines.wasmtime_instance import WasmtimeInstance
 from edge_agent.wasm.module import FuncType, ModuleInfo
@@ -123,7 +123,7 @@ class WasmtimeEngine:
         with self._lock:
             engine = self._natives.get(stack_bytes)
             if engine is None:
-                _come_before_the_engine()
+                come_before_the_engine()
                 engine = self._natives[stack_bytes] = self._new_native(stack_bytes)
             return engine
 
@@ -204,14 +204,3 @@ def _check_stack(stack_bytes: int) -> None:
             f"a guest's stack of {stack_bytes} bytes does not fit this process's of {limit}: "
             "raise that (ulimit -s, LimitSTACK=) or lower the plugin's `stack`"
         )
-
-
-def _come_before_the_engine() -> None:
-    """Let Python's fault handler take the signals first, and never again.
-
-    Traps are signals to Wasmtime. Enabled after it, the fault handler takes them for
-    crashes and ends the process; enabled already, it passes them on and ignores that it
-    is enabled later.
-    """
-    if not faulthandler.is_enabled():
-        faulthandler.enable(file=2)

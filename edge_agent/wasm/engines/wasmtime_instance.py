@@ -183,9 +183,7 @@ class WasmtimeInstance(AbiInstance):
             self._bytes = memoryview((ctypes.c_ubyte * now).from_address(at)).cast("B")
             self._size = now
         if pointer + size > now:
-            raise self._fault(
-                "abi", f"{action} of {size} bytes at {pointer}: the memory has {now} bytes"
-            )
+            raise self._outside(action, pointer, size, now)
 
     def _has(self, export: str) -> bool:
         return export in self._exports
@@ -217,5 +215,5 @@ class WasmtimeInstance(AbiInstance):
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
         if code == capi.TRAP_INTERRUPT:
-            raise self._fault("timeout", f"{what}: stopped after {self._limit_s:.3g} s, its limit")
+            raise self._late(what, self._limit_s)
         raise self._trapped(what, message)

@@ -1,0 +1,213 @@
+//! Fuel that runs out every few milliseconds, so that the guest asks its host whether to go on.
+//!
+//! Each entry into a function and each turn of a loop takes as much fuel as the code is long
+//! that can run until the next. Where none is left, the guest calls its host through a table of
+//! its own; the host answers with more fuel, or traps. So a deadline needs no second thread.
+
+use std::mem;
+
+use wasmer::sys::wasmparser::{BlockType, Operator};
+use wasmer::sys::{FunctionMiddleware, MiddlewareError, MiddlewareReaderState, ModuleMiddleware};
+use wasmer::{
+    ExportIndex, FunctionType, GlobalInit, GlobalType, LocalFunctionIndex, ModuleInfo, Mutability,
+    TableType, Type,
+};
+use wasmer_types::SignatureHash;
+
+/// Fuel from one question to the next: some milliseconds of a slow processor.
+pub const CHUNK: i64 = 25_000;
+/// Instructions for one unit of fuel.
+const OPERATORS: i64 = 16;
+/// Bytes moved or filled at once for one unit: 1 << this.
+const BYTES_SHIFT: i64 = 10;
+/// What growing a memory takes: the host may copy all of it.
+const GROWTH: i64 = CHUNK / 2;
+/// What an operation on a whole table takes.
+const TABLE: i64 = CHUNK / 100;
+
+/// The exports through which the host finds what is added; no ABI has such names.
+pub const FUEL: &str = "edge-agent fuel";
+/// The table whose only element the guest calls for more fuel.
+pub const ASK: &str = "edge-agent ask";
+/// The module's start function, which must not run before that table is filled.
+pub const START: &str = "edge-agent start";
+
+/// Where a module's additions are: what is appended stands behind what is there.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    fuel: u32,
+    size: u32,
+    table: u32,
+    kind: u32,
+}
+
+/// Adds the fuel to one module.
+#[derive(Debug)]
+pub struct Meter(Places);
+
+impl Meter {
+    /// For the module that these counts are of.
+    pub fn new(globals: usize, tables: usize, signatures: usize) -> Self {
+        Self(Places {
+            fuel: globals as u32,
+            size: globals as u32 + 1,
+            table: tables as u32,
+            kind: signatures as u32,
+        })
+    }
+}
+
+impl ModuleMiddleware for Meter {
+    fn generate_function_middleware<'a>(
+        &self,
+        _: LocalFunctionIndex,
+    ) -> Box<dyn FunctionMiddleware<'a> + 'a> {
+        Box::new(Body { places: self.0, operators: Vec::new(), depth: 0 })
+    }
+
+    fn transform_module_info(&self, module: &mut ModuleInfo) -> Result<(), MiddlewareError> {
+        let kind = FunctionType::new([Type::I64], [Type::I64]);
+        module.signature_hashes.push(SignatureHash(kind.signature_hash()));
+        module.signatures.push(kind);
+        let fuel = module.globals.push(GlobalType::new(Type::I64, Mutability::Var));
+        module.global_initializers.push(GlobalInit::I64Const(CHUNK));
+        module.globals.push(GlobalType::new(Type::I32, Mutability::Var));
+        module.global_initializers.push(GlobalInit::I32Const(0));
+        // No maximum: Wasmer optimises the only table of a fixed size, which be the guest's own.
+        let table = module.tables.push(TableType::new(Type::FuncRef, 1, None));
+        module.exports.insert(FUEL.into(), ExportIndex::Global(fuel));
+        module.exports.insert(ASK.into(), ExportIndex::Table(table));
+        if let Some(start) = module.start_function.take() {
+            module.exports.insert(START.into(), ExportIndex::Function(start));
+        }
+        // For traces, which nobody reads; a Go module's take megabytes.
+        module.function_names.clear();
+        module.custom_sections.clear();
+        module.custom_sections_data = Default::default();
+        Ok(())
+    }
+}
+
+/// A function, held back until its end is known: what its loops take depends on it.
+#[derive(Debug)]
+struct Body<'a> {
+    places: Places,
+    operators: Vec<Operator<'a>>,
+    depth: usize,
+}
+
+impl<'a> FunctionMiddleware<'a> for Body<'a> {
+    fn feed(
+        &mut self,
+        operator: Operator<'a>,
+        state: &mut MiddlewareReaderState<'a>,
+    ) -> Result<(), MiddlewareError> {
+        match operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => self.depth += 1,
+            Operator::End if self.depth == 0 => {
+                self.operators.push(operator);
+                self.emit(state);
+                return Ok(());
+            }
+            Operator::End => self.depth -= 1,
+            _ => {}
+        }
+        self.operators.push(operator);
+        Ok(())
+    }
+}
+
+impl<'a> Body<'a> {
+    fn emit(&mut self, state: &mut MiddlewareReaderState<'a>) {
+        let operators = mem::take(&mut self.operators);
+        let ends = ends_of_loops(&operators);
+        let mut ends = ends.iter();
+        self.charge(operators.len(), state);
+        for (at, operator) in operators.into_iter().enumerate() {
+            match operator {
+                Operator::Loop { .. } => {
+                    state.push_operator(operator);
+                    // One for each loop, in their order.
+                    self.charge(ends.next().map_or(0, |end| end - at), state);
+                    continue;
+                }
+                // Of these the size stands on the stack, in bytes.
+                Operator::MemoryCopy { .. }
+                | Operator::MemoryFill { .. }
+                | Operator::MemoryInit { .. } => self.charge_bytes(state),
+                Operator::MemoryGrow { .. } => self.charge_units(GROWTH, state),
+                Operator::TableGrow { .. }
+                | Operator::TableFill { .. }
+                | Operator::TableCopy { .. }
+                | Operator::TableInit { .. } => self.charge_units(TABLE, state),
+                _ => {}
+            }
+            state.push_operator(operator);
+        }
+    }
+
+    fn charge(&self, operators: usize, state: &mut MiddlewareReaderState<'a>) {
+        self.charge_units(1 + operators as i64 / OPERATORS, state);
+    }
+
+    fn charge_units(&self, units: i64, state: &mut MiddlewareReaderState<'a>) {
+        state.push_operator(Operator::GlobalGet { global_index: self.places.fuel });
+        state.push_operator(Operator::I64Const { value: units });
+        self.take(state);
+    }
+
+    fn charge_bytes(&self, state: &mut MiddlewareReaderState<'a>) {
+        let Places { fuel, size, .. } = self.places;
+        state.extend([
+            Operator::GlobalSet { global_index: size },
+            Operator::GlobalGet { global_index: size },
+            Operator::GlobalGet { global_index: fuel },
+            Operator::GlobalGet { global_index: size },
+            Operator::I64ExtendI32U,
+            Operator::I64Const { value: BYTES_SHIFT },
+            Operator::I64ShrU,
+        ]);
+        self.take(state);
+    }
+
+    /// Subtract what is on the stack, and ask if nothing is left.
+    fn take(&self, state: &mut MiddlewareReaderState<'a>) {
+        let Places { fuel, table, kind, .. } = self.places;
+        state.extend([
+            Operator::I64Sub,
+            Operator::GlobalSet { global_index: fuel },
+            Operator::GlobalGet { global_index: fuel },
+            Operator::I64Const { value: 0 },
+            Operator::I64LtS,
+            Operator::If { blockty: BlockType::Empty },
+            // Told how much is owed.
+            Operator::GlobalGet { global_index: fuel },
+            Operator::I32Const { value: 0 },
+            Operator::CallIndirect { type_index: kind, table_index: table },
+            Operator::GlobalSet { global_index: fuel },
+            Operator::End,
+        ]);
+    }
+}
+
+/// Where each loop ends, in the order in which they begin.
+fn ends_of_loops(operators: &[Operator<'_>]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut open = Vec::new();
+    for (at, operator) in operators.iter().enumerate() {
+        match operator {
+            Operator::Loop { .. } => {
+                open.push(Some(ends.len()));
+                ends.push(at);
+            }
+            Operator::Block { .. } | Operator::If { .. } => open.push(None),
+            Operator::End => {
+                if let Some(Some(number)) = open.pop() {
+                    ends[number] = at;
+                }
+            }
+            _ => {}
+        }
+    }
+    ends
+}
