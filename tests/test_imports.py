@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ ALWAYS = _named(
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files
     edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
-    edge_agent.wasm.engines: ticker wasmtime wasmtime_capi wasmtime_instance
+    edge_agent.wasm.engines: signals ticker wasmtime wasmtime_capi wasmtime_instance
     edge_agent.wire: fields mux ttrpc
     """
 )
@@ -133,13 +134,25 @@ def test_run_on_wasm3_loads_nothing_of_what_rewrites_modules(
         pytest.skip(engine)
     with running(tmp_path, engine="wasm3") as loaded:
         pass
-    ours = {each for each in ALWAYS if "wasmtime" not in each} | _named(
+    ours = {each for each in ALWAYS if not re.search("wasmtime|signals", each)} | _named(
         """
         edge_agent.wasm.engines: wasm3 wasm3_capi wasm3_instance
         edge_agent.wasm.instrument: binary shape
         """
     )
     _check(loaded - bare, ours, third_party={"google"}, heavy=set(HEAVY))
+
+
+def test_run_on_wasmer_loads_its_binding_and_no_clock(tmp_path: Path, bare: set[str]) -> None:
+    engine = engines.make("wasmer")
+    if isinstance(engine, str):
+        pytest.skip(engine)
+    with running(tmp_path, engine="wasmer") as loaded:
+        pass
+    ours = {each for each in ALWAYS if not re.search("wasmtime|ticker", each)} | _named(
+        "edge_agent.wasm.engines: wasmer wasmer_instance"
+    )
+    _check(loaded - bare, ours, third_party={"google", "edge_agent_wasmer"}, heavy=set(HEAVY))
 
 
 def test_run_with_mqtt_adds_the_link_and_what_paho_brings(tmp_path: Path, bare: set[str]) -> None:

@@ -27,7 +27,7 @@ from tests.support.assembler import (
     i64,
     repeat,
 )
-from tests.wasm.lab import MIB, ROOT, STACK_BYTES, Bench, Lab, capture, guest
+from tests.wasm.lab import MIB, ROOT, STACK_BYTES, Bench, Lab, guest
 from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
 
 
@@ -319,33 +319,6 @@ def test_an_instance_is_used_by_one_thread_at_a_time(lab: Lab) -> None:
         leave.set()
         thread.join()
     assert running.call("shutdown", b"x") == b"x"
-
-
-def test_fuel_is_cut_off_at_the_same_turn_on_every_machine(lab: Lab) -> None:
-    # Through the binding itself: the port has no fuel.
-    count = i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE
-    wasm = plugin({"configure": b"\x03\x40" + count + b"\x0c\x00\x0b" + NOTHING})
-    counts = []
-    for fuel in (0, 1, 1000, 100_000, 100_000):
-        running = lab.start(wasm)
-        native = running.instance._native  # type: ignore[attr-defined]
-        with pytest.raises(lab.bench.engine.native.Stopped) as caught:  # type: ignore[attr-defined]
-            native.exchange(running.instance, "plugin_configure", b"", 60.0, fuel)
-        assert caught.value.args == ("fuel", "plugin_configure")
-        counts.append(int.from_bytes(native.read(64, 4), "little"))
-    assert counts[0] == counts[1] == 0
-    assert counts[2:] == [999, 99_999, 99_999]
-
-
-def test_fuel_that_suffices_changes_nothing(lab: Lab) -> None:
-    running = lab.start(guest("bench"))
-    create = capture("create_container")
-    expected = running.call("create_container", create)
-    for fuel in (None, 10_000_000, None):
-        reply = running.instance._native.exchange(  # type: ignore[attr-defined]
-            running.instance, "plugin_create_container", create, 60.0, fuel
-        )
-        assert reply == (expected, False)
 
 
 def test_counting_loops_end_where_they_should(lab: Lab) -> None:

@@ -27,6 +27,7 @@ class WasmerEngine:
     """
 
     name = "wasmer"
+    meters = False  # its own rations are no fuel: docs/adr/0021
 
     def __init__(self, wide: bool | None = None) -> None:
         self.native = _binding()

@@ -14,7 +14,7 @@ from edge_agent.wasm.abi import (
     AbiInstance,
     methods,
 )
-from edge_agent.wasm.engine import Bounds, HostFunctions
+from edge_agent.wasm.engine import FUEL_EXPORT, Bounds, HostFunctions
 from edge_agent.wasm.module import ModuleInfo
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class WasmerInstance(AbiInstance):
                 self,
                 offered,
                 sorted(wanted),
+                FUEL_EXPORT,
                 self._bounds.memory_bytes,
                 self._bounds.reply_bytes,
                 MAX_ERROR_TEXT_BYTES,
@@ -92,6 +93,8 @@ class WasmerInstance(AbiInstance):
         except self._stopped as stop:
             what, cause = stop.args, stop.__cause__
         else:
+            if self._bounds.fuel is not None and self._native.fuel() is None:
+                raise EngineError("it has a limit of fuel, and was compiled without counting it")
             self._exports = frozenset(wanted)
             return
         raise self._failure(what, cause)
@@ -137,6 +140,15 @@ class WasmerInstance(AbiInstance):
     def _end(self) -> None:
         pass
 
+    def _set_fuel(self, fuel: int) -> None:
+        self._native.set_fuel(fuel)
+
+    def _fuel_left(self) -> int:
+        if self._native is None:  # it did not get as far
+            return 0
+        left: int = self._native.fuel()
+        return left
+
     def _call(self, export: str, first: int = 0, second: int = 0) -> int:
         try:
             result: int = self._native.call(self, export, first, second, self.seconds_left())
@@ -160,7 +172,7 @@ class WasmerInstance(AbiInstance):
         match what:
             case ("trap", export, says):
                 message = " ".join(says.split())[:_MAX_MESSAGE_CHARS]
-                return self._fault("trap", f"{export}: {message}")
+                return self._trapped(export, message)
             case ("time", export):
                 return self._late(export, self._limit_s)
             case ("host", export, place) if cause is not None:

@@ -40,9 +40,9 @@ fn features() -> Features {
 /// All that an artifact depends on beside module, version and processor.
 pub fn settings(wide: bool) -> String {
     format!(
-        "cranelift,speed,nan-canonical,elf,{},fuel=1/{},{:?}",
+        "cranelift,speed,nan-canonical,elf,{},ration=1/{},{:?}",
         if wide { "wide" } else { "narrow" },
-        meter::CHUNK,
+        meter::RATION,
         features(),
     )
 }

@@ -19,7 +19,7 @@ use wasmer::{
 };
 
 use crate::limits::Limits;
-use crate::meter::{self, CHUNK};
+use crate::meter::{self, RATION};
 
 /// The guest's allocator, in the ABI's words.
 pub const MALLOC: &str = "malloc";
@@ -47,8 +47,6 @@ pub enum Stop {
     Trap { export: String, says: String },
     /// Its time was up.
     Time { export: String },
-    /// Its fuel was used up.
-    Fuel { export: String },
     /// The function at `place` failed.
     Host { export: String, place: usize, error: Box<dyn Error + Send + Sync> },
     /// An access beyond the memory.
@@ -63,7 +61,6 @@ pub enum Stop {
 #[derive(Debug)]
 enum Ended {
     Time,
-    Fuel,
     Host(usize, Box<dyn Error + Send + Sync>),
 }
 
@@ -106,7 +103,7 @@ impl Loaded {
         }))
         .map_err(|_| "it is damaged".to_owned())?
         .map_err(|error| error.to_string())?;
-        if module.info().exports.contains_key(meter::FUEL) {
+        if module.info().exports.contains_key(meter::LEFT) {
             Ok(Self { engine, module, stack_bytes })
         } else {
             Err("its code asks for no time".into())
@@ -167,27 +164,14 @@ impl Export {
 struct State<H> {
     host: H,
     until: Instant,
-    /// What remains beyond the chunk that was given last; none: without a limit.
-    fuel: Option<u64>,
     memory: Option<Memory>,
     exports: Arc<HashMap<String, Export>>,
 }
 
 impl<H> State<H> {
-    /// The next chunk of fuel, or the end.
-    fn refill(&mut self) -> Result<i64, Ended> {
-        if Instant::now() >= self.until {
-            return Err(Ended::Time);
-        }
-        match &mut self.fuel {
-            None => Ok(CHUNK),
-            Some(0) => Err(Ended::Fuel),
-            Some(left) => {
-                let given = (*left).min(CHUNK.cast_unsigned());
-                *left -= given;
-                Ok(given.cast_signed())
-            }
-        }
+    /// More units for a guest that owes some, or the end.
+    fn ration(&self, owed: i64) -> Result<i64, Ended> {
+        if Instant::now() >= self.until { Err(Ended::Time) } else { Ok(owed + RATION) }
     }
 }
 
@@ -224,7 +208,7 @@ impl<H: Host> Caller<'_, H> {
 pub struct Running<H: Host> {
     store: Store,
     env: FunctionEnv<State<H>>,
-    fuel: Global,
+    fuel: Option<Global>,
     exports: Arc<HashMap<String, Export>>,
     memory: Option<Memory>,
     stack_bytes: usize,
@@ -239,25 +223,21 @@ impl<H: Host> Running<H> {
     /// An instance with its own memory. Runs the module's start function within `time`.
     ///
     /// `kinds`: what the module imports, in its order; all are functions of `host`. `exports`:
-    /// what will be called. The outer error says that module and caller do not agree.
+    /// what will be called. `fuel`: the exported global that counts it. The outer error says that module and caller do not agree.
     pub fn new(
         loaded: &Loaded,
         host: H,
         kinds: &[FunctionType],
         exports: &[String],
+        fuel: &str,
         memory_bytes: u64,
         time: Duration,
     ) -> Result<Result<Self, Stop>, String> {
         let mut engine = loaded.engine.clone();
         engine.set_tunables(Limits::new(memory_bytes, loaded.stack_bytes));
         let mut store = Store::new(engine);
-        let state = State {
-            host,
-            until: Instant::now() + time,
-            fuel: None,
-            memory: None,
-            exports: Arc::default(),
-        };
+        let state =
+            State { host, until: Instant::now() + time, memory: None, exports: Arc::default() };
         let env = FunctionEnv::new(&mut store, state);
         let functions: Vec<Extern> = kinds
             .iter()
@@ -283,17 +263,13 @@ impl<H: Host> Running<H> {
         let ask = Function::new_typed_with_env(
             &mut store,
             &env,
-            |mut env: FunctionEnvMut<'_, State<H>>, owed: i64| -> Result<i64, RuntimeError> {
-                match env.data_mut().refill() {
-                    Ok(given) => Ok(owed.saturating_add(given)),
-                    Err(ended) => Err(RuntimeError::user(Box::new(ended))),
-                }
+            |env: FunctionEnvMut<'_, State<H>>, owed: i64| -> Result<i64, RuntimeError> {
+                env.data().ration(owed).map_err(|ended| RuntimeError::user(Box::new(ended)))
             },
         );
         let table = instance.exports.get_table(meter::ASK).map_err(|error| error.to_string())?;
         table.set(&mut store, 0, Value::FuncRef(Some(ask))).map_err(|error| error.to_string())?;
-        let fuel = instance.exports.get_global(meter::FUEL).map_err(|error| error.to_string())?;
-        let fuel = fuel.clone();
+        let fuel = instance.exports.get_global(fuel).ok().cloned();
         let memory = instance.exports.get_memory(MEMORY).ok().cloned();
         let mut found = HashMap::new();
         for name in exports {
@@ -325,20 +301,21 @@ impl<H: Host> Running<H> {
         &mut self.env.as_mut(&mut self.store).host
     }
 
-    /// Begin a call that may take so long, and so much fuel where that is limited.
-    fn begin(&mut self, time: Duration, fuel: Option<u64>) -> Result<(), Stop> {
+    /// What the module's own counter of fuel says; None: it counts none.
+    pub fn fuel(&mut self) -> Option<i64> {
+        self.fuel.as_ref()?.get(&mut self.store).i64()
+    }
+
+    /// Set that counter; whether there is one.
+    pub fn set_fuel(&mut self, fuel: i64) -> bool {
+        let store = &mut self.store;
+        self.fuel.as_ref().is_some_and(|counter| counter.set(store, Value::I64(fuel)).is_ok())
+    }
+
+    /// Begin a call that may take so long.
+    fn begin(&mut self, time: Duration) {
         use_stack(self.stack_bytes);
-        let state = self.env.as_mut(&mut self.store);
-        state.until = Instant::now() + time;
-        state.fuel = fuel;
-        if fuel.is_some() {
-            // What is left of the chunk before is not counted.
-            let first = state.refill().unwrap_or(0);
-            self.fuel
-                .set(&mut self.store, Value::I64(first))
-                .map_err(|error| Stop::Trap { export: "fuel".into(), says: error.message() })?;
-        }
-        Ok(())
+        self.env.as_mut(&mut self.store).until = Instant::now() + time;
     }
 
     /// Run one export.
@@ -349,7 +326,7 @@ impl<H: Host> Running<H> {
         second: u32,
         time: Duration,
     ) -> Result<u64, Stop> {
-        self.begin(time, None)?;
+        self.begin(time);
         let (store, exports) = (&mut self.store, &self.exports);
         guarded(export, || run(store, exports, export, first, second))
     }
@@ -365,9 +342,8 @@ impl<H: Host> Running<H> {
         reply_bytes: u64,
         text_bytes: u64,
         time: Duration,
-        fuel: Option<u64>,
     ) -> Result<(Vec<u8>, bool), Stop> {
-        self.begin(time, fuel)?;
+        self.begin(time);
         let (store, exports, memory) = (&mut self.store, &self.exports, self.memory.as_ref());
         guarded(export, || {
             let mut pointer = 0;
@@ -504,7 +480,6 @@ fn stopped(export: &str, error: RuntimeError) -> Stop {
     let export = export.to_owned();
     match error.downcast::<Ended>() {
         Ok(Ended::Time) => Stop::Time { export },
-        Ok(Ended::Fuel) => Stop::Fuel { export },
         Ok(Ended::Host(place, error)) => Stop::Host { export, place, error },
         Err(error) => {
             let message = error.message();

@@ -1,8 +1,9 @@
-//! Fuel that runs out every few milliseconds, so that the guest asks its host whether to go on.
+//! Rations that last a few milliseconds, so that the guest asks its host whether to go on.
 //!
-//! Each entry into a function and each turn of a loop takes as much fuel as the code is long
-//! that can run until the next. Where none is left, the guest calls its host through a table of
-//! its own; the host answers with more fuel, or traps. So a deadline needs no second thread.
+//! Each entry into a function and each turn of a loop takes as many units as the code is long
+//! that can run until the next. Where none are left, the guest calls its host through a table
+//! of its own; the host answers with more, or traps. So a deadline needs no second thread.
+//! (What a plugin is limited to as `fuel` is counted elsewhere: docs/adr/0021.)
 
 use std::mem;
 
@@ -14,20 +15,20 @@ use wasmer::{
 };
 use wasmer_types::SignatureHash;
 
-/// Fuel from one question to the next: some milliseconds of a slow processor.
-pub const CHUNK: i64 = 25_000;
-/// Instructions for one unit of fuel.
+/// Units from one question to the next: some milliseconds of a slow processor.
+pub const RATION: i64 = 25_000;
+/// Instructions for one unit.
 const OPERATORS: i64 = 16;
 /// Bytes moved or filled at once for one unit: 1 << this.
 const BYTES_SHIFT: i64 = 10;
 /// What growing a memory takes: the host may copy all of it.
-const GROWTH: i64 = CHUNK / 2;
+const GROWTH: i64 = RATION / 2;
 /// What an operation on a whole table takes.
-const TABLE: i64 = CHUNK / 100;
+const TABLE: i64 = RATION / 100;
 
 /// The exports through which the host finds what is added; no ABI has such names.
-pub const FUEL: &str = "edge-agent fuel";
-/// The table whose only element the guest calls for more fuel.
+pub const LEFT: &str = "edge-agent left";
+/// The table whose only element the guest calls for more.
 pub const ASK: &str = "edge-agent ask";
 /// The module's start function, which must not run before that table is filled.
 pub const START: &str = "edge-agent start";
@@ -35,13 +36,13 @@ pub const START: &str = "edge-agent start";
 /// Where a module's additions are: what is appended stands behind what is there.
 #[derive(Clone, Copy, Debug)]
 struct Places {
-    fuel: u32,
+    left: u32,
     size: u32,
     table: u32,
     kind: u32,
 }
 
-/// Adds the fuel to one module.
+/// Adds the counting to one module.
 #[derive(Debug)]
 pub struct Meter(Places);
 
@@ -49,7 +50,7 @@ impl Meter {
     /// For the module that these counts are of.
     pub fn new(globals: usize, tables: usize, signatures: usize) -> Self {
         Self(Places {
-            fuel: globals as u32,
+            left: globals as u32,
             size: globals as u32 + 1,
             table: tables as u32,
             kind: signatures as u32,
@@ -69,13 +70,13 @@ impl ModuleMiddleware for Meter {
         let kind = FunctionType::new([Type::I64], [Type::I64]);
         module.signature_hashes.push(SignatureHash(kind.signature_hash()));
         module.signatures.push(kind);
-        let fuel = module.globals.push(GlobalType::new(Type::I64, Mutability::Var));
-        module.global_initializers.push(GlobalInit::I64Const(CHUNK));
+        let left = module.globals.push(GlobalType::new(Type::I64, Mutability::Var));
+        module.global_initializers.push(GlobalInit::I64Const(RATION));
         module.globals.push(GlobalType::new(Type::I32, Mutability::Var));
         module.global_initializers.push(GlobalInit::I32Const(0));
         // No maximum: Wasmer optimises the only table of a fixed size, which be the guest's own.
         let table = module.tables.push(TableType::new(Type::FuncRef, 1, None));
-        module.exports.insert(FUEL.into(), ExportIndex::Global(fuel));
+        module.exports.insert(LEFT.into(), ExportIndex::Global(left));
         module.exports.insert(ASK.into(), ExportIndex::Table(table));
         if let Some(start) = module.start_function.take() {
             module.exports.insert(START.into(), ExportIndex::Function(start));
@@ -151,17 +152,17 @@ impl<'a> Body<'a> {
     }
 
     fn charge_units(&self, units: i64, state: &mut MiddlewareReaderState<'a>) {
-        state.push_operator(Operator::GlobalGet { global_index: self.places.fuel });
+        state.push_operator(Operator::GlobalGet { global_index: self.places.left });
         state.push_operator(Operator::I64Const { value: units });
         self.take(state);
     }
 
     fn charge_bytes(&self, state: &mut MiddlewareReaderState<'a>) {
-        let Places { fuel, size, .. } = self.places;
+        let Places { left, size, .. } = self.places;
         state.extend([
             Operator::GlobalSet { global_index: size },
             Operator::GlobalGet { global_index: size },
-            Operator::GlobalGet { global_index: fuel },
+            Operator::GlobalGet { global_index: left },
             Operator::GlobalGet { global_index: size },
             Operator::I64ExtendI32U,
             Operator::I64Const { value: BYTES_SHIFT },
@@ -172,19 +173,19 @@ impl<'a> Body<'a> {
 
     /// Subtract what is on the stack, and ask if nothing is left.
     fn take(&self, state: &mut MiddlewareReaderState<'a>) {
-        let Places { fuel, table, kind, .. } = self.places;
+        let Places { left, table, kind, .. } = self.places;
         state.extend([
             Operator::I64Sub,
-            Operator::GlobalSet { global_index: fuel },
-            Operator::GlobalGet { global_index: fuel },
+            Operator::GlobalSet { global_index: left },
+            Operator::GlobalGet { global_index: left },
             Operator::I64Const { value: 0 },
             Operator::I64LtS,
             Operator::If { blockty: BlockType::Empty },
             // Told how much is owed.
-            Operator::GlobalGet { global_index: fuel },
+            Operator::GlobalGet { global_index: left },
             Operator::I32Const { value: 0 },
             Operator::CallIndirect { type_index: kind, table_index: table },
-            Operator::GlobalSet { global_index: fuel },
+            Operator::GlobalSet { global_index: left },
             Operator::End,
         ]);
     }

@@ -24,8 +24,8 @@ create_exception!(
     Stopped,
     PyException,
     "A call ended before its time. Arguments: what it was, then what the adapter words:\n\
-     trap (export, says), time (export), fuel (export), host (export, place; from what was \
-     raised),\noutside (action, pointer, size, held), empty (size), reply (export, size)."
+     trap (export, says), time (export), host (export, place; from what was raised),\n\
+     outside (action, pointer, size, held), empty (size), reply (export, size)."
 );
 
 /// The functions that Python offers one instance.
@@ -87,14 +87,16 @@ impl Module {
     ///
     /// `functions`: what it imports, in its order: parameters, results ("i32", "i64") and what
     /// to call with `guest` and unsigned integers. `exports`: what will be called.
+    /// `fuel`: the exported global that counts it, if it is there.
     /// Stopped. EngineFailed: the functions are not what the module imports.
-    #[expect(clippy::too_many_arguments, clippy::type_complexity, reason = "one call of Python's")]
+    #[expect(clippy::too_many_arguments, reason = "one call of Python's")]
     fn instantiate(
         &self,
         py: Python<'_>,
         guest: Py<PyAny>,
         functions: Vec<(Vec<String>, Vec<String>, Py<PyAny>)>,
         exports: Vec<String>,
+        fuel: &str,
         memory_bytes: u64,
         reply_bytes: u64,
         text_bytes: u64,
@@ -110,7 +112,8 @@ impl Module {
         let host = Functions { calls, guest: Some(guest), number };
         let loaded = &self.0;
         let time = duration(seconds);
-        let made = py.detach(|| Running::new(loaded, host, &kinds, &exports, memory_bytes, time));
+        let made =
+            py.detach(|| Running::new(loaded, host, &kinds, &exports, fuel, memory_bytes, time));
         let mut running = made.map_err(EngineFailed::new_err)?.map_err(|stop| stopped(py, stop))?;
         running.host().guest = None;
         let held = AtomicU64::new(running.memory_bytes());
@@ -132,9 +135,6 @@ struct Instance {
 #[pymethods]
 impl Instance {
     /// A method's whole call: (reply, whether it is an error's text). Stopped.
-    ///
-    /// `fuel`: how much it may take; None: without a limit.
-    #[pyo3(signature = (guest, export, request, seconds, fuel=None))]
     fn exchange<'py>(
         &self,
         py: Python<'py>,
@@ -142,12 +142,10 @@ impl Instance {
         export: &str,
         request: &[u8],
         seconds: f64,
-        fuel: Option<u64>,
     ) -> PyResult<(Bound<'py, PyBytes>, bool)> {
         let (reply, text, time) = (self.reply_bytes, self.text_bytes, duration(seconds));
-        let (data, failed) = self.with(py, guest, |running| {
-            running.exchange(export, request, reply, text, time, fuel)
-        })?;
+        let (data, failed) =
+            self.with(py, guest, |running| running.exchange(export, request, reply, text, time))?;
         Ok((PyBytes::new(py, &data), failed))
     }
 
@@ -171,6 +169,16 @@ impl Instance {
         }
         let time = duration(seconds);
         self.with(py, guest, |running| running.call(export, first, second, time))
+    }
+
+    /// What the module's own counter of fuel says; None: it counts none.
+    fn fuel(&self) -> PyResult<Option<i64>> {
+        self.at_rest(Running::fuel)
+    }
+
+    /// Set that counter; whether there is one.
+    fn set_fuel(&self, fuel: i64) -> PyResult<bool> {
+        self.at_rest(|running| running.set_fuel(fuel))
     }
 
     /// Copy out of the memory. Stopped: `outside`.
@@ -253,7 +261,6 @@ fn stopped(py: Python<'_>, stop: Stop) -> PyErr {
     match stop {
         Stop::Trap { export, says } => Stopped::new_err(("trap", export, says)),
         Stop::Time { export } => Stopped::new_err(("time", export)),
-        Stop::Fuel { export } => Stopped::new_err(("fuel", export)),
         Stop::Outside { action, pointer, size, held } => {
             Stopped::new_err(("outside", action, pointer, size, held))
         }

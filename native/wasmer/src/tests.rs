@@ -10,11 +10,13 @@ use wasmer::{FunctionType, Type};
 
 use crate::compile::{Failure, compile};
 use crate::guest::{Caller, Host, Loaded, Running, Stop};
+use crate::meter;
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 const STACK_BYTES: usize = 256 << 10;
 const PAGE: u64 = 65536;
+const FUEL: &str = "fuel";
 
 /// The ABI's own functions; a test adds what `plugin_configure` does.
 const ABI: &str = r#"
@@ -82,11 +84,11 @@ fn start(imports: &str, body: &str, kinds: &[FunctionType]) -> Result<Running<Ad
     let configure =
         format!(r#"(func (export "plugin_configure") (param i32 i32) (result i64) {body})"#);
     let loaded = load(&format!("(module {imports} {ABI} {configure})"), true);
-    Running::new(&loaded, Adder, kinds, &exports(), 4 * PAGE, LONG).unwrap()
+    Running::new(&loaded, Adder, kinds, &exports(), FUEL, 4 * PAGE, LONG).unwrap()
 }
 
 fn configure(running: &mut Running<Adder>, time: Duration) -> Result<(Vec<u8>, bool), Stop> {
-    running.exchange("plugin_configure", b"request", 1 << 20, 4096, time, None)
+    running.exchange("plugin_configure", b"request", 1 << 20, 4096, time)
 }
 
 #[test]
@@ -99,14 +101,14 @@ fn a_whole_call_allocates_writes_reads_and_frees_twice() {
             wide,
         );
         let mut running =
-            Running::new(&loaded, Adder, &[], &exports(), 4 * PAGE, LONG).unwrap().unwrap();
-        let echoed = running.exchange("plugin_echo", b"hello", 5, 0, LONG, None).unwrap();
+            Running::new(&loaded, Adder, &[], &exports(), FUEL, 4 * PAGE, LONG).unwrap().unwrap();
+        let echoed = running.exchange("plugin_echo", b"hello", 5, 0, LONG).unwrap();
         assert_eq!(echoed, (b"hello".to_vec(), false));
         assert_eq!(running.read(16, 4).unwrap(), 2u32.to_le_bytes());
         assert_eq!(configure(&mut running, LONG).unwrap(), (Vec::new(), false));
         assert_eq!(running.read(16, 4).unwrap(), 3u32.to_le_bytes());
         assert_eq!(running.memory_bytes(), 2 * PAGE);
-        let stop = running.exchange("plugin_echo", b"hello", 4, 0, LONG, None).unwrap_err();
+        let stop = running.exchange("plugin_echo", b"hello", 4, 0, LONG).unwrap_err();
         assert!(matches!(stop, Stop::Reply { size: 5, .. }), "{stop:?}");
     }
 }
@@ -116,8 +118,7 @@ fn an_error_is_a_text_cut_to_its_limit() {
     let body = "(i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32))
                         (i64.const 0x80000007))";
     let mut running = start("", body, &[]).unwrap();
-    let (text, failed) =
-        running.exchange("plugin_configure", b"request", 1, 3, LONG, None).unwrap();
+    let (text, failed) = running.exchange("plugin_configure", b"request", 1, 3, LONG).unwrap();
     assert_eq!((text.as_slice(), failed), (&b"req"[..], true));
 }
 
@@ -154,21 +155,34 @@ fn what_never_ends_is_stopped() {
 fn a_start_function_is_within_the_limits() {
     let wat = format!("(module {ABI} (func $start (loop (br 0))) (start $start))");
     let loaded = load(&wat, true);
-    let made = Running::new(&loaded, Adder, &[], &[], 4 * PAGE, SHORT).unwrap();
+    let made = Running::new(&loaded, Adder, &[], &[], FUEL, 4 * PAGE, SHORT).unwrap();
     assert!(matches!(made.err().unwrap(), Stop::Time { .. }));
 }
 
 #[test]
-fn fuel_is_exact_across_refills() {
-    let body = "(loop (i32.store (i32.const 8) (i32.add (i32.load (i32.const 8)) (i32.const 1)))
-                      (br 0)) i64.const 0";
-    for fuel in [10u64, 25_000, 100_000] {
-        let mut running = start("", body, &[]).unwrap();
-        let stop = running.exchange("plugin_configure", b"", 1, 1, LONG, Some(fuel)).unwrap_err();
-        assert!(matches!(stop, Stop::Fuel { .. }), "{stop:?}");
-        let turns = u32::from_le_bytes(running.read(8, 4).unwrap().try_into().unwrap());
-        assert_eq!(u64::from(turns), fuel - 1, "the function takes one itself");
+fn rations_are_refilled_without_a_trace() {
+    let turns = 10 * meter::RATION;
+    let body = format!(
+        "(local i32) (loop (br_if 0 (i32.lt_u (local.tee 2 (i32.add (local.get 2) (i32.const 1)))
+                                              (i32.const {turns}))))
+         (i64.extend_i32_u (local.get 2))"
+    );
+    let mut running = start("", &body, &[]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(running.call("plugin_configure", 0, 0, LONG).unwrap(), turns as u64);
     }
+}
+
+#[test]
+fn the_modules_own_counter_is_set_and_read() {
+    let mut running = start("", "i64.const 0", &[]).unwrap();
+    assert_eq!((running.fuel(), running.set_fuel(1)), (None, false));
+    let counter = r#"(global $fuel (export "fuel") (mut i64) (i64.const 7))"#;
+    let body = "(global.set $fuel (i64.sub (global.get $fuel) (i64.const 5))) i64.const 0";
+    let mut running = start(counter, body, &[]).unwrap();
+    assert_eq!((running.fuel(), running.set_fuel(3)), (Some(7), true));
+    configure(&mut running, LONG).unwrap();
+    assert_eq!(running.fuel(), Some(-2));
 }
 
 #[test]
@@ -186,7 +200,7 @@ fn memory_and_tables_stop_at_their_limits() {
     assert!((99_001..=100_000).contains(&size), "{size}");
 
     let loaded = load("(module (memory 5))", true);
-    let stop = Running::new(&loaded, Adder, &[], &[], 4 * PAGE, LONG).unwrap().err().unwrap();
+    let stop = Running::new(&loaded, Adder, &[], &[], FUEL, 4 * PAGE, LONG).unwrap().err().unwrap();
     assert!(matches!(&stop, Stop::Trap { says, .. } if says.contains("memory")), "{stop:?}");
 }
 
@@ -232,7 +246,7 @@ fn an_instance_moves_between_threads_and_outlives_its_module() {
     let mut running = start("", "i64.const 0", &[]).unwrap();
     for _ in 0..4 {
         running = std::thread::spawn(move || {
-            let echoed = running.exchange("plugin_echo", b"x", 1, 1, LONG, None).unwrap();
+            let echoed = running.exchange("plugin_echo", b"x", 1, 1, LONG).unwrap();
             assert_eq!(echoed.0, b"x");
             running
         })
