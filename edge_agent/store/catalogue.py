@@ -75,7 +75,6 @@ class Catalogue:
     active: str = ""  # the payload of the deployment that is being run
     plugins: Mapping[str, Kept] = field(default_factory=dict)  # by identity
     rejected: Mapping[str, str] = field(default_factory=dict)  # digest or setup -> reason
-    crashes: Mapping[str, int] = field(default_factory=dict)  # digest -> how often it took us along
     quarantined: Mapping[str, str] = field(default_factory=dict)  # digest -> reason
 
     @property
@@ -164,12 +163,6 @@ def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
     return _with(after, identity, None if previous is None else Kept(previous, None, False))
 
 
-def crashed(catalogue: Catalogue, digest: str) -> Catalogue:
-    """The agent itself died while this module ran."""
-    count = catalogue.crashes.get(digest, 0) + 1
-    return replace(catalogue, crashes=_remembered(catalogue.crashes, {digest: count}))
-
-
 def quarantined(catalogue: Catalogue, digest: str, reason: str) -> Catalogue:
     """This module is not run until somebody releases it."""
     held = _remembered(catalogue.quarantined, {digest: reason})
@@ -185,7 +178,6 @@ def released(catalogue: Catalogue, digest: str) -> Catalogue:
             for key, reason in catalogue.rejected.items()
             if key.partition("+")[0] != digest
         },
-        crashes=_without(catalogue.crashes, digest),
         quarantined=_without(catalogue.quarantined, digest),
     )
 

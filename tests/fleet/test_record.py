@@ -13,7 +13,7 @@ DIGEST = "sha256:" + "0" * 64
 
 def test_committed_and_noted_are_on_the_disk(tmp_path: Path) -> None:
     record = Record(tmp_path / "catalogue.json")
-    assert record.commit(catalogues.crashed(record.catalogue, DIGEST), 0.0)
+    assert record.commit(catalogues.quarantined(record.catalogue, DIGEST, "x"), 0.0)
     record.note(catalogues.quarantined(record.catalogue, DIGEST, "died"), 0.0)
     assert record.due == math.inf
     assert Record(tmp_path / "catalogue.json").catalogue == record.catalogue
@@ -26,7 +26,7 @@ def test_disk_that_refuses_keeps_the_old_word_and_the_news_until_it_can(
         record = Record(disk / "catalogue.json")
         before = record.catalogue
         (disk / "other").write_bytes(bytes(64 * 1024))
-        assert not record.commit(catalogues.crashed(before, DIGEST), 5.0)
+        assert not record.commit(catalogues.quarantined(before, DIGEST, "x"), 5.0)
         assert record.catalogue == before
         record.note(catalogues.quarantined(before, DIGEST, "died"), 5.0)
         assert record.catalogue.quarantined

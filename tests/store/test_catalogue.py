@@ -107,27 +107,21 @@ def test_a_rejected_configuration_does_not_reject_its_module() -> None:
     assert new.setup != running(A).setup
 
 
-def test_crashes_are_counted_for_each_module() -> None:
-    after = catalogue.crashed(catalogue.crashed(catalogue.crashed(PROVEN, A), B), A)
-    assert after.crashes == {A: 2, B: 1}
-
-
 def test_a_released_module_has_nothing_held_against_it() -> None:
-    held = catalogue.quarantined(catalogue.crashed(PROVEN, A), A, "crash")
+    held = catalogue.quarantined(PROVEN, A, "crash")
     held = replace(held, rejected={A: "x", A + "+00": "y", B: "z"})
     assert catalogue.quarantined(held, B, "b").quarantined == {A: "crash", B: "b"}
     after = catalogue.released(held, A)
-    assert (after.crashes, after.quarantined, after.rejected) == ({}, {}, {B: "z"})
+    assert (after.quarantined, after.rejected) == ({}, {B: "z"})
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
     now = Catalogue()
     for number in range(catalogue.MAX_REMEMBERED + 3):
-        now = catalogue.crashed(now, str(number))
         now = catalogue.quarantined(now, str(number), "x")
-    assert len(now.crashes) == len(now.quarantined) == catalogue.MAX_REMEMBERED
-    assert "2" not in now.crashes
-    assert "3" in now.crashes
+    assert len(now.quarantined) == catalogue.MAX_REMEMBERED
+    assert "2" not in now.quarantined
+    assert "3" in now.quarantined
     assert "3" in now.quarantined
 
 

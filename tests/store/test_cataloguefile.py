@@ -19,7 +19,7 @@ from edge_agent.store.cataloguefile import MAX_FILE_BYTES, load, recover, save
 from tests.store.test_catalogue import FIRST, PROVEN, SECOND, A, C
 
 FULL = replace(
-    catalogue.quarantined(catalogue.crashed(SECOND, C), C, 'crash "twice"'),
+    catalogue.quarantined(SECOND, C, 'crash "twice"'),
     rejected={A: "tr\u00e4p"},
     pending='{"kind":"edge-agent.deployment"}',
     trust="{}",
