@@ -51,7 +51,7 @@ SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after tw
 SWITCH_INTERVAL_S = 0.0005
 # Keys of the configuration that are read at the start only.
 NEEDS_RESTART = (
-    *("node", "fleet", "labels", "state_dir", "control_socket"),
+    *("node", "fleet", "state_dir", "control_socket"),
     *("engine", "nri", "mqtt", "updates"),
 )
 _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
@@ -221,16 +221,8 @@ class Agent:
             partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
         )
         self._scan(self._notifier.ready)
-        for name in (
-            "node",
-            "fleet",
-            "state_dir",
-            "control_socket",
-            "engine",
-            "nri",
-            "mqtt",
-            "updates",
-        ):
+        chosen_by = ("labels",) if self._updates is not None else ()
+        for name in (*NEEDS_RESTART, *chosen_by):
             if getattr(before, name) != getattr(config, name):
                 log.warning("%s changed in the configuration: restart the agent to use it", name)
 
