@@ -200,7 +200,7 @@ def test_several_brokers_are_tried_in_turn() -> None:
     ("text", "said"),
     [
         ('url = "mqtt://b"\nqueue = "1MiB"', "mqtt.queue: must be 0 or at least 2MiB"),
-        ('url = "mqtt://b"\nqueue = -1', "mqtt.queue: must be between 0B and 64GiB"),
+        ('url = "mqtt://b"\nqueue = -1', "mqtt.queue: must be between 0B and 4GiB"),
         ("", 'mqtt.url: must name the broker: "mqtt://host:1883"'),
         ('url = "broker:1883"', 'is "mqtt://broker:1883" meant?'),
         ('url = "mqtt://host:99999"', "mqtt.url: must be"),

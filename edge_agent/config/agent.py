@@ -174,7 +174,7 @@ def _read_updates(table: Table) -> UpdatesConfig:
 
 def _read_queue_bytes(table: Table) -> int:
     """Zero, or enough for the outbox to turn over its files."""
-    size = table.size("queue", MqttConfig.queue_bytes, at_least=0, at_most=65_536 * MIB)
+    size = table.size("queue", MqttConfig.queue_bytes, at_least=0, at_most=4096 * MIB)
     if 0 < size < MIN_QUEUE_BYTES:
         table.problem("queue", f"must be 0 or at least {format_size(MIN_QUEUE_BYTES)}")
     return size

@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_agent.mqtt.disklane import SEGMENT_BYTES, DiskLane
+from edge_agent.mqtt.disklane import DiskLane
+from edge_agent.mqtt.lanewriter import SEGMENT_BYTES
 from edge_agent.mqtt.stream import Unnumbered
 from edge_agent.store import files
 

@@ -47,6 +47,9 @@ class MemoryLane:
         del self._entries[self._read]
         self.dropped += 1
 
+    def restored(self, count: int) -> None:
+        """Nothing that was discarded comes again."""
+
     def drop_oldest(self) -> bool:
         """Give up the oldest record that is not in flight; False: there is none."""
         if self.peek() is None:

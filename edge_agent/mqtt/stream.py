@@ -59,7 +59,10 @@ class Source(Protocol):
         """Past the record that `peek` gave."""
 
     def discard(self) -> None:
-        """Past the record that `peek` gave, which will never be sent."""
+        """Past the record that `peek` gave, which counts as dropped."""
+
+    def restored(self, count: int) -> None:
+        """After `back`: so many that were discarded stand behind that place."""
 
     def place(self) -> object:
         """Before the record that `peek` gives."""
@@ -77,7 +80,17 @@ class Source(Protocol):
 class Batch:
     """Records in one message, in flight from `take` until `acknowledge` or `rewind`."""
 
-    __slots__ = ("acknowledged", "after", "before", "count", "first", "last", "owner", "payload")
+    __slots__ = (
+        "acknowledged",
+        "after",
+        "before",
+        "count",
+        "discarded",
+        "first",
+        "last",
+        "owner",
+        "payload",
+    )
 
     def __init__(self, owner: "Stream", first: int, last: int, count: int, payload: bytes) -> None:
         self.owner = owner
@@ -86,6 +99,7 @@ class Batch:
         self.count = count
         self.payload = payload
         self.acknowledged = False
+        self.discarded = 0  # records between the batch before this one and its own
         self.before: object = None  # places in the source
         self.after: object = None
 
@@ -101,6 +115,7 @@ class Stream:
         self._batch_records = batch_records
         self._packings: Mapping[str, Packing] = {name: make() for name, make in PACKINGS.items()}
         self._in_flight: deque[tuple[StreamKey, Batch]] = deque()
+        self._discarded = 0  # records since the last batch
         self._key: StreamKey | None = None  # of what is taken at present
         self._next = 1  # number that the next batch of that stream begins with
 
@@ -112,7 +127,8 @@ class Stream:
     def take(self, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
         """The next batch, its payload at most `max_bytes` long; None if nothing waits."""
         source, records, count = self.source, list[bytes](), 0
-        first, before, head, room = 0, object(), dict[str, object](), 0
+        first, room, head = 0, 0, dict[str, object]()
+        before = after = object()
         while count < self._batch_records and (entry := source.peek()) is not None:
             if entry.stream != self._key:
                 if records:
@@ -130,16 +146,19 @@ class Stream:
                 if records:
                     break
                 source.discard()  # alone too large for this broker: it becomes part of a gap
+                self._discarded += 1
                 continue
             room -= needed
             records += parts
             count += 1
             self._next = entry.number + 1
             source.advance()
+            after = source.place()  # before `peek` goes where this batch has nothing
         if not records:
             return None
         batch = Batch(self, first, self._next - 1, count, packing.batch(head, records))
-        batch.before, batch.after = before, source.place()
+        batch.before, batch.after = before, after
+        batch.discarded, self._discarded = self._discarded, 0
         assert self._key is not None  # of the first record
         self._in_flight.append((self._key, batch))
         self.in_flight_records += count
@@ -160,6 +179,9 @@ class Stream:
             self._key, batch = self._in_flight[0]
             self._next = batch.first
             self.source.back(batch.before)
+            later = sum(each.discarded for _, each in self._in_flight) - batch.discarded
+            self.source.restored(later + self._discarded)
+        self._discarded = 0
         self._in_flight.clear()
         self.in_flight_records = 0
 

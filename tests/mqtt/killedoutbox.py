@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from edge_agent.mqtt import disklane
+from edge_agent.mqtt import lanewriter
 from edge_agent.mqtt.diskstore import SYNC_S
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
@@ -23,8 +23,8 @@ from tests.mqtt.observer import accounted
 from tests.mqtt.test_outbox import outbox
 
 # Small files, so that the few records of one life go through all that can happen.
-disklane.SEGMENT_BYTES = 2048
-disklane.EMPTY_BYTES = 512
+lanewriter.SEGMENT_BYTES = 2048
+lanewriter.EMPTY_BYTES = 512
 ITEMS = 200
 TEXT = "x" * 60
 OPERATIONS = ("open", "pwrite", "fdatasync", "fsync", "ftruncate", "unlink")

@@ -9,7 +9,7 @@ import msgpack  # type: ignore[import-untyped]
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 
 class Message(NamedTuple):
@@ -47,7 +47,7 @@ class Observer:
     def __enter__(self) -> "Observer":
         self._client.connect("127.0.0.1", self._port)
         self._client.loop_start()
-        assert self._subscribed.wait(30)
+        assert self._subscribed.wait(TIMEOUT_S)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.disklane import EMPTY_BYTES, SEGMENT_BYTES
 from edge_agent.mqtt.diskstore import LEAST_BYTES, SYNC_S
+from edge_agent.mqtt.lanewriter import EMPTY_BYTES, SEGMENT_BYTES
 from edge_agent.mqtt.outbox import RETRY_DISK_S, Outbox
 from edge_agent.mqtt.segment import HEADER_BYTES, read_header
 from edge_agent.mqtt.stream import Batch
@@ -176,6 +176,66 @@ def test_a_file_that_is_being_sent_is_not_given_up(tmp_path: Path) -> None:
     assert kept[0]["seq"] == 2
     assert any("gap" in record for record in kept)
     assert accounted(kept) == set(range(2, 600 + 2 * LEAST_BYTES // len(TEXT) + 1))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Everything at once, files of a few records, and what is given up while it is in flight."""
+    monkeypatch.setattr("edge_agent.mqtt.lanewriter.SEGMENT_BYTES", 600)
+    monkeypatch.setattr("edge_agent.mqtt.lanewriter.EMPTY_BYTES", 300)
+    chance = random.Random(seed)
+    made = partial(outbox, tmp_path, batch_records=4, disk_bytes=8_000)
+    box, in_flight = made(), dict[bool, list[Batch]]({False: [], True: []})
+    got: dict[bool, list[dict[str, object]]] = {False: [], True: []}
+    count = {False: 0, True: 0}
+
+    def take(important: bool) -> None:
+        if batch := box.take(important, max_bytes=chance.choice([300, 65_536])):
+            got[important] += records(batch)
+            in_flight[important].append(batch)
+
+    for _ in range(400):
+        important = chance.random() < 0.3
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                for _ in range(chance.randrange(1, 12)):
+                    count[important] += 1
+                    box.put(f"{count[important]}".ljust(40), important=important)
+                box.pack(1 << 20, 0.0)
+            case 3 | 4:
+                take(important)
+            case 5 | 6:
+                while in_flight[important]:
+                    box.acknowledge(in_flight[important].pop(0))
+            case 7 if chance.random() < 0.3:
+                in_flight = {False: [], True: []}
+                if chance.random() < 0.5:
+                    box.rewind()
+                    continue
+                if chance.random() < 0.5:
+                    box.finish()
+                box = made()
+        assert box.disk is not None
+        assert box.disk.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
+        assert box.disk.bytes <= 8_000 + 3_000  # what is in flight and being written is beside it
+        assert box.queued >= 0
+    box.rewind()
+    for kind in (True, False):
+        count[kind] += 1
+        box.put(f"{count[kind]}".ljust(40), important=kind)
+    for kind in (True, False):
+        for batch in take_all(box, kind):
+            got[kind] += records(batch)
+            box.acknowledge(batch)
+        assert accounted(got[kind]) == set(range(1, count[kind] + 1))
+        assert all(
+            int(str(record["item"])) == record["seq"] for record in got[kind] if "item" in record
+        )
+    assert box.queued == 0
+    assert box.disk is not None
+    assert len(files_of(tmp_path)) <= 2
 
 
 def test_files_go_as_they_are_acknowledged_and_the_last_one_is_emptied(tmp_path: Path) -> None:
