@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.control import ControlServer
-from edge_agent.errors import ConfigError, StoreError
+from edge_agent.errors import ConfigError, RequestError, StoreError
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.marker import Marker
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Between two restarts that the fleet asks for: a node that does nothing else serves nobody.
+RESTART_PAUSE_S = 300.0
 SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after two equal ones
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
@@ -135,8 +137,8 @@ class Agent:
         self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
         self._news.start()
         if self._remote is not None:
+            self._remote.answer_kept()
             self._remote.link.start()
-            self._loader.run(self._remote.answer_kept)
         if self._updates is not None:
             self._updates.start()
         self._notifier.start(self._loop)
@@ -302,6 +304,10 @@ class Agent:
         """The fleet asks for it: end in order, and let the program begin anew."""
         assert self._remote is not None
         remote = self._remote
+        uptime_s = time.monotonic() - self._began
+        if remote.restarted and uptime_s < RESTART_PAUSE_S:
+            reason = f"restarted {uptime_s:.0f} s ago; the next time after {RESTART_PAUSE_S:.0f} s"
+            raise RequestError(job.request.id, reason)
         job.running()
 
         def keep() -> None:

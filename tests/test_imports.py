@@ -52,6 +52,7 @@ ALWAYS = _named(
 )
 WITH_MQTT = ALWAYS | _named(
     """
+    edge_agent: strictjson
     edge_agent.node: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
@@ -84,7 +85,6 @@ HEAVY = {
 }
 WITH_UPDATES = WITH_MQTT | _named(
     """
-    edge_agent: strictjson
     edge_agent.fleet: choice deployment documents envelope form keys mailbox modules node plan
     edge_agent.fleet: record refusals transfer trust trustfiles trustkeeper updater worker
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window

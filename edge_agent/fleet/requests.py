@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from edge_agent import strictjson
 from edge_agent.errors import RequestError
 from edge_agent.text import printable
 
@@ -77,9 +78,9 @@ def read(verb: str, payload: bytes) -> Request:
     if len(payload) > MAX_REQUEST_BYTES:
         raise RequestError("", f"{len(payload)} bytes; at most {MAX_REQUEST_BYTES} are read")
     try:
-        document = json.loads(payload.decode())
-    except (ValueError, RecursionError):
-        raise RequestError("", "not JSON in UTF-8") from None
+        document = strictjson.loads(payload)  # which goes only as deep as a small stack allows
+    except ValueError as error:
+        raise RequestError("", f"not JSON in UTF-8: {error}") from None
     if not isinstance(document, dict):
         raise RequestError("", "not a JSON object")
     identity = document.get("id")
@@ -146,6 +147,10 @@ class Ledger:
         self._seen.append(key)
         self._open.add(key)
         return True
+
+    def remember(self, verb: str, identity: str) -> None:
+        """It was carried out by an earlier process, to which a broker may have sent it last."""
+        self._seen.append((verb, identity))
 
     def leave(self, request: Request) -> None:
         """It is over."""

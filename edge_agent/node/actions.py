@@ -16,11 +16,11 @@ MAX_LOG_CHARS = 24 * 1024
 class Updates(Protocol):
     """The part of the updates that requests are about; any thread, never waits."""
 
-    def sync(self) -> None:
-        """Look at everything that the broker holds once more."""
+    def sync(self) -> bool:
+        """Look at everything that the broker holds once more. False: too much else waits."""
 
-    def release(self, identity: str) -> None:
-        """Hold nothing against this plugin's releases any more."""
+    def release(self, identity: str) -> bool:
+        """Hold nothing against this plugin's releases any more. False as above."""
 
 
 class Actions:
@@ -53,7 +53,8 @@ class Actions:
             raise RequestError(
                 job.request.id, "updates are not configured: [updates] is missing in agent.toml"
             )
-        updates.sync()
+        if not updates.sync():
+            raise _busy(job)
         job.succeeded()
 
     def _restart(self, job: Job) -> None:
@@ -82,7 +83,12 @@ class Actions:
         lifted = self._roster.release(identity)
         updates = self._updates()
         if updates is not None:  # it may hold more against it than a quarantine
-            updates.release(identity)
+            if not updates.release(identity):
+                raise _busy(job)
         elif not lifted:
             raise RequestError(job.request.id, f"nothing is held against {identity}")
         job.succeeded()
+
+
+def _busy(job: Job) -> RequestError:
+    return RequestError(job.request.id, "the fleet's part is busy; is the disk slow? Try again")

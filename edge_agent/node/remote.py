@@ -45,6 +45,7 @@ class Remote:
         recent: Recent,
     ) -> None:
         assert config.mqtt is not None
+        self.restarted = False  # as the fleet asked
         self.updates: Updates | None = None  # gets deployments, trust and parts of blobs
         topics = node_topics(config.fleet, config.node)
         self._verbs = {topics.request(verb): verb for verb in VERBS}
@@ -77,7 +78,8 @@ class Remote:
         files.write(self._ticket_file, json.dumps(document).encode())
 
     def answer_kept(self) -> None:
-        """The restart is over: say so to who asked for it, once. Reads a file."""
+        """The restart is over: say so to who asked for it, once. Reads a file, so before the
+        loop runs; and before the link does, to which the same request may come again."""
         try:
             kept = files.read(self._ticket_file, MAX_TICKET_BYTES)
         except StoreError as error:
@@ -85,9 +87,11 @@ class Remote:
             kept = b""
         if kept is None:
             return
+        self.restarted = True
         files.remove(self._ticket_file)
         ticket = _ticket(kept)
         if ticket is not None:
+            self._requests.carried_out(ticket)
             answer(self._publish, ticket, "succeeded")
 
     def _received(self, incoming: Incoming) -> None:

@@ -6,6 +6,7 @@ An action is quick, or hands its work to a thread of its own and answers later.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,9 +15,16 @@ from edge_agent.errors import EdgeAgentError, RequestError
 from edge_agent.fleet import requests as protocol
 from edge_agent.fleet.requests import Ledger, Request, State
 from edge_agent.loop import Loop
+from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.incoming import Incoming
 
 log = logging.getLogger(__name__)
+
+# Ours: more than a person asks at once, then one in so many seconds. Each costs lines of the log,
+# answers, and what it asks for, and who asks is known to the broker alone.
+REQUEST_BURST, REQUEST_S = 16, 5.0
+# Between two lines about requests that were too many.
+TELL_S = 600.0
 
 # (topic, payload, correlation data): at once, from any thread.
 Publish = Callable[[str, bytes, bytes | None], object]
@@ -92,15 +100,26 @@ class Requests:
         usual: Callable[[str], str],
         publish: Publish,
         actions: Mapping[str, Action],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = loop
         self._usual = usual
         self._publish = publish
         self._actions = actions
+        self._monotonic = monotonic
         self._ledger = Ledger()  # the link's thread enters, any thread leaves
+        self._allowed = Allowance(REQUEST_BURST, 1 / REQUEST_S)
+        self._telling = Allowance(1, 1 / TELL_S)
+
+    def carried_out(self, ticket: Ticket) -> None:
+        """An earlier process did; before the first request comes in."""
+        self._ledger.remember(ticket.verb, ticket.id)
 
     def received(self, verb: str, incoming: Incoming) -> None:
-        """Take a request in. On the link's thread; returns at once."""
+        """Take a request in, or pass it over if there are too many. On the link's thread;
+        returns at once."""
+        if not self._in_time():
+            return
         topic = incoming.response_topic or self._usual(verb)
         ticket = Ticket("", verb, topic, incoming.correlation)
         try:
@@ -119,6 +138,18 @@ class Requests:
         answer(self._publish, ticket, "accepted")
         job = Job(request, ticket, self._publish, self._ledger.leave)
         self._loop.call_soon(partial(self._carry_out, job))
+
+    def _in_time(self) -> bool:
+        now = self._monotonic()
+        if self._allowed.due(now) <= now:
+            self._allowed.spend()
+            return True
+        if self._telling.due(now) <= now:
+            self._telling.spend()
+            log.warning(
+                "more requests than one in %.0f s are passed over; who sends them?", REQUEST_S
+            )
+        return False
 
     def _carry_out(self, job: Job) -> None:
         try:

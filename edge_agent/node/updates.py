@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of what others ask for, that the worker may not have come to yet: it may wait for a disk.
+MAX_ASKED = 16
 # Of the state folder: the OCI image layout, with the catalogue beside its files.
 STORE, CATALOGUE = "store", "catalogue.json"
 
@@ -56,6 +58,7 @@ class Updates:
         self._changed = changed
         self._topics = fleet_topics(config.fleet)
         self._worker = Worker(self._topics, self._make)
+        self._asked: set[str] = set()  # the loop's thread adds, the worker's takes away
 
     def start(self) -> None:
         """Begin with what the disk says."""
@@ -77,17 +80,32 @@ class Updates:
         else:  # it had proven itself, and ended the agent twice
             self._worker.call(lambda updater: updater.quarantine(release.digest, reason))
 
-    def sync(self) -> None:
-        """Look at everything that the broker holds once more."""
-        self._worker.call(lambda updater: updater.sync())
+    def sync(self) -> bool:
+        """Look at everything that the broker holds once more. False: too much else waits."""
+        return self._ask("sync", lambda updater: updater.sync())
 
-    def release(self, identity: str) -> None:
-        """Hold nothing against this plugin's releases any more."""
-        self._worker.call(lambda updater: updater.release(identity))
+    def release(self, identity: str) -> bool:
+        """Hold nothing against this plugin's releases any more. False as above."""
+        return self._ask(identity, lambda updater: updater.release(identity))
 
     def status(self) -> dict[str, Any]:
         """For the reported state (docs/fleet-protocol.md)."""
         return self._worker.status()
+
+    def _ask(self, what: str, work: Callable[["Updater"], object]) -> bool:
+        """Have `work` done once, however often it is asked for until then."""
+        if what in self._asked:
+            return True
+        if len(self._asked) >= MAX_ASKED:
+            return False
+        self._asked.add(what)
+
+        def carry_out(updater: "Updater") -> None:
+            self._asked.discard(what)
+            work(updater)
+
+        self._worker.call(carry_out)
+        return True
 
     def _make(self, wake: Callable[[], None]) -> "Updater":
         """On the worker's thread: what this imports need not delay the start."""

@@ -1,6 +1,8 @@
 """What a node reads as a request, and what it answers."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -136,3 +138,33 @@ def test_only_the_latest_ids_are_remembered() -> None:
         assert ledger.enter(this)
         ledger.leave(this)
     assert ledger.enter(Request("0", "sync", {}))
+
+
+def test_what_an_earlier_process_carried_out_is_not_carried_out_again() -> None:
+    ledger = Ledger()
+    ledger.remember("restart", "a")
+    assert not ledger.enter(Request("a", "restart", {}))
+    assert ledger.enter(Request("a", "sync", {}))
+
+
+# From Python 3.12 on the recursion of C code has a limit of its own, which is higher.
+NESTED = """
+import sys
+from edge_agent import threads
+from edge_agent.errors import RequestError
+from edge_agent.fleet.requests import MAX_REQUEST_BYTES, read
+from edge_agent.mqtt.link import STACK_BYTES
+sys.setrecursionlimit(1_000_000)
+def work():
+    for begin in (b"[", b'{"a":'):
+        try:
+            read("sync", begin * (MAX_REQUEST_BYTES // len(begin)))
+        except RequestError as error:
+            print(error)
+threads.start(work, name="mqtt", stack_bytes=STACK_BYTES).join()
+"""
+
+
+def test_nested_values_do_not_overflow_the_small_stack_of_the_link() -> None:
+    done = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("nested deeper")) == (0, 2)

@@ -128,6 +128,9 @@ def test_the_whole_agent_is_restarted_and_says_so_afterwards(fleet: Fleet) -> No
     assert fleet.agent.pid == before[1]  # for whoever watches over it, it is the same process
     os.kill(fleet.agent.pid, 0)
     fleet.agent.wait_running(GUARD)
+    again = fleet.ask("restart")  # whoever asks without end must not have it do nothing else
+    assert states(again) == ["accepted", "failed"]
+    assert "restarted" in again[-1]["reason"]
     assert not (fleet.agent.folder / "state" / "restart.json").exists()
 
 

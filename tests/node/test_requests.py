@@ -10,7 +10,7 @@ from edge_agent.errors import StoreError
 from edge_agent.fleet.requests import MAX_OPEN
 from edge_agent.loop import Loop
 from edge_agent.mqtt.incoming import Incoming
-from edge_agent.node.requests import Job, Requests
+from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requests, Ticket
 
 
 class Board:
@@ -18,6 +18,7 @@ class Board:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
+        self.now = 0.0
         self.answers: list[tuple[str, dict[str, Any], bytes | None]] = []
         self.jobs: list[Job] = []
         self.actions: dict[str, Callable[[Job], None]] = {
@@ -32,6 +33,7 @@ class Board:
                 (topic, json.loads(payload), correlation)
             ),
             self.actions,
+            lambda: self.now,
         )
 
     def ask(self, verb: str, payload: bytes, **more: Any) -> None:
@@ -128,3 +130,26 @@ def test_an_action_that_fails_says_why_and_the_next_is_served(board: Board) -> N
     assert reasons[1] == "the disk is full"
     assert "ZeroDivisionError" in str(reasons[3])
     assert board.states[-1] == "succeeded"
+
+
+def test_a_long_flood_costs_no_more_than_one_request_in_a_while(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5000):  # 200 in a second, which is what the link lets through
+        board.now = number / 200
+        board.ask("sync", b'{"id": "%d"}' % number)
+        board.ask("sync", b"rubbish")
+    carried_out = board.states.count("succeeded") + board.states.count("failed")
+    assert REQUEST_BURST <= carried_out <= REQUEST_BURST + board.now / REQUEST_S + 1
+    assert len(caplog.records) <= carried_out + 1 + board.now / TELL_S
+    assert "passed over" in caplog.text
+    board.now += REQUEST_S
+    board.ask("sync", b'{"id": "anna"}')
+    assert board.states[-1] == "succeeded"
+
+
+def test_a_request_of_the_life_before_is_not_carried_out_again(board: Board) -> None:
+    board.requests.carried_out(Ticket("a", "restart", "usual/restart", None))
+    board.ask("restart", b'{"id": "a"}')
+    assert not board.jobs
+    assert not board.answers
