@@ -57,8 +57,8 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent.fleet: requests
     edge_agent.host: condense reports
     edge_agent.mqtt: allowance channels connection disklane diskstore gather guard incoming intake
-    edge_agent.mqtt: lanewriter link memory opening outbox outgoing packing publisher segment
-    edge_agent.mqtt: segmentfile session stream subscriptions tls topics
+    edge_agent.mqtt: lanewriter link memory opening outbox outgoing packing publisher reasons
+    edge_agent.mqtt: segment segmentfile session stream subscriptions tls topics waiting
     """
 )
 

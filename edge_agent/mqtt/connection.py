@@ -20,6 +20,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
+from edge_agent.mqtt import reasons
 from edge_agent.mqtt.guard import MAX_PUBLISH_BYTES, UNSOLICITED_PACKETS, GuardedClient
 from edge_agent.mqtt.incoming import Arrivals, Incoming
 from edge_agent.mqtt.tls import explain, tls_context
@@ -42,12 +43,6 @@ SESSION_S = 7 * 86_400
 
 # A ping is then sent at most a quarter late; brokers wait for half a keep-alive more.
 TENDS_PER_KEEPALIVE = 4
-
-_HINTS = {
-    "Bad user name or password": ": check username and password_file",
-    "Not authorized": ": check username and password_file, and the broker's access list",
-    "Session taken over": ": another client uses this client_id",
-}
 
 
 class Answer(NamedTuple):
@@ -259,7 +254,7 @@ class Connection:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         if reason.is_failure:
             self.wrong_version = reason == "Unsupported protocol version"
-            self._lost = f"the broker refuses the connection: {reason}{_HINTS.get(str(reason), '')}"
+            self._lost = reasons.refused(str(reason))
         elif self.max_packet_bytes < MIN_PACKET_BYTES:
             self._lost = (
                 f"the broker takes {self.max_packet_bytes} bytes at once,"
@@ -281,24 +276,12 @@ class Connection:
         trouble = client.trouble if isinstance(client, GuardedClient) else ""
         if not self.accepted:
             self.wrong_version = True  # how brokers without MQTT 5 may answer it
-        if trouble:
-            self._lost = f"the broker is left: {trouble}"
-        elif reason == "Protocol error":
-            self._lost = "the broker is left: its answer is not MQTT"
-        elif flags.is_disconnect_packet_from_server:
-            self._lost = f"the broker ended the connection: {reason}{_HINTS.get(str(reason), '')}"
-        elif reason == "Keep alive timeout":
-            self._lost = "the broker stopped answering"
-        elif self.accepted:
-            self._lost = (
-                "the broker closed the connection without a reason; if that repeats, another"
-                " client uses this client_id, or the broker's access list is against it"
-            )
-        else:
-            self._lost = (
-                "the broker closed the connection without accepting it; is this the right"
-                " port, and is TLS wanted there (mqtts)?"
-            )
+        said = flags.is_disconnect_packet_from_server
+        self._lost = (
+            reasons.left(trouble)
+            if trouble
+            else reasons.ended(str(reason), accepted=self.accepted, said=said)
+        )
 
     def _on_publish(
         self,
@@ -315,17 +298,17 @@ class Connection:
         _client: paho.Client,
         _userdata: object,
         packet_id: int,
-        reasons: list[ReasonCode],
+        codes: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        self._answers.append(Answer(packet_id, _refusals(reasons)))
+        self._answers.append(Answer(packet_id, _refusals(codes)))
 
     def _on_unsubscribe(
         self,
         _client: paho.Client,
         _userdata: object,
         packet_id: int,
-        _reasons: list[ReasonCode],
+        _codes: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
         self._answers.append(Answer(packet_id, ()))
@@ -342,7 +325,7 @@ class Connection:
             getattr(properties, "CorrelationData", None),
         )
         if trouble := self._judge(lambda arrivals: arrivals.arrived(arrived), message.topic):
-            self._lost = self._lost or f"the broker is left: {trouble}"
+            self._lost = self._lost or reasons.left(trouble)
 
     def _too_large(self, topic: str, size: int) -> str:
         return self._judge(lambda arrivals: arrivals.too_large(topic, size), topic)
@@ -369,5 +352,5 @@ class Connection:
         return LinkError(f"{self._broker.url}: {what}")
 
 
-def _refusals(reasons: Sequence[ReasonCode]) -> list[str]:
-    return [str(reason) if reason.is_failure else "" for reason in reasons]
+def _refusals(codes: Sequence[ReasonCode]) -> list[str]:
+    return [str(code) if code.is_failure else "" for code in codes]

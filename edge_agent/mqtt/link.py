@@ -11,8 +11,6 @@ fails, in 3.1.1. After a round without a steady connection the thread rests, lon
 
 import logging
 import math
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +31,7 @@ from edge_agent.mqtt.publisher import backoff_s
 from edge_agent.mqtt.session import next_session
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.mqtt.topics import is_plain, node_topics
+from edge_agent.mqtt.waiting import Waiting
 
 if TYPE_CHECKING:
     from edge_agent.mqtt.connection import Connection
@@ -45,8 +44,6 @@ ACCEPT_TIMEOUT_S = 5.0
 STEADY_S = 20.0
 # SIGTERM to the end takes less than 2 s, and this is not all there is to stop.
 STOP_TIMEOUT_S = 1.5
-
-
 # Below the agent's state_dir.
 OUTBOX_FOLDER = "outbox"
 
@@ -97,9 +94,7 @@ class Link:
         self._arrivals = (
             Arrivals(self._subscriptions, node_topics(fleet, node), received) if received else None
         )
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._waiting = Waiting()
         self._thread: threading.Thread | None = None
         self._stop_at = math.inf  # monotonic; finite: say goodbye until then
         self._state = "stopped"
@@ -115,17 +110,17 @@ class Link:
     def report(self, item: object, size: int = 0, important: bool = False) -> None:
         """Hand over a result, `size` bytes large; important ones are the last to be dropped."""
         if self._outgoing.results.put(item, size, important):
-            self._wake()
+            self._waiting.wake()
 
     def log(self, record: Mapping[str, object]) -> None:
         """Hand over a log record, ready as it is."""
         if self._outgoing.logs.put(record, 0, False):
-            self._wake()
+            self._waiting.wake()
 
     def state_changed(self) -> None:
         """The state document is out of date."""
         if self._outgoing.state_changed():
-            self._wake()
+            self._waiting.wake()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for `topics` (no patterns) on this and every later connection.
@@ -135,12 +130,12 @@ class Link:
         if self._arrivals is None:
             raise ValueError("this link was given nobody to receive messages")
         if self._subscriptions.want(topics):
-            self._wake()
+            self._waiting.wake()
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Give `topics` up; one or two messages of theirs may still be handed on."""
         if self._subscriptions.unwant(topics):
-            self._wake()
+            self._waiting.wake()
 
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
@@ -154,7 +149,7 @@ class Link:
             raise ValueError(f"{topic!r}: nothing can be published there")
         message = Message(payload, topic=topic, retain=retain, correlation=correlation)
         taken = self._outgoing.answers.put(message)
-        self._wake()
+        self._waiting.wake()
         return taken
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -162,12 +157,11 @@ class Link:
         if self._thread is not None:
             # Some of the time is for the way back out of the thread.
             self._stop_at = time.monotonic() + timeout_s * 0.8
-            self._wake()
+            self._waiting.wake()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return  # it waits for a disk, and ends with the process
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._waiting.close()
 
     def status(self) -> LinkStatus:
         """How it is going."""
@@ -190,12 +184,6 @@ class Link:
     @property
     def _stopping(self) -> bool:
         return self._stop_at != math.inf
-
-    def _wake(self) -> None:
-        try:
-            self._wake_writer.send(b"\0")
-        except OSError:
-            pass  # full: a wake-up is pending already; closed: nobody is left to wake
 
     def _run(self) -> None:
         clock_ms = int(time.time() * 1000)
@@ -274,7 +262,7 @@ class Link:
 
     def _open(self, connection: "Connection") -> None:
         """Connect while what is reported is kept. LinkError: it failed, or it is time to end."""
-        opening = Opening(connection, self._wake)
+        opening = Opening(connection, self._waiting.wake)
         while not opening.finished:
             now = time.monotonic()
             if now >= self._stop_at:
@@ -301,34 +289,8 @@ class Link:
 
     def _wait(self, until: float, connection: "Connection | None") -> None:
         """Sleep until then or until something happens, and do what the broker asks for."""
-        poller = select.poll()
-        poller.register(self._wake_reader, select.POLLIN)
-        if connection is not None:
-            now = time.monotonic()
-            wanted = select.POLLOUT if connection.wants_write else 0
-            read_due = connection.read_due(now)
-            if read_due <= now:
-                wanted |= select.POLLIN
-            if connection.has_read or read_due > now:
-                until = min(until, read_due)
-            poller.register(connection.fileno(), wanted)
-            until = min(until, connection.tend_due)
-        timeout_ms = (
-            max(0, math.ceil((until - time.monotonic()) * 1000)) if until < math.inf else None
-        )
-        readable = writable = False
         try:
-            for file, events in poller.poll(timeout_ms):
-                if file == self._wake_reader.fileno():
-                    self._wake_reader.recv(4096)
-                else:
-                    readable = bool(events & ~select.POLLOUT)
-                    writable = bool(events & select.POLLOUT)
-            if connection is not None:
-                now = time.monotonic()
-                readable = readable or (connection.has_read and connection.read_due(now) <= now)
-                connection.ready(readable, writable)
-                connection.tend(now)
+            self._waiting.wait(until, connection)
         finally:
             if connection is not None:  # what was acknowledged before a failure counts
                 self._take_answers(connection, time.monotonic())
