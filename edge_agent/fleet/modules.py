@@ -26,8 +26,9 @@ class Modules:
         """Where it is, or would be."""
         return self._layout.blob(digest)
 
-    def check(self, needed: Iterable[str]) -> StoreError | None:
-        """Every blob against its digest; what is damaged is gone, or is not `has` any more.
+    def check(self, needed: Iterable[str], wanted: Collection[str]) -> StoreError | None:
+        """Every blob against its digest; what is damaged is gone, or is not `has` any more. What
+        came of modules that are not `wanted`, or are here by now, is gone too.
 
         The error of a disk that takes nothing; then only `needed` were compared.
         """
@@ -42,8 +43,13 @@ class Modules:
             self._damaged = set(damaged)
         for digest in damaged:
             log.error("%s is damaged on the disk; it is fetched again if it is needed", digest)
-        for folder in self._layout.transfers():  # of what has arrived in its place
-            if self.has(f"sha256:{folder.name}"):
+        try:
+            transfers = self._layout.transfers()
+        except StoreError as error:  # no reason not to run what is here
+            return trouble or error
+        for folder in transfers:
+            digest = f"sha256:{folder.name}"
+            if digest not in wanted or self.has(digest):
                 empty(folder)
         return trouble
 

@@ -223,6 +223,7 @@ class Updater:
         if self._commit(new):
             log.info("generation %d is accepted", found.generation)
             self._pending = found
+            self._collect()  # what came for one before it may be all the room that there is
             self._evaluate()
         else:
             self._documents.postpone(DEPLOYMENT, self._due)
@@ -275,17 +276,14 @@ class Updater:
         return True
 
     def _check(self) -> None:
-        trouble = self._modules.check(self._catalogue.digests)
+        trouble = self._modules.check(self._catalogue.digests, self._needed())
         if trouble is not None:
             self._failed(trouble)
 
     def _collect(self) -> None:
         """Remove what neither runs, nor ran before, nor is on its way."""
-        needed = set(self._catalogue.digests)
-        for document in self._accepted():
-            needed |= self._target(document).supplies.keys()
         try:
-            self._modules.collect(needed)
+            self._modules.collect(self._needed())
         except StoreError as error:
             self._failed(error)
 
@@ -320,6 +318,13 @@ class Updater:
 
     def _target(self, document: Deployment) -> Target:
         return plan.target(document, self._node.name, self._node.labels, self._catalogue)
+
+    def _needed(self) -> set[str]:
+        """Digests of what runs, ran before, or is on its way."""
+        needed = set(self._catalogue.digests)
+        for document in self._accepted():
+            needed |= self._target(document).supplies.keys()
+        return needed
 
     def _wishes(self) -> dict[str, Wish]:
         """What the documents need and the disk lacks."""

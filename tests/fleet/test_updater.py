@@ -1,7 +1,9 @@
 """One node through the life of its fleet: documents, disk and decisions are real."""
 
+import errno
 import logging
 import math
+import os
 import subprocess
 from pathlib import Path
 
@@ -474,6 +476,62 @@ def test_full_disk_delays_a_deployment_and_disturbs_nothing(
         (disk / "other").unlink()
         board.wait(4000)
         assert board.running() == {"10-guard": "2"}
+
+
+def test_what_came_of_a_deployment_that_another_followed_makes_room_for_that(
+    tmp_path: Path, shelf: Shelf, operator: Operator
+) -> None:
+    # 8 MiB stay free on any disk: here one of the two modules finds room, and never both.
+    abandoned, stored, wanted = (wasm(number, 3 << 20) for number in (7, 8, 9))
+    with small_disk(tmp_path / "disk", 17 * 1024) as disk:
+        board = Board(disk / "board", shelf)
+        operator.upload(stored)
+        for number, part in enumerate(abandoned.parts[: abandoned.blob.parts // 2]):
+            shelf.publish(TOPICS.blob_part(abandoned.blob.hex, number), part)
+        operator.deploy(
+            plugin("guard", release("1", stored)),
+            plugin("logger", release("1", abandoned), index="20"),
+        )
+        board.start()
+        board.wait(60)
+        assert board.layout.has(stored.blob.digest)
+        assert board.layout.incoming(abandoned.blob.digest).is_dir()
+        operator.upload(wanted)
+        operator.deploy(plugin("guard", release("2", wanted)))
+        board.wait(4000)
+        assert board.running() == {"10-guard": "2"}, board.status()
+
+
+def test_what_came_of_a_module_that_nobody_wants_any_more_goes_with_the_next_start(
+    board: Board, operator: Operator
+) -> None:
+    proven(board, operator)
+    left = board.layout.incoming(B.blob.digest)
+    left.mkdir()
+    (left / "zlib-1024-3-0").write_bytes(bytes(1024))  # the process was killed in between
+    board = again(board)
+    board.start()
+    assert not left.exists()
+    assert board.running() == {"10-guard": "1"}
+
+
+def test_disk_that_cannot_list_what_came_runs_what_is_there(
+    board: Board, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven(board, operator)
+    operator.deploy(plugin("guard", release("2", wasm(9))))
+    board.wait(1)
+    listed, broken = os.listdir, str(board.folder / "store" / "incoming")
+
+    def failing(path: object = ".") -> list[str]:
+        if str(path) == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return listed(path)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "listdir", failing)
+    board = again(board)
+    board.start()
+    assert board.running() == {"10-guard": "1"}
 
 
 def _remount(disk: Path, mode: str) -> None:
