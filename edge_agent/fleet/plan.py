@@ -71,10 +71,12 @@ def target(
     return Target(tuple(running), supplies)
 
 
-def usable(running: Running, catalogue: Catalogue) -> bool:
-    """Nothing is held against it on this node."""
-    held = catalogue.rejected.keys() | catalogue.quarantined.keys()
-    return running.digest not in held and running.setup not in held
+def usable(running: Running, catalogue: Catalogue, proven: bool) -> bool:
+    """Nothing is held against it on this node. What is `proven` under its name is not rejected
+    for what it does under another."""
+    if running.digest in catalogue.quarantined:
+        return False
+    return proven or not {running.digest, running.setup} & catalogue.rejected.keys()
 
 
 def runnable(catalogue: Catalogue, has: Callable[[str], bool], path: Callable[[str], Path]) -> Plan:
@@ -85,8 +87,10 @@ def runnable(catalogue: Catalogue, has: Callable[[str], bool], path: Callable[[s
     releases = []
     for kept in catalogue.plugins.values():
         for running in (kept.current, kept.previous):
-            if running is not None and usable(running, catalogue) and has(running.digest):
-                on_probation = kept.probation and running is kept.current
+            if running is None:
+                continue
+            on_probation = kept.probation and running is kept.current
+            if usable(running, catalogue, not on_probation) and has(running.digest):
                 releases.append(_wanted(running, path(running.digest), on_probation))
                 break
     return Plan(tuple(releases), catalogue.digests)

@@ -152,13 +152,18 @@ def kept(catalogue: Catalogue, identity: str) -> Catalogue:
 def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
     """The current release failed its probation: the one before it runs, if there is one.
 
-    If only the configuration had changed, the module itself is not to blame, and it is
-    this configuration of it that is not tried again.
+    If the module has proven itself with another configuration, or under another name, it is
+    not to blame, and it is this configuration of it that is not tried again.
     """
     found = catalogue.plugins[identity]
     current, previous = found.current, found.previous
-    same_module = previous is not None and previous.digest == current.digest
-    refused = {current.setup if same_module else current.digest: reason}
+    proven = {
+        running.digest
+        for each in catalogue.plugins.values()
+        for running in (each.previous, None if each.probation else each.current)
+        if running is not None
+    }
+    refused = {current.setup if current.digest in proven else current.digest: reason}
     after = replace(catalogue, rejected=_remembered(catalogue.rejected, refused))
     return _with(after, identity, None if previous is None else Kept(previous, None, False))
 

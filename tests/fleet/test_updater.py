@@ -794,3 +794,26 @@ def test_change_is_told_and_no_change_is_not(board: Board, operator: Operator) -
     operator.deploy(plugin("guard", release("2", B)))
     board.turn()
     assert changes
+
+
+def test_rejection_under_one_name_leaves_what_is_proven_under_another(
+    board: Board, operator: Operator
+) -> None:
+    # The same module, which one of its configurations does not suit.
+    guard = plugin("guard", release("1", A), config="good")
+    operator.deploy(guard)
+    board.start()
+    board.keep("10-guard")
+    operator.deploy(guard, plugin("logger", release("1", A), config="bad", index="20"))
+    board.wait(1)
+    board.reject("20-logger")
+    board.wait(1)
+    assert board.running() == {"10-guard": "1"}
+    assert not board.plans[-1].releases[0].on_probation
+    board = again(board)
+    board.start()
+    assert board.running() == {"10-guard": "1"}
+    # Nor does it go back to one before, which the same deployment names second.
+    operator.deploy(plugin("guard", release("1", A), release("0", B), config="good"))
+    board.wait(1)
+    assert board.running() == {"10-guard": "1"}
