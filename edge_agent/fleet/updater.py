@@ -134,11 +134,18 @@ class Updater:
             if number.isascii() and number.isdecimal() and len(number) <= _NUMBER_DIGITS:
                 self._queue.take(f"sha256:{hex_digest}", int(number), payload, self._monotonic())
 
-    def verdict(self, identity: str, digest: str, kept: bool, reason: str) -> None:
-        """The host's word on a release on probation; `digest` with or without "sha256:"."""
+    def verdict(
+        self, identity: str, digest: str, kept: bool, reason: str, setup: str | None = None
+    ) -> None:
+        """The host's word on a release on probation; `digest` with or without "sha256:".
+
+        `setup`: as the catalogue's `setup_key` names the module with its configuration.
+        """
         found = self._catalogue.plugins.get(identity)
         if found is None or not found.probation or found.current.digest != _named(digest):
             return  # of a release that another has followed, or that is none of the fleet's
+        if setup not in (None, found.current.setup):
+            return  # of another configuration
         if kept:
             self._note(catalogues.kept(self._catalogue, identity))
             self._collect()

@@ -65,10 +65,6 @@ class Worker:
                 self._parts.append((topic, payload))
             self._change.notify()
 
-    def verdict(self, identity: str, digest: str, kept: bool, reason: str) -> None:
-        """The host's word on a release (see `Updater.verdict`)."""
-        self.call(lambda updater: updater.verdict(identity, digest, kept, reason))
-
     def call(self, work: Callable[["Updater"], T], done: Callable[[T], None] | None = None) -> None:
         """Have `work` done, and `done` called with what it gives; both on the thread."""
 

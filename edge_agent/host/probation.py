@@ -147,11 +147,16 @@ class _Watched:
         self._verdict = verdict
         self._timer: Timer | None = None
         self._over = False
+        self._closed = False
 
     def close(self) -> None:
-        self._over = True
+        self._over = self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+
+    def _tell(self, verdict: Verdict) -> None:
+        if not self._closed:  # meanwhile, by another release
+            self._verdict(self.release.identity, self.release.digest, *verdict)
 
     def _look(self) -> None:
         if self._over:
@@ -162,7 +167,6 @@ class _Watched:
         trial.look(time.monotonic())
         if trial.verdict is not None:
             self._over = True
-            told = (self.release.identity, self.release.digest, *trial.verdict)
-            self._loop.call_soon(partial(self._verdict, *told))
+            self._loop.call_soon(partial(self._tell, trial.verdict))
         elif trial.remaining_s is not None:
             self._timer = self._loop.call_later(trial.remaining_s, self._look)

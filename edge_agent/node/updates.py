@@ -76,7 +76,7 @@ class Updates:
     def verdict(self, release: Release, kept: bool, reason: str) -> None:
         """What the host says of a release of a plan."""
         if kept or release.probation is not None:
-            self._worker.verdict(release.identity, release.digest, kept, reason)
+            self._worker.call(lambda updater: _judge(updater, release, kept, reason))
         else:  # it had proven itself, and ended the agent twice
             self._worker.call(lambda updater: updater.quarantine(release.digest, reason))
 
@@ -151,6 +151,15 @@ class Updates:
             version=wanted.version,
             probation=terms if wanted.on_probation else None,
         )
+
+
+def _judge(updater: "Updater", release: Release, kept: bool, reason: str) -> None:
+    """On the worker's thread."""
+    from edge_agent.store.catalogue import setup_key
+
+    digest = f"sha256:{release.digest}"
+    setup = setup_key(digest, release.config, release.settings)
+    updater.verdict(release.identity, digest, kept, reason, setup)
 
 
 class _Nobody:

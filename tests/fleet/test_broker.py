@@ -113,7 +113,7 @@ def test_deployment_reaches_a_node_through_mosquitto(tmp_path: Path, broker: Mos
         operator.deploy(plugin("guard", release("1", IT)))
         running.wait_for(guard="1")
         assert running.plans[-1].releases[0].path.read_bytes() == IT.data
-        running.worker.verdict("10-guard", IT.blob.hex, True, "")
+        running.worker.call(lambda it: it.verdict("10-guard", IT.blob.hex, True, ""))
         wait_until(lambda: not running.plans[-1].releases[0].on_probation, "it is kept")
 
 

@@ -817,3 +817,20 @@ def test_rejection_under_one_name_leaves_what_is_proven_under_another(
     operator.deploy(plugin("guard", release("1", A), release("0", B), config="good"))
     board.wait(1)
     assert board.running() == {"10-guard": "1"}
+
+
+def test_word_on_another_configuration_of_the_module_changes_nothing(
+    board: Board, operator: Operator
+) -> None:
+    operator.deploy(plugin("guard", release("1", A), config="first"))
+    board.start()
+    first = board.updater._catalogue.plugins["10-guard"].current.setup
+    operator.deploy(plugin("guard", release("1", A), config="second"))
+    board.wait(1)
+    second = board.updater._catalogue.plugins["10-guard"].current.setup
+    board.updater.verdict("10-guard", A.blob.digest, False, "late", first)
+    board.updater.verdict("10-guard", A.blob.digest, True, "late", first)
+    assert board.plans[-1].releases[0].on_probation
+    assert board.status()["rejected"] == {}
+    board.updater.verdict("10-guard", A.blob.digest, True, "", second)
+    assert not board.plans[-1].releases[0].on_probation

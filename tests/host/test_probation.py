@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.host.probation import EARLIEST_SHARE, MAX_REASON_CHARS, Trial, Verdict
+from edge_agent.config import PluginSettings
+from edge_agent.host.probation import (
+    EARLIEST_SHARE,
+    MAX_REASON_CHARS,
+    Trial,
+    Trials,
+    Verdict,
+)
 from edge_agent.host.release import Probation, Release
+from edge_agent.loop import Loop
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
@@ -132,6 +140,21 @@ def test_a_verdict_stands() -> None:
     rejected.serves(HERE, 0.0)
     rejected.look(60.0)
     assert rejected.verdict == Verdict(False, "first")
+
+
+def test_a_verdict_on_its_way_does_not_meet_the_release_that_follows() -> None:
+    # Told apart by digest alone, another configuration of the module would be kept, or rejected.
+    told: list[tuple[str, str, bool, str]] = []
+    before = Release("10", "guard", Path("a"), "00" * 32, 8, "a", PluginSettings(), "1", LONG)
+    with Loop() as loop:
+        trials = Trials(loop, lambda *verdict: told.append(verdict))
+        tried = trials.of(before)
+        assert tried is not None
+        tried.failed("trap", final=True)
+        assert trials.of(replace(before, config="b")) is not tried
+        loop.call_soon(lambda: None)
+        loop.turn()
+        assert told == []
 
 
 def test_a_reason_is_bounded() -> None:
