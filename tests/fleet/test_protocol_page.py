@@ -7,7 +7,7 @@ import re
 import typing
 from pathlib import Path
 
-from edge_agent.fleet import choice, deployment, envelope, form, trust, updater
+from edge_agent.fleet import choice, deployment, envelope, form, requests, trust, updater
 from edge_agent.fleet.form import Blob, max_encoded_bytes
 from edge_agent.fleet.keys import SigningKey
 from edge_agent.fleet.transfer import blocking, fetch, window
@@ -20,7 +20,7 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, PAYLOAD, ENVELOPE = EXAMPLES
+_, TRUST, DEPLOYMENT, REQUEST, ANSWER, PAYLOAD, ENVELOPE = EXAMPLES
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -115,3 +115,24 @@ def test_the_page_names_what_updates_in_the_state_holds(tmp_path: Path) -> None:
         for word in re.findall(r"`(\w+)`", line)
     }
     assert named == Board(tmp_path, Shelf()).start().status().keys()
+
+
+def test_the_requests_of_the_page_are_those_that_are_read() -> None:
+    assert requests.read("release", REQUEST.encode()).arguments == json.loads(REQUEST)["arguments"]
+    assert (
+        requests.answer("8f1c", "restart", "running")
+        == json.dumps(json.loads(ANSWER), separators=(",", ":")).encode()
+    )
+    section = PAGE.partition("## Requests")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\| ", section, re.MULTILINE)
+    told = {verb: set(re.findall(r"`(lines|level|plugin)`", words)) for verb, words in rows}
+    assert told == {verb: set(known) for verb, known in requests.VERBS.items()}
+    for number, words in (
+        (requests.MAX_REQUEST_BYTES, "at most {} bytes"),
+        (requests.MAX_REMEMBERED, "one of the last {}"),
+        (requests.MAX_OPEN, "({} at a time)"),
+        (requests.MAX_LINES, "1 to {}"),
+    ):
+        assert words.format(number) in section
+    assert section.count("`accepted`") == section.count("`succeeded`") == 1
+    assert set(typing.get_args(requests.State)) <= set(re.findall(r"`(\w+)`", section))
