@@ -46,6 +46,11 @@ def test_floating_point_numbers_are_passed_as_debian_does(arch: str) -> None:
     assert struct.unpack_from("<I", library, at)[0] & mask == wanted
 
 
+def test_the_one_for_32_bit_arm_is_for_the_first_raspberry_pi_too() -> None:
+    # Tag_CPU_name in .ARM.attributes: what the code was made for.
+    assert b"\x05arm1176jzf-s\0" in binary(made("armhf"))
+
+
 def test_the_same_source_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
