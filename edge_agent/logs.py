@@ -110,7 +110,11 @@ def plugin_of(record: logging.LogRecord) -> str | None:
 
 def message_of(record: logging.LogRecord) -> str:
     """The message on one line, safe to print, cut to a bearable length."""
-    message = record.getMessage()
+    try:
+        message = record.getMessage()
+    except Exception as error:
+        # In whatever was being done when it was logged, this must not be a failure too.
+        message = f"a log record of {record.name}, line {record.lineno}, is wrong: {error!r}"
     if len(message) > MAX_MESSAGE_CHARS:
         message = f"{message[:MAX_MESSAGE_CHARS]}... ({len(message)} characters)"
     return printable(message)
@@ -200,12 +204,8 @@ class LineHandler(logging.Handler):
         threads.start(self._write_all, name="log writer", stack_bytes=STACK_BYTES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            # Now, as the arguments may change; the rest is left to the writer.
-            record.message = message_of(record)
-        except Exception as error:
-            text = f"a log record of {record.name}, line {record.lineno}, is wrong: {error!r}"
-            record = _own_record(text)
+        # Now, as the arguments may change; the rest is left to the writer.
+        record.message = message_of(record)
         self._queue(record, _cost(record))
 
     def flush(self) -> None:

@@ -112,9 +112,9 @@ class Link:
         if self._outgoing.results.put(item, size, important):
             self._waiting.wake()
 
-    def log(self, record: Mapping[str, object]) -> None:
-        """Hand over a log record, ready as it is."""
-        if self._outgoing.logs.put(record, 0, False):
+    def log(self, record: Mapping[str, object], size: int = 0) -> None:
+        """Hand over a log record, ready as it is, that takes about `size` bytes."""
+        if self._outgoing.logs.put(record, size, False):
             self._waiting.wake()
 
     def state_changed(self) -> None:

@@ -1,9 +1,11 @@
 """What the fleet's requests do on a node: one method for each verb, all on the loop."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent import threads
 from edge_agent.errors import RequestError
 from edge_agent.host.roster import Roster
 from edge_agent.node.recent import Recent
@@ -11,6 +13,7 @@ from edge_agent.node.requests import Action, Job
 
 # Of the log's lines in an answer: with their frames they fit a message of 64 KiB.
 MAX_LOG_CHARS = 24 * 1024
+STACK_BYTES = 256 * 1024  # of the thread that diagnoses
 
 
 class Updates(Protocol):
@@ -74,9 +77,9 @@ class Actions:
         job.succeeded({"lines": [line._asdict() for line in lines]})
 
     def _diagnose(self, job: Job) -> None:
-        from edge_agent.node import diagnosis  # most nodes are never asked
-
-        diagnosis.diagnose(job, self._config_path)
+        job.running()
+        examine = partial(_examine, job, self._config_path)
+        threads.start(examine, name="diagnose", stack_bytes=STACK_BYTES)
 
     def _release(self, job: Job) -> None:
         identity = job.arguments["plugin"]
@@ -88,6 +91,13 @@ class Actions:
         elif not lifted:
             raise RequestError(job.request.id, f"nothing is held against {identity}")
         job.succeeded()
+
+
+def _examine(job: Job, config_path: Path) -> None:
+    """On a thread of its own: the import waits for the disk too, and most are never asked."""
+    from edge_agent.node import diagnosis
+
+    diagnosis.examine(job, config_path)
 
 
 def _busy(job: Job) -> RequestError:

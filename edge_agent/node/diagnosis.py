@@ -4,26 +4,18 @@ import json
 import os
 import signal
 import threading
-from functools import partial
 from pathlib import Path
 
-from edge_agent import threads
 from edge_agent.child import command
 from edge_agent.node.requests import Job
 
 TIMEOUT_S = 60.0  # the broker's five seconds and a slow board's imports fit many times
 MAX_OUTPUT_BYTES = 256 * 1024
-STACK_BYTES = 256 * 1024
 _MAIN = "from edge_agent.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
-def diagnose(job: Job, config_path: Path) -> None:
-    """Answer the job with doctor's findings, from a thread of its own. Returns at once."""
-    job.running()
-    threads.start(partial(_examine, job, config_path), name="diagnose", stack_bytes=STACK_BYTES)
-
-
-def _examine(job: Job, config_path: Path) -> None:
+def examine(job: Job, config_path: Path) -> None:
+    """Answer the job with doctor's findings. Waits: for a thread of its own."""
     try:
         findings = _findings(config_path)
     except Exception as error:

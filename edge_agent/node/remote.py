@@ -16,6 +16,7 @@ from edge_agent.fleet.requests import VERBS
 from edge_agent.host.condense import METRICS, STATE, condensed
 from edge_agent.host.outcome import OK, Outcome
 from edge_agent.host.reports import describe
+from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.incoming import Incoming
 from edge_agent.mqtt.link import Link
@@ -135,10 +136,8 @@ class _LinkHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith("edge_agent.mqtt"):
-            line = {
-                "time": record.created,
-                "level": record.levelname.lower(),
-                "message": record.getMessage(),
-            }
-            plugin = getattr(record, "plugin", None)
-            self._link.log({**line, "plugin": plugin} if plugin else line)
+            message = message_of(record)
+            line = {"time": record.created, "level": record.levelname.lower(), "message": message}
+            plugin = plugin_of(record)
+            size = RECORD_BYTES + len(message)
+            self._link.log({**line, "plugin": plugin} if plugin else line, size)

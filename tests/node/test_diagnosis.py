@@ -27,7 +27,8 @@ def diagnose(config: Path) -> Answers:
     answers = Answers()
     ticket = Ticket("a", "diagnose", "topic", None)
     job = Job(Request("a", "diagnose", {}), ticket, answers.publish, lambda _request: None)
-    diagnosis.diagnose(job, config)
+    job.running()
+    diagnosis.examine(job, config)
     assert answers.over.wait(diagnosis.TIMEOUT_S + 30)
     return answers
 

@@ -71,3 +71,10 @@ def test_what_is_given_is_bounded_in_characters(logger: logging.Logger, recent: 
         "8",
         "9",
     ]
+
+
+def test_a_line_that_was_logged_wrongly_harms_nobody(
+    logger: logging.Logger, recent: Recent
+) -> None:
+    logger.warning("%d runtimes", "no number")
+    assert "is wrong" in texts(recent)[0]

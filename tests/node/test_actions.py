@@ -1,0 +1,60 @@
+"""What requests do on the thread that answers runtimes, and what they do not do there."""
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import pytest
+
+from edge_agent import node
+from edge_agent.fleet.requests import Request
+from edge_agent.host.roster import Roster
+from edge_agent.node.actions import Actions
+from edge_agent.node.recent import Recent
+from edge_agent.node.requests import Job, Ticket
+
+LATER = "edge_agent.node.diagnosis"
+
+
+class Seen:
+    """A finder that finds nothing, and notes which thread looks for what."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, threading.Thread] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        self.threads.setdefault(name, threading.current_thread())
+        return None
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+    monkeypatch.delitem(sys.modules, LATER, raising=False)
+    monkeypatch.delattr(node, LATER.rpartition(".")[2], raising=False)
+    seen = Seen()
+    monkeypatch.setattr(sys, "meta_path", [seen, *sys.meta_path])
+    yield seen
+
+
+def test_diagnose_reads_no_module_on_the_thread_that_answers(tmp_path: Path, seen: Seen) -> None:
+    over = threading.Event()
+    job = Job(
+        Request("a", "diagnose", {}),
+        Ticket("a", "diagnose", "topic", None),
+        lambda *_: None,
+        lambda _request: over.set(),
+    )
+    actions = Actions(
+        cast(Roster, None), Recent(), tmp_path / "agent.toml", lambda _job: None, lambda: None
+    )
+    actions.by_verb["diagnose"](job)
+    assert over.wait(120)
+    assert LATER in seen.threads
+    assert threading.current_thread() not in seen.threads.values()
