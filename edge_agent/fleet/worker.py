@@ -34,10 +34,17 @@ T = TypeVar("T")
 class Worker:
     """Owns the thread and the Updater on it. Any thread may call any method."""
 
-    def __init__(self, topics: "Topics", make: Callable[[Callable[[], None]], "Updater"]) -> None:
-        """`make` is called on the thread, with the Updater's `wake`."""
+    def __init__(
+        self,
+        topics: "Topics",
+        make: Callable[[Callable[[], None]], "Updater"],
+        attempted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`make` is called on the thread, with the Updater's `wake`; `attempted` once it has
+        begun, or has failed to for the first time."""
         self._topics = topics
         self._make = make
+        self._attempted: Callable[[], None] | None = attempted
         self._change = threading.Condition()
         self._documents: dict[str, bytes] = {}
         self._parts: deque[tuple[str, bytes]] = deque()
@@ -103,20 +110,37 @@ class Worker:
                 due = self._turn(due)
             except Exception:  # a defect here must not end what runs
                 log.exception("the fleet's part failed; it goes on in a minute")
-                due = time.monotonic() + ERROR_PAUSE_S
+                self._rest()
+                due = -math.inf
         if self._updater is not None:
             self._updater.stop()
+
+    def _begin(self) -> "Updater":
+        try:
+            updater = self._make(self.wake)
+            updater.start()
+        finally:
+            attempted, self._attempted = self._attempted, None
+            if attempted is not None:
+                attempted()
+        return updater
+
+    def _rest(self) -> None:
+        """Whatever comes meanwhile: what made it fail may come without end."""
+        with self._change:
+            self._change.wait_for(lambda: self._stopping, ERROR_PAUSE_S)
 
     def _turn(self, due: float) -> float:
         """Wait until something is to be done, and do it; when to come back."""
         updater = self._updater
         if updater is None:
-            updater = self._make(self.wake)
-            updater.start()
-            self._updater = updater
+            updater = self._updater = self._begin()
         documents, parts, calls = self._wait(due)
         for work in calls:
-            work(updater)
+            try:
+                work(updater)
+            except Exception:  # the others may be verdicts, which come once
+                log.exception("the fleet's part could not do what it was asked for")
         for topic, payload in (*documents.items(), *parts):
             updater.received(topic, payload)
         return updater.step(time.monotonic())

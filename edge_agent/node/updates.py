@@ -47,23 +47,21 @@ class Updates:
         begun: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
-        """`begun` is called on the loop once what the disk says was planned, if it could be."""
+        """`begun` is called on the loop once what the disk says was planned, or could not be."""
         assert config.updates is not None
         self._loop = loop
         self._config = config
         self._settings: UpdatesConfig = config.updates
         self._broker = broker or _Nobody()
         self._planned = planned
-        self._begun = begun
         self._changed = changed
         self._topics = fleet_topics(config.fleet)
-        self._worker = Worker(self._topics, self._make)
+        self._worker = Worker(self._topics, self._make, lambda: loop.call_soon(begun))
         self._asked: set[str] = set()  # the loop's thread adds, the worker's takes away
 
     def start(self) -> None:
         """Begin with what the disk says."""
         self._worker.start()
-        self._worker.call(lambda _updater: self._loop.call_soon(self._begun))
 
     def stop(self) -> None:
         """End; what is under way goes on with the next start."""

@@ -111,6 +111,35 @@ def test_error_of_ours_is_logged_and_the_thread_goes_on(
     wait_until(lambda: answers == [5], "an answer")
 
 
+def test_error_in_one_call_costs_none_of_those_that_came_with_it(place: Place) -> None:
+    answers: list[int] = []
+    place.worker.call(lambda _: 1 // 0)
+    place.worker.call(lambda _: 5, answers.append)
+    place.worker.start()
+    wait_until(lambda: answers == [5], "an answer")
+
+
+def test_updater_that_cannot_begin_is_tried_again_after_a_rest_and_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+    attempted = threading.Event()
+
+    def make(_wake: Any) -> Updater:
+        tried.append(1)
+        raise OSError(5, "Input/output error")
+
+    worker = Worker(TOPICS, make, attempted.set)
+    worker.start()
+    assert attempted.wait(30)
+    wait_until(lambda: "Input/output error" in caplog.text, "the error is logged")
+    for number in range(100):  # whatever comes meanwhile
+        worker.received(TOPICS.deployment, b"%d" % number)
+        time.sleep(0.001)
+    worker.stop()
+    assert len(tried) == 1
+
+
 def test_stop_ends_the_thread_and_leaves_the_sources(place: Place) -> None:
     place.operator.deploy(plugin("guard", release("1", IT)))
     place.worker.start()
