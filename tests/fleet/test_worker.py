@@ -120,7 +120,7 @@ def test_error_in_one_call_costs_none_of_those_that_came_with_it(place: Place) -
 
 
 def test_updater_that_cannot_begin_is_tried_again_after_a_rest_and_holds_nobody_up(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     tried: list[int] = []
     attempted = threading.Event()

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -35,12 +35,12 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.delitem(sys.modules, LATER, raising=False)
     monkeypatch.delattr(node, LATER.rpartition(".")[2], raising=False)
     seen = Seen()
     monkeypatch.setattr(sys, "meta_path", [seen, *sys.meta_path])
-    yield seen
+    return seen
 
 
 def test_diagnose_reads_no_module_on_the_thread_that_answers(tmp_path: Path, seen: Seen) -> None:
