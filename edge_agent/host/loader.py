@@ -208,7 +208,7 @@ class Loader:
         except GuestFault as fault:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
         exports = abi.methods(info)
-        return Prepared(release, instance, services, exports, mark, lambda: self._done(key))
+        return Prepared(release, instance, services, exports, mark, lambda: self._over(key))
 
     def _module(
         self, release: Release, key: _Key, suits: Callable[[ModuleInfo], None]
@@ -237,6 +237,11 @@ class Loader:
         info = inspect_file(release.path, release.digest)
         stack_bytes = release.settings.limits.stack_bytes
         return ModuleFile(release.path, release.digest, info, stack_bytes, release.metered)
+
+    def _over(self, key: _Key) -> None:
+        """A guest is gone: an engine may have had its memory from the heap."""
+        self._done(key)
+        self._jobs.put(memory.trim)
 
     def _done(self, key: _Key) -> None:
         with self._lock:

@@ -38,6 +38,7 @@ def versions() -> dict[str, str]:
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "python": platform.python_version(),
         "wasmtime": _package("wasmtime"),
+        "wasmer": _package("edge-agent-wasmer"),
         "pywasm3": _package("pywasm3"),
         "protobuf": f"{_package('protobuf')} ({api_implementation.Type()})",
         "go": _output("go", "env", "GOVERSION") if go_is_installed() else "not installed",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import memory
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
@@ -199,3 +200,20 @@ def test_a_guest_that_is_renewed_is_another_and_keeps_its_state(house: House) ->
 
 def test_what_is_not_there_cannot_be_renewed(house: House) -> None:
     assert not house.roster.renew("10-edge")
+
+
+def test_memory_is_given_back_once_the_replaced_guest_is_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
+    house.run(one)
+    replaced, trim = house.seat("10-edge").plugin, memory.trim
+    held: list[int] = []
+
+    def watched() -> None:
+        held.append(replaced.memory_bytes)
+        trim()
+
+    monkeypatch.setattr(memory, "trim", watched)
+    house.run(two)
+    house.until(lambda: 0 in held, "the heap is trimmed without it")
