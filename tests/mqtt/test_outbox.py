@@ -20,6 +20,16 @@ BOOT = b"this boot is one"
 
 Make = Callable[..., Outbox]
 
+_made: list[Outbox] = []
+
+
+def end_processes() -> None:
+    """What the end of each outbox's process would do: close its files, and nothing else."""
+    for box in _made:
+        for lane in box.disk.lanes.values() if box.disk else ():
+            lane._writer._close()
+    _made.clear()
+
 
 def described(item: object) -> Mapping[str, object] | None:
     """A record for an item; None asks for none."""
@@ -45,6 +55,7 @@ def outbox(
         disk=DiskStore(folder, encoding, disk_bytes, boot) if folder else None,
     )
     box.open(0.0)
+    _made.append(box)
     return box
 
 

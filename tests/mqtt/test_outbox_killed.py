@@ -133,6 +133,7 @@ def test_results_wait_on_disk_over_restarts_while_the_broker_is_away(
     ):
         wait_until_connected(link)
         wait_until(lambda: link.status()["sent"] == 300, "all is sent")
+        wait_until(lambda: len(observer.records()) >= 300, "all arrives")
         items = [record["item"] for record in observer.records()]
         important = [[life, 50] for life in range(3)]
         assert items[:3] == important
