@@ -22,6 +22,7 @@ from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.blocking import Blocking
 from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
+from edge_agent.fleet.transfer.partfiles import part_prefix
 from edge_agent.fleet.transfer.web import Handle
 from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex
@@ -154,11 +155,7 @@ class Fetch:
     def _begin(self, now: float) -> Attempt:
         files.make_folder(self._folder)
         source = self._sources[self._at]
-        # The module, which is moved to its place in the end, and what it is made of.
-        needed = self.blob.size
-        if source == MQTT:
-            needed += self.blob.parts * self.blob.part_size
-        files.require_space(self._folder, max(0, needed - _bytes_in(self._folder)))
+        self._make_room(source)
         if source == MQTT:
             topic = partial(self._means.part_topic, self.blob.hex)
             return OverMqtt(self.blob, self._folder, topic, self._means.broker, now)
@@ -170,10 +167,32 @@ class Fetch:
             now,
         )
 
+    def _make_room(self, source: str) -> None:
+        """StoreError unless the blob from `source` fits. What came of other sources goes for it."""
+        # The module, which is moved to its place in the end, and what it is made of.
+        needed = self.blob.size
+        if source == MQTT:
+            needed += self.blob.parts * self.blob.part_size
+        begin = part_prefix(self.blob) if source == MQTT else self._partial(source).name
+        here = _sizes(self._folder)
+        others = [path for path in here if not path.name.startswith(begin)]
+        needed -= sum(size for path, size in here.items() if path not in others)
+        try:
+            files.require_space(self._folder, max(0, needed))
+        except StoreError:
+            if not others:
+                raise
+            for path in others:
+                files.remove(path)
+            files.require_space(self._folder, max(0, needed))
+
+    def _partial(self, source: str) -> Path:
+        # Only one source's own bytes are continued: else one could spoil what another gives.
+        return self._folder / f"from-{sha256_hex(source.encode())[:16]}"
+
     def _fetch(self, source: str, handle: Handle) -> Path:
         """Runs on the courier's thread."""
-        # Only one source's own bytes are continued: else one could spoil what another gives.
-        path = self._folder / f"from-{sha256_hex(source.encode())[:16]}"
+        path = self._partial(source)
         if source.startswith(OCI):
             from edge_agent.fleet.transfer.oci import oci
 
@@ -237,9 +256,9 @@ class Fetch:
             log.warning("fetching %s: %s", self.blob.digest, trouble)
 
 
-def _bytes_in(folder: Path) -> int:
-    """What earlier transfers left there."""
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Of the files that earlier transfers left there."""
     try:
-        return sum(path.lstat().st_size for path in folder.iterdir())
+        return {path: path.lstat().st_size for path in folder.iterdir()}
     except OSError as error:
         raise files.failure("list", folder, error) from error

@@ -19,13 +19,18 @@ DECODED = "decoded"
 _NUMBER_DIGITS = 9
 
 
+def part_prefix(blob: Blob) -> str:
+    """What the names of the parts of this cut begin with."""
+    return f"{blob.encoding}-{blob.part_size}-{blob.parts}-"
+
+
 class PartFiles:
     """The parts of `blob` in `folder`, which belongs to this blob alone. StoreError."""
 
     def __init__(self, folder: Path, blob: Blob) -> None:
         self._folder = folder
         self._blob = blob
-        self._prefix = f"{blob.encoding}-{blob.part_size}-{blob.parts}-"
+        self._prefix = part_prefix(blob)
 
     def here(self) -> set[int]:
         """The numbers of the parts that are there."""

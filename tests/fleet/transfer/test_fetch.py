@@ -1,5 +1,6 @@
 import logging
 import math
+import os
 import random
 import threading
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.support.blobs import Cut, cut, module
 from tests.support.shelf import Shelf
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
-from tests.support.webserver import WebServer
+from tests.support.webserver import Handler, WebServer
 
 IT = cut(module(30_000))
 OTHER = cut(module(30_000, seed=1))
@@ -307,6 +308,38 @@ def test_full_disk_is_told_before_the_first_byte_and_tried_again_later(tmp_path:
         assert 0 < fetch.due < math.inf
     lab.now = fetch.due
     assert lab.turn(fetch)
+
+
+def test_what_other_sources_left_is_no_room_for_the_next_one(
+    tmp_path: Path, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each may leave nearly all of the blob. The last bytes of a disk are for the rest of the node.
+    reserve = 256 * 1024
+    monkeypatch.setattr(files, "RESERVED_BYTES", reserve)
+    it = cut(module(1 << 20))
+    free: list[int] = []
+
+    def break_off(request: Handler) -> None:
+        if request.range_start():
+            request.send_error(500)
+        else:
+            request.serve_some(it.data, 700_000)
+
+    with small_disk(tmp_path / "disk", 1024 + 300) as folder:
+
+        def measure(request: Handler) -> None:
+            request.serve(it.data)
+            disk = os.statvfs(folder)
+            free.append(disk.f_bavail * disk.f_frsize)
+
+        server.answers = {"/a": break_off, "/b": break_off, "/c": measure}
+        lab = Lab(folder / "incoming")
+        fetch = lab.start(*(f"{server.url}/{name}" for name in "abc"), it=it)
+        path = lab.until_over(fetch)
+        assert path is not None, fetch.trouble
+        assert path.read_bytes() == it.data
+        disk = os.statvfs(folder)
+        assert min(*free, disk.f_bavail * disk.f_frsize) >= reserve
 
 
 def test_disk_that_fills_up_on_the_way_stops_the_transfer_until_there_is_room(
