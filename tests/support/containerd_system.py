@@ -61,10 +61,7 @@ def cache_folder() -> Path:
 
 
 def _build(root: Path, packages: dict[str, dict[str, str]]) -> None:
-    bases = [
-        *debian_mirrors(),
-        f"https://snapshot.debian.org/archive/debian/{packages['snapshot']}",
-    ]
+    bases = list(debian_mirrors())
     for name in MERGED:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
@@ -86,15 +83,15 @@ def _build(root: Path, packages: dict[str, dict[str, str]]) -> None:
 
 
 def debian_mirrors() -> Iterator[str]:
-    """Where this machine gets its own packages first: it may be the only way out."""
+    """Where this machine gets its own packages: Debian's archive as it is reached from here."""
     places = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]
     texts = [place.read_text(errors="replace") for place in places if place.is_file()]
     found = re.findall(r"^[^#\n]*?(https?://\S+/debian)/?(?=\s|$)", "\n".join(texts), re.M)
-    yield from dict.fromkeys([*found, "http://deb.debian.org/debian"])
+    yield from dict.fromkeys(found)
 
 
 def _download(bases: list[str], path: str) -> bytes:
-    reasons = []
+    reasons = [] if bases else ["/etc/apt names none"]
     for base in bases:
         try:
             with urllib.request.urlopen(f"{base}/{path}", timeout=DOWNLOAD_TIMEOUT_S) as answer:
