@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 
 from edge_agent.host.folder import Scan
-from edge_agent.host.release import Release
+from edge_agent.host.release import Release, split_identity
 
 Apply = Callable[[Mapping[str, Release], Mapping[str, str]], None]
 """(what is to run, what is wrong), both by identity."""
@@ -55,7 +55,13 @@ class Sources:
             for identity in own.keys() & fleet.keys()
         }
         self._apply({**fleet, **own}, {**twice, **self._folder.errors})
-        if not self._folder.errors:  # a plugin with an error may still run its earlier release
+        if not any(map(self._unread, self._folder.errors)):  # its code will be wanted once it is
             running = {(each.digest, each.metered) for each in (*own.values(), *fleet.values())}
             again = {(digest, metered) for digest in self._fleet_keeps for metered in (False, True)}
             self._keep(running | again)
+
+    def _unread(self, name: str) -> bool:
+        """Whether an error is about a plugin of which no release is known, or the whole folder."""
+        assert self._folder is not None
+        plugin = split_identity(name) is not None or "/" in name  # not just a file's name
+        return plugin and name not in self._folder.releases

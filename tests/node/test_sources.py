@@ -88,9 +88,15 @@ def test_code_of_what_may_have_to_run_again_is_kept() -> None:
 
 def test_no_code_goes_while_a_file_is_wrong() -> None:
     told = Told(with_fleet=False)
-    told.folder(broken="not Wasm")
+    told.folder(**{"30-broken": "not Wasm"})
     assert told.applied
     assert told.kept == []
+
+
+def test_a_file_that_is_no_plugin_does_not_keep_all_code_for_ever() -> None:
+    told = Told(with_fleet=False)
+    told.folder(**{"notes.wasm": "plugins are named NN-name.wasm", "10-own": "its settings"})
+    assert told.kept == [{("own", False)}]
 
 
 def test_only_the_fleets_own_releases_are_found_as_deployed() -> None:
