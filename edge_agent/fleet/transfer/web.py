@@ -156,6 +156,7 @@ def _opener(handle: Handle) -> Any:
             if not newurl.startswith("https://"):
                 raise OSError(f"it redirects to {_shown(newurl)}, which is not https://")
             handle.check()
+            fp.close()  # or its body would be read into memory, however long it is
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     context = ssl.create_default_context()
