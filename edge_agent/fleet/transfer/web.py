@@ -156,7 +156,8 @@ def _opener(handle: Handle) -> Any:
             if not newurl.startswith("https://"):
                 raise OSError(f"it redirects to {_shown(newurl)}, which is not https://")
             handle.check()
-            fp.close()  # or its body would be read into memory, however long it is
+            # Or urllib would read its body into memory, however long it is.
+            fp.chunked, fp.length = False, 0
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     context = ssl.create_default_context()

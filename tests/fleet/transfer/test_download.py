@@ -177,16 +177,20 @@ def test_redirect_to_anything_else_is_not(server: WebServer, partial: Path, sche
         assert not plain.requests
 
 
+@pytest.mark.parametrize(
+    "length", [{}, {"Content-Length": str(1 << 40)}, {"Transfer-Encoding": "chunked"}]
+)
 def test_redirect_that_says_more_than_where_to_is_not_listened_to(
-    server: WebServer, partial: Path
+    server: WebServer, partial: Path, length: dict[str, str]
 ) -> None:
     sent = [0]
 
     def answer(request: Handler) -> None:
-        request.head(302, Location="/there.wasm")  # and a body that ends with the connection
+        request.head(302, Location="/there.wasm", **length)
         while sent[0] < 64 << 20:
-            request.wfile.write(bytes(1 << 16))
+            request.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
             sent[0] += 1 << 16
+        request.close_connection = True
 
     server.files["/there.wasm"] = DATA
     server.answers["/a.wasm"] = answer
