@@ -26,7 +26,7 @@ from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
 from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Target
-from edge_agent.fleet.record import Record
+from edge_agent.fleet.record import DISK_PAUSE_S, Record
 from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.fetch import Means
 from edge_agent.fleet.transfer.overmqtt import BrokerPort
@@ -111,10 +111,13 @@ class Updater:
         try:
             self._record = Record(self._path)
         except StoreError as error:
-            self._trouble = str(error)
-            log.error("no deployment is taken and none is run: %s", error)
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.error("no deployment is taken and none is run: %s", error)
+            self._due = self._monotonic() + DISK_PAUSE_S
             self._tell()
             return
+        self._due = math.inf
         self._trouble = ""
         self._documents.read_trust(self._catalogue)
         self._pending = self._documents.accepted_before(self._catalogue.pending)
@@ -195,8 +198,10 @@ class Updater:
 
     def step(self, now: float) -> float:
         """Do what is due; when to come back at the latest. Times are those of `monotonic`."""
+        if self._record is None and now >= self._due:
+            self.start()
         if self._record is None:
-            return math.inf
+            return self._due
         self._follow_trust(now)
         self._accept(now)
         if now >= min(self._due, self._record.due):

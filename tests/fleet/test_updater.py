@@ -570,13 +570,41 @@ def test_catalogue_that_says_nothing_stops_the_fleet_part_and_says_so(
     board = again(board)
     board.start()
     operator.deploy(plugin("guard", release("2", B)))
-    assert board.turn() == math.inf
+    board.wait(3600)
     assert board.plans == []
     assert "catalogue.json: is damaged" in board.status()["trouble"]
     board.updater.verdict("10-guard", A.blob.digest, False, "")
     board.updater.quarantine(A.blob.digest, "")
     assert board.updater.release("10-guard") == 0
     board.updater.sync()
+
+
+def test_catalogue_that_cannot_be_read_for_a_while_is_read_once_it_can(
+    board: Board,
+    operator: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proven(board, operator)
+    opened = os.open
+
+    def failing(path: object, *more: object, **options: object) -> int:
+        if "catalogue" in str(path):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        return opened(path, *more, **options)  # type: ignore[arg-type]
+
+    board = again(board)
+    with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
+        patched.setattr(os, "open", failing)
+        board.start()
+        board.wait(3600)
+        assert board.running() == {}
+        assert caplog.text.count("no deployment is taken") == 1
+    board.wait(3600)
+    assert board.running() == {"10-guard": "1"}
+    operator.deploy(plugin("guard", release("2", B)))
+    board.wait(1)
+    assert board.running() == {"10-guard": "2"}
 
 
 def test_sync_looks_at_everything_again(board: Board, operator: Operator) -> None:
