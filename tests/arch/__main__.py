@@ -52,14 +52,13 @@ def main() -> int:
         help="wasm3 as PyPI has it, compiled in there, instead of scripts/build-wasm3",
     )
     parser.add_argument("tests", nargs="*", help="only these; options go to pytest, as in -k NAME")
-    arguments, words = parser.parse_known_args()
-    arguments.tests += words
+    arguments, options = parser.parse_known_args()
     reason = why_not(arguments.arch)
     if reason:
         sys.exit(f"test-arch: {reason}")
     try:
         with ForeignBoard(arguments.arch, arguments.suite, compiler=arguments.compile) as board:
-            code = steps(board, arguments)
+            code = steps(board, arguments, options)
             if arguments.tests or code:
                 return code
             return demonstration(board) or package(arguments)
@@ -67,7 +66,7 @@ def main() -> int:
         sys.exit(f"test-arch: {error}")
 
 
-def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
+def steps(board: ForeignBoard, arguments: argparse.Namespace, options: list[str]) -> int:
     """0 if all went well."""
     for_it = own_wheels(arguments.wheels, arguments.arch)
     packages = []
@@ -103,7 +102,7 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace) -> int:
         ("the checkout's own package goes", ["rm", "-r", f"{SOURCES}/edge_agent"]),
         # Where one is missing its tests would only be skipped.
         ("the engines", [f"{VENV}/bin/python", "-c", ENGINES, *engines]),
-        ("the tests", [*pytest, *(arguments.tests or TESTS)]),
+        ("the tests", [*pytest, *(arguments.tests or TESTS), *options]),
     ]
     return 0 if all(done(board, step, command) for step, command in plan) else 1
 
