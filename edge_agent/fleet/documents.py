@@ -61,7 +61,7 @@ class Documents:
         except (RefusedError, CryptoError) as error:
             self._refusals.add(TRUST, error)
             return None
-        self._refusals.clear(TRUST)
+        self._refusals.clear(TRUST, new=new is not None)
         return new
 
     def trusted(self, now: float, catalogue: Catalogue) -> None:
@@ -83,7 +83,7 @@ class Documents:
             if isinstance(error, CryptoError) or error.reason == "signature":
                 self._unsigned = raw
             return None
-        self._refusals.clear(DEPLOYMENT)
+        self._refusals.clear(DEPLOYMENT, new=found is not None)
         self._unsigned = b""
         return found or "known"
 

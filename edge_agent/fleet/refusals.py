@@ -41,10 +41,12 @@ class Refusals:
             self._told.add((kind, reason))
             log.warning("the %s from the broker is refused (%s): %s", kind, reason, text)
 
-    def clear(self, kind: str) -> None:
-        """A good one came: what comes now is news again."""
+    def clear(self, kind: str, *, new: bool) -> None:
+        """A good one came; after a `new` one, which nobody but the fleet can make, what is
+        refused is told again."""
         self._latest.pop(kind, None)
-        self._told = {told for told in self._told if told[0] != kind}
+        if new:
+            self._told = {told for told in self._told if told[0] != kind}
 
     def latest(self, kind: str) -> Refusal | None:
         """None when the latest of this kind was taken."""

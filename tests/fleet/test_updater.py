@@ -689,6 +689,23 @@ def test_refused_documents_change_nothing_are_counted_and_logged_once(
     assert board.running() == {"10-guard": "1"}
 
 
+def test_rubbish_between_good_documents_that_are_known_fills_no_log(
+    board: Board, operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    proven(board, operator)
+    operator.rotate(trust_set(KEYS[0], KEYS[1], version=2))
+    board.wait(2)
+    deployment, trust = (board.shelf.retained[topic] for topic in (TOPICS.deployment, TOPICS.trust))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(20):  # a broker has what it needs for this
+            for documents in ((b"rubbish", b"rubbish"), (deployment, trust)):
+                board.shelf.publish(TOPICS.deployment, documents[0])
+                board.shelf.publish(TOPICS.trust, documents[1])
+                board.wait(2)
+    assert len(caplog.records) == 2
+    assert board.status()["refused"] is None
+
+
 def test_flood_of_documents_is_looked_at_once_a_second(board: Board, operator: Operator) -> None:
     proven(board, operator)
     board.wait(5)
