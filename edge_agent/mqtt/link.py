@@ -21,6 +21,7 @@ from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.later import import_later
+from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.diskstore import DiskStore, boot_id
 from edge_agent.mqtt.incoming import Arrivals, Received
@@ -44,6 +45,10 @@ ACCEPT_TIMEOUT_S = 5.0
 STEADY_S = 20.0
 # SIGTERM to the end takes less than 2 s, and this is not all there is to stop.
 STOP_TIMEOUT_S = 1.5
+# Lines of log about what the broker refuses, at once and then in so many seconds: it may refuse
+# every other message.
+REFUSALS_TOLD, REFUSAL_S = 8, 60.0
+
 # Below the agent's state_dir.
 OUTBOX_FOLDER = "outbox"
 
@@ -102,6 +107,7 @@ class Link:
         self._protocol: str | None = None
         self._last_error: str | None = None
         self._told = ""
+        self._telling = Allowance(REFUSALS_TOLD, 1 / REFUSAL_S)
 
     def start(self) -> None:
         """Begin, once; returns at once, whatever the broker does."""
@@ -300,7 +306,8 @@ class Link:
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
             self._outgoing.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
-        if self._refusal and self._refusal != before:
+        if self._refusal and self._refusal != before and self._telling.due(now) <= now:
+            self._telling.spend()
             logger.warning("%s", self._refusal)
 
     @property

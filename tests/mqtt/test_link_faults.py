@@ -1,11 +1,12 @@
 """The link when mosquitto dies, is too slow, or says no."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edge_agent.mqtt.channels import ANSWER_TRIES
-from edge_agent.mqtt.link import Link
+from edge_agent.mqtt.link import REFUSALS_TOLD, Link
 from tests.mqtt.harness import (
     FLEET,
     NODE,
@@ -167,3 +168,17 @@ def test_an_answer_for_which_the_broker_hangs_up_is_given_up() -> None:
             wait_until(lambda: "answers/anna" in broker.published, "the next answer arrives")
             assert broker.published.count("answers/forbidden") == ANSWER_TRIES
             wait_until_connected(link)
+
+
+def test_refusals_in_turn_with_acknowledgements_fill_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with RawBroker(lambda _peer, _messages: None) as broker:
+        broker.refused.add("answers/refused")
+        with running(config_for(broker.port)) as link:
+            for number in range(60):  # each is the first after one that was taken
+                for topic in ("answers/refused", f"answers/{number}"):
+                    wait_until(partial(link.publish, topic, b"x"), "there is room")
+            wait_until(lambda: "answers/59" in broker.published, "all went out")
+            assert broker.published.count("answers/refused") == 60
+    assert 0 < sum("refuses" in each.message for each in caplog.records) <= REFUSALS_TOLD

@@ -80,7 +80,9 @@ class Peer:
                 self.hang_up()
                 return
             if packet_id_or_none is not None:
-                self.write(mqttwire.packet(mqttwire.PUBACK, packet_id_or_none))
+                reason = self.broker.not_taken(message.topic)
+                answer = packet_id_or_none + (bytes((reason, 0)) if reason else b"")
+                self.write(mqttwire.packet(mqttwire.PUBACK, answer))
         elif packet.kind == PINGREQ:
             self.write(mqttwire.packet(mqttwire.PINGRESP))
 
@@ -98,6 +100,7 @@ class RawBroker:
         self.asked: list[str] = []
         self.published: list[str] = []  # by clients
         self.forbidden: set[str] = set()  # who publishes there is hung up on
+        self.refused: set[str] = set()  # what is published there is not taken
         self.connections = 0
         self.refusals = 0  # so many of the next connections are refused
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -106,6 +109,10 @@ class RawBroker:
     def publish(self, topic: str, payload: bytes) -> None:
         """Retain a message, for those who subscribe from now on."""
         self.retained[topic] = payload
+
+    def not_taken(self, topic: str) -> int:
+        """The reason in the answer to a PUBLISH (MQTT 5); 0: it is taken."""
+        return NOT_AUTHORIZED[mqttwire.VERSION_5] if topic in self.refused else 0
 
     def refuse(self, version: int) -> int:
         """The reason in the answer to a CONNECT; 0: welcome."""
