@@ -24,7 +24,7 @@ def _wasm3() -> Engine:
     return Wasm3Engine()
 
 
-# Both ways to reserve a memory's addresses make different code (docs/adr/0006, 0013).
+# Both ways to reserve a memory's addresses make different code (docs/adr/0006, 0029).
 ENGINES: dict[str, Callable[[], Engine]] = {
     "wasmtime": lambda: _wasmtime(True),
     "wasmtime-narrow": lambda: _wasmtime(False),

@@ -1,7 +1,7 @@
 """The engine port on Wasmer, through the binding in native/wasmer.
 
 The binding runs a guest's whole call at once, without the interpreter's lock; what went
-wrong is put into words here. docs/adr/0013-wasmer.md.
+wrong is put into words here. docs/adr/0029-wasmer.md.
 """
 
 import importlib

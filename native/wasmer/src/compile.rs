@@ -1,5 +1,6 @@
 //! Compiling a module to an artifact, which is an ELF image that is mapped where it is loaded.
 
+use std::borrow::Cow;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use wasmer_compiler::{ArtifactBuild, ArtifactCreate, Engine, ModuleEnvironment};
 use wasmer_compiler_cranelift::Cranelift;
 use wasmer_types::entity::PrimaryMap;
 
+use crate::image::{self, Pages};
 use crate::limits;
 use crate::meter::{self, Meter};
 
@@ -40,7 +42,7 @@ fn features() -> Features {
 /// All that an artifact depends on beside module, version and processor.
 pub fn settings(wide: bool) -> String {
     format!(
-        "cranelift,speed,nan-canonical,elf,{},ration=1/{},{:?}",
+        "cranelift,speed,nan-canonical,elf,image=1,{},ration=1/{},{:?}",
         if wide { "wide" } else { "narrow" },
         meter::RATION,
         features(),
@@ -78,10 +80,23 @@ fn compiled(wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
     let meter = Meter::new(counts.globals.len(), counts.tables.len(), counts.signatures.len());
     let engine = engine(Some(meter));
     let target = engine.target().clone();
-    ArtifactBuild::new(&mut engine.inner_mut(), wasm, &target, memories, tables, None)
-        .map_err(|error| error.to_string())
-        .and_then(|artifact| artifact.serialize().map_err(|error| error.to_string()))
-        .map_err(|error| Failure::Engine(format!("wasmer cannot compile the module: {error}")))
+    let image = match counts.memories.values().as_slice() {
+        [memory] if counts.num_imported_memories == 0 => image::taken(wasm, memory.minimum.0),
+        _ => None,
+    };
+    let (wasm, pages) = match image {
+        Some((without, pages)) => (Cow::Owned(without), pages),
+        None => (Cow::Borrowed(wasm), Pages::new()),
+    };
+    let mut artifact =
+        ArtifactBuild::new(&mut engine.inner_mut(), &wasm, &target, memories, tables, None)
+            .map_err(|error| error.to_string())
+            .and_then(|artifact| artifact.serialize().map_err(|error| error.to_string()))
+            .map_err(|error| {
+                Failure::Engine(format!("wasmer cannot compile the module: {error}"))
+            })?;
+    image::append(&mut artifact, &pages);
+    Ok(artifact)
 }
 
 fn engine(meter: Option<Meter>) -> Engine {

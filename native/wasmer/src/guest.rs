@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::io::Read;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use wasmer::{
     TypedFunction, Value,
 };
 
+use crate::image::Image;
 use crate::limits::Limits;
 use crate::meter::{self, RATION};
 
@@ -76,6 +78,7 @@ impl Error for Ended {}
 pub struct Loaded {
     engine: Engine,
     module: Module,
+    image: Option<Image>,
     stack_bytes: usize,
 }
 
@@ -84,15 +87,12 @@ impl Loaded {
     ///
     /// The file is trusted and must stay as it is: what it holds is run.
     pub fn from_file(path: &Path, stack_bytes: usize) -> Result<Self, String> {
-        let elf = std::fs::File::open(path)
-            .and_then(|mut file| {
-                let mut magic = [0; 4];
-                file.read_exact(&mut magic).map(|()| magic == *b"\x7fELF")
-            })
-            .map_err(|error| error.to_string())?;
-        if !elf {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let mut magic = [0; 4];
+        if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
             return Err("it is no ELF image".into());
         }
+        let image = Image::find(file).map_err(|error| error.to_string())?;
         // One engine for each: an engine keeps the code of all its modules until its own end.
         let engine = <Engine as NativeEngineExt>::headless();
         // SAFETY: runs whatever the file says. The agent comes here with files only that its own
@@ -104,7 +104,7 @@ impl Loaded {
         .map_err(|_| "it is damaged".to_owned())?
         .map_err(|error| error.to_string())?;
         if module.info().exports.contains_key(meter::LEFT) {
-            Ok(Self { engine, module, stack_bytes })
+            Ok(Self { engine, module, image, stack_bytes })
         } else {
             Err("its code asks for no time".into())
         }
@@ -271,6 +271,12 @@ impl<H: Host> Running<H> {
         table.set(&mut store, 0, Value::FuncRef(Some(ask))).map_err(|error| error.to_string())?;
         let fuel = instance.exports.get_global(fuel).ok().cloned();
         let memory = instance.exports.get_memory(MEMORY).ok().cloned();
+        if let Some(image) = &loaded.image {
+            let view = memory.as_ref().ok_or("its memory is not exported")?.view(&store);
+            // SAFETY: it is the memory of this instance, in which nothing runs yet.
+            unsafe { image.place(view.data_ptr(), view.data_size()) }
+                .map_err(|error| format!("its memory cannot be mapped: {error}"))?;
+        }
         let mut found = HashMap::new();
         for name in exports {
             let export = Export::find(name, &instance, &store)

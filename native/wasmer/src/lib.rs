@@ -6,6 +6,7 @@
 
 mod compile;
 mod guest;
+mod image;
 mod limits;
 mod meter;
 

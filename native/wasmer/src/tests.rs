@@ -286,3 +286,96 @@ fn a_file_that_is_no_artifact_is_refused() {
     fs::remove_file(&path).unwrap();
     assert!(Loaded::from_file(&path, STACK_BYTES).is_err());
 }
+
+// ---- the memory that a module begins with ----
+
+const DATA: &str = r#"
+  (data (i32.const 131067) "over the edge of a page")
+  (data (i32.const 131070) "THE")
+  (data (i32.const 720000) "far")
+  (data (i32.const 65536) "\00\00")
+  (data (i32.const 917502) "end")"#;
+
+fn with_data(memory: &str, data: &str) -> String {
+    ABI.replace("(memory (export \"memory\") 2)", memory) + data
+}
+
+#[test]
+fn data_lies_where_the_module_says_in_every_instance() {
+    for wide in [true, false] {
+        let body = r#"(func (export "plugin_configure") (param i32 i32) (result i64)
+            (drop (memory.grow (i32.const 2))) i64.const 0)"#;
+        let memory = r#"(memory (export "memory") 15)"#;
+        let loaded = load(&format!("(module {} {body})", with_data(memory, DATA)), wide);
+        for _ in 0..2 {
+            let mut running = Running::new(&loaded, Adder, &[], &exports(), FUEL, 40 * PAGE, LONG)
+                .unwrap()
+                .unwrap();
+            for _ in 0..2 {
+                assert_eq!(running.read(131_066, 26).unwrap(), b"\0oveTHEhe edge of a page\0\0");
+                assert_eq!(running.read(719_999, 5).unwrap(), b"\0far\0");
+                assert_eq!(running.read(917_502, 3).unwrap(), b"end");
+                configure(&mut running, LONG).unwrap(); // grows, and moves where it is narrow
+            }
+            running.write(720_000, b"own").unwrap(); // nobody else's
+            assert_eq!(running.memory_bytes(), 19 * PAGE);
+        }
+    }
+}
+
+#[test]
+fn data_that_is_not_plain_stays_in_the_module() {
+    let start = |memory: &str, data: &str, body: &str| {
+        let wat = format!(
+            r#"(module {} (func (export "plugin_configure") (param i32 i32) (result i64) {body}))"#,
+            with_data(memory, data)
+        );
+        let loaded = load(&wat, true);
+        Running::new(&loaded, Adder, &[], &exports(), FUEL, 40 * PAGE, LONG).unwrap()
+    };
+    let memory = r#"(memory (export "memory") 2)"#;
+    let stop = start(memory, r#"(data (i32.const 131070) "out")"#, "i64.const 0").err().unwrap();
+    assert!(matches!(&stop, Stop::Trap { says, .. } if says.contains("out of bounds")), "{stop:?}");
+    let passive = r#"(data $later "later") (data (i32.const 100) "now")"#;
+    let init = "(memory.init $later (i32.const 200) (i32.const 0) (i32.const 5)) i64.const 0";
+    let mut running = start(memory, passive, init).unwrap();
+    configure(&mut running, LONG).unwrap();
+    assert_eq!(running.read(200, 5).unwrap(), b"later");
+    assert_eq!(running.read(100, 3).unwrap(), b"now");
+    let added = r#"(data (i32.add (i32.const 100) (i32.const 1)) "now")"#;
+    assert_eq!(start(memory, added, "i64.const 0").unwrap().read(101, 3).unwrap(), b"now");
+}
+
+#[test]
+fn a_segment_that_was_taken_out_is_dropped_as_all_are() {
+    let memory = r#"(memory (export "memory") 2)"#;
+    let body = "(memory.init $text (i32.const 9) (i32.const 0) (i32.const 1)) i64.const 0";
+    let wat = format!(
+        r#"(module {} (func (export "plugin_configure") (param i32 i32) (result i64) {body}))"#,
+        with_data(memory, r#"(data $text (i32.const 100) "text")"#)
+    );
+    let loaded = load(&wat, true);
+    let mut running =
+        Running::new(&loaded, Adder, &[], &exports(), FUEL, 4 * PAGE, LONG).unwrap().unwrap();
+    assert_eq!(running.read(100, 4).unwrap(), b"text");
+    let stop = configure(&mut running, LONG).unwrap_err();
+    assert!(matches!(&stop, Stop::Trap { says, .. } if says.contains("out of bounds")), "{stop:?}");
+}
+
+#[test]
+fn an_image_that_is_damaged_is_refused() {
+    let memory = r#"(memory (export "memory") 15)"#;
+    let wat = format!("(module {})", with_data(memory, DATA));
+    let whole = compile(&wat::parse_str(wat).unwrap(), true).unwrap();
+    let path = file();
+    let count = whole.len() - 20;
+    for change in [count, count + 4, count + 6] {
+        let mut damaged = whole.clone();
+        damaged[change] ^= 5;
+        fs::write(&path, damaged).unwrap();
+        assert!(Loaded::from_file(&path, STACK_BYTES).is_err());
+    }
+    fs::write(&path, whole).unwrap();
+    assert!(Loaded::from_file(&path, STACK_BYTES).is_ok());
+    fs::remove_file(&path).unwrap();
+}
