@@ -31,6 +31,9 @@ from tests.support.gobuild import go_runtime_module, require_go
 from tests.support.metered import Metered, Outcome, Wasm3Metered
 from tests.wasm.lab import GUESTS, ROOT, Bench, Lab, capture, configure_request
 
+pytestmark = pytest.mark.not_emulated(
+    "QEMU notes each page that was ever reserved, here 4 GiB for each module"
+)
 FRAME_BYTES, LOOP_BYTES = 176, 64  # as for wasm3
 PAGES = 8
 FUEL_FOR_A_TEST = 5000
