@@ -41,7 +41,9 @@ _SEED_FORM = "1 to 64 characters, none of them a control character"
 _HOST = r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 # No user name, which would be a secret for all to read, and no fragment.
 _HTTPS = rf"https://{_HOST}/[!-\"$-~]{{0,2000}}"
-_OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*+){{1,16}}+(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{_DIGEST})?"
+# Each character can be read in one way only, so a text that does not fit costs one look back.
+# Possessive groups are no help: before CPython 3.11.5 (gh-106052; Debian 12 has 3.11.2) they err.
+_OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*){{1,16}}(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{_DIGEST})?"
 _SOURCE = f"mqtt|{_HTTPS}|{_OCI}"
 _SOURCE_FORM = '"mqtt", "https://host/path" or "oci://registry/repository[:tag][@sha256:...]"'
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
