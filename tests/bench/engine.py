@@ -4,7 +4,8 @@ The guest's own work is measured by a driver in Wasm (driver.wat) that serves th
 compiled code in the same way (malloc, copy the request, run, free), many times within
 one crossing of the boundary; its env.log returns at once and its WASI is the engine's.
 What is left of a call through the agent's adapter is the price of crossing: malloc,
-export and two frees, reading, writing, deadlines, and the host functions in Python.
+export and two frees, reading, writing, deadlines, and the host functions in Python. On
+Wasmtime, which has a driver's multiple memories.
 
 Both are taken over small batches, of which the fastest tenth counts: a guest collects its
 garbage in few of them (Go: every 200 calls or so, a millisecond), and other work of the
@@ -93,7 +94,7 @@ def _timed(call: Callable[[bytes], bytes], request: bytes) -> int:
 @contextmanager
 def agents_instance(folder: Path, wasm: bytes) -> Any:
     """The guest as the agent runs it; every line of its log comes up to where it is queued."""
-    engine, _ = choose("auto")
+    engine, _ = choose("wasmtime")  # as in the driver: the same code on both sides
     info = inspect(wasm)
     artifact = folder / "engine.artifact"
     artifact.write_bytes(engine.compile(wasm))

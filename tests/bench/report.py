@@ -9,7 +9,7 @@ _SMALL = ("alone", "pss", "private_dirty")
 
 HEADS = {
     "latency": "CreateContainer through upstream's pkg/adaptation",
-    "engine": "One call of a guest, without socket",
+    "engine": "One call of a guest on Wasmtime, without socket",
     "memory": "Memory",
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
