@@ -162,9 +162,10 @@ class Agent(Contestant):
             (plugins / f"{identity}.wasm").write_bytes(module)
             if text:
                 (plugins / f"{identity}.conf").write_text(text)
+        name = f"{self.folder.parent.name}-{self.folder.name}"
         config = self.folder / "agent.toml"
         config.write_text(
-            f'node = "{self.folder.parent.name}-{self.folder.name}"\nengine = "{self._engine}"\n'
+            f'node = "{name.lower()}"\nengine = "{self._engine}"\n'
             f'plugin_dir = "{plugins}"\nstate_dir = "{self.folder}/state"\n'
             f'control_socket = "{self.folder}/control.sock"\n'
             f'[nri]\nsockets = ["{socket}"]\n[log]\nlevel = "info"\n[limits]\n{self._limits}\n'
