@@ -29,7 +29,8 @@ def own_stack_bytes() -> int:
 def test_a_thread_has_the_stack_that_it_was_given_and_the_next_one_the_usual(wanted: int) -> None:
     found: list[int] = []
     threads.start(lambda: found.append(own_stack_bytes()), name="x", stack_bytes=wanted).join()
-    assert wanted * 0.9 < found[0] <= wanted + (64 << 10)
+    # glibc gives out again what a thread before has left, if that is at most four times as large.
+    assert wanted * 0.9 < found[0] <= 4 * wanted + (64 << 10)
     assert threading.stack_size() == 0
 
 
