@@ -1,3 +1,4 @@
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -5,6 +6,10 @@ import pytest
 from edge_agent.wasm.engine import Engine
 from tests.support import engines
 from tests.wasm.lab import Bench, Lab
+
+# A module stays open for the whole run, on Wasmer with two descriptors: more than the usual 1024.
+_, MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
 
 # Which engine cannot be had under an emulator, and why.
 NOT_EMULATED = {
