@@ -51,6 +51,7 @@ SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after tw
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
 SWITCH_INTERVAL_S = 0.0005
+AGAIN = -1  # of `run`; no exit code: the caller starts the program anew
 # Keys of the configuration that are read at the start only.
 NEEDS_RESTART = (
     *("node", "fleet", "state_dir", "control_socket"),
@@ -61,9 +62,6 @@ _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERRO
 
 def _nothing() -> None:
     pass
-
-
-AGAIN = -1  # no exit code: the caller starts the program anew
 
 
 def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:

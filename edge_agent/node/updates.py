@@ -20,7 +20,7 @@ from edge_agent.mqtt.incoming import Incoming
 from edge_agent.mqtt.topics import fleet_topics
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.plan import Plan
+    from edge_agent.fleet.plan import Plan, Wanted
     from edge_agent.fleet.transfer.overmqtt import BrokerPort
     from edge_agent.fleet.updater import Updater
 
@@ -133,7 +133,7 @@ class Updates:
         digests = frozenset(digest.removeprefix("sha256:") for digest in plan.kept)
         self._loop.call_soon(partial(self._planned, releases, digests))
 
-    def _release(self, wanted: Any) -> Release:
+    def _release(self, wanted: "Wanted") -> Release:
         settings = self._settings
         terms = Probation(
             settings.probation_events, settings.probation_s, settings.allowed_failures

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from edge_agent import strictjson
-from edge_agent.errors import OperatorError, RefusedError
+from edge_agent.errors import OperatorError
 from edge_agent.fleet import envelope
 from edge_agent.fleet.keys import PublicKey, SigningKey
 from edge_agent.fleet.trust import TrustSet
@@ -70,8 +70,3 @@ def names(folder: FleetFolder, keys: Sequence[PublicKey] | frozenset[PublicKey])
     known = folder.settings().keys
     public = dict(zip((key.keyid for key in folder.public_keys(known)), known, strict=True))
     return sorted(public.get(key.keyid, key.keyid[:12]) for key in keys)
-
-
-def refused_as_operator(what: str, error: RefusedError) -> OperatorError:
-    """For people who have the file before them."""
-    return OperatorError(f"{what}: {error} ({error.reason})")

@@ -4,7 +4,7 @@ Nodes are believed as far as it concerns themselves. What one says in a wrong fo
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -196,11 +196,6 @@ class View:
                 return None
             node.status, node.session = _text(document.get("status")), max(session, node.session)
         return node
-
-    def feed_all(self, messages: Iterable[Received]) -> "View":
-        for message in messages:
-            self.feed(message)
-        return self
 
     @property
     def online(self) -> int:

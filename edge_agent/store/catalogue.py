@@ -114,11 +114,6 @@ def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
     return replace(catalogue, known=known, pending=payload.decode())
 
 
-def abandoned(catalogue: Catalogue) -> Catalogue:
-    """What is pending cannot be fetched; it stays accepted and is never run."""
-    return replace(catalogue, pending="")
-
-
 def activated(catalogue: Catalogue, running: Iterable[Running]) -> Catalogue:
     """Everything pending is here; these releases take the place of all that ran.
 

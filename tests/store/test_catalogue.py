@@ -41,11 +41,6 @@ def test_a_generation_cannot_go_back(generation: int) -> None:
         catalogue.accepted(PROVEN, Known(generation, "", 0.0), b"")
 
 
-def test_a_document_that_cannot_be_fetched_keeps_its_generation() -> None:
-    after = catalogue.abandoned(catalogue.accepted(PROVEN, Known(7, "", 0.0), b"x"))
-    assert after == replace(PROVEN, known=Known(7, "", 0.0))
-
-
 def test_activation_puts_a_new_plugin_on_probation() -> None:
     assert FIRST.active == "document 1"
     assert FIRST.pending == ""
