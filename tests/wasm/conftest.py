@@ -12,11 +12,10 @@ _, MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
 
 # Which engine cannot be had under an emulator, and why.
-NOT_EMULATED = {
-    "wasmtime": pytest.mark.not_emulated(
-        "QEMU notes each page that was ever reserved, here 4 GiB for each memory"
-    )
-}
+WIDE = pytest.mark.not_emulated(
+    "QEMU notes each page that was ever reserved, here 4 GiB for each memory"
+)
+NOT_EMULATED = {"wasmer": WIDE, "wasmtime": WIDE}
 PARAMS = [pytest.param(name, marks=NOT_EMULATED.get(name, ())) for name in engines.ENGINES]
 
 

@@ -42,7 +42,7 @@ fn features() -> Features {
 /// All that an artifact depends on beside module, version and processor.
 pub fn settings(wide: bool) -> String {
     format!(
-        "cranelift,speed,nan-canonical,elf,image=1,{},ration=1/{},{:?}",
+        "cranelift,speed,nan-canonical,elf,image=1,{},ration=2/{},{:?}",
         if wide { "wide" } else { "narrow" },
         meter::RATION,
         features(),

@@ -4,6 +4,7 @@
 // Some of it only `python` uses, which is not part of the tests: they link no interpreter.
 #![cfg_attr(test, allow(dead_code))]
 
+mod charges;
 mod compile;
 mod guest;
 mod image;

@@ -1,8 +1,7 @@
 //! Rations that last a few milliseconds, so that the guest asks its host whether to go on.
 //!
-//! Each entry into a function and each turn of a loop takes as many units as the code is long
-//! that can run until the next. Where none are left, the guest calls its host through a table
-//! of its own; the host answers with more, or traps. So a deadline needs no second thread.
+//! Code takes units as it runs (`charges`). Where none are left, the guest calls its host
+//! through a table of its own; the host answers with more, or traps. So a deadline needs no second thread.
 //! (What a plugin is limited to as `fuel` is counted elsewhere: docs/adr/0021.)
 
 use std::mem;
@@ -15,10 +14,10 @@ use wasmer::{
 };
 use wasmer_types::SignatureHash;
 
+use crate::charges::charges;
+
 /// Units from one question to the next: some milliseconds of a slow processor.
-pub const RATION: i64 = 25_000;
-/// Instructions for one unit.
-const OPERATORS: i64 = 16;
+pub const RATION: i64 = 50_000;
 /// Bytes moved or filled at once for one unit: 1 << this.
 const BYTES_SHIFT: i64 = 10;
 /// What growing a memory takes: the host may copy all of it.
@@ -121,17 +120,12 @@ impl<'a> FunctionMiddleware<'a> for Body<'a> {
 impl<'a> Body<'a> {
     fn emit(&mut self, state: &mut MiddlewareReaderState<'a>) {
         let operators = mem::take(&mut self.operators);
-        let ends = ends_of_loops(&operators);
-        let mut ends = ends.iter();
-        self.charge(operators.len(), state);
+        let mut charges = charges(&operators).into_iter().peekable();
         for (at, operator) in operators.into_iter().enumerate() {
+            while let Some((_, units)) = charges.next_if(|(before, _)| *before == at) {
+                self.charge_units(units, state);
+            }
             match operator {
-                Operator::Loop { .. } => {
-                    state.push_operator(operator);
-                    // One for each loop, in their order.
-                    self.charge(ends.next().map_or(0, |end| end - at), state);
-                    continue;
-                }
                 // Of these the size stands on the stack, in bytes.
                 Operator::MemoryCopy { .. }
                 | Operator::MemoryFill { .. }
@@ -145,10 +139,6 @@ impl<'a> Body<'a> {
             }
             state.push_operator(operator);
         }
-    }
-
-    fn charge(&self, operators: usize, state: &mut MiddlewareReaderState<'a>) {
-        self.charge_units(1 + operators as i64 / OPERATORS, state);
     }
 
     fn charge_units(&self, units: i64, state: &mut MiddlewareReaderState<'a>) {
@@ -189,26 +179,4 @@ impl<'a> Body<'a> {
             Operator::End,
         ]);
     }
-}
-
-/// Where each loop ends, in the order in which they begin.
-fn ends_of_loops(operators: &[Operator<'_>]) -> Vec<usize> {
-    let mut ends = Vec::new();
-    let mut open = Vec::new();
-    for (at, operator) in operators.iter().enumerate() {
-        match operator {
-            Operator::Loop { .. } => {
-                open.push(Some(ends.len()));
-                ends.push(at);
-            }
-            Operator::Block { .. } | Operator::If { .. } => open.push(None),
-            Operator::End => {
-                if let Some(Some(number)) = open.pop() {
-                    ends[number] = at;
-                }
-            }
-            _ => {}
-        }
-    }
-    ends
 }
