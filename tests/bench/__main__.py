@@ -82,7 +82,8 @@ def _write_docs(result: dict[str, Any], docs: Path) -> None:
         f" they mean.\n\n{about}\n\n## Aims\n\n{aims}\n\n{tables}\n"
     )
     if parts.keys() == PARTS.keys():
-        text = f"{summary.summary(result)}\n\n{summary.board(result)}\n\n{about}\n"
+        shown = (summary.summary(result), summary.board(result), summary.fleet(result), about)
+        text = "\n\n".join(shown) + "\n"
         (docs / "benchmark-table.md").write_text(text)
         _into_readme(text, docs.parent / "README.md")
 

@@ -1,4 +1,4 @@
-"""The benchmark in two tables, and what it ran on: for the README."""
+"""The benchmark in a few tables, and what it ran on: for the README."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from tests.bench.contestants import NATIVE, WAZERO
 from tests.bench.latency import contestant
 from tests.bench.report import MB, ratio, table
 from tests.bench.start import COLD, WARM
+from tests.bench.swap import SWAPPED
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -75,6 +76,39 @@ def board(result: Mapping[str, Any]) -> str:
     ]
     head = (f"after {found['rest_s']:.0f} s and {found['events']} events", *found["engines"])
     return table(head, [(name, *map(cell, found["engines"])) for name, cell in rows])
+
+
+def fleet(result: Mapping[str, Any]) -> str:
+    """The table of a fleet and of results that wait, for the README. Of all parts."""
+    parts = result["parts"]
+    queue, writes = parts["outbox"]["queue"], parts["outbox"]["writes"]
+    swapped = parts["swap"]["contestants"][SWAPPED]
+    first, last = queue["marks"][0]["queued"], queue["marks"][-1]["queued"]
+    rows = [
+        (
+            f"{found['nodes']} nodes run a new plugin after",
+            f"{found['seconds']:.1f} s, half of them after {found['half_s']:.1f} s",
+        )
+        for found in parts["fleet"]["fleets"]
+    ]
+    rows += [
+        (f"memory of {last} waiting results beyond {first}", f"{queue['more_pss'] / MB:.1f} MB"),
+        ("disk for each", f"{queue['bytes_each']:.0f} bytes"),
+        ("sent after the outage", f"{queue['sent_per_s']:.0f} a second"),
+    ]
+    if "skipped" not in writes:
+        rows += [
+            (f"written for 1,000: {name}", f"{found['device_per_1000'] / 1e3:.0f} KB")
+            for name, found in writes.items()
+        ]
+    rows.append(
+        (
+            f"{swapped['replaced']} replacements under {parts['swap']['asked_per_s']} creations a"
+            " second: unanswered / answered twice",
+            f"{swapped['unanswered']} / {swapped['twice']}",
+        )
+    )
+    return table(("one mosquitto; results while it is away", "figure"), rows)
 
 
 def described(result: Mapping[str, Any]) -> str:

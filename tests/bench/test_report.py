@@ -106,6 +106,29 @@ def test_the_readmes_board_table_takes_latency_from_the_right_contestant() -> No
     assert rows[-1] == ["... Go plugin", "0.50 (0.40-0.60)", "3.00 (2.00-4.00)"]
 
 
+def test_the_readmes_fleet_table_has_a_row_for_each_size_and_for_what_waits() -> None:
+    marks = [{"queued": 10}, {"queued": 1000}]
+    queue = {"marks": marks, "more_pss": 1.5e6, "bytes_each": 400.4, "sent_per_s": 5000.0}
+    swapped = {"replaced": 25, "unanswered": 0, "twice": 1}
+    parts: dict[str, Any] = {
+        "fleet": {"fleets": [{"nodes": 100, "seconds": 2.71, "half_s": 2.0}]},
+        "outbox": {"queue": queue, "writes": {"away": {"device_per_1000": 415e3}}},
+        "swap": {"asked_per_s": 500, "contestants": {"while replaced": swapped}},
+    }
+    rows = [cells(line) for line in summary.fleet({"parts": parts}).split("\n")[2:]]
+    assert rows == [
+        ["100 nodes run a new plugin after", "2.7 s, half of them after 2.0 s"],
+        ["memory of 1000 waiting results beyond 10", "1.5 MB"],
+        ["disk for each", "400 bytes"],
+        ["sent after the outage", "5000 a second"],
+        ["written for 1,000: away", "415 KB"],
+        [
+            "25 replacements under 500 creations a second: unanswered / answered twice",
+            "0 / 1",
+        ],
+    ]
+
+
 def test_aims_of_the_board_are_those_of_each_engine() -> None:
     aims = board.aims(board_figures())
     assert [aim.limit for aim in aims if "one C plugin" in aim.name] == [32.0, 26.0]
