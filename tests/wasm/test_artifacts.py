@@ -293,6 +293,7 @@ def test_a_bad_module_leaves_nothing(node: Node, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.not_emulated("QEMU sets no limit of memory for what it runs")
 def test_a_compiler_out_of_memory_leaves_nothing(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, memory_bytes=64 << 20)
     path = tmp_path / "costly.wasm"
@@ -309,6 +310,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, engine: Engine) 
         assert [path.name for path in (disk / "state" / "artifacts").iterdir()] == ["lock"]
 
 
+@pytest.mark.not_emulated("QEMU maps code of what it runs as data")
 def test_a_disk_that_runs_no_code_is_said(tmp_path: Path) -> None:
     engine = wasmtime()
     with (

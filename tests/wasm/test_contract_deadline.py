@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from edge_agent.errors import GuestFault
 from edge_agent.wasm.engine import Guest, HostFunction
 from edge_agent.wasm.module import FuncType
-from tests.support.assembler import ADD, LOAD, STORE, call, i32, repeat
+from tests.support.assembler import (
+    ADD,
+    DROP,
+    LOAD,
+    MEMORY_GROW,
+    STORE,
+    Assembly,
+    call,
+    get,
+    i32,
+    i64,
+    repeat,
+)
 from tests.wasm.lab import Lab, Running, capture, guest
 from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
 
@@ -198,3 +210,88 @@ def test_time_goes_on_while_a_guest_floods_its_host_with_calls(lab: Lab) -> None
         running.call("configure", deadline_s=0.1)
     assert caught.value.kind == "timeout"
     assert lab.start(plugin({"configure": ECHO})).call("configure", b"x") == b"x"
+
+
+# ---- what never ends ----
+
+# Of a block of 64 KiB, which is filled and moved again and again.
+FILL = i32(8192) + i32(0) + i32(1 << 16) + b"\xfc\x0b\x00"
+COPY = i32(8192) + i32(9000) + i32(1 << 16) + b"\xfc\x0a\x00\x00"
+STRAIGHT = (i32(64) + i32(64) + LOAD + i32(3) + ADD + STORE) * 5_000
+
+
+@pytest.mark.parametrize(
+    "work",
+    [b"", FILL, COPY, STRAIGHT, i32(0) + MEMORY_GROW + DROP],
+    ids=["nothing", "fill", "copy", "straight code", "grow"],
+)
+def test_an_endless_loop_is_stopped_whatever_it_does(work: bytes, lab: Lab) -> None:
+    running = lab.start(plugin({"configure": b"\x03\x40" + work + b"\x0c\x00\x0b" + NOTHING}))
+    began = time.monotonic()
+    with pytest.raises(GuestFault) as caught:
+        running.call("configure", deadline_s=0.2)
+    assert caught.value.kind == "timeout"
+    # The port's 50 ms are for an idle machine: here only that it is no multiple.
+    assert time.monotonic() - began < 10
+
+
+def test_recursion_without_a_loop_is_stopped(lab: Lab) -> None:
+    # Twice each: 2 ** 40 calls, but never deeper than 40.
+    module = Assembly(4)
+    twice = get(0) + i32(1) + ADD + get(1) + call(0) + DROP
+    body = get(0) + i32(40) + b"\x49\x04\x40" + twice + twice + b"\x0b" + i64(0)
+    module.function("iiI", body, export="plugin_configure")
+    module.function("ii", i32(1024), export="malloc")
+    module.function("i-", b"", export="free")
+    module.function("I", i64(1), export="plugin_api_version")
+    with pytest.raises(GuestFault) as caught:
+        lab.start(module.build()).call("configure", deadline_s=0.2)
+    assert caught.value.kind == "timeout"
+
+
+def test_other_threads_run_while_a_guest_does(lab: Lab) -> None:
+    running = lab.start(plugin({"configure": b"\x03\x40\x0c\x00\x0b" + NOTHING}))
+    turns = 0
+    done = threading.Event()
+
+    def count() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = turns
+    with pytest.raises(GuestFault):
+        running.call("configure", deadline_s=0.5)
+    assert turns - before > 5
+    done.set()
+    thread.join()
+
+
+def test_the_malloc_of_a_reply_lets_other_threads_run_and_ends_in_time(lab: Lab) -> None:
+    forever = b"\x03\x40\x0c\x00\x0b"
+    wasm = plugin(
+        {"configure": i32(0) + i32(0) + call(0)},
+        imports=(("env", "answer", "iiI"),),
+        malloc=get(0) + i32(77) + b"\x46\x04\x40" + forever + b"\x0b",  # for 77 bytes: for ever
+    )
+
+    def answer(guest: Guest, _first: int, _second: int) -> int:
+        guest.allocate(77)
+        raise AssertionError("it came back")
+
+    extra = {("env", "answer"): HostFunction(FuncType(("i32", "i32"), ("i64",)), answer)}
+    running = lab.start(wasm, extra=extra)
+    with pytest.raises(GuestFault, match=r"malloc: stopped after 0\.2 s") as caught:
+        running.call("configure", deadline_s=0.2)
+    assert caught.value.kind == "timeout"
+
+
+def test_counting_loops_end_where_they_should(lab: Lab) -> None:
+    # Across many refills: what the meter adds changes no result.
+    count = i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE
+    more = i32(64) + LOAD + i32(3_000_000) + b"\x49"
+    running = lab.start(plugin({"configure": repeat(count + more) + packed(i32(64), i32(4))}))
+    assert int.from_bytes(running.call("configure"), "little") == 3_000_000

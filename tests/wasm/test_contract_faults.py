@@ -326,3 +326,41 @@ def test_the_trap_of_one_thread_is_no_trap_of_another_instance(lab: Lab) -> None
         with pytest.raises(GuestFault):
             lab.hostile("create_container:oob").call("create_container", b"x")
         assert struct.unpack("<I", steady.call("configure")) == (turn,)
+
+
+TRAPS = {
+    "integer overflow": i32(-(1 << 31)) + i32(-1) + b"\x6d" + DROP,  # divided
+    "integer division by zero": i32(1) + i32(0) + b"\x6f" + DROP,  # the remainder
+    "invalid conversion to integer": b"\x44" + b"\xff" * 8 + b"\xaa" + DROP,
+    "memory access out of bounds": i32(-1) + LOAD + DROP,
+    "unreachable executed": b"\x00",
+    # Of a table of three, whose second is null and whose others are of another type.
+    "indirect call of another type": i32(0) + b"\x11\x00\x00",
+    "indirect call to null": i32(1) + b"\x11\x00\x00",
+    "table access out of bounds": i32(3) + b"\x11\x00\x00",
+}
+
+
+@pytest.mark.parametrize("says", TRAPS)
+def test_every_trap_has_the_same_name(says: str, lab: Lab) -> None:
+    module = Assembly(4)
+    module.function("-", b"")  # so that this is type 0
+    malloc = module.function("ii", i32(1024), export="malloc")
+    module.function("i-", b"", export="free")
+    module.function("I", i64(1), export="plugin_api_version")
+    module.function("iiI", TRAPS[says] + i64(0), export="plugin_configure")
+    module.entries[4].append(b"\x70\x00\x03")
+    for place in (0, 2):
+        module.entries[9].append(b"\x00" + i32(place) + b"\x0b\x01" + bytes([malloc]))
+    with pytest.raises(GuestFault, match=f"plugin_configure: {says}$"):
+        lab.start(module.build()).call("configure")
+
+
+def test_a_memory_that_moves_is_found_again(lab: Lab) -> None:
+    grown = i32(2048) + i32(0x64636261) + STORE + i32(400) + MEMORY_GROW + DROP
+    running = lab.start(
+        plugin({"configure": grown + packed(i32(2048), i32(4))}), memory_bytes=256 * MIB
+    )
+    for _ in range(8):
+        assert running.call("configure", b"request") == b"abcd"
+    assert running.instance.memory_bytes > 190 * MIB

@@ -66,7 +66,7 @@ def _engines_that_end_before_the_interpreter() -> Iterator[None]:
 
 def made(wasm: bytes) -> bytes:
     instrumented = instrument(wasm, frame_bytes=FRAME_BYTES, loop_bytes=LOOP_BYTES)
-    return capped(instrumented, PAGES << 16)
+    return capped(instrumented, max(PAGES << 16, inspect(wasm).memory_bytes))
 
 
 def same(wasm: bytes, argument: int, fuel: int) -> Outcome:

@@ -24,7 +24,7 @@ from tests.support.assembler import (
     section,
     unsigned,
 )
-from tests.wasm.lab import guest
+from tests.wasm.lab import MIB, guest
 from tests.wasm.test_instrument import (
     ENDLESS,
     _engines_that_end_before_the_interpreter,  # noqa: F401 - a fixture
@@ -60,8 +60,14 @@ def test_what_is_made_of_damaged_modules_is_valid_or_nothing(
     except ModuleError:
         return
     assert wasmtime().valid(wasm) == ""
-    if inspect(wasm).functions.get("run") == RUN and inspect(wasm).exports_memory:
+    info = inspect(wasm)
+    if info.functions.get("run") == RUN and info.exports_memory and info.memory_bytes <= MIB:
         same(wasm, 5, 2000)
+
+
+def test_a_memory_that_begins_above_the_limit_of_a_test_stays_valid() -> None:
+    wasm = made(running(i64(0), pages=4000))
+    assert wasmtime().valid(wasm) == ""
 
 
 @settings(max_examples=60)

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import EngineError, GuestFault, ModuleError
+from edge_agent.errors import EngineError, ModuleError
 from edge_agent.wasm.engine import Bounds, Engine
 from edge_agent.wasm.engines import wasmtime_capi as capi
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
 from edge_agent.wasm.module import inspect
-from tests.support.assembler import DROP, MEMORY_GROW, STORE, Assembly, i32, i64
 from tests.support.costly import wasmtime
 from tests.wasm.lab import MIB, ROOT, STACK_BYTES, Bench, Lab, guest
-from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
+from tests.wasm.plugins import ECHO, plugin
 
 
 @pytest.fixture
@@ -92,18 +91,6 @@ with tempfile.TemporaryDirectory() as folder:
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
 
 
-def test_memory_that_outgrows_its_reservation_moves_and_is_found_again(tmp_path: Path) -> None:
-    wasmtime()  # or skip
-    lab = Lab(Bench(WasmtimeEngine(False), tmp_path))
-    grown = i32(2048) + i32(0x64636261) + STORE + i32(400) + MEMORY_GROW + DROP
-    wasm = plugin({"configure": grown + packed(i32(2048), i32(4))})
-    running = lab.start(wasm, memory_bytes=256 * MIB)
-    for _ in range(8):  # 25 MiB each: beyond 64 MiB in the third
-        assert running.call("configure", b"request") == b"abcd"
-    assert running.instance.memory_bytes > 190 * MIB
-    lab.close()
-
-
 def test_a_type_that_the_c_api_cannot_tell_does_not_abort_the_process(tmp_path: Path) -> None:
     lab = Lab(Bench(wasmtime(), tmp_path))
     wasm = plugin({"configure": ECHO})
@@ -115,36 +102,6 @@ def test_a_type_that_the_c_api_cannot_tell_does_not_abort_the_process(tmp_path: 
     module = lab.bench.engine.load(lab.bench.artifact(changed), info, STACK_BYTES)
     with pytest.raises(ModuleError, match=r"free has the type \(v128\)|free .* has the type"):
         module.instantiate(Bounds(MIB, MIB), {}, 5.0)
-
-
-@pytest.mark.parametrize(
-    "feature",
-    [
-        b"\x60\x00\x01\x64\x70",  # a typed reference, of a later proposal
-        b"\x5f\x00",  # a struct, of the collector's
-    ],
-)
-def test_proposals_that_the_reader_does_not_know_are_refused_by_both(
-    feature: bytes, engine: Engine
-) -> None:
-    wasm = b"\0asm\1\0\0\0\x01" + bytes([len(feature) + 1]) + b"\x01" + feature
-    with pytest.raises(ModuleError):
-        inspect(wasm)
-    with pytest.raises(ModuleError):
-        engine.compile(wasm)
-
-
-@pytest.mark.parametrize(
-    "limits", [b"\x04\x01", b"\x03\x01\x02", b"\x08\x01\x00"], ids=["64-bit", "shared", "pages"]
-)
-def test_memories_that_plugins_do_not_have_are_refused_by_both(
-    limits: bytes, engine: Engine
-) -> None:
-    wasm = b"\0asm\1\0\0\0\x05" + bytes([len(limits) + 1]) + b"\x01" + limits
-    with pytest.raises(ModuleError):
-        inspect(wasm)
-    with pytest.raises(ModuleError):
-        engine.compile(wasm)
 
 
 @pytest.mark.not_emulated("QEMU sets no limit of memory for what it runs")
@@ -170,33 +127,6 @@ with tempfile.TemporaryDirectory() as folder:
     )
     assert done.stdout.startswith("a guest's stack of 1048576 bytes does not fit this process's")
     assert "LimitSTACK=" in done.stdout
-
-
-def test_every_trap_has_the_number_that_the_adapter_knows(engine: Engine, tmp_path: Path) -> None:
-    lab = Lab(Bench(engine, tmp_path))
-    division, remainder = b"\x6d", b"\x6f"
-    traps = {
-        "integer overflow": i32(-(1 << 31)) + i32(-1) + division + DROP,
-        "integer division by zero": i32(1) + i32(0) + remainder + DROP,
-        "invalid conversion to integer": b"\x44" + b"\xff" * 8 + b"\xaa\x1a",
-        "memory access out of bounds": i32(-1) + b"\x28\x02\x00\x1a",
-        "unreachable executed": b"\x00",
-    }
-    for says, code in traps.items():
-        running = lab.start(plugin({"configure": code + NOTHING}))
-        with pytest.raises(GuestFault, match=f"plugin_configure: {says}$"):
-            running.call("configure")
-    lab.close()
-
-
-def test_a_table_larger_than_the_limit_is_a_fault(engine: Engine, tmp_path: Path) -> None:
-    module = Assembly(1)
-    module.function("I", i64(1), export="plugin_api_version")
-    module.function("ii", i32(64), export="malloc")
-    module.function("i-", b"", export="free")
-    module.entries[4].append(b"\x70\x00\xc0\x9a\x0c")  # 200,000 functions
-    with pytest.raises(GuestFault, match=r"instantiation: .*table"):
-        Lab(Bench(engine, tmp_path)).start(module.build())
 
 
 # ---- signals ----

@@ -25,6 +25,19 @@ _MARK = 0x5A3C_96E1 & (1 << 31) - 1  # looked for in memory: nothing else is lik
 # the message of a trap
 HOST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, POINTER(c_void_p), POINTER(c_uint64), c_void_p)
 
+# What wasm3.h says, and what every engine of the agent says.
+TRAP_NAMES = {
+    "indirect call type mismatch": "indirect call of another type",
+    "integer divide by zero": "integer division by zero",
+    "integer overflow": "integer overflow",
+    "invalid conversion to integer": "invalid conversion to integer",
+    "null table element": "indirect call to null",
+    "out of bounds memory access": "memory access out of bounds",
+    "stack overflow": "call stack exhausted",
+    "undefined element": "table access out of bounds",
+    "unreachable executed": "unreachable executed",
+}
+
 
 class TaggedValue(ctypes.Structure):
     """M3TaggedValue, of which only i64 is used."""
@@ -131,8 +144,10 @@ class Library:
         raise EngineError(f"wasm3's library {path} is not built from wasm3 {VERSION}")
 
     def reason(self, result: int, runtime: int | None = None) -> str:
-        """What a result says, with what the runtime adds."""
+        """What a result says, with what the runtime adds; a trap by its name on each engine."""
         text = ctypes.string_at(result).decode(errors="replace").removeprefix("[trap] ")
+        if text in TRAP_NAMES:
+            return TRAP_NAMES[text]
         if runtime is not None:
             info = ErrorInfo()
             self.m3_GetErrorInfo(runtime, ctypes.byref(info))
