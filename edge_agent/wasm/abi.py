@@ -5,6 +5,7 @@ free the request. An adapter lends the few primitives; what may go wrong is deci
 """
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 from edge_agent.errors import GuestError, GuestFault, ModuleError
 from edge_agent.wasm.engine import Bounds, GuestExit
@@ -109,6 +110,10 @@ class AbiInstance(ABC):
     def write(self, pointer: int, data: bytes) -> None:
         """Copy into the guest's memory. GuestFault (`abi`): not within it."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """See `engine.Instance.close`; also before it was made."""
+
     def start(self, deadline_s: float) -> None:
         """Make the instance, initialise it and check the version of its ABI.
 
@@ -136,6 +141,15 @@ class AbiInstance(ABC):
             raise
         finally:
             self._end()
+
+    def started(self, deadline_s: float) -> Self:
+        """Itself after `start`, or closed when that failed."""
+        try:
+            self.start(deadline_s)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def call(self, export: str, request: bytes, deadline_s: float) -> bytes:
         """One method of the guest; see `engine.Instance.call`."""

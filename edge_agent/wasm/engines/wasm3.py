@@ -164,13 +164,7 @@ class Wasm3Module:
     ) -> Wasm3Instance:
         if self._code is None:
             raise EngineError("this module is closed")
-        instance = Wasm3Instance(self, bounds, functions)
-        try:
-            instance.start(deadline_s)
-        except BaseException:
-            instance.close()
-            raise
-        return instance
+        return Wasm3Instance(self, bounds, functions).started(deadline_s)
 
     def close(self) -> None:
         self._code = None  # instances keep the mapping as long as they need it

@@ -40,13 +40,7 @@ class WasmerModule:
     def instantiate(
         self, bounds: Bounds, functions: HostFunctions, deadline_s: float
     ) -> "WasmerInstance":
-        instance = WasmerInstance(self, bounds, functions)
-        try:
-            instance.start(deadline_s)
-        except BaseException:
-            instance.close()
-            raise
-        return instance
+        return WasmerInstance(self, bounds, functions).started(deadline_s)
 
     def close(self) -> None:
         self._native = None  # instances keep the code as long as they need it

@@ -182,13 +182,7 @@ class WasmtimeModule:
         self, bounds: Bounds, functions: HostFunctions, deadline_s: float
     ) -> WasmtimeInstance:
         _check_stack(self._stack_bytes)
-        instance = WasmtimeInstance(self, bounds, functions)
-        try:
-            instance.start(deadline_s)
-        except BaseException:
-            instance.close()
-            raise
-        return instance
+        return WasmtimeInstance(self, bounds, functions).started(deadline_s)
 
     def close(self) -> None:
         module, self._module = self._module, None
