@@ -268,7 +268,10 @@ def check_updates(facts: Facts) -> Iterator[Finding]:
             text = f"refuses the broker's {what}: {refused.get('text')}"
             yield Finding("warn", "updates", text, "the operator's `edge-agent fleet nodes` tells")
     for digest, reason in _texts(updates.get("rejected")):
-        todo = "the operator may let it be tried again: `edge-agent fleet request NODE release`"
+        todo = (
+            "the operator may let it be tried again:"
+            " `edge-agent fleet request NODE release --arg plugin=NN-name`"
+        )
         yield Finding("warn", "updates", f"rejects {digest[:19]}: {reason}", todo)
 
 

@@ -24,6 +24,7 @@ from tests.support.assembler import (
     i32,
     i64,
     repeat,
+    unsigned,
 )
 from tests.wasm.lab import Lab, Running, capture, guest
 from tests.wasm.plugins import ECHO, NOTHING, packed, plugin
@@ -247,6 +248,46 @@ def test_recursion_without_a_loop_is_stopped(lab: Lab) -> None:
     with pytest.raises(GuestFault) as caught:
         lab.start(module.build()).call("configure", deadline_s=0.2)
     assert caught.value.kind == "timeout"
+
+
+def test_many_locals_that_are_moved_at_every_branch_are_stopped(lab: Lab) -> None:
+    # All are given another value on the way that is not taken, and stored on one more.
+    many = 500
+    where = [unsigned(2 + number) for number in range(many)]
+    loads = b"".join(i32(0) + b"\x29\x03" + unsigned(8) + b"\x21" + local for local in where)
+    stores = b"".join(i32(0) + b"\x20" + local + b"\x37\x03" + unsigned(8) for local in where)
+    leave = get(0) + b"\x0d"
+    cold = loads + b"\x03\x40\x0b"  # a loop of nothing
+    body = b"\x02\x40" + leave + b"\x00" + cold + b"\x0b" + leave + b"\x00" + stores + b"\x00"
+    module = Assembly(4)
+    moving = module.function(
+        "ii-", b"\x02\x40" + body + b"\x0b", local_types=b"\x01" + unsigned(many) + b"\x7e"
+    )
+    turn = i32(1) + i32(0) + call(moving)
+    module.function("iiI", b"\x03\x40" + turn + b"\x0c\x00\x0b" + i64(0), export="plugin_configure")
+    module.function("ii", i32(1024), export="malloc")
+    module.function("i-", b"", export="free")
+    module.function("I", i64(1), export="plugin_api_version")
+    with pytest.raises(GuestFault) as caught:
+        lab.start(module.build()).call("configure", deadline_s=0.2)
+    assert caught.value.kind == "timeout"
+
+
+def test_a_slow_host_function_is_called_only_while_there_is_time(lab: Lab) -> None:
+    calls = 0
+
+    def wait(_guest: Guest, _: int) -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.002)
+
+    extra = {("env", "wait"): HostFunction(FuncType(("i32",), ()), wait)}
+    often = (i32(0) + call(0)) * 20
+    wasm = plugin({"configure": b"\x03\x40" + often + b"\x0c\x00\x0b" + NOTHING}, imports=(WAIT,))
+    with pytest.raises(GuestFault) as caught:
+        lab.start(wasm, extra=extra).call("configure", deadline_s=0.1)
+    assert caught.value.kind == "timeout"
+    assert calls < 500  # 50 on a clock without a grain
 
 
 def test_other_threads_run_while_a_guest_does(lab: Lab) -> None:

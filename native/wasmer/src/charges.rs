@@ -1,8 +1,8 @@
 //! Where a function is charged, and what it takes there.
 //!
-//! Between two charges at most `REACH` instructions run, whichever way the code goes: each
-//! charge takes the units of the longest way from the one before to itself. What runs between
-//! the last charge and the return is taken by the first.
+//! Within a function at most `REACH` instructions run between two charges, whichever way the
+//! code goes: each charge takes the units of the longest way from the one before to itself.
+//! What runs between the last charge and the return is taken by the first.
 
 use wasmer::sys::wasmparser::Operator;
 
@@ -10,12 +10,15 @@ use wasmer::sys::wasmparser::Operator;
 const REACH: usize = 512;
 /// Instructions for one unit.
 const OPERATORS: usize = 16;
+/// Locals that are moved in the time of an instruction, where ways part or meet.
+const MOVED: usize = 64;
 /// Instructions that a loop which is entered at once may take for its function, each turn.
 const AROUND: usize = 256;
 
 /// The charges of a function: before which instruction, and how many units; in their order.
-pub fn charges(operators: &[Operator<'_>]) -> Vec<(usize, i64)> {
-    let mut walk = Walk { charges: Vec::new(), open: Vec::new(), run: Some(0), returned: 0 };
+pub fn charges(operators: &[Operator<'_>], locals: usize) -> Vec<(usize, i64)> {
+    let edge = 1 + locals / MOVED;
+    let mut walk = Walk { edge, charges: Vec::new(), open: Vec::new(), run: Some(0), returned: 0 };
     for (at, operator) in operators.iter().enumerate() {
         walk.step(at, operator);
     }
@@ -24,10 +27,11 @@ pub fn charges(operators: &[Operator<'_>]) -> Vec<(usize, i64)> {
     let entered = operators.iter().position(|each| !is_passed(each));
     match charges.first_mut() {
         Some(head)
-            if entered == Some(head.before - 1)
+            if matches!(operators[head.before - 1], Operator::Loop { .. })
+                && entered == Some(head.before - 1)
                 && (!head.turns || returned <= head.run + AROUND) =>
         {
-            head.run = head.run.max(head.before + returned);
+            head.run = head.run.max(head.before + edge + returned);
         }
         _ => charges.insert(0, Charge { before: 0, run: returned, turns: false }),
     }
@@ -54,6 +58,8 @@ struct Label {
 }
 
 struct Walk {
+    /// What an instruction counts where ways part or meet.
+    edge: usize,
     charges: Vec<Charge>,
     open: Vec<Label>,
     /// Instructions since the last charge, at most; none where nothing comes.
@@ -68,7 +74,8 @@ impl Walk {
             self.charges.push(Charge { before: at, run, turns: false });
             self.run = Some(0);
         }
-        self.run = self.run.map(|run| run + 1);
+        let counted = if is_edge(operator) { self.edge } else { 1 };
+        self.run = self.run.map(|run| run + counted);
         match operator {
             Operator::Block { .. } => self.open(None, None),
             Operator::If { .. } => self.open(None, self.run),
@@ -132,6 +139,20 @@ impl Walk {
     }
 }
 
+/// Whether ways part or meet here, where what the locals hold may have to be moved.
+fn is_edge(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::Else
+            | Operator::End
+            | Operator::Br { .. }
+            | Operator::BrIf { .. }
+            | Operator::BrTable { .. }
+    )
+}
+
 /// Whether the next instruction always follows: without jumping, calling or trapping.
 fn is_passed(operator: &Operator<'_>) -> bool {
     matches!(
@@ -167,7 +188,7 @@ mod tests {
     }
 
     fn plan(body: &str) -> Vec<(usize, i64)> {
-        of(body, charges)
+        of(body, |operators| charges(operators, 1))
     }
 
     #[test]
@@ -198,6 +219,17 @@ mod tests {
         let tail = format!("{go} {}", "nop ".repeat(400));
         assert_eq!(plan(&tail), [(0, 26), (3, 1)]);
         assert_eq!(plan("(drop (i32.load (i32.const 0))) (loop)").len(), 2);
+        // A charge for the way so far, where the first jump comes just before it, is no loop.
+        let long = format!("{} (br_if 0 (local.get 0)) nop", "nop ".repeat(510));
+        assert_eq!(plan(&long), [(0, 33), (512, 33)]);
+    }
+
+    #[test]
+    fn moving_many_locals_takes_units_wherever_they_may_be_moved() {
+        let body = "(block (br_if 0 (local.get 0)) (loop)) (br_if 0 (local.get 0)) unreachable";
+        let units = |locals| of(body, |operators| charges(operators, locals))[0].1;
+        assert_eq!((units(1), units(63)), (1, 1));
+        assert!(units(6_400) >= 3 * 100 / 16, "{}", units(6_400));
     }
 
     /// A function of random blocks, loops and jumps.
@@ -254,8 +286,9 @@ mod tests {
     }
 
     /// Run it with jumps by chance: instructions and units, which must never be far apart.
-    fn run(operators: &[Operator<'_>], next: &mut impl FnMut(u32) -> u32) {
-        let plan = charges(operators);
+    fn run(operators: &[Operator<'_>], locals: usize, next: &mut impl FnMut(u32) -> u32) {
+        let plan = charges(operators, locals);
+        let edge = 1 + locals / MOVED;
         let (ends, halves) = pairs(operators);
         let mut open: Vec<usize> = Vec::new();
         let (mut at, mut steps, mut units, mut since) = (0, 0, 0, 0);
@@ -278,9 +311,10 @@ mod tests {
                 units += taken;
                 since = 0;
             }
-            steps += 1;
-            since += 1;
-            assert!(since <= REACH + 1, "{since} at {at}");
+            let counted = if is_edge(&operators[at]) { edge } else { 1 };
+            steps += counted;
+            since += counted;
+            assert!(since <= REACH + edge, "{since} at {at}");
             at = match &operators[at] {
                 Operator::Block { .. } | Operator::Loop { .. } => {
                     open.push(at);
@@ -316,7 +350,7 @@ mod tests {
             };
         }
         let owed = steps as i64 - units * OPERATORS as i64;
-        assert!(owed <= REACH as i64, "{steps} instructions for {units} units");
+        assert!(owed <= (REACH + edge) as i64, "{steps} instructions for {units} units");
         assert!(at < operators.len() || owed <= 0, "{steps} instructions for {units} units");
     }
 
@@ -330,8 +364,8 @@ mod tests {
         for _ in 0..2000 {
             let body = random(&mut next, 0, &mut 40);
             of(&body, |operators| {
-                for _ in 0..10 {
-                    run(operators, &mut next);
+                for locals in [1, 1, 1, 1, 1, 100, 1_000, 50_000] {
+                    run(operators, locals, &mut next);
                 }
             });
         }

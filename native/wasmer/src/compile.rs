@@ -42,8 +42,9 @@ fn features() -> Features {
 /// All that an artifact depends on beside module, version and processor.
 pub fn settings(wide: bool) -> String {
     format!(
-        "cranelift,speed,nan-canonical,elf,image=1,{},ration=2/{},{:?}",
+        "cranelift,speed,nan-canonical,elf,image=1,{},ration={}/{},{:?}",
         if wide { "wide" } else { "narrow" },
+        meter::SCHEME,
         meter::RATION,
         features(),
     )

@@ -171,7 +171,12 @@ struct State<H> {
 impl<H> State<H> {
     /// More units for a guest that owes some, or the end.
     fn ration(&self, owed: i64) -> Result<i64, Ended> {
-        if Instant::now() >= self.until { Err(Ended::Time) } else { Ok(owed + RATION) }
+        self.in_time()?;
+        Ok(owed + RATION)
+    }
+
+    fn in_time(&self) -> Result<(), Ended> {
+        if Instant::now() >= self.until { Err(Ended::Time) } else { Ok(()) }
     }
 }
 
@@ -398,13 +403,21 @@ impl<H: Host> Running<H> {
 }
 
 /// A function of the host, to link.
+/// Its time is looked at after each call: units tell nothing of what the host does.
 fn import<H: Host>(
     store: &mut Store,
     env: &FunctionEnv<State<H>>,
     place: usize,
     kind: &FunctionType,
 ) -> Function {
-    let ended = move |error| RuntimeError::user(Box::new(Ended::Host(place, error)));
+    let call = move |env: FunctionEnvMut<'_, State<H>>, arguments: &[u64]| {
+        let mut caller = Caller(env);
+        let given = H::call(&mut caller, place, arguments);
+        given
+            .map_err(|error| Ended::Host(place, error))
+            .and_then(|given| caller.0.data().in_time().map(|()| given))
+            .map_err(|ended| RuntimeError::user(Box::new(ended)))
+    };
     if *kind == FunctionType::new([Type::I32, Type::I32], [Type::I64]) {
         // The ABI's own type: by a shorter way.
         return Function::new_typed_with_env(
@@ -412,14 +425,14 @@ fn import<H: Host>(
             env,
             move |env: FunctionEnvMut<'_, State<H>>, first: i32, second: i32| {
                 let arguments = [first, second].map(|one| u64::from(one.cast_unsigned()));
-                H::call(&mut Caller(env), place, &arguments).map(u64::cast_signed).map_err(ended)
+                call(env, &arguments).map(u64::cast_signed)
             },
         );
     }
     let result = kind.results().first().copied();
     Function::new_with_env(store, env, kind.clone(), move |env, values| {
         let arguments: Vec<u64> = values.iter().map(unsigned).collect();
-        let given = H::call(&mut Caller(env), place, &arguments).map_err(ended)?;
+        let given = call(env, &arguments)?;
         Ok(match result {
             None => Vec::new(),
             Some(Type::I32) => vec![Value::I32((given as u32).cast_signed())],

@@ -6,7 +6,7 @@
 
 use std::mem;
 
-use wasmer::sys::wasmparser::{BlockType, Operator};
+use wasmer::sys::wasmparser::{BlockType, Operator, ValType};
 use wasmer::sys::{FunctionMiddleware, MiddlewareError, MiddlewareReaderState, ModuleMiddleware};
 use wasmer::{
     ExportIndex, FunctionType, GlobalInit, GlobalType, LocalFunctionIndex, ModuleInfo, Mutability,
@@ -16,14 +16,16 @@ use wasmer_types::SignatureHash;
 
 use crate::charges::charges;
 
+/// Of what is charged for what, as part of an artifact's key: to be raised with any change of it.
+pub const SCHEME: u32 = 3;
 /// Units from one question to the next: some milliseconds of a slow processor.
 pub const RATION: i64 = 50_000;
 /// Bytes moved or filled at once for one unit: 1 << this.
 const BYTES_SHIFT: i64 = 10;
 /// What growing a memory takes: the host may copy all of it.
 const GROWTH: i64 = RATION / 2;
-/// What an operation on a whole table takes.
-const TABLE: i64 = RATION / 100;
+/// What an operation on a table takes; Wasmer walks through all of it, whatever was asked.
+const TABLE: i64 = RATION / 10;
 
 /// The exports through which the host finds what is added; no ABI has such names.
 pub const LEFT: &str = "edge-agent left";
@@ -62,7 +64,7 @@ impl ModuleMiddleware for Meter {
         &self,
         _: LocalFunctionIndex,
     ) -> Box<dyn FunctionMiddleware<'a> + 'a> {
-        Box::new(Body { places: self.0, operators: Vec::new(), depth: 0 })
+        Box::new(Body { places: self.0, locals: 0, operators: Vec::new(), depth: 0 })
     }
 
     fn transform_module_info(&self, module: &mut ModuleInfo) -> Result<(), MiddlewareError> {
@@ -92,11 +94,16 @@ impl ModuleMiddleware for Meter {
 #[derive(Debug)]
 struct Body<'a> {
     places: Places,
+    locals: usize,
     operators: Vec<Operator<'a>>,
     depth: usize,
 }
 
 impl<'a> FunctionMiddleware<'a> for Body<'a> {
+    fn locals_info(&mut self, locals: &[ValType]) {
+        self.locals = locals.len();
+    }
+
     fn feed(
         &mut self,
         operator: Operator<'a>,
@@ -120,7 +127,7 @@ impl<'a> FunctionMiddleware<'a> for Body<'a> {
 impl<'a> Body<'a> {
     fn emit(&mut self, state: &mut MiddlewareReaderState<'a>) {
         let operators = mem::take(&mut self.operators);
-        let mut charges = charges(&operators).into_iter().peekable();
+        let mut charges = charges(&operators, self.locals).into_iter().peekable();
         for (at, operator) in operators.into_iter().enumerate() {
             while let Some((_, units)) = charges.next_if(|(before, _)| *before == at) {
                 self.charge_units(units, state);
