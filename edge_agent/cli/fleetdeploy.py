@@ -89,15 +89,18 @@ def sign(arguments: argparse.Namespace) -> int:
         signed, trusted = read_signed(fleet, path)
         if signed.payload_type == deployment.PAYLOAD_TYPE:
             show_plan(_prepared(fleet, signed), arguments.json)
-        else:
+        elif not arguments.json:
             line(f"keys to be trusted: {_keys_of(fleet, signed)}")
         keys = fleet.keyring.at_hand(trusted)
         more = [key for key in keys if key.public not in signed.signers]
         if not more:
             raise OperatorError(f"{path}: no key here that counts and has not signed")
-        confirm(f"sign it with {len(more)} key{'s' * (len(more) != 1)}?", arguments.yes)
+        confirm(f"sign it with {len(more)} key{'s' * (len(more) != 1)}?", arguments)
         signed = signing.add(signed, trusted, more)
     path.write_bytes(signed.raw + b"\n")
+    if arguments.json:
+        show_json({"file": str(path), "signatures": len(signed.signers)})
+        return OK
     line(f"{path}: {len(signed.signers)} signatures", GOOD)
     return OK
 
@@ -143,7 +146,7 @@ def bring(fleet: Fleet, prepared: Prepared, arguments: argparse.Namespace) -> in
         fleet.keep(prepared)
         problem = f"{len(signed.signers)} of {threshold} signatures"
         return for_others(fleet, signed, f"deployment-{generation}.dsse.json", [problem], arguments)
-    confirm("deploy it?", arguments.yes)
+    confirm("deploy it?", arguments)
     fleet.put(prepared, signed)
     _deployed(fleet, generation, arguments.json)
     return OK
@@ -215,7 +218,7 @@ def _deploy_signed(fleet: Fleet, arguments: argparse.Namespace) -> int:
             f"{arguments.signed}: {len(signed.signers)} of {fleet.trust.threshold} signatures; more"
             f" have to sign: edge-agent fleet sign {arguments.signed}"
         )
-    confirm("deploy it?", arguments.yes)
+    confirm("deploy it?", arguments)
     fleet.put(prepared, signed)
     _deployed(fleet, prepared.deployment.generation, arguments.json)
     return OK

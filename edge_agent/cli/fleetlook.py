@@ -126,7 +126,10 @@ def results(arguments: argparse.Namespace) -> int:
         inbox = Inbox(fleet)
         if arguments.forget:
             inbox.forget()
-            line("the broker keeps no results for this folder any more")
+            if arguments.json:
+                show_json({"kept": False})
+            else:
+                line("the broker keeps no results for this folder any more")
             return OK
         with inbox:
             if inbox.first_time and not arguments.json:

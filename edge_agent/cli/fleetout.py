@@ -3,6 +3,7 @@
 With --json neither: one object, or one for each line.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -97,11 +98,11 @@ def some(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Go on only if a person says so, or --yes did. OperatorError."""
-    if yes:
+def confirm(question: str, arguments: argparse.Namespace) -> None:
+    """Go on only if a person says so, or --yes did. With --json nobody is asked. OperatorError."""
+    if arguments.yes:
         return
-    if not sys.stdin.isatty():
+    if arguments.json or not sys.stdin.isatty():
         raise OperatorError("nothing was changed: say --yes where nobody can be asked")
     print(f"{question} [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -4,9 +4,7 @@ import argparse
 
 from edge_agent.cli import OK
 from edge_agent.cli.fleetdeploy import bring, opened
-from edge_agent.cli.fleetout import (
-    line,
-)
+from edge_agent.cli.fleetout import line, show_json
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
 from edge_agent.operator import course
@@ -20,6 +18,9 @@ def rollout(arguments: argparse.Namespace) -> int:
     with opened(arguments) as fleet:
         if arguments.pause or arguments.resume:
             course.paused(fleet, name, version, arguments.pause)
+            if arguments.json:
+                show_json({"name": name, "version": version, "held": arguments.pause})
+                return OK
             line(
                 f"{name} {version} is {'held' if arguments.pause else 'let go on'}; no node changes"
             )

@@ -42,7 +42,7 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
             )
         if problems := rotation.lacking(signed, fleet.trust, new):
             return for_others(fleet, signed, f"trust-{new.version}.dsse.json", problems, arguments)
-        confirm("publish it? Nodes then refuse what removed keys sign", arguments.yes)
+        confirm("publish it? Nodes then refuse what removed keys sign", arguments)
         rotation.put(fleet, signed, new, names)
     if arguments.json:
         show_json({"version": new.version, "keys": names, "threshold": new.threshold})
@@ -66,7 +66,7 @@ def gc_command(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _show_stale(stale)
         if stale:
-            confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments.yes)
+            confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments)
         parts = gc.clear(fleet.client, stale)
     if arguments.json:
         show_json({"cleared": [f"sha256:{blob.hex}" for blob in stale], "parts": parts})

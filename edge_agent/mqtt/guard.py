@@ -5,6 +5,7 @@ are private to it; tests with hostile brokers fail if it renames them.
 """
 
 import math
+import socket
 from collections.abc import Callable
 
 from paho.mqtt import client as paho
@@ -13,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 
 from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.packing import MESSAGE_BYTES
-from edge_agent.mqtt.tls import explain
+from edge_agent.mqtt.tls import explain, plain
 
 # Answers to what this client sends are a few bytes; properties and reasons may be longer.
 MAX_ANSWER_BYTES = 16 * 1024
@@ -51,6 +52,10 @@ class GuardedClient(paho.Client):
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         self.messages = Allowance(MESSAGE_BURST, MESSAGES_PER_S)
+
+    def _create_socket_connection(self) -> socket.socket:
+        address = (plain(self._host), self._port)
+        return socket.create_connection(address, self._connect_timeout)  # type: ignore[arg-type]
 
     def read_due(self, now: float) -> float:
         """From when on packets may be read (monotonic); infinity: once some were written."""

@@ -19,11 +19,18 @@ class _NamedContext(ssl.SSLContext):
         server_hostname: str | None = None,
         do_handshake_on_connect: bool = True,
     ) -> ssl.SSLSocket:
+        name = self.server_name or server_hostname
         return super().wrap_socket(
             sock,
-            server_hostname=self.server_name or server_hostname,
+            server_hostname=plain(name) if name is not None else None,
             do_handshake_on_connect=do_handshake_on_connect,
         )
+
+
+def plain(host: str) -> str | bytes:
+    """A host's name for Python's sockets. Of a str they would look at each letter, also where
+    all are ASCII, with tables of 0.5 MB."""
+    return host.encode() if host.isascii() else host
 
 
 def tls_context(config: MqttConfig) -> ssl.SSLContext:

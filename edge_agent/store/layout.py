@@ -14,7 +14,6 @@ leaves at most blobs that nothing names. Everything here waits: for worker threa
 import contextlib
 import logging
 import re
-import shutil
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -306,6 +305,8 @@ def _remove(path: Path) -> int:
     """Remove a file or a folder with all in it; how many bytes that frees."""
     try:
         if stat.S_ISDIR(path.lstat().st_mode):
+            import shutil  # with bz2 and lzma; folders are what somebody else put there
+
             size = sum(each.lstat().st_size for each in path.rglob("*"))
             shutil.rmtree(path, ignore_errors=True)
             return size

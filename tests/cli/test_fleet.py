@@ -1,5 +1,6 @@
 """`edge-agent fleet`: what is loaded, what is said; the screens themselves at 80 columns."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -201,6 +202,18 @@ def test_the_screen_fits_80_columns_and_24_lines() -> None:
 
 def test_questions_are_not_asked_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", StringIO("y\n"))
+    asked = argparse.Namespace(yes=False, json=False)
     with pytest.raises(Exception, match="say --yes where nobody can be asked"):
-        fleetout.confirm("deploy it?", yes=False)
-    fleetout.confirm("deploy it?", yes=True)
+        fleetout.confirm("deploy it?", asked)
+    fleetout.confirm("deploy it?", argparse.Namespace(yes=True, json=False))
+
+
+def test_a_program_is_not_asked_on_a_terminal_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = StringIO("y\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    with pytest.raises(Exception, match="say --yes where nobody can be asked"):
+        fleetout.confirm("deploy it?", argparse.Namespace(yes=False, json=True))
+    assert capsys.readouterr().out == ""

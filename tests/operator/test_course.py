@@ -86,7 +86,8 @@ def test_steps_given_once_are_kept_for_the_next_advance(published: Home, peers: 
     assert "percent = 30" in text
     assert "steps = [5, 30, 100]" in text
     assert 'soak = "10m"' in text
-    published.fleet("rollout", "guard", "1.0.0", "--pause")
+    told = published.fleet("rollout", "guard", "1.0.0", "--pause", "--json")
+    assert json.loads(told) == {"name": "guard", "version": "1.0.0", "held": True}
     code, _, errors = published.tried("rollout", "guard", "1.0.0", "--advance", "-y")
     assert (code, "is held; say --resume first" in errors) == (1, True)
     published.fleet("rollout", "guard", "1.0.0", "--resume")

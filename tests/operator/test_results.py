@@ -169,7 +169,7 @@ def test_what_an_interrupted_reader_did_not_finish_comes_again(home: Home, peers
 def test_a_forgotten_session_collects_nothing(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
     home.fleet("results")
-    home.fleet("results", "--forget")
+    assert json.loads(home.fleet("results", "--forget", "--json")) == {"kept": False}
     node.report("s", record(1))
     told = home.fleet("results")
     assert "from now on" in told

@@ -1,5 +1,7 @@
 """Trust that changes hands, followed by the nodes' own rules."""
 
+import json
+
 from edge_agent.fleet import trust
 from edge_agent.fleet.trustfiles import read_root
 from edge_agent.operator import signing
@@ -50,7 +52,8 @@ def test_a_new_key_must_sign_where_the_threshold_needs_it(home: Home) -> None:
     sealed = str(home.path / "trust-2.dsse.json")
     with home.opened() as fleet:
         assert fleet.client.kept(fleet.topics.trust) is None
-    assert "2 signatures" in bob.fleet("sign", sealed, "-y")
+    told = bob.fleet("sign", sealed, "-y", "--json")
+    assert json.loads(told) == {"file": sealed, "signatures": 2}
     told = home.fleet("trust", "rotate", "--add", public(bob, "bob"), "--signed", sealed, "-y")
     assert "the fleet trusts version 2: alice, bob" in told
     assert signing.trust_set(FleetFolder(home.path)).threshold == 2
