@@ -121,7 +121,10 @@ def package(arguments: argparse.Namespace) -> int:
     """The Debian package, from outside: on a board of its own."""
     print(f"== {arguments.arch}: the Debian package", flush=True)
     words = [sys.executable, "-m", "pytest", "tests/arch", f"--arch={arguments.arch}"]
-    return subprocess.run([*words, f"--suite={arguments.suite}"], cwd=ROOT, check=False).returncode
+    words.append(f"--suite={arguments.suite}")
+    if arguments.wheels is not None:
+        words.append(f"--wheels={arguments.wheels.absolute()}")
+    return subprocess.run(words, cwd=ROOT, check=False).returncode
 
 
 def done(board: ForeignBoard, step: str, command: list[str]) -> bool:

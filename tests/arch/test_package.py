@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from edge_agent.sim.runtime import SimRuntime
 from tests.install.conftest import Build
@@ -32,11 +33,10 @@ SIGNED = """if True:
     key = SigningKey.generate()
     print(verify(key.public, b"message", key.sign(b"message")))
 """
-NATIVE_ENGINES = {"arm64": "wasmtime"}  # where wasm3 is the second
+NATIVE_ENGINES = {"arm64": ["wasmtime"]}  # beside wasm3, of which there is one for each
 
 
-def install(board: ForeignBoard, build: Build, version: str) -> None:
-    package = build(arch=board.arch, version=version)
+def install(board: ForeignBoard, package: Path) -> None:
     board.path("/edge-agent.deb").write_bytes(package.read_bytes())
     said = board.run("dpkg", "--install", "--force-confold", "/edge-agent.deb")
     assert "edge-agent" in said
@@ -81,20 +81,23 @@ def started(board: ForeignBoard) -> Iterator[NotifySocket]:
             process.stdout.close()
 
 
-def test_from_installation_to_purge(board: ForeignBoard, build: Build) -> None:
+def test_from_installation_to_purge(
+    board: ForeignBoard, package: Callable[[str], Path], wheels: Path | None
+) -> None:
     assert board.run("python3", "-c", "import platform; print(platform.machine())").strip() == (
         EMULATED[board.arch].machine
     )
-    install(board, build, "1.0")
+    install(board, package("1.0"))
     assert board.path(ENABLED).is_symlink()
     compiled = board.path("/usr/lib/edge-agent/edge_agent/__pycache__")
     assert list(compiled.glob("agent.*.pyc"))
     assert board.run("edge-agent", "--version").startswith("edge-agent ")
-    native = NATIVE_ENGINES.get(board.arch)
+    # In the order in which "auto" looks for them.
+    engines = ["wasmer"] * (wheels is not None) + NATIVE_ENGINES.get(board.arch, []) + ["wasm3"]
     findings = json.loads(board.run("edge-agent", "doctor", "--json", fails=True))["findings"]
     (engine,) = (each for each in findings if each["subject"] == "engine")
     assert engine["level"] == "ok", engine
-    assert engine["text"].startswith(native or "wasm3 0.5.0")
+    assert engine["text"].startswith(engines[0])
 
     assert board.run("python3", "-IS", "-c", SIGNED) == "True\n"
 
@@ -104,7 +107,7 @@ def test_from_installation_to_purge(board: ForeignBoard, build: Build) -> None:
     module = guest("bench").read_bytes()
     with SimRuntime(board.run_folder / "nri" / "nri.sock") as runtime:
         board.path(PLUGIN).write_bytes(module)
-        for choice in ("auto", "wasm3") if native else ("auto",):
+        for choice in ("auto", *engines[1:]):
             config.write_text(f'engine = "{choice}"\n')
             with started(board) as socket:
                 runtime.wait_for_plugins(1)
@@ -118,7 +121,7 @@ def test_from_installation_to_purge(board: ForeignBoard, build: Build) -> None:
 
         # The new version goes on with the old configuration and state.
         config.write_text('node = "changed-by-hand"\n')
-        install(board, build, "1.1")
+        install(board, package("1.1"))
         version = board.run("dpkg-query", "--show", "--showformat=${Version}", "edge-agent")
         assert version == "1.1"
         assert kept.read_bytes() == secret

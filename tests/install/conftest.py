@@ -20,12 +20,16 @@ Build = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """build(arch="amd64", version="1.0") -> a package, compressed quickly."""
+    """build(arch="amd64", version="1.0", wheels=None) -> a package, compressed quickly.
 
-    def build(arch: str = "amd64", version: str = "1.0") -> Path:
+    `wheels`: a folder with more engines."""
+
+    def build(arch: str = "amd64", version: str = "1.0", wheels: Path | None = None) -> Path:
         folder = tmp_path_factory.mktemp("package")
         program = str(ROOT / "scripts" / "build-deb")
         command = [sys.executable, program, arch, "--compression=gz"]
+        if wheels is not None:
+            command.append(f"--wheels={wheels}")
         done = subprocess.run(
             [*command, f"--output={folder}", f"--version={version}"],
             capture_output=True,
