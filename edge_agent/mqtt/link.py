@@ -159,7 +159,7 @@ class Link:
         return taken
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Send what is left, say `offline`, disconnect; in `timeout_s`, or as far as that goes."""
+        """Say `offline`, send what is left, disconnect; in `timeout_s`, or as far as that goes."""
         if self._thread is not None:
             # Some of the time is for the way back out of the thread.
             self._stop_at = time.monotonic() + timeout_s * 0.8
@@ -278,7 +278,7 @@ class Link:
         opening.result()
 
     def _say_goodbye(self, connection: "Connection") -> None:
-        """The last results and `offline`, as far as the time goes; then no will."""
+        """`offline`, then the last results as far as the time goes; then no will."""
         self._outgoing.hurry(time.monotonic())
         while (now := time.monotonic()) < self._stop_at:
             due = self._outgoing.step(now)
