@@ -4,7 +4,6 @@ import importlib.metadata
 import importlib.util
 import resource
 import struct
-import threading
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -309,31 +308,6 @@ def test_a_call_that_ends_as_its_time_does_is_not_held_against_the_next(bench: B
             lab.start(goes_on, extra=extra).call("configure")
         assert caught.value.kind == "timeout"
     finally:
-        lab.close()
-
-
-def test_other_threads_go_on_while_a_guest_runs(bench: Bench) -> None:
-    # The interpreter's own lock would let nothing run beside a guest, not even its clock.
-    lab = Lab(bench)
-    turns = 0
-    done = threading.Event()
-
-    def turn() -> None:
-        nonlocal turns
-        while not done.is_set():
-            turns += 1
-            time.sleep(0)
-
-    thread = threading.Thread(target=turn)
-    try:
-        running = lab.start(plugin({"configure": FOREVER + NOTHING}))
-        thread.start()
-        with pytest.raises(GuestFault, match="stopped"):
-            running.call("configure", deadline_s=0.2)
-        assert turns > 3
-    finally:
-        done.set()
-        thread.join()
         lab.close()
 
 
