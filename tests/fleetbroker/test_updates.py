@@ -57,7 +57,7 @@ class Closed:
         self.fleet_folder = folders.create(
             folder / "fleet",
             name=FLEET,
-            url=f"mqtts://localhost:{broker.port}",
+            url=f"mqtts://localhost:{broker.operators_port}",
             keys={"grower": key},
             threshold=1,
             ca_file=authority,

@@ -17,11 +17,11 @@ def test_every_command_works_with_the_operators_certificate(
 ) -> None:
     (tmp_path / "broker").mkdir()
     with FleetBroker(tmp_path / "broker", "board-1") as broker:
-        home = Home(tmp_path / "operator", broker.port, capsys)
+        home = Home(tmp_path / "operator", broker.operators_port, capsys)
         home.fleet("keygen", "alice")
         home.fleet("keygen", "bob")
         authority, cert, key = map(str, broker.credentials("operator"))
-        url = f"mqtts://localhost:{broker.port}"
+        url = f"mqtts://localhost:{broker.operators_port}"
         tls = ("--ca-file", authority, "--cert-file", cert, "--key-file", key)
         home.fleet(
             *("init", str(home.path), "--name", FLEET, "--broker", url, "--key", "alice", *tls)

@@ -5,6 +5,7 @@ Only the folder of the certificates and the port differ from what an operator in
 
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -13,10 +14,11 @@ from pathlib import Path
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Broker, MqttConfig
-from tests.support.mosquitto import MOSQUITTO, Mosquitto
+from tests.support.mosquitto import MOSQUITTO, Mosquitto, free_port
 from tests.support.wait import wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mosquitto"
@@ -26,7 +28,10 @@ PATIENCE_S = 30.0
 
 
 class FleetBroker(Mosquitto):
-    """A context manager; `folder` holds certificates for the operator and `nodes`."""
+    """A context manager; `folder` holds certificates for the operator and `nodes`.
+
+    Nodes connect to `port`, operators to `operators_port`.
+    """
 
     def __init__(self, folder: Path, *nodes: str) -> None:
         self.folder = folder
@@ -42,8 +47,10 @@ class FleetBroker(Mosquitto):
         included = folder / "conf.d"
         included.mkdir()
         text = (CONFIGS / "edge-fleet.conf").read_text().replace(INSTALLED, str(folder))
-        assert "listener 8883\n" in text
-        text = text.replace("listener 8883\n", f"listener {self.port} 127.0.0.1\n")
+        self.operators_port = free_port()
+        for installed, port in ((8883, self.port), (8884, self.operators_port)):
+            assert f"listener {installed}\n" in text
+            text = text.replace(f"listener {installed}\n", f"listener {port} 127.0.0.1\n")
         (included / "edge-fleet.conf").write_text(text)
         # As Debian's mosquitto.conf has it.
         lines = [
@@ -60,11 +67,19 @@ class FleetBroker(Mosquitto):
         """Authority, certificate and key of the operator or a node."""
         return self.folder / "ca.pem", self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
+    def port_of(self, name: str) -> int:
+        """Where the operator or a node connects."""
+        return self.operators_port if name == "operator" else self.port
+
+    def handshake(self, name: str, port: int | None = None) -> None:
+        """ssl.SSLError or ConnectionError unless the broker takes the certificate of `name`."""
+        handshake(port or self.port_of(name), tls(*self.credentials(name)))
+
     def config(self, name: str) -> MqttConfig:
-        """How the node `name` connects."""
+        """How the operator or a node connects."""
         authority, cert, key = self.credentials(name)
         return MqttConfig(
-            (Broker("localhost", self.port, True),),
+            (Broker("localhost", self.port_of(name), True),),
             name,
             ca_file=authority,
             cert_file=cert,
@@ -83,10 +98,22 @@ def certificate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Peer:
-    """One MQTT 5 client with the certificate of `name`; says what the broker answered."""
+    """One MQTT 5 client with the certificate of `name`; says what the broker answered.
 
-    def __init__(self, broker: FleetBroker, name: str, client_id: str = "") -> None:
+    A second one of a node ends the first: the broker makes the client id of the certificate.
+    """
+
+    def __init__(
+        self,
+        broker: FleetBroker,
+        name: str,
+        client_id: str = "",
+        will: tuple[str, bytes] = ("", b""),
+        keep_s: int = 0,
+    ) -> None:
+        """With `keep_s` the broker keeps the session, and what comes meanwhile, for so long."""
         self.messages: list[tuple[str, bytes]] = []
+        self.disconnects = 0
         self._answers: dict[int, ReasonCode] = {}
         self._answered = threading.Condition()
         self._client = paho.Client(
@@ -95,14 +122,24 @@ class Peer:
             protocol=MQTTProtocolVersion.MQTTv5,
         )
         self._client.tls_set_context(tls(*broker.credentials(name)))
+        self._client.on_disconnect = self._on_disconnect
+        if will[0]:
+            self._client.will_set(*will, qos=1)
         self._client.on_message = lambda _c, _u, m: self.messages.append(
             (m.topic, bytes(m.payload))
         )
         self._client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, reason)
         self._client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons[0])
-        self._client.connect("localhost", broker.port)
+        properties = Properties(1)  # type: ignore[no-untyped-call]  # CONNECT
+        properties.SessionExpiryInterval = keep_s
+        self._client.connect(
+            "localhost", broker.port_of(name), clean_start=not keep_s, properties=properties
+        )
         self._client.loop_start()
         wait_until(self._client.is_connected, f"{name} is connected")
+
+    def _on_disconnect(self, *_: object) -> None:
+        self.disconnects += 1
 
     def _answer(self, mid: int, reason: ReasonCode) -> None:
         with self._answered:
@@ -131,6 +168,17 @@ class Peer:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def handshake(port: int, context: ssl.SSLContext) -> None:
+    """ssl.SSLError or ConnectionError unless a broker takes the client's certificate."""
+    with (
+        socket.create_connection(("localhost", port), PATIENCE_S) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x0a\x00\x02hi")  # CONNECT
+        if not connection.recv(4):  # with TLS 1.3 a refusal comes with the first read
+            raise ConnectionError("closed by the broker")
 
 
 def tls(authority: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:

@@ -25,7 +25,7 @@ class Mosquitto:
 
     def __init__(self, folder: Path, *settings: str) -> None:
         """`settings` are lines of mosquitto.conf; anonymous clients are allowed by default."""
-        self.port = _free_port()
+        self.port = free_port()
         self.log_file = folder / "mosquitto.log"
         self._folder = folder
         self._config = folder / "mosquitto.conf"
@@ -159,7 +159,8 @@ def _openssl(*arguments: str | Path) -> None:
     subprocess.run([OPENSSL, *arguments], check=True, capture_output=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of the loopback, a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
