@@ -1,15 +1,25 @@
-"""What the facts mean: `doctor`'s rules, each a function from what was seen to findings."""
+"""What the facts mean: `doctor`'s rules, each a function from what was seen to findings.
+
+Here are those for the machine; edge_agent.cli.agentchecks has those for what the agent tells.
+"""
 
 import calendar
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edge_agent import RELEASED
-from edge_agent.cli.observe import Facts, SocketFacts
-from edge_agent.cli.runtimes import HOW_CONTAINERD, HOW_CRIO, HOW_DOCKER, Runtime
+from edge_agent.cli.agentchecks import (
+    check_agent,
+    check_mqtt,
+    check_plugins,
+    check_sockets,
+    check_updates,
+    runtimes_by_socket,
+)
+from edge_agent.cli.finding import Finding, Level
+from edge_agent.cli.observe import Facts
+from edge_agent.cli.runtimes import Runtime
 
 # A compiled Go plugin takes some 15 MiB; state and the next release come on top.
 LOW_DISK_BYTES = 200 << 20
@@ -17,17 +27,10 @@ NO_DISK_BYTES = 20 << 20
 # Set back by less than this, the clock is merely not synchronised yet.
 DAY_SECONDS = 86_400
 
-Level = Literal["ok", "warn", "fail"]
+# How a runtime names itself to a plugin -> how doctor names it.
+_NAMES = {"containerd": "containerd", "cri-o": "CRI-O", "docker": "Docker Engine"}
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: how bad, about what, what was seen and what to do."""
-
-    level: Level
-    subject: str
-    text: str
-    todo: str = ""
+__all__ = ["Finding", "Level", "judge"]
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -38,10 +41,10 @@ def judge(facts: Facts) -> list[Finding]:
         *check_clock(facts),
         *check_engine(facts),
         *check_folders(facts),
+        *check_agent(facts),
         *check_plugins(facts),
         *check_sockets(facts),
         *check_runtimes(facts),
-        *check_agent(facts),
         *check_mqtt(facts),
         *check_updates(facts),
     ]
@@ -109,61 +112,42 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "state_dir", f"{state.path}, {free}")
 
 
-def check_plugins(facts: Facts) -> Iterator[Finding]:
-    for name, problem in sorted(facts.plugin_problems.items()):
-        for line in problem.split("\n"):
-            file = facts.plugin_dir.path / name
-            todo = f"set it right; `edge-agent plugin check {file}.wasm` tells about the module"
-            yield Finding("fail", "plugin", line, todo)
-    if facts.plugins:
-        yield Finding("ok", "plugin", ", ".join(facts.plugins))
-    elif facts.plugin_dir.readable and not facts.plugin_problems and facts.config.updates is None:
-        todo = "put NN-name.wasm there, such as 10-device-injector.wasm; it is taken up at once"
-        yield Finding("warn", "plugin", f"{facts.plugin_dir.path} has no plugin", todo)
-
-
-def check_sockets(facts: Facts) -> Iterator[Finding]:
-    for each in facts.sockets:
-        yield _check_socket(each, facts.euid)
-    if any(each.listening for each in facts.sockets):
-        return
-    if facts.runtimes:
-        todo = "start one of those below, with NRI switched on; the agent connects by itself"
-    else:
-        hows = f"containerd: {HOW_CONTAINERD}\nCRI-O: {HOW_CRIO}\nDocker Engine: {HOW_DOCKER}"
-        todo = f"none was found: install one and switch NRI on\n{hows}"
-    yield Finding("fail", "runtime", "no runtime offers NRI on a configured socket", todo)
-
-
-def _check_socket(seen: SocketFacts, euid: int) -> Finding:
-    if not seen.exists:
-        return Finding("ok", "socket", f"{seen.path} is not there; the agent waits for it")
-    if not seen.is_socket:
-        todo = "remove it, or take it out of [nri] sockets"
-        return Finding("fail", "socket", f"{seen.path} is not a socket", todo)
-    if not seen.permitted:
-        todo = "run the agent as root" if euid else "see what confines root here (container, LSM)"
-        return Finding("fail", "socket", f"{seen.path} may not be opened", todo)
-    if not seen.listening:
-        todo = "start the runtime that made it (in a container: from the host's network)"
-        return Finding("warn", "socket", f"nobody is seen to listen on {seen.path}", todo)
-    return Finding("ok", "socket", f"a runtime listens on {seen.path}")
-
-
 def check_runtimes(facts: Facts) -> Iterator[Finding]:
     configured = {_place(each.path) for each in facts.sockets}
     listened = {_place(each.path) for each in facts.sockets if each.listening}
+    served = {
+        _place(path): _NAMES.get(str(entry.get("name")).lower(), "")
+        for path, entry in runtimes_by_socket(facts).items()
+        if entry.get("state") == "connected"
+    }
+    listened |= served.keys()
     taken: dict[str, str] = {}
+    hidden = []
     for runtime in facts.runtimes:
         place = _place(runtime.socket) if runtime.socket else ""
-        yield _check_runtime(runtime, configured=place in configured, listened=place in listened)
+        holder = served.get(place, "")
+        # Where its files do not name the socket, its name tells.
+        by_name = (runtime.problem or not place) and runtime.name in served.values()
+        if runtime.serves and (by_name or holder == runtime.name):
+            yield Finding("ok", runtime.name, "offers NRI, and the agent is connected")
+        elif holder and holder != runtime.name:
+            text = f"should offer NRI on {runtime.socket}, where {holder} is"
+            todo = "give each a socket of its own, and name both in [nri] sockets"
+            yield Finding("warn", runtime.name, text, todo)
+        else:
+            yield _check_runtime(runtime, place in configured, place in listened)
+            hidden += [runtime.name] * runtime.unseen
         if not place or runtime.switched_on is False:
             continue
-        if place in taken:
+        if place in taken and not holder:
             text = f"{taken[place]} and {runtime.name} both use {runtime.socket} for NRI"
             todo = "give each a socket of its own, and name both in [nri] sockets"
             yield Finding("warn", "runtime", text, todo)
         taken[place] = runtime.name
+    if hidden:
+        text = f"with which words {', '.join(hidden)} was started cannot be seen from here"
+        todo = "they may say otherwise than the files: run `edge-agent doctor` as root in a shell"
+        yield Finding("warn", "runtime", text, todo)
 
 
 def _place(path: Path) -> str:
@@ -171,14 +155,14 @@ def _place(path: Path) -> str:
     return str(path).removeprefix("/var")
 
 
-def _check_runtime(runtime: Runtime, *, configured: bool, listened: bool) -> Finding:
+def _check_runtime(runtime: Runtime, configured: bool, listened: bool) -> Finding:
     name = runtime.name
     if runtime.problem:
         return Finding("warn", name, f"{runtime.config}: {runtime.problem}", runtime.how)
     if runtime.switched_on is False:
-        return Finding("warn", name, f"NRI is switched off in {runtime.config}", runtime.how)
+        return Finding("warn", name, f"NRI is switched off in {runtime.source}", runtime.how)
     if runtime.socket is None:
-        text = f"NRI is on but takes no connections, says {runtime.config}"
+        text = f"NRI is on but takes no connections, says {runtime.source}"
         return Finding("warn", name, text, runtime.how)
     if not runtime.serves:
         text = f"its CRI is switched off in {runtime.config}, and only that passes NRI"
@@ -191,90 +175,3 @@ def _check_runtime(runtime: Runtime, *, configured: bool, listened: bool) -> Fin
         text = f"should offer NRI on {runtime.socket} and does not"
         return Finding("warn", name, text, f"start it, or {runtime.how}")
     return Finding("ok", name, f"offers NRI on {runtime.socket}")
-
-
-def check_agent(facts: Facts) -> Iterator[Finding]:
-    if facts.status_problem:
-        yield Finding("warn", "agent", facts.status_problem, "see the agent's log")
-        return
-    if facts.status is None:
-        text = "not running, so a runtime's version and its NRI's are not known"
-        todo = f"`edge-agent run -c {facts.config_path}` (asking by ourselves would disturb them)"
-        yield Finding("warn", "agent", text, todo)
-        return
-    yield Finding("ok", "agent", f"running, version {facts.status.get('agent')}")
-    runtimes = facts.status.get("runtimes")
-    for runtime in runtimes if isinstance(runtimes, list) else []:
-        if isinstance(runtime, dict) and runtime.get("name"):
-            nri = runtime.get("nri_version") or "of unknown version"
-            text = f"{runtime['name']} {runtime.get('version')}, NRI {nri}"
-            yield Finding("ok", "agent", f"serves {text} on {runtime.get('socket')}")
-
-
-def check_mqtt(facts: Facts) -> Iterator[Finding]:
-    if facts.config.mqtt is None:
-        yield Finding("ok", "mqtt", "not configured: the agent works alone")
-        return
-    for url, problem in facts.brokers.items():
-        if problem is None:
-            yield Finding("ok", "mqtt", f"{url} takes connections")
-        else:
-            todo = "check network, url and TLS files; results wait in the agent meanwhile"
-            yield Finding("fail", "mqtt", f"{url}: {problem}", todo)
-    yield from _check_outbox(facts)
-
-
-def _check_outbox(facts: Facts) -> Iterator[Finding]:
-    """Where results wait, as the running agent says."""
-    mqtt = facts.status.get("mqtt") if facts.status else None
-    if not isinstance(mqtt, dict):
-        return
-    if mqtt.get("disk_trouble"):
-        text = f"results wait in memory only: {mqtt['disk_trouble']}"
-        yield Finding("warn", "mqtt", text, "what waits there is lost when the agent ends")
-    elif isinstance(used := mqtt.get("disk_bytes"), int):
-        limit = mqtt.get("disk_limit")
-        text = f"{mqtt.get('queued')} results wait, {used >> 10} KiB on disk"
-        full = isinstance(limit, int) and mqtt.get("dropped") and used > limit * 3 // 4
-        todo = f"raise `queue` in [mqtt], or find out why the broker is away: {facts.config_path}"
-        if full:
-            text += f", which is full: {mqtt.get('dropped')} were given up"
-        yield Finding("warn" if full else "ok", "mqtt", text, todo if full else "")
-
-
-def check_updates(facts: Facts) -> Iterator[Finding]:
-    if facts.config.updates is None:
-        return
-    if facts.config.mqtt is None:
-        todo = "add [mqtt], or seed this board with `edge-agent store import`"
-        yield Finding("warn", "updates", "no broker is configured that could bring any", todo)
-    if facts.trust_problem is not None:
-        todo = "no deployment is taken before that is set right"
-        yield Finding("fail", "updates", facts.trust_problem, todo)
-    else:
-        yield Finding("ok", "updates", facts.trusted)
-    updates = facts.status.get("updates") if facts.status else None
-    if not isinstance(updates, dict):
-        return
-    if updates.get("trouble"):
-        yield Finding("fail", "updates", str(updates["trouble"]))
-    generation = updates.get("generation")
-    text = f"runs generation {generation}" if generation else "nothing was deployed here so far"
-    yield Finding("ok", "updates", text)
-    trust = updates.get("trust")
-    for what, told in (("deployment", updates), ("trust", trust)):
-        refused = told.get("refused") if isinstance(told, dict) else None
-        if isinstance(refused, dict):
-            text = f"refuses the broker's {what}: {refused.get('text')}"
-            yield Finding("warn", "updates", text, "the operator's `edge-agent fleet nodes` tells")
-    for digest, reason in _texts(updates.get("rejected")):
-        todo = (
-            "the operator may let it be tried again:"
-            " `edge-agent fleet request NODE release --arg plugin=NN-name`"
-        )
-        yield Finding("warn", "updates", f"rejects {digest[:19]}: {reason}", todo)
-
-
-def _texts(told: object) -> Iterator[tuple[str, str]]:
-    for key, value in told.items() if isinstance(told, dict) else ():
-        yield str(key), str(value)

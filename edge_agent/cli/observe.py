@@ -1,7 +1,7 @@
 """What `doctor` looks at. Nothing here judges, and nothing disturbs a runtime.
 
 A connection to an NRI socket that does not register at once holds back every other
-plugin of that runtime, so who listens there is read from the kernel's list instead.
+plugin of that runtime, so the kernel is asked who listens there.
 """
 
 import os
@@ -9,10 +9,12 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.cli.runtimes import Runtime, installed_runtimes
+from edge_agent.cli.unixsockets import FileKey, file_key, listening_files, listening_paths
 from edge_agent.config import AgentConfig, Broker, MqttConfig, load_agent_config
 from edge_agent.errors import (
     ConfigError,
@@ -25,8 +27,6 @@ from edge_agent.errors import (
 
 # For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
 BROKER_SECONDS = 5.0
-# Flags in /proc/net/unix: __SO_ACCEPTCON, somebody listens.
-LISTENING = 0x10000
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class SocketFacts:
     is_socket: bool = False
     listening: bool = False
     permitted: bool = False
+    by_name: bool = False  # `listening` goes by the path only: it may be another's of that name
+    elsewhere: bool = False  # who listens on this path listens in another mount namespace
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Facts:
     state_dir: FolderFacts
     plugins: tuple[str, ...]  # NN-name of those that can be loaded
     plugin_problems: dict[str, str]
-    brokers: dict[str, str | None]  # by URL: why it cannot be reached
+    brokers: dict[str, str | None]  # by URL: why it cannot be reached; none if one is in use
     trusted: str  # whose signatures count here; empty: no updates, or a problem
     trust_problem: str | None
     status: dict[str, object] | None  # what the running agent answers
@@ -96,9 +98,7 @@ def observe(config_path: Path) -> Facts:
         state_dir=look_at_folder(config.state_dir),
         plugins=plugins,
         plugin_problems=plugin_problems,
-        brokers={broker.url: try_broker(config.mqtt, broker) for broker in config.mqtt.brokers}
-        if config.mqtt
-        else {},
+        brokers=_brokers(config, status),
         trusted=trusted,
         trust_problem=trust_problem,
         status=status,
@@ -106,20 +106,29 @@ def observe(config_path: Path) -> Facts:
     )
 
 
-def look_at_socket(path: Path, unix_sockets: Path = Path("/proc/net/unix")) -> SocketFacts:
+def look_at_socket(
+    path: Path,
+    unix_sockets: Path = Path("/proc/net/unix"),
+    files: Callable[[], set[FileKey] | None] = listening_files,
+) -> SocketFacts:
     """What can be known of an NRI socket without connecting."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except PermissionError:
         return SocketFacts(path, exists=True, is_socket=True)
     except OSError:
         return SocketFacts(path, exists=False)
+    by_path = path.resolve() in listening_paths(unix_sockets)
+    listened = files()
+    listening = by_path if listened is None else file_key(status) in listened
     return SocketFacts(
         path,
         exists=True,
-        is_socket=stat.S_ISSOCK(mode),
-        listening=path.resolve() in _listening(unix_sockets),
+        is_socket=stat.S_ISSOCK(status.st_mode),
+        listening=listening,
         permitted=os.access(path, os.W_OK),
+        by_name=listened is None,
+        elsewhere=by_path and not listening,
     )
 
 
@@ -156,20 +165,6 @@ def try_broker(config: MqttConfig, broker: Broker) -> str | None:
     return None
 
 
-def _listening(unix_sockets: Path) -> set[Path]:
-    """The paths on which somebody listens, as the kernel lists them."""
-    found = set()
-    try:
-        lines = unix_sockets.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return set()
-    for line in lines[1:]:
-        fields = line.split(maxsplit=7)  # Num RefCount Protocol Flags Type St Inode Path
-        if len(fields) == 8 and int(fields[3], 16) & LISTENING and fields[7].startswith("/"):
-            found.add(Path(fields[7]).resolve())
-    return found
-
-
 def _config(path: Path) -> tuple[AgentConfig, str | None]:
     try:
         return load_agent_config(path), None
@@ -193,6 +188,14 @@ def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
         return (), {}
     scan = Folder(config.plugin_dir, config.limits, config.report).scan()
     return tuple(scan.releases), scan.errors
+
+
+def _brokers(config: AgentConfig, status: dict[str, object] | None) -> dict[str, str | None]:
+    """None is tried while the agent is connected: it knows more than a connection tells."""
+    mqtt = status.get("mqtt") if status else None
+    if config.mqtt is None or (isinstance(mqtt, dict) and mqtt.get("state") == "connected"):
+        return {}
+    return {broker.url: try_broker(config.mqtt, broker) for broker in config.mqtt.brokers}
 
 
 def _trust(config: AgentConfig) -> tuple[str, str | None]:

@@ -1,14 +1,16 @@
-"""Which container runtimes are installed here, and what their files say about NRI.
-
-Facts of each runtime: docs/runtimes.md.
+"""Which container runtimes are installed here, and what their files and the words with which
+they were started say about NRI. Facts of each runtime: docs/runtimes.md.
 """
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_agent.cli import containerdfiles
+from edge_agent.cli.containerdfiles import below
+from edge_agent.cli.daemons import Daemon, running
 from edge_agent.config.document import MAX_FILE_BYTES
 
 NRI_SOCKET = Path("/var/run/nri/nri.sock")  # NRI's own default
@@ -43,6 +45,13 @@ class Runtime:
     socket: Path | None = NRI_SOCKET  # None: it has NRI but offers no socket
     serves: bool = True  # False: its NRI sees no container
     problem: str | None = None  # why its files could not be understood
+    said: str = ""  # where the decisive word stands, if not in `config`
+    unseen: bool = False  # its command line, which counts for more, cannot be seen from here
+
+    @property
+    def source(self) -> str:
+        """Where the words about NRI stand."""
+        return self.said or str(self.config)
 
 
 @dataclass(frozen=True)
@@ -50,65 +59,112 @@ class _Kind:
     name: str
     signs: tuple[str, ...]  # any of these files or folders means that it is installed
     how: str
-    read: Callable[[Path], Runtime]
+    daemon: str
+    read: Callable[[Path, Daemon], Runtime]
 
 
 def installed_runtimes(root: Path = Path("/")) -> list[Runtime]:
-    """The runtimes found below `root`, by their files and sockets."""
+    """The runtimes found below `root`: by their processes, files and sockets."""
+    daemons = running([kind.daemon for kind in _KINDS], root / "proc")
     found = []
     for kind in _KINDS:
-        if any((root / sign).exists() for sign in kind.signs):
+        seen = [each for each in daemons or () if each.name == kind.daemon and not _dockers(each)]
+        if not seen and any((root / sign).exists() for sign in kind.signs):
+            seen = [Daemon(kind.daemon, ())]
+        # containerd's is in the same place for all that share it, so each is told once.
+        for daemon in dict.fromkeys(seen):
             try:
-                found.append(kind.read(root))
+                runtime = kind.read(root, daemon)
             except (OSError, ValueError, RecursionError) as error:
-                config = root / kind.signs[-1]
-                found.append(Runtime(kind.name, config, kind.how, problem=str(error)))
+                config = Path("/") / kind.signs[-1]
+                runtime = Runtime(kind.name, config, kind.how, problem=str(error))
+            runtime = replace(runtime, unseen=daemons is None)
+            if runtime not in found:
+                found.append(runtime)
     return found
 
 
-def _containerd(root: Path) -> Runtime:
-    config = root / "etc/containerd/config.toml"
-    values = _toml(config)
-    nri = _below(values, "plugins", _CONTAINERD_NRI)
-    disabled = set(_words(values.get("disabled_plugins")))
-    return Runtime(
+def _dockers(daemon: Daemon) -> bool:
+    """Whether Docker Engine started this containerd for itself: NRI is not its matter."""
+    return any("/run/docker/" in each for each in daemon.options("config"))
+
+
+def _containerd(root: Path, daemon: Daemon) -> Runtime:
+    named = daemon.options("config", "c")
+    config = Path(named[-1]) if named else Path("/etc/containerd/config.toml")
+    files = containerdfiles.read(root, config, required=bool(named))
+    runtime = Runtime(
         "containerd",
         config,
         HOW_CONTAINERD,
-        switched_on=False if _CONTAINERD_NRI in disabled else _negated(nri.get("disable")),
-        socket=None if nri.get("disable_connections") is True else _path(nri.get("socket_path")),
         # Docker's package ships it so: only pods made through CRI pass NRI in containerd.
-        serves=not disabled & _CONTAINERD_CRI,
+        serves=not files.disabled_plugins & _CONTAINERD_CRI,
     )
+    source = files.sources.get(_CONTAINERD_NRI, config)
+    if _CONTAINERD_NRI in files.disabled_plugins:
+        return replace(runtime, switched_on=False)
+    found = {_containerd_nri(each) for each in (files.plugins, files.replaced)}
+    if len(found) > 1 and files.version < 3:
+        raise ValueError(
+            f"several files have a section on NRI, the last is {source}: containerd 1.7 takes that"
+            " one alone, 2.0 and later all of them; put all keys into one file"
+        )
+    switched_on, socket = _containerd_nri(files.plugins)
+    said = "" if source == config else f"{source}, which {config} imports"
+    return replace(runtime, switched_on=switched_on, socket=socket, said=said)
 
 
-def _crio(root: Path) -> Runtime:
-    folder = root / "etc/crio"
+def _containerd_nri(plugins: dict[str, object]) -> tuple[bool | None, Path | None]:
+    nri = _below(plugins, _CONTAINERD_NRI)
+    closed = nri.get("disable_connections") is True
+    return _negated(nri.get("disable")), None if closed else _path(nri.get("socket_path"))
+
+
+def _crio(root: Path, daemon: Daemon) -> Runtime:
+    main = Path(["/etc/crio/crio.conf", *daemon.options("config", "c")][-1])
+    folder = Path(["/etc/crio/crio.conf.d", *daemon.options("config-dir", "d")][-1])
     nri: dict[str, object] = {}
-    for config in (folder / "crio.conf", *sorted((folder / "crio.conf.d").glob("*.conf"))):
-        nri |= _below(_toml(config), "crio", "nri")
+    for config in (below(root, main), *sorted(below(root, folder).glob("*.conf"))):
+        nri |= _below(tomllib.loads(_text(config)), "crio", "nri")
+    words = {
+        "enable_nri": daemon.flag("enable-nri"),
+        "nri_disable_connections": daemon.flag("nri-disable-connections"),
+        "nri_listen": ["", *daemon.options("nri-listen")][-1] or None,
+    }
+    said = {key: value for key, value in words.items() if value is not None}
+    nri |= said
     enabled = nri.get("enable_nri")
     return Runtime(
         "CRI-O",
-        folder / "crio.conf.d/10-nri.conf",
+        folder / "10-nri.conf",
         HOW_CRIO,
         switched_on=enabled if isinstance(enabled, bool) else None,
         socket=None if nri.get("nri_disable_connections") is True else _path(nri.get("nri_listen")),
+        said="the command line of crio" if said else "",
     )
 
 
-def _docker(root: Path) -> Runtime:
-    config = root / "etc/docker/daemon.json"
-    text = _text(config)
+def _docker(root: Path, daemon: Daemon) -> Runtime:
+    config = Path(["/etc/docker/daemon.json", *daemon.options("config-file")][-1])
+    text = _text(below(root, config))
     values = json.loads(text) if text.strip() else {}
     nri = _below(values if isinstance(values, dict) else {}, "nri-opts")
-    socket = nri.get("socket-path")
+    # moby's daemon/pkg/opts/nri_opts.go: "enable=true,socket-path=/..."; "enable" alone is true.
+    said = {}
+    for words in daemon.options("nri-opts"):
+        for field in words.split(","):
+            key, _, value = field.partition("=")
+            said[key] = value
+    if "enable" in said:
+        nri = nri | {"enable": said["enable"].lower() in ("", "1", "t", "true")}
+    socket = said.get("socket-path") or nri.get("socket-path")
     return Runtime(
         "Docker Engine",
         config,
         HOW_DOCKER,
         switched_on=nri.get("enable") is True,
         socket=_path(socket) if socket else None,
+        said="the command line of dockerd" if said else "",
     )
 
 
@@ -117,20 +173,18 @@ _KINDS = (
         "containerd",
         ("run/containerd/containerd.sock", "usr/bin/containerd", "etc/containerd/config.toml"),
         HOW_CONTAINERD,
+        "containerd",
         _containerd,
     ),
-    _Kind("CRI-O", ("run/crio/crio.sock", "usr/bin/crio", "etc/crio"), HOW_CRIO, _crio),
+    _Kind("CRI-O", ("run/crio/crio.sock", "usr/bin/crio", "etc/crio"), HOW_CRIO, "crio", _crio),
     _Kind(
         "Docker Engine",
         ("run/docker.sock", "usr/bin/dockerd", "etc/docker/daemon.json"),
         HOW_DOCKER,
+        "dockerd",
         _docker,
     ),
 )
-
-
-def _toml(path: Path) -> dict[str, object]:
-    return tomllib.loads(_text(path))
 
 
 def _text(path: Path) -> str:
@@ -147,10 +201,6 @@ def _below(values: dict[str, object], *keys: str) -> dict[str, object]:
         value = values.get(key)
         values = value if isinstance(value, dict) else {}
     return values
-
-
-def _words(value: object) -> Iterable[str]:
-    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
 
 
 def _negated(value: object) -> bool | None:

@@ -40,30 +40,73 @@ WELL = Facts(
     status={
         "agent": "0.1.0",
         "runtimes": [
-            {"name": "containerd", "version": "2.1.9", "nri_version": "0.8", "socket": "/s"},
-            {"socket": "/t", "state": "waiting"},
+            {
+                "name": "containerd",
+                "version": "2.1.9",
+                "nri_version": "0.8",
+                "socket": str(NRI_SOCKET),
+                "state": "connected",
+            },
         ],
+        "plugins": [{"name": "guard", "index": "10", "status": "running"}],
     },
     status_problem=None,
 )
 
 
+NO_AGENT = replace(WELL, status=None)  # so files and sockets are all there is to go by
+
+
 def troubles(facts: Facts) -> list[Finding]:
-    return [finding for finding in judge(facts) if finding.level != "ok"]
+    """All that is not well; where no agent runs, that apart."""
+    found = [finding for finding in judge(facts) if finding.level != "ok"]
+    return [each for each in found if facts.status or each.subject != "agent"]
+
+
+def told(**changes: object) -> Facts:
+    """A running agent whose answer differs from that of WELL."""
+    assert WELL.status is not None
+    return replace(WELL, status={**WELL.status, **changes})
 
 
 def test_a_machine_that_is_well_has_only_ok_lines() -> None:
     assert troubles(WELL) == []
     texts = [finding.text for finding in judge(WELL)]
-    assert "serves containerd 2.1.9, NRI 0.8 on /s" in texts
+    assert f"the agent serves containerd 2.1.9, NRI 0.8 on {NRI_SOCKET}" in texts
+    assert "offers NRI, and the agent is connected" in texts
+    assert "10-guard: running" in texts
+
+
+def test_without_an_agent_the_files_are_told_and_what_is_not_known() -> None:
+    assert troubles(NO_AGENT) == []
+    texts = [finding.text for finding in judge(NO_AGENT)]
+    assert f"a runtime listens on {NRI_SOCKET}" in texts
     assert f"offers NRI on {NRI_SOCKET}" in texts
+    assert "10-guard: the files are in order; the agent does not run" in texts
+    assert "not running: what it would find at the runtimes and the broker is not known" in texts
+
+
+def _link(state: str, **mqtt: object) -> Facts:
+    """A running agent that says this of its broker."""
+    said = {"state": state, "broker": "mqtt://b", "protocol": "5", **mqtt}
+    return replace(told(mqtt=said), config=replace(WELL.config, mqtt=MQTT))
 
 
 def _waiting(**mqtt: object) -> Facts:
     """A running agent that says this of its results."""
-    assert WELL.status is not None
-    status = {**WELL.status, "mqtt": mqtt}
-    return replace(WELL, config=replace(WELL.config, mqtt=MQTT), status=status)
+    return _link("connected", **mqtt)
+
+
+def _plugin(status: str, **entry: object) -> Facts:
+    """A running agent that says this of its plugin."""
+    plugin = {"name": "guard", "index": "10", "status": status, "runtime": "/s"}
+    return told(plugins=[{**plugin, **entry}])
+
+
+def _at(state: str, **entry: object) -> Facts:
+    """A running agent that says this of its runtime, and somebody listens there."""
+    runtime = {"socket": str(NRI_SOCKET), "state": state}
+    return told(runtimes=[{**runtime, **entry}])
 
 
 @pytest.mark.parametrize(
@@ -102,21 +145,58 @@ def _waiting(**mqtt: object) -> Facts:
             "/s: only 100 MiB free",
             "free some",
         ),
-        (replace(WELL, plugins=()), "warn", "/p has no plugin", "NN-name.wasm"),
+        (replace(NO_AGENT, plugins=()), "warn", "/p has no plugin", "NN-name.wasm"),
         (
             replace(WELL, plugin_problems={"20-bad": "/p/20-bad.wasm: truncated"}),
             "fail",
             "/p/20-bad.wasm: truncated",
             "edge-agent plugin check /p/20-bad.wasm",
         ),
-        (replace(WELL, status_problem="no answer"), "warn", "no answer", "log"),
-        (replace(WELL, status=None), "warn", "not running", "edge-agent run -c /etc/edge-agent"),
         (
-            replace(WELL, config=replace(WELL.config, mqtt=MQTT), brokers={"mqtt://b": "refused"}),
+            replace(
+                NO_AGENT, config=replace(WELL.config, mqtt=MQTT), brokers={"mqtt://b": "refused"}
+            ),
             "fail",
             "mqtt://b: refused",
             "check network",
         ),
+        (
+            replace(NO_AGENT, config=replace(WELL.config, mqtt=MQTT), brokers={"mqtt://b": None}),
+            "warn",
+            "whether it lets this node in is not known",
+            "start the agent",
+        ),
+        (told(mqtt={"state": "connected"}), "warn", "and the agent uses a broker", "restart"),
+        (
+            replace(WELL, config=replace(WELL.config, mqtt=MQTT)),
+            "warn",
+            "configured, and the agent uses no broker",
+            "restart the agent",
+        ),
+        (
+            _link("waiting", last_error="mqtt://b: Bad user name or password"),
+            "fail",
+            "not connected (waiting): mqtt://b: Bad user name or password",
+            "password_file",
+        ),
+        (_link("connecting"), "warn", "no connection so far", "look again"),
+        (_link("connected", last_error="may not publish"), "warn", "may not publish", "access"),
+        (_plugin("backoff", error="it traps"), "fail", "10-guard: backoff at /s: it traps", "run"),
+        (
+            _plugin("quarantined", error="two crashes"),
+            "fail",
+            "10-guard: quarantined at /s: two crashes",
+            "edge-agent plugin release 10-guard",
+        ),
+        (_plugin("failed", error="bad"), "fail", "10-guard: failed at /s: bad", "plugin check"),
+        (_plugin("starting"), "warn", "10-guard: starting at /s", "look again"),
+        (_plugin("starting", error="it traps"), "fail", "starting at /s: it traps", "plugin run"),
+        (_plugin("of-a-newer-agent"), "warn", "10-guard: of-a-newer-agent at /s", "status"),
+        (_plugin("running", running="sha256:0"), "warn", "still another version", "status"),
+        (told(plugins=[]), "warn", "10-guard: is in /p, and the agent does not have it", "restart"),
+        (told(runtimes=[]), "warn", "the running agent does not look for it", "restart"),
+        (_at("waiting", reason="refused"), "warn", "not connected to /var/run/nri", "restart"),
+        (_at("present"), "warn", "no plugin is registered there", "status"),
         (
             _waiting(disk_trouble="/s: the disk is full"),
             "warn",
@@ -130,31 +210,31 @@ def _waiting(**mqtt: object) -> Facts:
             "raise `queue`",
         ),
         (
-            replace(WELL, runtimes=(replace(CONTAINERD, switched_on=False),)),
+            replace(NO_AGENT, runtimes=(replace(CONTAINERD, switched_on=False),)),
             "warn",
             "NRI is switched off in /etc/containerd/config.toml",
             "switch it on",
         ),
         (
-            replace(WELL, runtimes=(replace(CONTAINERD, socket=None),)),
+            replace(NO_AGENT, runtimes=(replace(CONTAINERD, socket=None),)),
             "warn",
             "takes no connections",
             "switch it on",
         ),
         (
-            replace(WELL, runtimes=(replace(CONTAINERD, serves=False),)),
+            replace(NO_AGENT, runtimes=(replace(CONTAINERD, serves=False),)),
             "warn",
             "its CRI is switched off",
             "disabled_plugins",
         ),
         (
-            replace(WELL, runtimes=(replace(CONTAINERD, problem="line 3"),)),
+            replace(NO_AGENT, runtimes=(replace(CONTAINERD, problem="line 3"),)),
             "warn",
             "/etc/containerd/config.toml: line 3",
             "switch it on",
         ),
         (
-            replace(WELL, runtimes=(replace(CONTAINERD, socket=Path("/x")),)),
+            replace(NO_AGENT, runtimes=(replace(CONTAINERD, socket=Path("/x")),)),
             "warn",
             "offers NRI on /x, unused",
             'add "/x" to [nri] sockets',
@@ -162,7 +242,7 @@ def _waiting(**mqtt: object) -> Facts:
     ],
 )
 def test_a_trouble_is_told_with_what_to_do(facts: Facts, level: str, said: str, todo: str) -> None:
-    (trouble,) = troubles(facts)
+    trouble, *_ = troubles(facts)
     assert trouble.level == level
     assert said in trouble.text
     assert todo in trouble.todo
@@ -175,23 +255,25 @@ def test_a_trouble_is_told_with_what_to_do(facts: Facts, level: str, said: str, 
         (SocketFacts(NRI_SOCKET, exists=True, permitted=True), "fail", "is not a socket"),
         (SocketFacts(NRI_SOCKET, True, is_socket=True), "fail", "may not be opened"),
         (SocketFacts(NRI_SOCKET, True, True, False, True), "warn", "nobody is seen to listen"),
+        (replace(LISTENING, by_name=True), "warn", "or on another file of that name"),
+        (replace(LISTENING, listening=False, elsewhere=True), "warn", "has another file there"),
         (LISTENING, "ok", "a runtime listens"),
     ],
 )
 def test_each_state_of_a_socket_is_told(seen: SocketFacts, level: str, said: str) -> None:
     finding = next(
-        each for each in judge(replace(WELL, sockets=(seen,))) if each.subject == "socket"
+        each for each in judge(replace(NO_AGENT, sockets=(seen,))) if each.subject == "socket"
     )
     assert (finding.level, said in finding.text) == (level, True)
 
 
 def test_one_socket_in_use_is_enough_for_the_other_to_be_absent() -> None:
     absent = SocketFacts(Path("/other.sock"), exists=False)
-    assert troubles(replace(WELL, sockets=(LISTENING, absent))) == []
+    assert troubles(replace(NO_AGENT, sockets=(LISTENING, absent))) == []
 
 
 def test_no_runtime_at_all_tells_how_each_is_switched_on() -> None:
-    facts = replace(WELL, runtimes=(), sockets=(SocketFacts(NRI_SOCKET, exists=False),))
+    facts = replace(NO_AGENT, runtimes=(), sockets=(SocketFacts(NRI_SOCKET, exists=False),))
     (trouble,) = troubles(facts)
     assert trouble.level == "fail"
     for word in ("containerd", "enable_nri = true", '"nri-opts": {"enable": true'):
@@ -200,8 +282,29 @@ def test_no_runtime_at_all_tells_how_each_is_switched_on() -> None:
 
 def test_two_runtimes_on_one_socket_are_told_under_either_name() -> None:
     other = replace(DOCKER, socket=Path("/run/nri/nri.sock"))
-    (trouble,) = troubles(replace(WELL, runtimes=(CONTAINERD, other)))
+    (trouble,) = troubles(replace(NO_AGENT, runtimes=(CONTAINERD, other)))
     assert "containerd and Docker Engine both use /run/nri/nri.sock" in trouble.text
+
+
+def test_an_agent_that_does_not_answer_is_told() -> None:
+    facts = replace(NO_AGENT, status_problem="no answer")
+    assert [each.text for each in judge(facts) if each.level != "ok"] == ["no answer"]
+
+
+def test_the_agent_says_which_runtime_is_at_a_socket() -> None:
+    (trouble,) = troubles(replace(WELL, runtimes=(CONTAINERD, DOCKER)))
+    assert trouble.subject == "Docker Engine"
+    assert f"should offer NRI on {NRI_SOCKET}, where containerd is" in trouble.text
+
+
+def test_a_runtime_that_the_agent_serves_is_well_whatever_its_files_say() -> None:
+    odd = replace(CONTAINERD, problem="line 3", unseen=True)
+    assert troubles(replace(WELL, runtimes=(odd,))) == []
+
+
+def test_a_command_line_that_cannot_be_seen_is_told() -> None:
+    (trouble,) = troubles(replace(NO_AGENT, runtimes=(replace(CONTAINERD, unseen=True),)))
+    assert "with which words containerd was started cannot be seen" in trouble.text
 
 
 def test_every_line_of_a_broken_configuration_is_a_failure() -> None:
@@ -263,28 +366,36 @@ UPDATING = replace(
     config=AgentConfig(node="n", mqtt=MQTT, updates=UpdatesConfig()),
     trusted="1 of 1 keys must sign: 0123456789ab",
     plugins=(),
+    status={
+        **(WELL.status or {}),
+        "plugins": [],
+        "mqtt": {"state": "connected", "broker": "mqtt://b", "protocol": "5"},
+        "updates": {"generation": 1},
+    },
 )
 
 
-def updating(**told: object) -> Facts:
+def updating(**said: object) -> Facts:
     """A running agent that says this of its updates."""
-    assert WELL.status is not None
-    return replace(UPDATING, status={**WELL.status, "updates": told})
+    return replace(UPDATING, status={**(UPDATING.status or {}), "updates": said})
 
 
 def test_updates_that_are_well_are_told_and_need_no_plugin_in_the_folder() -> None:
     facts = updating(generation=3, refused=None, trust={"refused": None}, rejected={})
     assert troubles(facts) == []
-    told = [finding.text for finding in judge(facts) if finding.subject == "updates"]
-    assert told == ["1 of 1 keys must sign: 0123456789ab", "runs generation 3"]
+    texts = [finding.text for finding in judge(facts) if finding.subject == "updates"]
+    assert texts == ["1 of 1 keys must sign: 0123456789ab", "runs generation 3"]
 
 
 def test_what_keeps_updates_from_working_is_told() -> None:
     facts = replace(UPDATING, trusted="", trust_problem="no keys there")
     (trouble,) = troubles(facts)
     assert (trouble.level, trouble.text) == ("fail", "no keys there")
-    (trouble,) = troubles(replace(UPDATING, config=AgentConfig(node="n", updates=UpdatesConfig())))
-    assert "no broker" in trouble.text
+    said = troubles(replace(UPDATING, config=AgentConfig(node="n", updates=UpdatesConfig())))
+    assert "no broker" in said[-1].text
+    status = {key: value for key, value in (UPDATING.status or {}).items() if key != "updates"}
+    (trouble,) = troubles(replace(UPDATING, status=status))
+    assert "the agent takes no updates" in trouble.text
     facts = updating(
         generation=0,
         refused={"reason": "signature", "text": "0 of 1 signatures"},
@@ -292,8 +403,8 @@ def test_what_keeps_updates_from_working_is_told() -> None:
         rejected={"sha256:" + "a" * 64: "it loops"},
         trouble="the disk is full",
     )
-    said = [trouble.text for trouble in troubles(facts)]
-    assert said == [
+    texts = [trouble.text for trouble in troubles(facts)]
+    assert texts == [
         "the disk is full",
         "refuses the broker's deployment: 0 of 1 signatures",
         "refuses the broker's trust: no chain",

@@ -1,6 +1,10 @@
 """What doctor sees of sockets, folders and brokers."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli.observe import SocketFacts, look_at_folder, look_at_socket, try_broker
+from edge_agent.cli.unixsockets import listening_paths
 from edge_agent.config import Broker, MqttConfig
 
 
@@ -53,10 +58,38 @@ def test_absent_and_ordinary_files_are_no_sockets(tmp_path: Path) -> None:
     assert look_at_socket(file / "below") == SocketFacts(file / "below", exists=False)
 
 
-def test_without_the_kernels_list_nobody_is_seen(tmp_path: Path) -> None:
+def test_a_kernel_that_tells_no_files_leaves_the_name(tmp_path: Path) -> None:
     path = tmp_path / "nri.sock"
     with listener(path):
-        assert not look_at_socket(path, tmp_path / "no list").listening
+        seen = look_at_socket(path, files=lambda: None)
+        assert (seen.listening, seen.by_name, seen.elsewhere) == (True, True, False)
+        assert not look_at_socket(path, tmp_path / "no list", lambda: None).listening
+
+
+def test_the_same_name_in_another_mount_namespace_is_another_socket(tmp_path: Path) -> None:
+    """A runtime in a container with the host's network, and a socket that was left here."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a mount namespace needs root and unshare")
+    path = tmp_path / "nri.sock"
+    with listener(path):
+        pass
+    program = (
+        "import socket, sys; server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]);"
+        "server.listen(1); print('listening', flush=True); sys.stdin.read()"
+    )
+    command = f'mount -t tmpfs none {tmp_path} && exec {sys.executable} -c "$0" {path}'
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", command, program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "listening\n"
+        seen = look_at_socket(path)
+        assert path in listening_paths()  # which is all that doctor went by
+        other.communicate("")
+    assert (seen.listening, seen.elsewhere, seen.by_name) == (False, True, False)
 
 
 def test_a_folder_is_there_or_can_be_made(tmp_path: Path) -> None:
