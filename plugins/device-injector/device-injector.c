@@ -1,5 +1,5 @@
-// Gives containers the devices and mounts that their pod's annotations name, in the
-// format of NRI's own device-injector. See README.md.
+// Gives containers the devices and mounts that their pod's annotations name (with Docker
+// Engine, which has no pods, their own), in the format of NRI's own device-injector. See README.md.
 
 #include "edge_nri.h"
 #include "yaml.h"
@@ -74,7 +74,12 @@ typedef struct entry {
     buf options; // of a mount, as fields of the message
     buf *reply;
     str pod, container; // names, for the log
+    bool alone;         // a container without a pod: Docker Engine's
 } entry;
+
+// "pod/container", or only the container where there is no pod.
+#define entry_log(e, level, ...)                                                                   \
+    nri_log(level, (e)->pod, (e)->alone ? "" : "/", (e)->container, ": ", __VA_ARGS__)
 
 #define entry_wrong(e, key, ...)                                                                   \
     ((e)->y.line = (e)->lines[key], yaml_wrong(&(e)->y, __VA_ARGS__))
@@ -114,6 +119,10 @@ static bool entry_device(entry *e) {
         (entry_has(e, GID) && !entry_number(e, GID, largest, &gid)))
         return false;
 
+    if (e->alone)
+        return yaml_wrong(&e->y, "Docker Engine takes no devices from a plugin; use `docker run ",
+                          "--device ", str_head(path, 80), "` instead");
+
     bool ruled = false, allowed = false;
     for (uint32_t i = 0; i < rule_count; i++) {
         const rule *r = &rules[i];
@@ -137,8 +146,7 @@ static bool entry_device(entry *e) {
     if (entry_has(e, GID))
         pb_put_optional(e->reply, NRI_DEVICE_GID, gid);
     pb_close(e->reply, device);
-    nri_log(NRI_INFO, e->pod, "/", e->container, ": device ", path, " (", type, " ", major, ":",
-            minor, ")");
+    entry_log(e, NRI_INFO, "device ", path, " (", type, " ", major, ":", minor, ")");
     return true;
 }
 
@@ -170,7 +178,22 @@ static bool entry_mount(entry *e) {
     pb_put_str(e->reply, NRI_MOUNT_SOURCE, source);
     buf_put_str(e->reply, buf_str(&e->options));
     pb_close(e->reply, mount);
-    nri_log(NRI_INFO, e->pod, "/", e->container, ": mount ", source, " at ", destination);
+    entry_log(e, NRI_INFO, "mount ", source, " at ", destination);
+    return true;
+}
+
+// Docker Engine takes `ro` of a plugin's mount and fails the container for any other option,
+// those that it sets by itself included.
+static bool entry_option(entry *e, str option) {
+    static const char *const own[] = {"bind", "rbind", "rw", "private", "rprivate"};
+    if (e->alone && !str_is(option, "ro") && !str_is(option, "readonly")) {
+        for (uint32_t i = 0; i < sizeof own / sizeof *own; i++)
+            if (str_is(option, own[i]))
+                return true;
+        return yaml_wrong(&e->y, "Docker Engine takes no option ", str_head(option, 40),
+                          " of a plugin's mount, only ro");
+    }
+    pb_put_item(&e->options, NRI_MOUNT_OPTIONS, option);
     return true;
 }
 
@@ -210,9 +233,8 @@ static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
     if (list != (kind == YAML_ELEMENT))
         return yaml_wrong(y, names[key], list ? " wants a list" : " wants one value, not a list");
     if (list) {
-        pb_put_item(&e->options, NRI_MOUNT_OPTIONS, value);
         e->seen |= 1u << key;
-        return true;
+        return entry_option(e, value);
     }
     if (entry_has(e, key))
         return yaml_wrong(y, names[key], " is given twice");
@@ -227,7 +249,7 @@ static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
 
 // The most specific annotation counts: container, pod, bare; of two that are equally
 // specific the one with the new prefix.
-static str find_annotation(str pod, str container, str prefix, str old_prefix, buf *key) {
+static str find_annotation(str annotated, str container, str prefix, str old_prefix, buf *key) {
     static const char *const suffixes[] = {"/container.", "/pod", ""};
     str found = {0};
     for (uint32_t i = 0; i < 6 && found.at == NULL; i++) {
@@ -235,16 +257,16 @@ static str find_annotation(str pod, str container, str prefix, str old_prefix, b
         buf_put(key, i % 2 ? old_prefix : prefix, suffixes[i / 2]);
         if (i / 2 == 0)
             buf_put(key, container);
-        found = pb_map_get(pod, NRI_POD_ANNOTATIONS, buf_str(key));
+        found = pb_map_get(annotated, NRI_POD_ANNOTATIONS, buf_str(key));
     }
     return found;
 }
 
-static bool inject(entry *e, str pod, bool mount) {
+static bool inject(entry *e, str annotated, bool mount) {
     buf key = {0}, why = {0};
-    str text = mount ? find_annotation(pod, e->container, STR("mounts.noderesource.dev"),
+    str text = mount ? find_annotation(annotated, e->container, STR("mounts.noderesource.dev"),
                                        STR("mounts.nri.io"), &key)
-                     : find_annotation(pod, e->container, STR("devices.noderesource.dev"),
+                     : find_annotation(annotated, e->container, STR("devices.noderesource.dev"),
                                        STR("devices.nri.io"), &key);
     e->mount = mount, e->begun = false, e->seen = 0;
     e->y = (yaml){.rest = text, .error = &why, .take = entry_take};
@@ -252,7 +274,7 @@ static bool inject(entry *e, str pod, bool mount) {
     if (!good) {
         (void)nri_error(e->reply, "annotation ", buf_str(&key), ", ",
                         buf_str(&why));
-        nri_log(NRI_ERROR, e->pod, "/", e->container, ": ", buf_str(e->reply));
+        entry_log(e, NRI_ERROR, buf_str(e->reply));
     }
     buf_free(&key);
     buf_free(&why);
@@ -260,22 +282,28 @@ static bool inject(entry *e, str pod, bool mount) {
 }
 
 static bool create_container(str request, buf *reply) {
-    str pod = pb_bytes(request, NRI_REQ_POD);
+    str pod = pb_bytes(request, NRI_REQ_POD), container = pb_bytes(request, NRI_REQ_CONTAINER);
+    bool alone = nri_has_no_pod(pod, container);
     entry e = {
         .reply = reply,
-        .pod = pb_bytes(pod, NRI_POD_NAME),
-        .container = pb_at(request, NRI_REQ_CONTAINER, NRI_CTR_NAME),
+        .pod = alone ? STR("") : nri_name(pod, NRI_POD_NAME),
+        .container = nri_name(container, NRI_CTR_NAME),
+        .alone = alone,
     };
+    // A container's own annotations count only where there is no pod to have any. Never its
+    // labels: an image brings labels of its own, and would give itself the host's files.
+    static_assert((int)NRI_POD_ANNOTATIONS == (int)NRI_CTR_ANNOTATIONS, "one field for both");
+    str annotated = alone ? container : pod;
     uint32_t adjust = pb_open(reply, NRI_CREATE_ADJUST);
     uint32_t linux = pb_open(reply, NRI_ADJ_LINUX);
-    bool good = inject(&e, pod, false);
+    bool good = inject(&e, annotated, false);
     if (good) {
         if (reply->size == linux) { // no device: take the empty message back
             reply->size = adjust;
         } else {
             pb_close(reply, linux);
         }
-        good = inject(&e, pod, true);
+        good = inject(&e, annotated, true);
     }
     if (good && reply->size == adjust)
         buf_clear(reply); // nothing to adjust

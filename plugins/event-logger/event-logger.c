@@ -70,7 +70,7 @@ static void put_object(buf *out, const char *name, str id, str label, str space)
 
 static bool tell(const char *event, str pod, str container) {
     str space = pb_bytes(pod, NRI_POD_NAMESPACE);
-    str pod_name = pb_bytes(pod, NRI_POD_NAME), name = pb_bytes(container, NRI_CTR_NAME);
+    str pod_name = nri_name(pod, NRI_POD_NAME), name = nri_name(container, NRI_CTR_NAME);
     if (!str_glob(namespaces, space))
         return true;
     if (level && container.at)

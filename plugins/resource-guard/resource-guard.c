@@ -225,8 +225,8 @@ static bool guard(str request, str resources, bool create, buf *out) {
     const change c = {
         .bounds = &b,
         .create = create,
-        .pod = pb_bytes(pod, NRI_POD_NAME),
-        .name = pb_at(request, NRI_REQ_CONTAINER, NRI_CTR_NAME),
+        .pod = nri_name(pod, NRI_POD_NAME),
+        .name = nri_name(pb_bytes(request, NRI_REQ_CONTAINER), NRI_CTR_NAME),
         .out = out,
     };
     uint32_t before = out->size;

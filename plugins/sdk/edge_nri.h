@@ -114,6 +114,22 @@ SDK bool edge_state_put(str key, str value) {
     return nri_tell(nri_host_state_put, &nri_out);
 }
 
+// ---- pods and containers ----
+
+// The name of a pod (NRI_POD_NAME) or a container (NRI_CTR_NAME) as people know it:
+// Docker Engine puts a slash before it.
+SDK str nri_name(str message, uint32_t field) {
+    str name = pb_bytes(message, field);
+    return str_starts(name, STR("/")) ? str_from(name, 1) : name;
+}
+
+// Docker Engine has no pods: it tells of each container as of a pod of the same id,
+// with nothing else in it (moby, daemon/internal/nri, containerToNRI).
+SDK bool nri_has_no_pod(str pod, str container) {
+    str id = pb_bytes(pod, NRI_POD_ID);
+    return id.size && str_eq(id, pb_bytes(container, NRI_CTR_ID));
+}
+
 // ---- exports ----
 
 #ifndef NRI_OWN_ABI // the tests' hostile guest brings its own

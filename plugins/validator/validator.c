@@ -246,8 +246,8 @@ static bool validate_container_adjustment(str request, buf *reply) {
             buf_put(&reason, ", for container ", str_head(id, 64));
     }
     if (!good) {
-        nri_log(NRI_WARN, pb_at(request, NRI_REQ_POD, NRI_POD_NAME), "/",
-                pb_bytes(container, NRI_CTR_NAME), " rejected: ", buf_str(&reason));
+        nri_log(NRI_WARN, nri_name(pb_bytes(request, NRI_REQ_POD), NRI_POD_NAME), "/",
+                nri_name(container, NRI_CTR_NAME), " rejected: ", buf_str(&reason));
         pb_put_uint(reply, 1, true);
         pb_put_str(reply, 2, buf_str(&reason));
     }
