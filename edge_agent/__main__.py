@@ -9,7 +9,7 @@ from importlib import import_module
 from edge_agent import __version__, later  # noqa: F401 - before all that it puts off
 from edge_agent.cli import PROBLEM, USAGE
 from edge_agent.errors import EdgeAgentError
-from edge_agent.text import printable
+from edge_agent.text import MAX_LINE_CHARS, printable
 
 COMMANDS = {
     "run": "edge_agent.cli.run",
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except EdgeAgentError as error:
         for line in str(error).splitlines():  # a name in it may be a guest's or a peer's
-            print(printable(line), file=sys.stderr)  # noqa: T201
+            print(printable(line, MAX_LINE_CHARS), file=sys.stderr)  # noqa: T201
         return PROBLEM
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT

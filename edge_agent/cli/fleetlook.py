@@ -26,7 +26,7 @@ from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox
 from edge_agent.operator.overview import named
 from edge_agent.operator.results import Item
-from edge_agent.operator.view import Node
+from edge_agent.operator.view import Node, View
 
 NODE_STYLES = {"online": GOOD, "offline": QUIET, "lost": BAD}
 PLUGIN_STYLES = {"running": GOOD, "failed": BAD, "quarantined": BAD}
@@ -38,12 +38,17 @@ def nodes(arguments: argparse.Namespace) -> int:
     """One line for each node."""
     with opened(arguments) as fleet:
         view = fleet.view()
-    if arguments.json:
+    return show_nodes(view, fleet.settings.name, arguments.json)
+
+
+def show_nodes(view: View, fleet: str, as_json: bool) -> int:
+    """What `nodes` prints, with its exit code."""
+    if as_json:
         for node in view.sorted():
             show_json(_node_facts(node))
-        return OK
+        return PROBLEM if view.unreadable else OK
     if not view.nodes:
-        line(f"no node of the fleet {fleet.settings.name} has reported to this broker yet")
+        line(f"no node of the fleet {fleet} has reported to this broker yet")
         return OK
     show_table(
         ("node", "status", "gen", "agent", "plugins"),
@@ -59,7 +64,10 @@ def nodes(arguments: argparse.Namespace) -> int:
         ],
     )
     line(f"{view.online} of {some(len(view.nodes), 'node')} online", QUIET)
-    return OK
+    if not view.unreadable:
+        return OK
+    line(f"{some(view.unreadable, 'node')} say what cannot be read", BAD)
+    return PROBLEM
 
 
 def node(arguments: argparse.Namespace) -> int:
@@ -73,10 +81,18 @@ def node(arguments: argparse.Namespace) -> int:
             f"no node {arguments.node} has reported to this broker"
             + (f"; known are {known}" if known else "")
         )
-    if arguments.json:
+    show_node(found, names, arguments.json)
+    return OK
+
+
+def show_node(found: Node, names: Mapping[str, str], as_json: bool) -> None:
+    """What `node` prints; `names` has digests as `NAME VERSION`."""
+    if as_json:
         show_json({**_node_facts(found), "state": found.state})
-        return OK
+        return
     line(f"{found.name} is {found.status or 'unknown'}", NODE_STYLES.get(found.status, CHANGED))
+    if found.unreadable:
+        line(f"  says what cannot be read: {found.unreadable}", BAD)
     for what, text in _about(found):
         line(f"  {what:<11} {text}")
     rows = [
@@ -101,7 +117,6 @@ def node(arguments: argparse.Namespace) -> int:
         line(text, BAD if trouble else CHANGED)
     for kind, refusal in found.refused.items():
         line(f"refuses the {kind} ({refusal.reason}): {refusal.text}", BAD)
-    return OK
 
 
 def request(arguments: argparse.Namespace) -> int:
@@ -116,7 +131,7 @@ def request(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 show_json(answer)
             else:
-                _show_answer(arguments.node, arguments.verb, answer)
+                show_answer(arguments.node, arguments.verb, answer)
     return OK if state == "succeeded" else PROBLEM
 
 
@@ -152,6 +167,8 @@ def results(arguments: argparse.Namespace) -> int:
 
 def result_line(item: Item) -> tuple[str, str]:
     """A record or a gap for people, with its style."""
+    if item.kind == "unreadable":
+        return f"{item.node or 'nobody'}: a batch that cannot be read: {item.record['error']}", BAD
     if item.kind != "record":
         count = item.last - item.first + 1
         why = "dropped by its full queue" if item.kind == "dropped" else "never came, or not yet"
@@ -199,6 +216,7 @@ def _node_facts(node: Node) -> dict[str, object]:
         "labels": node.labels,
         "generation": node.generation,
         "trust": node.trust_version,
+        **({"unreadable": node.unreadable} if node.unreadable else {}),
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,
         "refused": {kind: refusal._asdict() for kind, refusal in node.refused.items()},
@@ -210,6 +228,8 @@ def _plugins(node: Node) -> str:
     for each in node.plugins:
         text = f"{each.identity} {each.version}".strip()
         found[text if each.status == "running" else f"{text} ({each.status})"] = None
+    if node.unreadable:
+        found[f"unreadable {node.unreadable}"] = None
     if node.rejected:
         found[f"{len(node.rejected)} rejected"] = None
     for kind, refusal in node.refused.items():
@@ -218,7 +238,7 @@ def _plugins(node: Node) -> str:
 
 
 def _trouble(node: Node) -> bool:
-    return bool(node.rejected or node.refused) or any(
+    return bool(node.rejected or node.refused or node.unreadable) or any(
         each.status in ("failed", "quarantined") for each in node.plugins
     )
 
@@ -257,7 +277,8 @@ def _argument(text: str) -> tuple[str, object]:
     return name, int(value) if value.isdigit() else value
 
 
-def _show_answer(node: str, verb: str, answer: Mapping[str, Any]) -> None:
+def show_answer(node: str, verb: str, answer: Mapping[str, Any]) -> None:
+    """One answer to a request."""
     state = str(answer.get("state"))
     reason = f": {answer['reason']}" if answer.get("reason") else ""
     line(f"{node} {verb}: {state}{reason}", STATE_STYLES.get(state, QUIET))

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.cli.status import table as plain_table
 from edge_agent.errors import OperatorError
-from edge_agent.text import printable
+from edge_agent.text import MAX_LINE_CHARS, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# A column is as wide as its widest cell: nobody's name or error may push the others off the screen.
+MAX_CELL_CHARS = 300
 GOOD, BAD, CHANGED, QUIET, PLAIN = "green", "red", "yellow", "dim", ""
 
 
@@ -37,12 +39,13 @@ def on_terminal() -> bool:
 
 
 def line(text: str, style: str = PLAIN) -> None:
-    """One line; what others wrote in it is made harmless."""
+    """One line; what others wrote in it is made harmless (edge_agent/text)."""
+    text = printable(text, MAX_LINE_CHARS)
     console = _console() if on_terminal() else None
     if console is None:
-        print(printable(text))
+        print(text)
     else:
-        console.print(printable(text), style=style or None, markup=False, highlight=False)
+        console.print(text, style=style or None, markup=False, highlight=False)
 
 
 def lines(text: str) -> None:
@@ -58,10 +61,10 @@ def show_json(value: object) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
     """A table that fits the terminal."""
-    cells = [[each if isinstance(each, Cell) else Cell(each) for each in row] for row in rows]
+    cells = [[_cell(each) for each in row] for row in rows]
     console = _console() if on_terminal() else None
     if console is None:
-        print(plain_table(columns, [[printable(cell.text) for cell in row] for row in cells]))
+        print(plain_table(columns, [[cell.text for cell in row] for row in cells]))
     else:
         console.print(rich_table(columns, cells))
 
@@ -81,8 +84,13 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> object
             overflow="fold" if last else "ellipsis",
         )
     for row in rows:
-        table.add_row(*(Text(printable(cell.text), cell.style) for cell in row))
+        table.add_row(*(Text(cell.text, cell.style) for cell in row))
     return table
+
+
+def _cell(given: Cell | str) -> Cell:
+    text, style = given if isinstance(given, Cell) else (given, PLAIN)
+    return Cell(printable(text, MAX_CELL_CHARS), style)
 
 
 def size(count: int) -> str:
@@ -104,7 +112,7 @@ def confirm(question: str, arguments: argparse.Namespace) -> None:
         return
     if arguments.json or not sys.stdin.isatty():
         raise OperatorError("nothing was changed: say --yes where nobody can be asked")
-    print(f"{question} [y/N] ", end="", flush=True)
+    print(f"{printable(question, MAX_LINE_CHARS)} [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OperatorError("nothing was changed")
 
@@ -119,7 +127,7 @@ def progress(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
@@ -127,7 +135,7 @@ def progress(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task(text, total=None)
+        task = bar.add_task(printable(text), total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)
 
 
@@ -144,4 +152,5 @@ def _console() -> "Console | None":
         from rich.console import Console
     except ImportError:
         return None
-    return Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
+    no_color = bool(os.environ.get("NO_COLOR")) or None
+    return Console(highlight=False, markup=False, emoji=False, no_color=no_color)

@@ -16,7 +16,7 @@ from edge_agent.cli.fleetout import BAD, CHANGED, GOOD, QUIET
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.overview import Row, rows, troubles
 from edge_agent.operator.view import View
-from edge_agent.text import printable
+from edge_agent.text import MAX_LINE_CHARS, printable
 
 BAR_WIDTH = 16
 MAX_TROUBLES = 5
@@ -49,7 +49,7 @@ class Screen:
 
     def append(self, text: str, style: str) -> None:
         """The same for a line that has a time of its own."""
-        self._lines.append(Text(printable(text), style, no_wrap=True, overflow="ellipsis"))
+        self._lines.append(_line(text, style))
 
     def draw(self, view: View, current: Current, trouble: str, headline: str = "") -> None:
         """The fleet as it is now. `trouble`: why there is no connection to the broker."""
@@ -59,7 +59,7 @@ class Screen:
         """What `draw` shows: as many of the lines below as the terminal has room for."""
         parts: list[RenderableType] = [self._head(view, current, trouble)]
         if headline:
-            parts += [Text(headline, "bold", no_wrap=True, overflow="ellipsis")]
+            parts.append(_line(headline, "bold"))
         releases = rows(view, current.deployment)
         if releases:
             parts += [Text(), _releases(releases)]
@@ -67,8 +67,7 @@ class Screen:
         if wrong:
             parts.append(Text())
             for each in wrong[:MAX_TROUBLES]:
-                text = f"{each.node}  {printable(each.text)}"
-                parts.append(Text(text, BAD, no_wrap=True, overflow="ellipsis"))
+                parts.append(_line(f"{each.node}  {each.text}", BAD))
             if len(wrong) > MAX_TROUBLES:
                 parts.append(Text(f"and {len(wrong) - MAX_TROUBLES} more", BAD))
         used = len(parts) + max(0, len(releases) - 1)
@@ -87,8 +86,17 @@ class Screen:
             head.append(f"expires in {max(0.0, left_days):.0f} days: deploy again  ", BAD)
         online, known = view.online, len(view.nodes)
         head.append(f"{online} of {known} nodes online", GOOD if online == known else CHANGED)
-        head.append(f"  {trouble or self._url}", BAD if trouble else QUIET)
+        head.append(_safe(f"  {trouble or self._url}"), BAD if trouble else QUIET)
         return head
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(_safe(text), style, no_wrap=True, overflow="ellipsis")
+
+
+def _safe(text: str) -> str:
+    """All text that is drawn goes through this: names and errors are a node's, or the broker's."""
+    return printable(text, MAX_LINE_CHARS)
 
 
 def _releases(found: Sequence[Row]) -> Table:
@@ -101,13 +109,13 @@ def _releases(found: Sequence[Row]) -> Table:
     for row in found:
         words = [f"{row.running} run it"] if row.running else []
         words += [f"{count} {word}" for word, count in sorted(row.on_the_way.items())]
-        told = Text(printable(", ".join(words)) or "for no node", QUIET)
+        told = Text(_safe(", ".join(words)) or "for no node", QUIET)
         if row.failed:
             told.append(f"{', ' if words else ''}{row.failed} failed", BAD)
         version = row.version if row.percent is None else f"{row.version} {row.percent} %"
         table.add_row(
-            Text(row.identity if row.identity != last else "", "bold"),
-            Text(version),
+            Text(_safe(row.identity) if row.identity != last else "", "bold"),
+            Text(_safe(version)),
             ProgressBar(
                 total=max(row.wanted, 1),
                 completed=row.running,

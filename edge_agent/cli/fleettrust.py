@@ -62,14 +62,19 @@ def gc_command(arguments: argparse.Namespace) -> int:
                 " the nodes need; deploy first"
             )
         mine = fleet.draft().document(fleet.settings.name, 1, 0.0)
-        stale = gc.stale(fleet.client, fleet.topics, gc.named(now.deployment, mine))
+        stale, foreign = gc.stale(fleet.client, fleet.topics, gc.named(now.deployment, mine))
         if not arguments.json:
             _show_stale(stale)
+            if foreign:
+                line(
+                    f"{some(foreign, 'topic')} below {fleet.topics.blobs}: no part of a blob; left"
+                )
         if stale:
             confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments)
         parts = gc.clear(fleet.client, stale)
     if arguments.json:
-        show_json({"cleared": [f"sha256:{blob.hex}" for blob in stale], "parts": parts})
+        cleared = [f"sha256:{blob.hex}" for blob in stale]
+        show_json({"cleared": cleared, "parts": parts, "foreign": foreign})
     elif stale:
         line(f"cleared {some(parts, 'part')}", GOOD)
     return OK

@@ -9,6 +9,8 @@ ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# A number as `blob_part` writes it; a deployment names at most 6 digits of parts.
+_PART = re.compile(r"0|[1-9][0-9]{0,5}")
 
 # What a node can be asked to do (fleet protocol, "Topics").
 VERBS = ("sync", "restart", "logs", "diagnose", "release")
@@ -72,6 +74,22 @@ def node_topics(fleet: str, node: str) -> NodeTopics:
     _check("fleet", fleet)
     _check("node", node)
     return NodeTopics(*(f"{ROOT}/{fleet}/nodes/{node}/{leaf}" for leaf in NodeTopics._fields))
+
+
+def read_node_topic(topic: str) -> tuple[str, str] | None:
+    """The node and the last level of what `node_topics` makes; None for any other topic."""
+    levels = topic.split("/")
+    if len(levels) != 6 or levels[3] != "nodes" or not _NAME.fullmatch(levels[4]):
+        return None
+    return levels[4], levels[5]
+
+
+def read_blob_part(topic: str) -> tuple[str, int] | None:
+    """The digest in hex and the number of what `blob_part` makes; None for any other topic."""
+    levels = topic.split("/")
+    if len(levels) != 6 or not _SHA256.fullmatch(levels[4]) or not _PART.fullmatch(levels[5]):
+        return None
+    return levels[4], int(levels[5])
 
 
 def is_plain(topic: str) -> bool:

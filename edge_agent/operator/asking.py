@@ -10,6 +10,7 @@ from edge_agent.errors import OperatorError, RequestError
 from edge_agent.fleet import requests
 from edge_agent.mqtt.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.foreign import UnreadableError, read_object
 
 FINAL = ("succeeded", "failed")
 
@@ -39,7 +40,7 @@ def ask(
         client.publish(topics.request(verb), payload, retain=False)
         while (left := deadline - time.monotonic()) > 0:
             message = subscription.take(left)
-            answer = _answer(message.payload, identity) if message else None
+            answer = read_answer(message.payload, identity) if message else None
             if answer is not None:
                 last = str(answer.get("state"))
                 yield answer
@@ -51,9 +52,10 @@ def ask(
     )
 
 
-def _answer(payload: bytes, identity: str) -> dict[str, Any] | None:
+def read_answer(payload: bytes, identity: str) -> dict[str, Any] | None:
+    """An answer to the request with this id; None for anything else."""
     try:
-        answer = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) and answer.get("id") == identity else None
+        answer = read_object(payload)
+    except UnreadableError:
+        return None  # of another request, or of nobody: its id cannot be read
+    return answer if answer.get("id") == identity else None

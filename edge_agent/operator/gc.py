@@ -1,10 +1,13 @@
-"""Clears from the broker what no deployment names any more."""
+"""Clears from the broker what no deployment names any more.
+
+A topic below `blobs` that is no part of a blob is nobody's to clear: it is left and counted.
+"""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from edge_agent.fleet.deployment import Deployment
-from edge_agent.mqtt.topics import FleetTopics
+from edge_agent.mqtt.topics import FleetTopics, read_blob_part
 from edge_agent.operator.broker import BrokerClient
 
 
@@ -16,19 +19,37 @@ class Stale(NamedTuple):
     bytes: int
 
 
-def stale(client: BrokerClient, topics: FleetTopics, keep: Collection[str]) -> list[Stale]:
+class Found(NamedTuple):
+    """What the broker keeps that is not needed."""
+
+    stale: list[Stale]
+    foreign: int  # topics that are no part of a blob
+
+
+def stale(client: BrokerClient, topics: FleetTopics, keep: Collection[str]) -> Found:
     """The blobs there whose digests ("sha256:HEX") are not in `keep`."""
     firsts = client.retained((f"{topics.blobs}/+/0",))
-    found = []
+    found, foreign = [], 0
     for name in sorted(firsts):
-        hexadecimal = name.split("/")[-2]
-        if f"sha256:{hexadecimal}" in keep:
-            continue
-        parts = client.retained((f"{topics.blobs}/{hexadecimal}/+",)) | {name: firsts[name]}
-        # By part 0 it is found: it goes last, so that an interrupted clearing can go on.
-        order = sorted(parts, key=lambda topic: -int(topic.rpartition("/")[2] or 0))
-        found.append(Stale(hexadecimal, tuple(order), sum(map(len, parts.values()))))
-    return found
+        part = read_blob_part(name)
+        if part is None:
+            foreign += 1
+        elif f"sha256:{part[0]}" not in keep:
+            there = client.retained((f"{topics.blobs}/{part[0]}/+",)) | {name: firsts[name]}
+            order = in_order(there)
+            foreign += len(there) - len(order)
+            size = sum(len(there[topic]) for topic in order)
+            found.append(Stale(part[0], order, size))
+    return Found(found, foreign)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The topics among `names` that are parts, as they are cleared.
+
+    By part 0 a blob is found: it goes last, so that an interrupted clearing can go on.
+    """
+    parts = {name: part[1] for name in names if (part := read_blob_part(name))}
+    return tuple(sorted(parts, key=lambda name: -parts[name]))
 
 
 def clear(client: BrokerClient, blobs: Iterable[Stale]) -> int:

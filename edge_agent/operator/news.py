@@ -25,6 +25,7 @@ class Snapshot(NamedTuple):
     plugins: dict[str, tuple[str, str, str]]  # version, status, error by plugin and runtime
     rejected: dict[str, str]
     refused: dict[str, Refusal]
+    unreadable: str = ""
 
 
 NOTHING = Snapshot("", {}, {}, {})
@@ -42,7 +43,7 @@ def snapshot(node: Node) -> Snapshot:
         ): (_version(each), each.status, each.error)
         for each in node.plugins
     }
-    return Snapshot(node.status, plugins, node.rejected, node.refused)
+    return Snapshot(node.status, plugins, node.rejected, node.refused, node.unreadable)
 
 
 def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str]) -> list[News]:
@@ -50,6 +51,8 @@ def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str])
     found = []
     if after.status != before.status and after.status:
         found.append(News(node, f"is {after.status}", _STATUS.get(after.status, "changed")))
+    if after.unreadable != before.unreadable and after.unreadable:
+        found.append(News(node, f"says what cannot be read: {after.unreadable}", "bad"))
     for key, told in after.plugins.items():
         if before.plugins.get(key) != told:
             version, status, error = told

@@ -72,6 +72,8 @@ def troubles(view: View, names: Mapping[str, str]) -> list[Trouble]:
     for node in view.sorted():
         if node.status == "lost":
             found.append(Trouble(node.name, "lost: it did not say goodbye"))
+        if node.unreadable:
+            found.append(Trouble(node.name, f"says what cannot be read: {node.unreadable}"))
         for kind, refusal in node.refused.items():
             found.append(
                 Trouble(node.name, f"refuses the {kind} ({refusal.reason}): {refusal.text}")

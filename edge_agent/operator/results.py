@@ -4,25 +4,24 @@ Batches are as docs/mqtt.md has them. A record may come twice, in any batch; a r
 before a gap that names its number.
 """
 
-import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import msgpack  # type: ignore[import-untyped]
+from edge_agent.mqtt.topics import read_node_topic
+from edge_agent.operator.foreign import UnreadableError, read_batch
 
-# Far above a node's messages (64 KiB, the protocol's largest).
-MAX_BATCH_BYTES = 1 << 20
 # Ranges of numbers kept for one stream; only a stream with that many holes has more.
-MAX_RANGES = 10_000
+MAX_RANGES = 1000
 MAX_STREAMS = 50  # of one node, the latest
 
 
 class Item(NamedTuple):
-    """A record, or a gap: `first` to `last` that the node dropped, or that never came."""
+    """A record; a gap: `first` to `last` that the node dropped, or that never came; or a batch
+    that cannot be read, with the reason as `error` in `record`."""
 
-    kind: Literal["record", "dropped", "missing"]
-    node: str
+    kind: Literal["record", "dropped", "missing", "unreadable"]
+    node: str  # "" if the topic is no node's
     stream: str
     first: int
     last: int
@@ -32,7 +31,9 @@ class Item(NamedTuple):
         """One object, for other programs."""
         head = {"node": self.node, "stream": self.stream}
         if self.kind == "record":
-            return {**head, **_plain(self.record)}
+            return {**head, **_plain(self.record), **head}  # nobody speaks for another
+        if self.kind == "unreadable":
+            return {**head, "unreadable": self.record["error"]}
         count = self.last - self.first + 1
         return {
             **head,
@@ -67,13 +68,13 @@ class Ranges:
     def absent(self, first: int, last: int) -> list[tuple[int, int]]:
         """The ranges between `first` and `last` that are not in."""
         found, at = [], first
-        for begin, end in zip(self._firsts, self._lasts, strict=True):
+        for number in range(bisect_left(self._lasts, first), len(self._firsts)):
+            begin, end = self._firsts[number], self._lasts[number]
             if begin > last:
                 break
-            if end >= at:
-                if begin > at:
-                    found.append((at, begin - 1))
-                at = end + 1
+            if begin > at:
+                found.append((at, begin - 1))
+            at = end + 1
         if at <= last:
             found.append((at, last))
         return found
@@ -108,12 +109,16 @@ class Merger:
 
     def feed(self, topic: str, payload: bytes) -> Iterator[Item]:
         """What is new in a batch, in its order."""
-        levels = topic.split("/")
-        batch = decode(payload)
-        if len(levels) != 6 or batch is None:
+        node, _ = read_node_topic(topic) or ("", "")
+        try:
+            if not node:
+                raise UnreadableError("its topic is that of no node")
+            batch = read_batch(payload)
+        except UnreadableError as error:
             self.unreadable += 1
+            yield Item("unreadable", node, "", 0, 0, {"error": str(error)})
             return
-        node, name = levels[4], str(batch.get("stream", ""))[:64]  # whoever may write there
+        name = str(batch.get("stream", ""))[:64]  # whoever may write there
         stream = self._streams.pop((node, name), None)
         if stream is None:
             self._forget_oldest(node)
@@ -175,22 +180,6 @@ class Merger:
         stream.records.add(number, number)
         stream.known.add(number, number)
         yield Item("record", node, name, number, number, record)
-
-
-def decode(payload: bytes) -> dict[str, Any] | None:
-    """A batch in either encoding; None for anything else."""
-    if len(payload) > MAX_BATCH_BYTES:
-        return None
-    try:
-        if payload.lstrip()[:1] == b"{":
-            batch = json.loads(payload)
-        else:
-            batch = msgpack.unpackb(payload, strict_map_key=True)
-    except (ValueError, RecursionError, msgpack.UnpackException):
-        return None
-    if not isinstance(batch, dict) or not isinstance(batch.get("records"), list):
-        return None
-    return batch
 
 
 def _ranges(value: object) -> Ranges:

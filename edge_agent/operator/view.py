@@ -3,15 +3,14 @@
 Nodes are believed as far as it concerns themselves. What one says in a wrong form is left out.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edge_agent.mqtt.topics import read_node_topic
 from edge_agent.operator.broker import Received
+from edge_agent.operator.foreign import UnreadableError, read_object
 
-# Far above what a node sends (64 KiB, the protocol's largest message).
-MAX_DOCUMENT_BYTES = 256 << 10
 # "sha256:" and the digits that are left where a state had to be condensed.
 MIN_DIGEST_CHARS = len("sha256:") + 12
 BAD_STATUSES = frozenset(("failed", "quarantined"))
@@ -54,6 +53,7 @@ class Node:
     status: str = ""  # `online`, `offline`, `lost`
     session: int = 0
     state: Mapping[str, object] = field(default_factory=dict)
+    unreadable: str = ""  # why its latest status or state cannot be read; the one before stands
 
     @property
     def online(self) -> bool:
@@ -171,21 +171,25 @@ class View:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.unreadable = 0  # documents
+        self.strangers = 0  # messages on topics of no node
 
     def feed(self, message: Received) -> Node | None:
         """Take in a `status` or `state`; the node that it changed."""
-        levels = message.topic.split("/")
-        if len(levels) != 6 or levels[3] != "nodes":
+        found = read_node_topic(message.topic)
+        if found is None or found[1] not in ("status", "state"):
+            self.strangers += 1
             return None
-        name, leaf = levels[4:]
+        name, leaf = found
         if not message.payload:  # somebody cleared it: the node left the fleet
             return self.nodes.pop(name, None)
-        document = _document(message.payload)
-        if document is None:
-            self.unreadable += 1
-            return None
+        try:
+            document = read_object(message.payload)
+        except UnreadableError as error:
+            node = self.nodes.setdefault(name, Node(name))
+            node.unreadable = f"{leaf}: {error}"
+            return node
         node = self.nodes.setdefault(name, Node(name))
+        node.unreadable = ""
         session = _count(document.get("session"))
         if leaf == "state":
             node.state = document
@@ -196,6 +200,11 @@ class View:
                 return None
             node.status, node.session = _text(document.get("status")), max(session, node.session)
         return node
+
+    @property
+    def unreadable(self) -> int:
+        """How many nodes say what cannot be read."""
+        return sum(bool(node.unreadable) for node in self.nodes.values())
 
     @property
     def online(self) -> int:
@@ -223,16 +232,6 @@ def _running(entry: Mapping[str, object]) -> Running:
         events=_count(entry.get("events")),
         runtime=_text(entry.get("runtime")),
     )
-
-
-def _document(payload: bytes) -> dict[str, object] | None:
-    if len(payload) > MAX_DOCUMENT_BYTES:
-        return None
-    try:
-        document = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _maps(value: object) -> list[Mapping[str, object]]:

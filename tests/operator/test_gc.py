@@ -54,9 +54,13 @@ def test_a_clearing_that_was_interrupted_finds_its_way_again(published: Home) ->
         for number in (11, 2, 0, 1):
             topic = fleet.topics.blob_part(name, number)
             fleet.client.publish(topic, b"part", retain=True)
-        (found,) = [each for each in stale(fleet.client, fleet.topics, ()) if each.hex == name]
+        (found,) = [
+            each for each in stale(fleet.client, fleet.topics, ()).stale if each.hex == name
+        ]
         order = [topic.rpartition("/")[2] for topic in found.topics]
         assert order == ["11", "2", "1", "0"]
         fleet.client.publish(found.topics[0], b"", retain=True)  # and then it was interrupted
-        (again,) = [each for each in stale(fleet.client, fleet.topics, ()) if each.hex == name]
+        (again,) = [
+            each for each in stale(fleet.client, fleet.topics, ()).stale if each.hex == name
+        ]
     assert again.topics == found.topics[1:]

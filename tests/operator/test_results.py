@@ -99,8 +99,17 @@ def test_a_stream_that_still_speaks_is_not_of_the_past() -> None:
 )
 def test_rubbish_is_counted(payload: bytes) -> None:
     merger = Merger()
-    assert list(merger.feed(TOPIC, payload)) == []
-    assert merger.unreadable == 1
+    (item,) = merger.feed(TOPIC, payload)
+    assert (item.kind, item.node, merger.unreadable) == ("unreadable", "board-1", 1)
+    assert item.as_json()["unreadable"]
+
+
+def test_no_board_speaks_for_another() -> None:
+    payload = json.dumps({"node": "b", "stream": "s", "records": [record(1, node="b", stream="t")]})
+    (item,) = Merger().feed(TOPIC, payload.encode())
+    assert (item.as_json()["node"], item.as_json()["stream"]) == ("board-1", "s")
+    (item,) = Merger().feed(TOPIC.replace("board-1", "board\x1b"), payload.encode())
+    assert (item.kind, item.node) == ("unreadable", "")
 
 
 def test_records_of_a_wrong_form_are_left_out() -> None:

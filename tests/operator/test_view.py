@@ -47,10 +47,21 @@ def test_a_cleared_node_is_gone() -> None:
 @pytest.mark.parametrize(
     "payload", [b"{", b"[]", b"\xff", b"7", b"[" * 100_000, b'{"a":"' + b"x" * 300_000 + b'"}']
 )
-def test_rubbish_is_counted_and_changes_nothing(payload: bytes) -> None:
+def test_rubbish_is_told_and_changes_nothing_else(payload: bytes) -> None:
     view = View()
-    assert view.feed(Received(f"{ROOT}/a/state", payload, True)) is None
-    assert (view.nodes, view.unreadable) == ({}, 1)
+    view.feed(said("a", "state", {"agent": "1"}))
+    found = view.feed(Received(f"{ROOT}/a/state", payload, True))
+    assert found is not None
+    assert (found.agent, found.unreadable[:7], view.unreadable) == ("1", "state: ", 1)
+    view.feed(said("a", "state", {"agent": "2"}))
+    assert (found.agent, found.unreadable, view.unreadable) == ("2", "", 0)
+
+
+@pytest.mark.parametrize("name", ["A", "-a", "a\x1b[31m", "\u202ea", "a" * 64, ""])
+def test_a_name_that_no_node_has_is_no_node(name: str) -> None:
+    view = View()
+    assert view.feed(said(name, "state", {})) is None
+    assert (view.nodes, view.strangers) == ({}, 1)
 
 
 def test_a_state_of_wrong_forms_reads_as_empty() -> None:
