@@ -149,6 +149,7 @@ def _sign(commands: "Subparsers") -> None:
     text = "add your signature to what another operator prepared"
     parser = _command(commands, "sign", "fleetdeploy", text)
     parser.add_argument("file", type=Path, metavar="FILE")
+    _add_generation(parser)
     _add_yes(parser)
 
 
@@ -250,6 +251,11 @@ def _trust(commands: "Subparsers") -> None:
     )
     rotate.add_argument("--threshold", type=int, metavar="N", help="signatures needed from now on")
     rotate.add_argument(
+        "--new-epoch",
+        action="store_true",
+        help="begin to count generations anew, where somebody drove them up; keys may stay",
+    )
+    rotate.add_argument(
         "--signed", type=Path, metavar="FILE", help="publish this file, which enough have signed"
     )
     _add_yes(rotate)
@@ -265,7 +271,17 @@ def _changing(commands: "Subparsers", name: str, module: str, text: str) -> argp
         metavar="GENERATION",
         help="replace this generation, which somebody else deployed",
     )
+    _add_generation(parser)
     return parser
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--generation",
+        type=int,
+        metavar="N",
+        help="the number of the new deployment (default: the one after what is signed and known)",
+    )
 
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,10 @@ from edge_agent.cli.fleetout import (
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment, trust
 from edge_agent.fleet.keys import PublicKey
+from edge_agent.operator import deploy as deploying
 from edge_agent.operator import plan, rotation, signing
 from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.draft import Draft
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
 from edge_agent.operator.keyring import Keyring
@@ -79,7 +81,12 @@ def deploy(arguments: argparse.Namespace) -> int:
     with opened(arguments) as fleet:
         if arguments.signed is not None:
             return _deploy_signed(fleet, arguments)
-        return bring(fleet, fleet.prepare(fleet.draft(), onto=arguments.onto), arguments)
+        return bring(fleet, prepare(fleet, fleet.draft(), arguments), arguments)
+
+
+def prepare(fleet: Fleet, draft: Draft, arguments: argparse.Namespace) -> Prepared:
+    """What deploying `draft` would mean, with what the command line allows."""
+    return fleet.prepare(draft, onto=arguments.onto, generation=arguments.generation)
 
 
 def sign(arguments: argparse.Namespace) -> int:
@@ -88,7 +95,7 @@ def sign(arguments: argparse.Namespace) -> int:
     with opened(arguments) as fleet:
         signed, trusted = read_signed(fleet, path)
         if signed.payload_type == deployment.PAYLOAD_TYPE:
-            show_plan(_prepared(fleet, signed), arguments.json)
+            show_plan(_prepared(fleet, signed, arguments), arguments.json)
         elif not arguments.json:
             line(f"keys to be trusted: {_keys_of(fleet, signed)}")
         keys = fleet.keyring.at_hand(trusted)
@@ -113,9 +120,11 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
             {
                 "fleet": document.fleet,
                 "generation": document.generation,
+                "epoch": document.epoch,
                 "over": prepared.current.generation,
                 "nodes": len(view.nodes),
                 "online": view.online,
+                "ahead": list(prepared.ahead),
                 "changes": [change._asdict() for change in prepared.changes],
             }
         )
@@ -123,10 +132,17 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
     if prepared.current.problem:
         line(f"what the broker has is no deployment of yours: {prepared.current.problem}", BAD)
     over = prepared.current.generation
+    epoch = f" of epoch {document.epoch}" if document.epoch else ""
     line(
-        f"generation {document.generation} for the fleet {document.fleet}, "
+        f"generation {document.generation}{epoch} for the fleet {document.fleet}, "
         + (f"over generation {over}" if over else "the first")
     )
+    if prepared.ahead:
+        line(
+            f"{some(len(prepared.ahead), 'node')} would refuse it: they say that they accepted a"
+            f" later one, which nothing signed here shows: {_listed(prepared.ahead)}",
+            BAD,
+        )
     if not view.nodes:
         line("no node has reported yet; those that connect will take it", CHANGED)
     elif not prepared.changes:
@@ -195,23 +211,26 @@ def read_signed(fleet: Fleet, path: Path) -> tuple[Signed, Sequence[PublicKey]]:
     return signed, fleet.trust.keys
 
 
-def _prepared(fleet: Fleet, signed: Signed) -> Prepared:
+def _prepared(fleet: Fleet, signed: Signed, arguments: argparse.Namespace) -> Prepared:
     try:
         document = deployment.parse(signed.payload, fleet=fleet.settings.name)
     except RefusedError as error:
         raise OperatorError(f"{error} ({error.reason})") from error
     now, view = fleet.current(), fleet.view()
-    if document.generation <= now.generation:
+    if document.order <= now.order:
         raise OperatorError(
             f"it is generation {document.generation}, and the broker has {now.generation} already:"
             " deploy anew"
         )
-    return Prepared(document, now, plan.changes(view, now.deployment, document), view)
+    deploying.check_next(document, fleet.numbers(now), arguments.generation)
+    ahead = tuple(node.name for node in deploying.ahead(view, *document.order))
+    changes = plan.changes(view, now.deployment, document)
+    return Prepared(document, now, changes, view, ahead=ahead)
 
 
 def _deploy_signed(fleet: Fleet, arguments: argparse.Namespace) -> int:
     signed, _ = read_signed(fleet, arguments.signed)
-    prepared = _prepared(fleet, signed)
+    prepared = _prepared(fleet, signed, arguments)
     show_plan(prepared, arguments.json)
     if not signed.enough(fleet.trust.threshold):
         raise OperatorError(

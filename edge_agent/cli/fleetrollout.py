@@ -3,7 +3,7 @@
 import argparse
 
 from edge_agent.cli import OK
-from edge_agent.cli.fleetdeploy import bring, opened
+from edge_agent.cli.fleetdeploy import bring, opened, prepare
 from edge_agent.cli.fleetout import line, show_json
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
@@ -32,7 +32,7 @@ def rollout(arguments: argparse.Namespace) -> int:
             draft = fleet.rolled_out(
                 name, version, percent, arguments.index, **_remembered(arguments, given)
             )
-            code = bring(fleet, fleet.prepare(draft, onto=arguments.onto), arguments)
+            code = bring(fleet, prepare(fleet, draft, arguments), arguments)
             if code != OK or not arguments.watch:
                 return code
         if there is not None:
@@ -49,7 +49,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         draft = course.without(fleet, arguments.name, version)
         if not arguments.json:
             line(f"{arguments.name} {version} is taken back")
-        return bring(fleet, fleet.prepare(draft, onto=arguments.onto), arguments)
+        return bring(fleet, prepare(fleet, draft, arguments), arguments)
 
 
 def _there(fleet: Fleet, name: str, version: str) -> tuple[Course, int, bool] | None:

@@ -33,7 +33,9 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
             new, names = _new_set(fleet, signed, arguments)
         else:
             added = {Path(name).stem: _public(fleet, name) for name in arguments.add}
-            new, names = rotation.following(fleet, added, arguments.remove, arguments.threshold)
+            new, names = rotation.following(
+                fleet, added, arguments.remove, arguments.threshold, arguments.new_epoch
+            )
             signed = rotation.sign(fleet, new)
         if not arguments.json:
             line(
@@ -43,7 +45,7 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
         if problems := rotation.lacking(signed, fleet.trust, new):
             return for_others(fleet, signed, f"trust-{new.version}.dsse.json", problems, arguments)
         confirm("publish it? Nodes then refuse what removed keys sign", arguments)
-        rotation.put(fleet, signed, new, names)
+        rotation.put(fleet, signed, new, names, arguments.new_epoch)
     if arguments.json:
         show_json({"version": new.version, "keys": names, "threshold": new.threshold})
         return OK

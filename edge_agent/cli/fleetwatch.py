@@ -21,7 +21,6 @@ from edge_agent.cli.fleetout import (
 )
 from edge_agent.operator import course, releases
 from edge_agent.operator.broker import Received
-from edge_agent.operator.deploy import believed
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.news import NOTHING, News, Snapshot, news, snapshot
 from edge_agent.operator.results import Merger
@@ -107,7 +106,7 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
                 pass
             elif message.topic == fleet.topics.deployment:
                 if message.payload != current.raw:
-                    current = believed(message.payload, fleet.trust)
+                    current = fleet.believed(message.payload)
                     screen.say(f"generation {current.generation} was deployed", CHANGED)
             elif message.topic.endswith("/results"):
                 for item in merger.feed(message.topic, message.payload):

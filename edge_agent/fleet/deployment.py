@@ -28,6 +28,10 @@ from edge_agent.store.digest import sha256_hex
 
 KIND = "edge-agent.deployment"
 PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
+# How far above the last one accepted (0 in a new epoch) a generation may be: a number for each
+# second of 136 years, so a board follows however long it was away, and one document cannot use
+# up the numbers (docs/adr/0040).
+MAX_GENERATION_STEP = 1 << 32
 
 _DEFAULTS = Limits()
 
@@ -42,11 +46,17 @@ class Deployment:
     expires: float
     plugins: tuple[PluginEntry, ...]
     payload: bytes
+    epoch: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Epoch and generation: a later document has a higher one."""
+        return self.epoch, self.generation
 
     @property
     def known(self) -> Known:
         """What a node that accepted this must never forget."""
-        return Known(self.generation, sha256_hex(self.payload), self.issued)
+        return Known(self.generation, sha256_hex(self.payload), self.issued, self.epoch)
 
 
 def accept(
@@ -69,18 +79,11 @@ def accept(
     values = _object(payload)
     check_head(values, KIND, fleet)
     head = Document(Path("deployment"), "", values)
-    generation = form.read_generation(Table(head))
+    epoch, generation = form.read_epoch(Table(head)), form.read_generation(Table(head))
     _check(head)
-    if generation < known.generation:
-        raise RefusedError(
-            "rollback", f"generation {generation} is older than {known.generation}, accepted before"
-        )
-    if generation == known.generation:
-        if sha256_hex(payload) == known.payload_sha256:
-            return None
-        raise RefusedError(
-            "conflict", f"another document of generation {generation} was accepted before"
-        )
+    if sha256_hex(payload) == known.payload_sha256:
+        return None
+    _check_order(epoch, generation, known, trust)
     _, expires = form.read_times(Table(head))
     _check(head)
     if best_time(clock, known) >= expires:
@@ -135,6 +138,29 @@ def _object(payload: bytes) -> dict[str, object]:
     return value
 
 
+def _check_order(epoch: int, generation: int, known: Known, trust: TrustSet) -> None:
+    """RefusedError unless a document may follow the one that is known."""
+    told = _ordinal(epoch, generation)
+    before = _ordinal(known.epoch, known.generation)
+    if (epoch, generation) < known.order:
+        raise RefusedError("rollback", f"{told} is older than {before}, accepted before")
+    if (epoch, generation) == known.order:
+        raise RefusedError("conflict", f"another document of {told} was accepted before")
+    if epoch > trust.version:
+        raise RefusedError(
+            "gap", f"epoch {epoch} begins with a trust set that is not known here ({trust.version})"
+        )
+    base = known.generation if epoch == known.epoch else 0
+    if generation > base + MAX_GENERATION_STEP:
+        raise RefusedError(
+            "jump", f"{told} is more than {MAX_GENERATION_STEP} above {base}, the last one here"
+        )
+
+
+def _ordinal(epoch: int, generation: int) -> str:
+    return f"generation {generation}" + (f" of epoch {epoch}" if epoch else "")
+
+
 def _read(
     payload: bytes, values: dict[str, object], defaults: Limits, report: Report
 ) -> Deployment:
@@ -148,6 +174,7 @@ def _read(
         expires=expires,
         plugins=form.read_plugins(table, defaults, report),
         payload=payload,
+        epoch=form.read_epoch(table),
     )
     _check(document)
     return deployment

@@ -36,7 +36,7 @@ class Documents:
         self._refusals = Refusals()
         self._trust = TrustKeeper(config, node.fleet)
         self._taken = {DEPLOYMENT: b"", TRUST: b""}  # looked at last
-        self._unsigned = b""  # the latest deployment that too few keys signed
+        self._unsigned = b""  # the latest deployment that a later trust set may vouch for
 
     def put(self, kind: str, raw: bytes) -> None:
         """A document came."""
@@ -80,7 +80,8 @@ class Documents:
             found = self._checked(raw, catalogue)
         except (RefusedError, CryptoError) as error:
             self._refusals.add(DEPLOYMENT, error, deployments.said_generation(raw, error))
-            if isinstance(error, CryptoError) or error.reason == "signature":
+            # `gap`: its epoch begins with a trust set that is still on its way.
+            if isinstance(error, CryptoError) or error.reason in ("signature", "gap"):
                 self._unsigned = raw
             return None
         self._refusals.clear(DEPLOYMENT, new=found is not None)

@@ -115,6 +115,11 @@ def read_generation(table: Table) -> int:
     return _required_count(table, "generation", 1, strictjson.MAX_INTEGER)
 
 
+def read_epoch(table: Table) -> int:
+    """The version of the trust set that began this count of generations; 0: none did."""
+    return table.count("epoch", 0, at_least=0, at_most=strictjson.MAX_INTEGER)
+
+
 def read_times(table: Table) -> tuple[float, float]:
     """`issued` and `expires`, in seconds since 1970."""
     issued, expires = (_time(table, key) for key in ("issued", "expires"))

@@ -358,6 +358,7 @@ class Updater:
         return {
             "generation": active.generation if active else 0,
             "accepted": catalogue.known.generation,
+            "epoch": catalogue.known.epoch,
             "pending": pending.generation if pending else None,
             "expired": active is not None and self._documents.expired(active, catalogue),
             "refused": self._documents.refused,

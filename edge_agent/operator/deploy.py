@@ -1,21 +1,23 @@
 """Brings a deployment to the broker, and never over somebody else's without a word.
 
-The broker has one retained document. Its generation is counted on; it is read again right before
-and after publishing, because brokers know no compare-and-set.
+The broker has one retained document. Its generation is counted on, from signed documents and the
+folder only: what nodes and the broker say unsigned never raises it (docs/adr/0040). The document is
+read again right before and after publishing, because brokers know no compare-and-set.
 """
 
 import tomllib
 from typing import NamedTuple
 
+from edge_agent import strictjson
 from edge_agent.errors import LinkError, OperatorError, RefusedError
 from edge_agent.fleet import deployment
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.topics import FleetTopics
 from edge_agent.operator import signing
 from edge_agent.operator.broker import BrokerClient, Subscription
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.operator.view import View
+from edge_agent.operator.view import Node, View
 from edge_agent.store.digest import sha256_hex
 
 # After the broker's acknowledgement; its own copy of the message comes in the same stream.
@@ -34,6 +36,11 @@ class Current(NamedTuple):
         return self.deployment.generation if self.deployment else 0
 
     @property
+    def order(self) -> tuple[int, int]:
+        """Epoch and generation."""
+        return self.deployment.order if self.deployment else (0, 0)
+
+    @property
     def sha256(self) -> str:
         return sha256_hex(self.deployment.payload) if self.deployment else ""
 
@@ -43,22 +50,43 @@ class Deployed(NamedTuple):
 
     generation: int
     sha256: str  # of the payload
+    epoch: int = 0
 
 
-def current(client: BrokerClient, topics: FleetTopics, trust: TrustSet) -> Current:
-    """Read the broker's deployment; believed as far as trusted keys signed it."""
-    raw = client.kept(topics.deployment)
-    return believed(raw, trust)
+class Numbers(NamedTuple):
+    """What the next document may be called."""
+
+    epoch: int
+    base: int  # the highest generation of this epoch that a signed document has; 0: none
+    next: int  # what counting on gives; nodes take up to `last`
+
+    @property
+    def last(self) -> int:
+        return min(self.base + MAX_GENERATION_STEP, strictjson.MAX_INTEGER)
 
 
-def believed(raw: bytes | None, trust: TrustSet) -> Current:
-    """The same for a message that is here. One good signature suffices to count on from it."""
+def current(
+    client: BrokerClient, topics: FleetTopics, trust: TrustSet, last: Deployed | None
+) -> Current:
+    """Read the broker's deployment; see `believed`."""
+    return believed(client.kept(topics.deployment), trust, last)
+
+
+def believed(raw: bytes | None, trust: TrustSet, last: Deployed | None) -> Current:
+    """A deployment that a threshold of trusted keys signed, or that this folder deployed (`last`).
+
+    The latter by its digest, since its keys may have been rotated out meanwhile.
+    """
     if raw is None:
         return Current(None, None, "")
     try:
         signed = signing.read(raw, trust.keys)
-        if not signed.signers or signed.payload_type != deployment.PAYLOAD_TYPE:
-            return Current(raw, None, "none of the keys in fleet.toml signed it")
+        if signed.payload_type != deployment.PAYLOAD_TYPE:
+            return Current(raw, None, f"it is of the type {signed.payload_type[:80]!r}")
+        own = last is not None and sha256_hex(signed.payload) == last.sha256
+        if not own and not signed.enough(trust.threshold):
+            good = len(signed.signers)
+            return Current(raw, None, f"{good} of {trust.threshold} trusted keys signed it")
         return Current(raw, deployment.parse(signed.payload, fleet=trust.fleet), "")
     except RefusedError as error:
         return Current(raw, None, f"{error} ({error.reason})")
@@ -68,7 +96,8 @@ def last_deployed(folder: FleetFolder) -> Deployed | None:
     """What `deployed.toml` says. OperatorError if it is damaged."""
     try:
         values = tomllib.loads(folder.deployed_file.read_text("utf-8"))
-        return Deployed(int(values["generation"]), str(values["sha256"]))
+        epoch = int(values.get("epoch", 0))
+        return Deployed(int(values["generation"]), str(values["sha256"]), epoch)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -86,6 +115,8 @@ def note_deployed(folder: FleetFolder, deployed: Deployment, commit: str | None)
         f"generation = {deployed.generation}",
         f'sha256 = "{sha256_hex(deployed.payload)}"',
     ]
+    if deployed.epoch:
+        lines.append(f"epoch = {deployed.epoch}")
     if commit is not None:
         lines.append(f'commit = "{commit}"')
     folder.write(folder.deployed_file, "\n".join(lines) + "\n")
@@ -107,12 +138,73 @@ def check_base(now: Current, last: Deployed | None, onto: int | None) -> None:
     )
 
 
-def next_generation(now: Current, view: View, last: Deployed | None) -> int:
-    """One above all that is known: a broker may have lost what nodes have accepted."""
-    return 1 + max(
-        now.generation,
-        last.generation if last else 0,
-        max((node.accepted for node in view.nodes.values()), default=0),
+def numbers(now: Current, last: Deployed | None, epoch: int) -> Numbers:
+    """What follows the documents known here; `epoch` is that of fleet.toml. OperatorError.
+
+    A new epoch goes on counting as long as nodes take that as its first number, so that nodes
+    which know no epochs (0.1.0) follow too.
+    """
+    known = max(now.order, (last.epoch, last.generation) if last else (0, 0))
+    epoch = max(epoch, known[0])
+    following = known[1] + 1
+    if epoch == known[0]:
+        if following > strictjson.MAX_INTEGER:
+            raise OperatorError(
+                f"generation {known[1]} is the last that there is; begin to count anew with:"
+                " edge-agent fleet trust rotate --new-epoch"
+            )
+        return Numbers(epoch, known[1], following)
+    return Numbers(epoch, 0, following if following <= MAX_GENERATION_STEP else 1)
+
+
+def chosen(found: Numbers, word: int | None) -> int:
+    """The generation to sign: the next, or the operator's own `word`. OperatorError."""
+    if word is None or word == found.next:
+        return found.next
+    if not found.base < word <= found.last:
+        raise OperatorError(
+            f"generation {word} cannot follow {found.base}: nodes take {found.base + 1} to"
+            f" {found.last}; beyond that begin to count anew with: edge-agent fleet trust rotate"
+            " --new-epoch"
+        )
+    return word
+
+
+def check_next(document: Deployment, found: Numbers, word: int | None) -> None:
+    """OperatorError unless a document that somebody else prepared is the next, or `word` names it.
+
+    One key that is stolen must not lead the others into signing a number that ends the count.
+    """
+    if document.order == (found.epoch, found.next):
+        return
+    if document.order == (found.epoch, chosen(found, word)):
+        return
+    raise OperatorError(
+        f"it is generation {document.generation} of epoch {document.epoch}, and the next here is"
+        f" {found.next} of epoch {found.epoch}: bring the folder up to date (git pull), or say"
+        f" --generation {document.generation} if this number is meant"
+    )
+
+
+def ahead(view: View, epoch: int, generation: int) -> list[Node]:
+    """Nodes that say that they would refuse this document, since they accepted a later one."""
+    return [node for node in view.sorted() if (node.epoch, node.accepted) >= (epoch, generation)]
+
+
+def check_followed(view: View, found: Numbers, ahead: list[Node]) -> None:
+    """OperatorError if most nodes say that they are ahead of all that is signed here.
+
+    A few are told of and no more: a node that lies must not stop the fleet.
+    """
+    if 2 * len(ahead) <= len(view.nodes):
+        return
+    claimed = max(node.accepted for node in ahead)
+    above = f"--generation {claimed + 1}" if claimed < found.last else "trust rotate --new-epoch"
+    raise OperatorError(
+        f"{len(ahead)} of {len(view.nodes)} nodes say that they accepted up to generation"
+        f" {claimed}, and would refuse generation {found.next}, which follows what is signed and"
+        " known here. Is this folder behind (git pull), or has the broker lost its data? To go"
+        f" above them: {above}; if they are wrong: --generation {found.next}"
     )
 
 

@@ -45,7 +45,7 @@ class Draft:
         return self.folder.deployment_file
 
     def document(
-        self, fleet: str, generation: int, now: float, commit: str | None = None
+        self, fleet: str, generation: int, now: float, commit: str | None = None, epoch: int = 0
     ) -> Deployment:
         """What is to be signed; its `payload` are the bytes. OperatorError names what is wrong."""
         valid_s = _valid_s(self.path, self.values.get("valid_for", DEFAULT_VALID_FOR))
@@ -61,6 +61,8 @@ class Draft:
                 if self._enabled(each)
             ],
         }
+        if epoch:
+            values["epoch"] = epoch
         if commit is not None:
             values["commit"] = commit  # for people: nodes ignore it
         try:

@@ -90,12 +90,16 @@ def set_rollout(document: Any, name: str, version: str, rollout: Mapping[str, ob
             _set_rollout(release, {**release.get("rollout", {}), **rollout})
 
 
-def set_trust(folder: FleetFolder, keys: list[str], threshold: int, version: int) -> str:
+def set_trust(
+    folder: FleetFolder, keys: list[str], threshold: int, version: int, new_epoch: bool = False
+) -> str:
     """The text of fleet.toml with another [trust]."""
     tomlkit = _toml()
     document = tomlkit.parse((folder.path / FLEET_FILE).read_text("utf-8"))
     trust = document.setdefault("trust", tomlkit.table())
     trust["keys"], trust["threshold"], trust["version"] = keys, threshold, version
+    if new_epoch:
+        trust["epoch"] = version
     text: str = tomlkit.dumps(document)
     return text
 

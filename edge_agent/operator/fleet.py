@@ -31,6 +31,7 @@ class Prepared(NamedTuple):
     changes: list[plan.Change]
     view: View
     text: str | None = None  # deployment.toml, where this is not what it says yet
+    ahead: tuple[str, ...] = ()  # nodes that say that they would refuse it, as too old
 
 
 class Fleet:
@@ -58,7 +59,17 @@ class Fleet:
 
     def current(self) -> Current:
         """The broker's deployment."""
-        return deploy.current(self.client, self.topics, self.trust)
+        return deploy.current(
+            self.client, self.topics, self.trust, deploy.last_deployed(self.folder)
+        )
+
+    def believed(self, raw: bytes) -> Current:
+        """The same, of a message that came."""
+        return deploy.believed(raw, self.trust, deploy.last_deployed(self.folder))
+
+    def numbers(self, now: Current) -> deploy.Numbers:
+        """What the next deployment may be called."""
+        return deploy.numbers(now, deploy.last_deployed(self.folder), self.settings.epoch)
 
     def draft(self) -> Draft:
         """deployment.toml."""
@@ -112,25 +123,33 @@ class Fleet:
         return read(self.folder, text)
 
     def prepare(
-        self, draft: Draft, *, onto: int | None = None, check_base: bool = True
+        self,
+        draft: Draft,
+        *,
+        onto: int | None = None,
+        generation: int | None = None,
+        check_base: bool = True,
     ) -> Prepared:
         """What deploying `draft` would mean. OperatorError: it cannot be deployed.
 
-        `onto` is the generation of somebody else's deployment that may be replaced.
+        `onto` is the generation of somebody else's deployment that may be replaced, `generation`
+        the operator's own word on what the new one is called.
         """
         now, view = self.current(), self.view()
-        last = deploy.last_deployed(self.folder)
+        numbers = self.numbers(now)
+        number = deploy.chosen(numbers, generation)
+        ahead = deploy.ahead(view, numbers.epoch, number)
         if check_base:
-            deploy.check_base(now, last, onto)
+            deploy.check_base(now, deploy.last_deployed(self.folder), onto)
+            if generation is None:
+                deploy.check_followed(view, numbers, ahead)
         document = draft.document(
-            self.settings.name,
-            deploy.next_generation(now, view, last),
-            time.time(),
-            self._commit(draft),
+            self.settings.name, number, time.time(), self._commit(draft), numbers.epoch
         )
         self._check_published(document, now.deployment)
         changed = plan.changes(view, now.deployment, document)
-        return Prepared(document, now, changed, view, draft.text)
+        named = tuple(node.name for node in ahead)
+        return Prepared(document, now, changed, view, draft.text, named)
 
     def sign(self, prepared: Prepared) -> Signed:
         """The deployment, signed with every trusted key that is at hand. OperatorError: none is."""

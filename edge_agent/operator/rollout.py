@@ -150,7 +150,7 @@ def _setup(choice: Choice) -> str:
 def _refusal(node: Node, deployment: Deployment) -> str | None:
     """Why a node that has not taken this deployment will not."""
     refusal = node.refused.get("deployment")
-    if refusal is None or node.accepted >= deployment.generation:
+    if refusal is None or (node.epoch, node.accepted) >= deployment.order:
         return None
     if refusal.generation not in (0, deployment.generation):
         return None

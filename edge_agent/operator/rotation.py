@@ -14,7 +14,11 @@ from edge_agent.operator.signing import Signed
 
 
 def following(
-    fleet: Fleet, add: Mapping[str, PublicKey], remove: list[str], threshold: int | None
+    fleet: Fleet,
+    add: Mapping[str, PublicKey],
+    remove: list[str],
+    threshold: int | None,
+    new_epoch: bool = False,
 ) -> tuple[TrustSet, list[str]]:
     """The next key set, and its names. OperatorError: nothing would change, or it is no set."""
     named = dict(zip(fleet.settings.keys, fleet.trust.keys, strict=True))
@@ -31,8 +35,9 @@ def following(
         new = TrustSet(fleet.trust.fleet, fleet.trust.version + 1, threshold, tuple(named.values()))
     except KeyFormatError as error:
         raise OperatorError(f"no such set of keys: {error}") from error
-    if new.keys == fleet.trust.keys and new.threshold == fleet.trust.threshold:
-        raise OperatorError("nothing would change: say --add, --remove or --threshold")
+    alike = new.keys == fleet.trust.keys and new.threshold == fleet.trust.threshold
+    if alike and not new_epoch:
+        raise OperatorError("nothing would change: say --add, --remove, --threshold or --new-epoch")
     return new, list(named)
 
 
@@ -55,8 +60,13 @@ def lacking(signed: Signed, old: TrustSet, new: TrustSet) -> list[str]:
     return found
 
 
-def put(fleet: Fleet, signed: Signed, new: TrustSet, names: list[str]) -> None:
-    """Publish the chain with its new link, and write fleet.toml and trust/. OperatorError."""
+def put(
+    fleet: Fleet, signed: Signed, new: TrustSet, names: list[str], new_epoch: bool = False
+) -> None:
+    """Publish the chain with its new link, and write fleet.toml and trust/. OperatorError.
+
+    `new_epoch`: deployments count their generations anew from now on.
+    """
     if problems := lacking(signed, fleet.trust, new):
         raise OperatorError(f"there are only {' and '.join(problems)}")
     raw = chained(fleet.client.kept(fleet.topics.trust), signed.raw)
@@ -74,7 +84,7 @@ def put(fleet: Fleet, signed: Signed, new: TrustSet, names: list[str]) -> None:
     if fleet.client.kept(fleet.topics.trust) != raw:
         raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
     fleet.folder.write_trust(dict(zip(names, new.keys, strict=True)), new.version)
-    text = edit.set_trust(fleet.folder, names, new.threshold, new.version)
+    text = edit.set_trust(fleet.folder, names, new.threshold, new.version, new_epoch)
     fleet.folder.write(fleet.folder.path / "fleet.toml", text)
 
 

@@ -32,6 +32,7 @@ class FleetSettings:
     keys: tuple[str, ...]
     threshold: int = 1
     trust_version: int = 1
+    epoch: int = 0  # the trust set's version that began the present count of generations
 
 
 def load_settings(path: Path) -> FleetSettings:
@@ -58,7 +59,10 @@ def load_settings(path: Path) -> FleetSettings:
         keys=_read_keys(trust),
         threshold=trust.count("threshold", 1, at_least=1, at_most=MAX_KEYS),
         trust_version=trust.count("version", 1, at_least=1, at_most=MAX_TRUST_VERSION),
+        epoch=trust.count("epoch", 0, at_least=0, at_most=MAX_TRUST_VERSION),
     )
+    if settings.epoch > settings.trust_version:
+        trust.problem("epoch", f"must not be above version, {settings.trust_version}")
     trust.end()
     root.end()
     document.check()

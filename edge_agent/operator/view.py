@@ -87,6 +87,11 @@ class Node:
         return max(self.generation, _count(self.updates.get("accepted")))
 
     @property
+    def epoch(self) -> int:
+        """That `accepted` is counted in; 0 for nodes that know no epochs."""
+        return _count(self.updates.get("epoch"))
+
+    @property
     def refused(self) -> dict[str, Refusal]:
         """What it does not take at present: `deployment`, `trust`."""
         refused = self.updates.get("refused")

@@ -19,11 +19,17 @@ T = TypeVar("T")
 
 
 class Known(NamedTuple):
-    """Of the deployment with the highest generation ever accepted; generation 0: none yet."""
+    """Of the latest deployment ever accepted, by epoch and generation; generation 0: none yet."""
 
     generation: int = 0
     payload_sha256: str = ""  # hex
     issued: float = 0.0  # seconds since 1970
+    epoch: int = 0  # the trust set's version that began this count; 0: the first count
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What the next deployment must be above."""
+        return self.epoch, self.generation
 
 
 NOTHING_KNOWN = Known()
@@ -105,12 +111,10 @@ def trusted(catalogue: Catalogue, payload: bytes, root: str) -> Catalogue:
 def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
     """A deployment passed all checks; whatever was pending is obsolete.
 
-    ValueError: its generation is not above all before.
+    ValueError: its epoch and generation are not above all before.
     """
-    if known.generation <= catalogue.known.generation:
-        raise ValueError(
-            f"generation {known.generation} after {catalogue.known.generation} was accepted"
-        )
+    if known.order <= catalogue.known.order:
+        raise ValueError(f"generation {known.order} after {catalogue.known.order} was accepted")
     return replace(catalogue, known=known, pending=payload.decode())
 
 

@@ -94,7 +94,7 @@ def _serial(copy: Path) -> int:
 
 
 def _write(path: Path, catalogue: Catalogue, serial: int) -> None:
-    body = asdict(catalogue)
+    body = _body(catalogue)
     file = {"format": FORMAT, "serial": serial, "sha256": _checksum(serial, body), "body": body}
     data = strictjson.dumps(file)
     if len(data) > MAX_FILE_BYTES:
@@ -120,6 +120,13 @@ def _read(path: Path) -> tuple[int, Catalogue] | None:
         raise StoreError(f"{path}: is damaged: {error}") from error
 
 
+def _body(catalogue: Catalogue) -> dict[str, Any]:
+    """As agents up to 0.1.0 read it too: `known` in three parts, what came later beside it."""
+    body = asdict(catalogue)
+    *known, epoch = catalogue.known
+    return {**body, "known": known, "epoch": epoch}
+
+
 def _checksum(serial: object, body: object) -> str:
     return sha256_hex(strictjson.dumps([FORMAT, serial, body]))
 
@@ -134,7 +141,8 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
         )
         for identity, kept in body["plugins"].items()
     }
-    known = Known(*body["known"])
+    generation, payload_sha256, issued = body["known"]
+    known = Known(generation, payload_sha256, issued, body.get("epoch", 0))
     return Catalogue(**{**_fields_of(Catalogue, body), "known": known, "plugins": plugins})
 
 

@@ -19,7 +19,7 @@ from tests.fleet.papers import trust as trusted
 
 REASONS = {
     *("oversized", "envelope", "signature", "kind", "fleet", "rollback", "gap", "conflict"),
-    *("expired", "malformed"),
+    *("expired", "malformed", "jump"),
 }
 
 # Everything JSON can say, with the names that mean something here among them.
@@ -29,7 +29,7 @@ WORDS = sorted(
         *("labels", "config", "failure_policy", "permissions", "limits", "report", "releases"),
         *("version", "rollout", "percent", "seed", "blob", "digest", "size", "encoding", "parts"),
         *("part_size", "sources", "payload", "payloadType", "signatures", "keyid", "sig", "memory"),
-        *("threshold", "keys", "deadline"),
+        *("threshold", "keys", "deadline", "epoch"),
     }
 )
 NAMES = st.sampled_from(WORDS) | st.text(max_size=8)

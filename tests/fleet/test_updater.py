@@ -5,11 +5,15 @@ import logging
 import math
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge_agent import strictjson
 from edge_agent.fleet.transfer.window import IDLE_S
+from edge_agent.store import cataloguefile
+from edge_agent.store.catalogue import Known
 from tests.support.fleetnode import (
     FLEET,
     KEYS,
@@ -650,6 +654,57 @@ def test_deployment_that_comes_before_the_trust_it_needs_is_taken_after_it(
     board.wait(2)
     assert board.running() == {"10-guard": "1"}
     assert board.status()["refused"] is None
+
+
+def test_an_epoch_that_comes_before_the_trust_set_that_begins_it_is_taken_after_it(
+    board: Board, operator: Operator
+) -> None:
+    proven(board, operator)
+    operator.deploy(plugin("guard", release("2", B)), epoch=2, generation=1)
+    board.wait(1)
+    assert board.status()["refused"]["reason"] == "gap"
+    assert board.running() == {"10-guard": "1"}
+    operator.rotate(trust_set(KEYS[0], version=2))
+    board.wait(2)
+    assert board.running() == {"10-guard": "2"}
+    assert (board.status()["epoch"], board.status()["accepted"]) == (2, 1)
+
+
+def test_a_node_whose_number_was_driven_up_follows_a_new_epoch_and_nothing_older(
+    board: Board, operator: Operator
+) -> None:
+    """As agents of 0.1.0 let it happen: their catalogue is read, and there is a way on."""
+    proven(board, operator)
+    path = board.folder / "store" / "catalogue.json"
+    before = cataloguefile.load(path)
+    cataloguefile.save(path, replace(before, known=Known(strictjson.MAX_INTEGER, "ab", 0.0)))
+    board = again(board).start()
+    operator.deploy(plugin("guard", release("2", B)))
+    board.wait(1)
+    assert board.status()["refused"]["reason"] == "rollback"
+    operator.rotate(trust_set(*KEYS[:2], version=2))
+    operator.deploy(plugin("guard", release("2", B)), epoch=2, generation=1)
+    board.wait(1)
+    assert board.running() == {"10-guard": "2"}
+    operator.deploy(plugin("guard", release("3", C)), generation=strictjson.MAX_INTEGER)
+    board.wait(1)
+    assert board.status()["refused"]["reason"] == "rollback"
+    board = again(board).start()
+    assert board.status()["refused"]["reason"] == "rollback"
+    assert board.running() == {"10-guard": "2"}
+    operator.deploy(plugin("guard", release("3", C)), epoch=2, generation=2)
+    board.wait(1)
+    assert board.running() == {"10-guard": "3"}
+
+
+def test_one_document_cannot_use_up_the_numbers(board: Board, operator: Operator) -> None:
+    proven(board, operator)
+    operator.deploy(plugin("guard", release("2", B)), generation=strictjson.MAX_INTEGER)
+    board.wait(1)
+    assert board.status()["refused"]["reason"] == "jump"
+    operator.deploy(plugin("guard", release("2", B)), generation=2)
+    board.wait(1)
+    assert board.running() == {"10-guard": "2"}
 
 
 def test_node_without_trusted_keys_says_so_and_runs_on(

@@ -285,7 +285,7 @@ class Operator:
             self.trust.keys,
             [self.key],
         )
-        found = believed(self.hostile.message(json.loads(signed.raw)), self.trust)
+        found = believed(self.hostile.message(json.loads(signed.raw)), self.trust, None)
         line(found.problem)
 
     def chain(self) -> None:

@@ -7,6 +7,7 @@ give it, or rejects what it was told not to like.
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -16,7 +17,7 @@ from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet import requests
 from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment, accept
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet.trust import TrustSet, rotated
 from edge_agent.mqtt.packing import MsgpackPacking
 from edge_agent.mqtt.topics import fleet_topics, node_topics
 from edge_agent.node.recent import Line
@@ -38,6 +39,7 @@ class Peer:
         """It rejects the versions that it `dislikes`."""
         self.name = name
         self.deployment: Deployment | None = None
+        self.known = Known()
         self.refused: dict[str, object] = {}
         self.requests: list[requests.Request] = []
         self._current: dict[str, Choice] = {}
@@ -85,6 +87,10 @@ class Peer:
             lambda: self.generation >= generation, f"{self.name} takes generation {generation}"
         )
 
+    def wait_for_order(self, order: tuple[int, int]) -> None:
+        """By epoch and generation."""
+        wait_until(lambda: self.known.order >= order, f"{self.name} takes {order}")
+
     def report(self, stream: str, *records: Mapping[str, object]) -> None:
         """One batch of results."""
         packing = MsgpackPacking()
@@ -97,6 +103,7 @@ class Peer:
         self._say_state()
         self._client.subscribe(
             [
+                (self._fleet.trust, 1),
                 (self._fleet.deployment, 1),
                 *((self._topics.request(verb), 1) for verb in requests.VERBS),
             ]
@@ -105,14 +112,16 @@ class Peer:
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if message.topic == self._fleet.deployment:
             self._deploy(bytes(message.payload))
+        elif message.topic == self._fleet.trust:
+            with suppress(RefusedError):
+                self._trust = rotated(bytes(message.payload), self._trust) or self._trust
         else:
             self._answer(message.topic.rpartition("/")[2], bytes(message.payload))
 
     def _deploy(self, raw: bytes) -> None:
-        known = self.deployment.known if self.deployment else Known()
         try:
             deployment = accept(
-                raw, fleet=self._trust.fleet, trust=self._trust, known=known, clock=0.0
+                raw, fleet=self._trust.fleet, trust=self._trust, known=self.known, clock=0.0
             )
         except RefusedError as error:
             refused = {"reason": error.reason, "text": str(error), "count": 1}
@@ -120,7 +129,7 @@ class Peer:
         else:
             self.refused = {}
             if deployment is not None:
-                self.deployment = deployment
+                self.deployment, self.known = deployment, deployment.known
         self._choose()
         self._say_state()
 
@@ -186,7 +195,8 @@ class Peer:
             ],
             "updates": {
                 "generation": self.generation,
-                "accepted": self.generation,
+                "accepted": self.known.generation,
+                "epoch": self.known.epoch,
                 "refused": self.refused,
                 "rejected": self._rejected,
             },

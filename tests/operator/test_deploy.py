@@ -104,20 +104,6 @@ def test_a_deployment_of_the_same_moment_is_noticed(published: Home) -> None:
         assert mine.current().generation == 2
 
 
-def test_the_generation_is_counted_on_from_the_nodes_when_the_broker_lost_its_data(
-    published: Home, peers: Peers
-) -> None:
-    (node,) = peers("board-1")
-    for _ in range(3):
-        published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
-    node.wait_for(3)
-    with published.opened() as fleet:
-        fleet.client.publish(fleet.topics.deployment, b"", retain=True)
-    published.path.joinpath("deployed.toml").unlink()
-    assert "deployed generation 4" in published.fleet("deploy", "-y")
-    node.wait_for(4)
-
-
 def test_what_nobody_trusted_signed_is_replaced_and_told(published: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
     with published.opened() as fleet:

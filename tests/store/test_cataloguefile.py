@@ -53,6 +53,19 @@ def test_what_is_saved_is_loaded(path: Path, value: Catalogue) -> None:
     ]
 
 
+def test_the_epoch_is_kept_where_agents_that_know_none_pass_over_it(path: Path) -> None:
+    value = replace(FULL, known=catalogue.Known(3, "ab", 5.0, 2))
+    save(path, value)
+    assert load(path) == value
+    body = json.loads(path.read_bytes())["body"]
+    assert body["known"] == [3, "ab", 5.0]  # what 0.1.0 makes a Known of
+    del body["epoch"]
+    for copy in (path, copy_of(path)):
+        checksum = cataloguefile._checksum(7, body)
+        copy.write_text(json.dumps({"format": 1, "serial": 7, "sha256": checksum, "body": body}))
+    assert load(path).known == catalogue.Known(3, "ab", 5.0, 0)
+
+
 def test_without_a_file_it_is_empty(path: Path) -> None:
     assert load(path) == recover(path) == Catalogue()
     assert not path.exists()

@@ -1,0 +1,41 @@
+"""docs/fleet-protocol-vectors.json is what this agent does."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import RefusedError
+from edge_agent.fleet import deployment
+from edge_agent.fleet.trust import TrustSet
+from edge_agent.store.catalogue import NOTHING_KNOWN, Known
+from tests.fleet import vectors
+
+ISSUED = datetime.fromisoformat("2026-11-23T18:00:00Z").timestamp()
+VECTORS: list[dict[str, Any]] = json.loads(vectors.FILE.read_text())
+
+
+def test_the_file_is_fresh() -> None:
+    assert vectors.FILE.read_text() == vectors.everything()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[each["name"] for each in VECTORS])
+def test_vector(vector: dict[str, Any]) -> None:
+    before = vector["known"]
+    known = Known(**before, issued=ISSUED) if before else NOTHING_KNOWN
+    trust = TrustSet("greenhouse", vector["trust_version"], 1, (vectors.KEY.public,))
+    raw = json.dumps(vector["envelope"]).encode()
+    try:
+        found = deployment.accept(raw, fleet="greenhouse", trust=trust, known=known, clock=ISSUED)
+    except RefusedError as error:
+        result = error.reason
+    else:
+        result = "taken" if found else "known"
+    assert result == vector["result"]
+
+
+def test_the_step_is_the_pages() -> None:
+    assert vectors.STEP == deployment.MAX_GENERATION_STEP
+    page = (vectors.FILE.parent / "fleet-protocol.md").read_text()
+    assert f"at most {vectors.STEP:,} (2^32) more" in page
