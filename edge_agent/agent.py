@@ -55,7 +55,7 @@ AGAIN = -1  # of `run`; no exit code: the caller starts the program anew
 # Keys of the configuration that are read at the start only.
 NEEDS_RESTART = (
     *("node", "fleet", "state_dir", "control_socket"),
-    *("engine", "nri", "mqtt", "updates"),
+    *("engine", "nri", "mqtt", "updates", "requests"),
 )
 _LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
 
@@ -281,7 +281,7 @@ class Agent:
             self._news.changed,
         )
         if self._remote is not None:
-            self._remote.updates = updates
+            self._remote.fleet(updates)
         return updates
 
     def _make_remote(self) -> "Remote | None":

@@ -81,6 +81,10 @@ class RequestError(EdgeAgentError):
         self.id = identity
 
 
+class RepeatedError(RequestError):
+    """It was carried out before: a broker sends it twice, or somebody sends it again."""
+
+
 class KeyFormatError(ConfigError):
     """A text is not the PEM of an Ed25519 key."""
 

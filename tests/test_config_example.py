@@ -4,7 +4,15 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, Limits, LogConfig, MqttConfig, NriConfig, UpdatesConfig
+from edge_agent.config import (
+    AgentConfig,
+    Limits,
+    LogConfig,
+    MqttConfig,
+    NriConfig,
+    RequestsConfig,
+    UpdatesConfig,
+)
 from edge_agent.config.agent import read_agent
 from edge_agent.config.document import Document, KeyPath
 from edge_agent.config.table import Table
@@ -50,7 +58,7 @@ def test_the_example_shows_exactly_the_keys_that_are_read() -> None:
 def test_every_field_has_a_key_named_like_it_without_its_unit() -> None:
     shown = paths(Document(EXAMPLE, uncommented(but="nothing")).values)
     rooms = {"nri": NriConfig, "limits": Limits, "log": LogConfig, "mqtt": MqttConfig}
-    rooms["updates"] = UpdatesConfig
+    rooms |= {"updates": UpdatesConfig, "requests": RequestsConfig}
     assert {path[0] for path in shown} == {field.name for field in fields(AgentConfig)}
     for name, room in rooms.items():
         keys = {UNIT.sub("", field.name) for field in fields(room)}

@@ -76,11 +76,7 @@ def node(arguments: argparse.Namespace) -> int:
         view, names = fleet.view(), releases.named(fleet.folder)
     found = view.nodes.get(arguments.node)
     if found is None:
-        known = ", ".join(sorted(view.nodes)[:10])
-        raise OperatorError(
-            f"no node {arguments.node} has reported to this broker"
-            + (f"; known are {known}" if known else "")
-        )
+        raise _unknown(arguments.node, view)
     show_node(found, names, arguments.json)
     return OK
 
@@ -119,13 +115,27 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool) -> None:
         line(f"refuses the {kind} ({refusal.reason}): {refusal.text}", BAD)
 
 
+def _unknown(node: str, view: View) -> OperatorError:
+    known = ", ".join(sorted(view.nodes)[:10])
+    known = f"; known are {known}" if known else ""
+    return OperatorError(f"no node {node} has reported to this broker{known}")
+
+
 def request(arguments: argparse.Namespace) -> int:
     """Send it and show the answers."""
     given = dict(_argument(text) for text in arguments.arg)
     state = ""
     with opened(arguments) as fleet:
         name = fleet.settings.name
-        answers = ask(fleet.client, name, arguments.node, arguments.verb, given, arguments.timeout)
+        if fleet.client.kept(f"{fleet.nodes_topic}/{arguments.node}/status") is None:
+            raise _unknown(arguments.node, fleet.view())  # one that never was has no session
+        signers = fleet.keyring.at_hand(fleet.trust.keys)[:1]  # one is enough for a request
+        if not signers and not arguments.json:
+            line("no key here that the fleet trusts: the request is not signed", QUIET)
+        answers = ask(
+            *(fleet.client, name, arguments.node, arguments.verb, given),
+            *(arguments.timeout, signers),
+        )
         for answer in answers:
             state = str(answer.get("state"))
             if arguments.json:
@@ -274,6 +284,8 @@ def _argument(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise OperatorError(f"--arg {text}: NAME=VALUE is meant, such as plugin=20-guard")
+    if value in ("true", "false"):
+        return name, value == "true"
     return name, int(value) if value.isdigit() else value
 
 

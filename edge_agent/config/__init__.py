@@ -17,6 +17,7 @@ from edge_agent.config.model import (
     NriConfig,
     PluginSettings,
     Report,
+    RequestsConfig,
     Source,
     UpdatesConfig,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "NriConfig",
     "PluginSettings",
     "Report",
+    "RequestsConfig",
     "Source",
     "UpdatesConfig",
     "load_agent_config",

@@ -19,8 +19,10 @@ from edge_agent.config.model import (
     MqttConfig,
     NriConfig,
     Report,
+    RequestsConfig,
     Source,
     UpdatesConfig,
+    Verb,
 )
 from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
@@ -76,6 +78,7 @@ def read_agent(root: Table, hostname: str | None) -> AgentConfig:
         log=_read_log(root.table("log")),
         mqtt=_read_mqtt(root.table("mqtt"), node) if "mqtt" in root else None,
         updates=_read_updates(root.table("updates")) if "updates" in root else None,
+        requests=_read_requests(root.table("requests")),
     )
     root.end()
     return config
@@ -170,6 +173,16 @@ def _read_updates(table: Table) -> UpdatesConfig:
     )
     table.end()
     return updates
+
+
+def _read_requests(table: Table) -> RequestsConfig:
+    default = RequestsConfig()
+    requests = RequestsConfig(
+        allow=table.words("allow", Verb, default.allow, at_least=0),
+        unsigned=table.words("unsigned", Verb, default.unsigned, at_least=0),
+    )
+    table.end()
+    return requests
 
 
 def _read_queue_bytes(table: Table) -> int:

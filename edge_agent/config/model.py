@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -16,6 +16,7 @@ LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
 Source = Literal["mqtt", "https", "oci"]
+Verb = Literal["sync", "restart", "logs", "diagnose", "release"]  # what a fleet may ask for
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
 # `linux` part, and the two things a reply can ask for beside an adjustment.
@@ -132,6 +133,15 @@ class UpdatesConfig:
 
 
 @dataclass(frozen=True)
+class RequestsConfig:
+    """What the fleet may ask this node to do at once (docs/fleet-protocol.md, "Requests")."""
+
+    allow: tuple[Verb, ...] = get_args(Verb)
+    # Those for which no signature is needed: whoever may publish at the broker has them done.
+    unsigned: tuple[Verb, ...] = ("sync",)
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Everything that `edge-agent run` is told."""
 
@@ -148,6 +158,7 @@ class AgentConfig:
     log: LogConfig = LogConfig()
     mqtt: MqttConfig | None = None  # None: the agent works alone
     updates: UpdatesConfig | None = None  # None: plugins come from plugin_dir only
+    requests: RequestsConfig = RequestsConfig()
 
 
 @dataclass(frozen=True)

@@ -171,19 +171,19 @@ class Table:
             self.problem(key, f"must be a list; {show(wrong)} in it must be {form}")
         return texts
 
-    def words(self, key: str, choices: object, default: T) -> T:
-        """A list of at least one of the words of a `Literal` type, none twice, as a tuple."""
+    def words(self, key: str, choices: object, default: T, *, at_least: int = 1) -> T:
+        """A list of words of a `Literal` type, none twice, as a tuple."""
         value = self._value(key, None)
         if value is None:
             return default
-        items = self._items(key, value)
+        items = self._items(key, value, at_least)
         wrong = [item for item in items if item not in get_args(choices)]
         if wrong:
             self.unknown_word(key, wrong[0], get_args(choices))
             return default
         if len(set(items)) < len(items):
             self.problem(key, "names a word twice")
-        return tuple(items) or default  # type: ignore[return-value]
+        return tuple(items) if len(items) >= at_least else default  # type: ignore[return-value]
 
     def string_map(self, *, pattern: str, form: str) -> dict[str, str]:
         """This whole table as keys and strings of the operator's choosing."""

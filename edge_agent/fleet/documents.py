@@ -17,7 +17,7 @@ from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
 from edge_agent.fleet.mailbox import Mailbox
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.refusals import Refusal, Refusals
-from edge_agent.fleet.trustkeeper import TrustKeeper
+from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
 from edge_agent.store.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,11 @@ class Documents:
     def expired(self, deployment: Deployment, catalogue: Catalogue) -> bool:
         """By the best time that is known."""
         return deployments.best_time(self._clock(), catalogue.known) >= deployment.expires
+
+    def standing(self, catalogue: Catalogue) -> Standing:
+        """Whose word counts, and when it is at the earliest."""
+        now = deployments.best_time(self._clock(), catalogue.known)
+        return Standing(self._trust.current(catalogue), self._trust.trouble, now)
 
     @property
     def refused(self) -> Refusal | None:

@@ -1,11 +1,13 @@
 """What the fleet may ask of a node, as values. Pure.
 
-    .../request/<verb>    {"id": "8f1c", "arguments": {"plugin": "10-guard"}}      to the node
+    .../request/<verb>    {"id": "8f1c", "arguments": {"plugin": "10-guard"}, ...} to the node
     .../response/<verb>   {"id": "8f1c", "verb": "restart", "state": "running"}    from it
 
     accepted ─► running ─► succeeded, with a `result` where there is one
         └──────────┴─────► failed, with its `reason`
 
+A request is signed (edge_agent.fleet.signedrequests, which a node without a fleet's keys does not
+load), or it is not, which the node's configuration allows for some verbs.
 A request that cannot be read is answered `failed` and changes nothing. One that arrives
 again (QoS 1) is not carried out again.
 """
@@ -40,6 +42,19 @@ class Request(NamedTuple):
     id: str
     verb: str
     arguments: Mapping[str, Any]
+    signers: tuple[str, ...] = ()  # ids of the keys whose signatures are good; none: unsigned
+
+
+class Sealed(NamedTuple):
+    """A request in an envelope that was not opened yet. `id` is what it says outside."""
+
+    id: str
+    raw: bytes
+    plain: Request | None  # what it says to a node that knows no envelopes
+
+
+def _flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _plugin(value: object) -> bool:
@@ -60,7 +75,10 @@ class _Argument(NamedTuple):
 _A_PLUGIN = "a plugin as NN-name"
 VERBS: Mapping[str, Mapping[str, _Argument]] = {
     "sync": {},
-    "restart": {"plugin": _Argument(_plugin, _A_PLUGIN)},
+    "restart": {
+        "plugin": _Argument(_plugin, _A_PLUGIN),
+        "force": _Argument(_flag, "true or false"),
+    },
     "logs": {
         "lines": _Argument(_lines, f"a whole number from 1 to {MAX_LINES}", 100),
         "level": _Argument(lambda value: value in _LEVELS, f"one of {', '.join(_LEVELS)}", "debug"),
@@ -71,7 +89,7 @@ VERBS: Mapping[str, Mapping[str, _Argument]] = {
 }
 
 
-def read(verb: str, payload: bytes) -> Request:
+def read(verb: str, payload: bytes) -> Request | Sealed:
     """The request in `payload`. RequestError, with its id where that can be read."""
     if verb not in VERBS:
         raise RequestError("", f"no such request; there are {', '.join(VERBS)}")
@@ -83,16 +101,33 @@ def read(verb: str, payload: bytes) -> Request:
         raise RequestError("", f"not JSON in UTF-8: {error}") from None
     if not isinstance(document, dict):
         raise RequestError("", "not a JSON object")
-    identity = document.get("id")
-    if not isinstance(identity, str) or not _ID.fullmatch(identity):
+    if "payloadType" not in document:
+        return checked(verb, identity(document), document.get("arguments", {}))
+    try:
+        plain = checked(verb, identity(document), document.get("arguments", {}))
+    except RequestError as error:  # only what is signed has to be right
+        return Sealed(error.id, payload, None)
+    return Sealed(plain.id, payload, plain)
+
+
+def identity(document: Mapping[str, object]) -> str:
+    """The id of a request. RequestError."""
+    found = document.get("id")
+    if not isinstance(found, str) or not _ID.fullmatch(found):
         raise RequestError("", "id must be 1 to 64 of A-Z a-z 0-9 . _ : -")
-    given = document.get("arguments", {})
-    if not isinstance(given, dict):
+    return found
+
+
+def checked(verb: str, identity: str, given: object) -> Request:
+    """A request whose arguments are good. RequestError."""
+    if verb not in VERBS:
+        raise RequestError(identity, f"no such request; there are {', '.join(VERBS)}")
+    if not isinstance(given, Mapping):
         raise RequestError(identity, "arguments must be an object")
-    return Request(identity, verb, _checked(identity, VERBS[verb], given))
+    return Request(identity, verb, _arguments(identity, VERBS[verb], given))
 
 
-def _checked(
+def _arguments(
     identity: str, known: Mapping[str, _Argument], given: Mapping[str, object]
 ) -> dict[str, object]:
     for name in given:
@@ -147,6 +182,10 @@ class Ledger:
         self._seen.append(key)
         self._open.add(key)
         return True
+
+    def knows(self, verb: str, identity: str) -> bool:
+        """It was seen, and not long ago."""
+        return (verb, identity) in self._seen
 
     def remember(self, verb: str, identity: str) -> None:
         """It was carried out by an earlier process, to which a broker may have sent it last."""

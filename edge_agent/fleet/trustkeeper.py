@@ -1,6 +1,7 @@
 """Whose word counts here and now: from the node's files, and what the fleet made of them since."""
 
 import logging
+from typing import NamedTuple
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import ConfigError, RefusedError
@@ -10,6 +11,14 @@ from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
+
+
+class Standing(NamedTuple):
+    """Whose word counts at the moment."""
+
+    trust: TrustSet | None
+    trouble: str  # why nobody's does
+    now: float  # the latest time that is known to have passed, in seconds since 1970
 
 
 class TrustKeeper:

@@ -31,6 +31,7 @@ from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.fetch import Means
 from edge_agent.fleet.transfer.overmqtt import BrokerPort
 from edge_agent.fleet.transfer.queue import Queue, Wish
+from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.layout import Layout
@@ -185,6 +186,12 @@ class Updater:
         topics = [self._topics.deployment, self._topics.trust]
         self._broker.unsubscribe(topics)
         self._broker.subscribe(topics)
+
+    def standing(self) -> Standing:
+        """Whose word counts at the moment."""
+        if self._record is None:  # a newer set than the files' may be what cannot be read
+            return Standing(None, self._trouble or "the disk was not read yet", 0.0)
+        return self._documents.standing(self._catalogue)
 
     def stop(self) -> None:
         """Leave all sources; what came stays on the disk."""

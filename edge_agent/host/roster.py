@@ -96,6 +96,15 @@ class Roster:
             runtime.seats[identity].renew()
         return True
 
+    def fails_closed(self) -> list[str]:
+        """The plugins with a session without which no container may be created."""
+        return sorted(
+            identity
+            for identity, release in self._releases.items()
+            if release.settings.failure_policy == "Fail"
+            and any(each.seats[identity].plugin is not None for each in self._runtimes)
+        )
+
     def close(self) -> None:
         """Close every session: the runtimes go on without these plugins."""
         self._trials.close()

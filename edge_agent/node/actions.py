@@ -13,6 +13,10 @@ from edge_agent.node.requests import Action, Job
 
 # Of the log's lines in an answer: with their frames they fit a message of 64 KiB.
 MAX_LOG_CHARS = 24 * 1024
+_NEEDED = (
+    "{}: without it no container may be created (failure_policy Fail), and while the agent restarts"
+    " some would be; force=true restarts all the same"
+)
 STACK_BYTES = 256 * 1024  # of the thread that diagnoses
 
 
@@ -63,6 +67,9 @@ class Actions:
     def _restart(self, job: Job) -> None:
         identity = job.arguments.get("plugin")
         if identity is None:
+            needed = self._roster.fails_closed()
+            if needed and not job.arguments.get("force", False):
+                raise RequestError(job.request.id, _NEEDED.format(", ".join(needed[:10])))
             self._restart_agent(job)
         elif self._roster.renew(identity):
             job.succeeded()

@@ -47,10 +47,10 @@ class Remote:
     ) -> None:
         assert config.mqtt is not None
         self.restarted = False  # as the fleet asked
-        self.updates: Updates | None = None  # gets deployments, trust and parts of blobs
+        self._updates: Updates | None = None
         topics = node_topics(config.fleet, config.node)
         self._verbs = {topics.request(verb): verb for verb in VERBS}
-        self._requests = Requests(loop, topics.response, self._publish, actions)
+        self._requests = Requests(loop, topics.response, self._publish, actions, config.requests)
         self._ticket_file = config.state_dir / "restart.json"
         self.link = Link(
             config.mqtt,
@@ -66,6 +66,11 @@ class Remote:
         logger = logging.getLogger("edge_agent")
         logger.addHandler(recent)
         logger.addHandler(_LinkHandler(self.link))
+
+    def fleet(self, updates: "Updates") -> None:
+        """Who gets deployments, trust and parts of blobs, and knows whose signatures count."""
+        self._updates = updates
+        self._requests.vouch = updates.vouch
 
     def report(self, outcome: Outcome) -> None:
         """A result on its way; never waits."""
@@ -99,8 +104,8 @@ class Remote:
         verb = self._verbs.get(incoming.topic)
         if verb is not None:
             self._requests.received(verb, incoming)
-        elif self.updates is not None:
-            self.updates.received(incoming)
+        elif self._updates is not None:
+            self._updates.received(incoming)
 
     def _publish(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
         try:

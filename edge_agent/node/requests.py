@@ -1,19 +1,21 @@
 """The fleet's requests, taken in on the link's thread and carried out on the loop's.
 
-    link ─► Requests.received ─► (loop) action ─► answers ─► link
+    link ─► Requests.received ─► (fleet's thread: signature) ─► (loop) action ─► answers ─► link
 
 An action is quick, or hands its work to a thread of its own and answers later.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from edge_agent.errors import EdgeAgentError, RequestError
+from edge_agent.config import RequestsConfig
+from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError
 from edge_agent.fleet import requests as protocol
-from edge_agent.fleet.requests import Ledger, Request, State
+from edge_agent.fleet.requests import MAX_OPEN, Ledger, Request, Sealed, State
 from edge_agent.loop import Loop
 from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.incoming import Incoming
@@ -91,8 +93,18 @@ Action = Callable[[Job], None]
 """Ends its job, now or later. EdgeAgentError: it fails, with that reason."""
 
 
+Checked = Callable[[Request | RequestError], None]
+Vouch = Callable[[str, Sealed, Checked], None]
+"""Check a signed request of this verb, elsewhere, and say what it is; any thread."""
+
+
 class Requests:
-    """`actions` by verb; `usual(verb)` is the topic of answers unless the request names one."""
+    """`actions` by verb; `usual(verb)` is the topic of answers unless the request names one.
+
+    `vouch` is None where no key is trusted.
+    """
+
+    vouch: Vouch | None = None
 
     def __init__(
         self,
@@ -100,14 +112,18 @@ class Requests:
         usual: Callable[[str], str],
         publish: Publish,
         actions: Mapping[str, Action],
+        config: RequestsConfig,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = loop
         self._usual = usual
         self._publish = publish
         self._actions = actions
+        self._config = config
         self._monotonic = monotonic
-        self._ledger = Ledger()  # the link's thread enters, any thread leaves
+        self._ledger = Ledger()  # one thread enters at a time, any thread leaves
+        self._checking = 0  # signatures that the fleet's thread has not come to yet
+        self._lock = threading.Lock()
         self._allowed = Allowance(REQUEST_BURST, 1 / REQUEST_S)
         self._telling = Allowance(1, 1 / TELL_S)
 
@@ -123,21 +139,75 @@ class Requests:
         topic = incoming.response_topic or self._usual(verb)
         ticket = Ticket("", verb, topic, incoming.correlation)
         try:
-            request = protocol.read(verb, incoming.payload)
+            found = protocol.read(verb, incoming.payload)
             if incoming.retained:
-                raise RequestError(request.id, "a request must not be retained")
-            if not self._ledger.enter(request):
-                return
+                raise RequestError(found.id, "a request must not be retained")
+            if verb not in self._config.allow:
+                reason = f"not allowed here: {verb} is not in [requests] allow"
+                raise RequestError(found.id, reason)
+            if isinstance(found, Sealed) and self.vouch is not None:
+                self._check(found, ticket, self.vouch)
+            else:
+                self._checked(ticket, self._unsigned(verb, found))
         except RequestError as refusal:
-            log.warning("a request of the fleet is refused: %s: %s", verb, refusal)
-            ticket = ticket._replace(id=refusal.id)
-            answer(self._publish, ticket, "failed", reason=str(refusal))
+            self._refuse(ticket, refusal)
+
+    def _unsigned(self, verb: str, found: Request | Sealed) -> Request:
+        """A request that nobody here can check. RequestError unless that is allowed."""
+        if verb not in self._config.unsigned:
+            needs = f"unsigned: {verb} needs the signature of a trusted key"
+            if self.vouch is None:
+                needs = f"{needs}, and none is trusted here ([updates] is missing)"
+            raise RequestError(found.id, f"{needs}; or [requests] unsigned allows it")
+        if isinstance(found, Request):
+            return found
+        if found.plain is None:
+            raise RequestError(found.id, "it says nothing outside of its envelope")
+        return found.plain
+
+    def _check(self, sealed: Sealed, ticket: Ticket, vouch: Vouch) -> None:
+        """Hand a signature over. RequestError: too many wait."""
+        with self._lock:
+            if self._checking >= MAX_OPEN:
+                raise RequestError(sealed.id, "busy with other requests; try again")
+            self._checking += 1
+
+        def checked(found: Request | RequestError) -> None:
+            with self._lock:
+                self._checking -= 1
+            self._checked(ticket, found)
+
+        vouch(ticket.verb, sealed, checked)
+
+    def _checked(self, ticket: Ticket, found: Request | RequestError) -> None:
+        """A request whose word counts, or why not. Any thread."""
+        try:
+            if isinstance(found, RepeatedError) and self._ledger.knows(ticket.verb, found.id):
+                return
+            if isinstance(found, RequestError):
+                raise found
+            with self._lock:
+                new = self._ledger.enter(found)
+        except RequestError as refusal:
+            self._refuse(ticket, refusal)
             return
-        log.info("the fleet asks for %s %s", verb, dict(request.arguments) or "")
-        ticket = ticket._replace(id=request.id)
+        if not new:
+            return
+        by = ", ".join(keyid[:12] for keyid in found.signers)
+        log.info(
+            "the fleet asks for %s %s(%s)",
+            *(found.verb, f"{dict(found.arguments)} " if found.arguments else ""),
+            f"signed by {by}" if by else "unsigned",
+        )
+        ticket = ticket._replace(id=found.id)
         answer(self._publish, ticket, "accepted")
-        job = Job(request, ticket, self._publish, self._ledger.leave)
+        job = Job(found, ticket, self._publish, self._ledger.leave)
         self._loop.call_soon(partial(self._carry_out, job))
+
+    def _refuse(self, ticket: Ticket, refusal: RequestError) -> None:
+        log.warning("a request of the fleet is refused: %s: %s", ticket.verb, refusal)
+        ticket = ticket._replace(id=refusal.id)
+        answer(self._publish, ticket, "failed", reason=str(refusal))
 
     def _in_time(self) -> bool:
         now = self._monotonic()

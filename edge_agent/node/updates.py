@@ -13,6 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import AgentConfig, UpdatesConfig
+from edge_agent.errors import RequestError
+from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.worker import Worker
 from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
@@ -21,8 +23,10 @@ from edge_agent.mqtt.topics import fleet_topics
 
 if TYPE_CHECKING:
     from edge_agent.fleet.plan import Plan, Wanted
+    from edge_agent.fleet.signedrequests import Addressed
     from edge_agent.fleet.transfer.overmqtt import BrokerPort
     from edge_agent.fleet.updater import Updater
+    from edge_agent.fleet.vouching import Vouching
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ log = logging.getLogger(__name__)
 MAX_ASKED = 16
 # Of the state folder: the OCI image layout, with the catalogue beside its files.
 STORE, CATALOGUE = "store", "catalogue.json"
+ASKED_FILE = "requests.json"  # of the state folder: which signed requests came
 
 Planned = Callable[[Mapping[str, Release], frozenset[str]], None]
 """(what is to run, by identity; digests in hex that may have to run again), on the loop."""
@@ -57,6 +62,7 @@ class Updates:
         self._changed = changed
         self._topics = fleet_topics(config.fleet)
         self._worker = Worker(self._topics, self._make, lambda: loop.call_soon(begun))
+        self._vouched_by: Vouching | None = None
         self._asked: set[str] = set()  # the loop's thread adds, the worker's takes away
 
     def start(self) -> None:
@@ -85,6 +91,25 @@ class Updates:
     def release(self, identity: str) -> bool:
         """Hold nothing against this plugin's releases any more. False as above."""
         return self._ask(identity, lambda updater: updater.release(identity))
+
+    def vouch(
+        self, verb: str, sealed: Sealed, done: Callable[[Request | RequestError], None]
+    ) -> None:
+        """Whether a signed request of this verb is for this node and comes for the first time.
+
+        Any thread; `done` is called on the worker's.
+        """
+
+        def check(updater: "Updater") -> Request | RequestError:
+            try:
+                return self._vouching(updater).request(sealed, self._addressed(verb))
+            except RequestError as error:
+                return error
+            except Exception as error:
+                log.exception("a signed request could not be checked")
+                return RequestError(sealed.id, f"signature: the agent failed: {error!r}")
+
+        self._worker.call(check, done)
 
     def status(self) -> dict[str, Any]:
         """For the reported state (docs/fleet-protocol.md)."""
@@ -126,6 +151,20 @@ class Updates:
             clock=time.time,
             monotonic=time.monotonic,
         )
+
+    def _vouching(self, updater: "Updater") -> "Vouching":
+        """On the worker's thread, when the first signed request comes."""
+        if self._vouched_by is None:
+            from edge_agent.fleet.vouching import Vouching
+
+            file = self._config.state_dir / ASKED_FILE
+            self._vouched_by = Vouching(file, updater.standing)
+        return self._vouched_by
+
+    def _addressed(self, verb: str) -> "Addressed":
+        from edge_agent.fleet.signedrequests import Addressed
+
+        return Addressed(self._config.fleet, self._config.node, verb)
 
     def _activate(self, plan: "Plan") -> None:
         """On the worker's thread."""

@@ -3,15 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edge_agent.errors import OperatorError, RequestError
-from edge_agent.fleet import requests
+from edge_agent.fleet import requests, signedrequests
+from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.mqtt.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.foreign import UnreadableError, read_object
 
+# A node's clock may be ahead of ours; it takes the request as long as we wait, and so much longer.
+SKEW_S = 300.0
 FINAL = ("succeeded", "failed")
 
 
@@ -22,18 +26,28 @@ def ask(
     verb: str,
     arguments: Mapping[str, object],
     timeout_s: float,
+    signers: Sequence[SigningKey] = (),
 ) -> Iterator[dict[str, Any]]:
     """Each answer as it comes: `accepted`, `running`, then `succeeded` or `failed`.
 
-    OperatorError: a wrong request, or no final answer in time.
+    Without `signers` it is not signed: nodes do little for anybody. OperatorError: a wrong
+    request, or no final answer in time.
     """
     topics = node_topics(fleet, node)
     identity = os.urandom(8).hex()
-    payload = json.dumps({"id": identity, "arguments": dict(arguments)}).encode()
-    try:
-        requests.read(verb, payload)  # by the node's own rules, before it is sent
+    try:  # by the node's own rules, before it is sent
+        requests.checked(verb, identity, arguments)
     except RequestError as error:
         raise OperatorError(f"{verb}: {error}") from error
+    if signers:
+        payload = signedrequests.seal(
+            *(Addressed(fleet, node, verb), identity, arguments),
+            issued=time.time(),
+            valid_s=min(timeout_s + SKEW_S, signedrequests.MAX_VALID_S),
+            signers=signers,
+        )
+    else:
+        payload = json.dumps({"id": identity, "arguments": dict(arguments)}).encode()
     deadline = time.monotonic() + timeout_s
     last = "nothing"
     with client.subscribed((topics.response(verb),)) as subscription:

@@ -7,7 +7,16 @@ import re
 import typing
 from pathlib import Path
 
-from edge_agent.fleet import choice, deployment, envelope, form, requests, trust, updater
+from edge_agent.fleet import (
+    choice,
+    deployment,
+    envelope,
+    form,
+    requests,
+    signedrequests,
+    trust,
+    updater,
+)
 from edge_agent.fleet.form import Blob, max_encoded_bytes
 from edge_agent.fleet.keys import SigningKey
 from edge_agent.fleet.transfer import blocking, fetch, window
@@ -20,7 +29,7 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, REQUEST, ANSWER, PAYLOAD, ENVELOPE = EXAMPLES
+_, TRUST, DEPLOYMENT, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -118,20 +127,29 @@ def test_the_page_names_what_updates_in_the_state_holds(tmp_path: Path) -> None:
 
 
 def test_the_requests_of_the_page_are_those_that_are_read() -> None:
-    assert requests.read("release", REQUEST.encode()).arguments == json.loads(REQUEST)["arguments"]
+    plain = requests.read("restart", REQUEST.encode())
+    assert plain == requests.Request("8f1c", "restart", json.loads(REQUEST)["arguments"])
     assert (
         requests.answer("8f1c", "restart", "running")
         == json.dumps(json.loads(ANSWER), separators=(",", ":")).encode()
     )
+    sealed = requests.read("restart", SEALED.encode())
+    assert isinstance(sealed, requests.Sealed)
+    to = signedrequests.Addressed("greenhouse", "board-7", "restart")
+    request, _ = signedrequests.accept(sealed, to, [KEY.public], 0.0, {})
+    assert request == plain._replace(signers=(KEY.public.keyid,))
+    assert json.loads(envelope.read(SEALED.encode()).payload) == json.loads(SIGNED)
     section = PAGE.partition("## Requests")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\| ", section, re.MULTILINE)
-    told = {verb: set(re.findall(r"`(lines|level|plugin)`", words)) for verb, words in rows}
+    told = {verb: set(re.findall(r"`(lines|level|plugin|force)`", words)) for verb, words in rows}
     assert told == {verb: set(known) for verb, known in requests.VERBS.items()}
     for number, words in (
         (requests.MAX_REQUEST_BYTES, "at most {} bytes"),
         (requests.MAX_REMEMBERED, "one of the last {}"),
         (requests.MAX_OPEN, "({} at a time)"),
         (requests.MAX_LINES, "1 to {}"),
+        (signedrequests.MAX_VALID_S // 3600, "at most {} h after"),
+        (signedrequests.MAX_SEEN, "the {} ids that expire last"),
     ):
         assert words.format(number) in section
     assert section.count("`accepted`") == section.count("`succeeded`") == 1

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent.fleet import signedrequests
+from edge_agent.fleet.keys import SigningKey, public_pem
+from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.fleetbroker import FLEET, FleetBroker, Peer
@@ -20,6 +24,7 @@ pytestmark = [needs_mosquitto, needs_openssl]
 
 NODE = f"edge/v1/{FLEET}/nodes/alice"
 GUARD = "20-edge"
+KEY, STRANGER = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
 
 
 class Fleet:
@@ -37,8 +42,15 @@ class Fleet:
         """The answers, once the last has come."""
         self._asked += 1
         identity = f"{verb}-{self._asked}"
-        self.send(verb, json.dumps({"id": identity, "arguments": arguments}).encode())
+        self.send(verb, self.sealed(verb, identity, arguments))
         return self.answers(verb, identity)
+
+    def sealed(self, verb: str, identity: str, arguments: dict[str, Any], **more: Any) -> bytes:
+        to = Addressed(FLEET, more.get("node", "alice"), verb)
+        signers = [more.get("key", KEY)]
+        return signedrequests.seal(
+            to, identity, arguments, issued=time.time(), valid_s=600, signers=signers
+        )
 
     def answers(self, verb: str, identity: str) -> list[dict[str, Any]]:
         def found() -> list[dict[str, Any]]:
@@ -68,6 +80,9 @@ def fleet(broker: FleetBroker, tmp_path: Path) -> Iterator[Fleet]:
     authority, cert, key = map(str, broker.credentials("alice"))
     operator = Peer(broker, "operator")
     operator.subscribe(f"{NODE}/#")
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "alice.pem").write_text(public_pem(KEY.public))
     mqtt = {
         "url": f"mqtts://localhost:{broker.port}",
         "ca_file": authority,
@@ -83,6 +98,7 @@ def fleet(broker: FleetBroker, tmp_path: Path) -> Iterator[Fleet]:
             plugins={GUARD: guest("edge")},
             node="alice",
             mqtt=mqtt,
+            updates={"trust_dir": str(trust)},
         ) as agent,
     ):
         agent.wait_running(GUARD)
@@ -123,12 +139,15 @@ def test_the_whole_agent_is_restarted_and_says_so_afterwards(fleet: Fleet) -> No
     log = fleet.agent.log_path
     starts = log.read_text().count("as alice; engine")
     answers = fleet.ask("restart")
+    assert states(answers) == ["accepted", "failed"]
+    assert f"{GUARD}: without it no container may be created" in answers[-1]["reason"]
+    answers = fleet.ask("restart", force=True)
     assert states(answers) == ["accepted", "running", "succeeded"]
     assert log.read_text().count("as alice; engine") == starts + 1
     assert fleet.agent.pid == before[1]  # for whoever watches over it, it is the same process
     os.kill(fleet.agent.pid, 0)
     fleet.agent.wait_running(GUARD)
-    again = fleet.ask("restart")  # whoever asks without end must not have it do nothing else
+    again = fleet.ask("restart", force=True)  # asked without end it would do nothing else
     assert states(again) == ["accepted", "failed"]
     assert "restarted" in again[-1]["reason"]
     assert not (fleet.agent.folder / "state" / "restart.json").exists()
@@ -137,9 +156,7 @@ def test_the_whole_agent_is_restarted_and_says_so_afterwards(fleet: Fleet) -> No
 @pytest.mark.parametrize(
     ("verb", "arguments", "reason"),
     [
-        ("sync", {}, "[updates] is missing"),
         ("restart", {"plugin": "99-nobody"}, "no plugin 99-nobody"),
-        ("release", {"plugin": GUARD}, "nothing is held against"),
         ("release", {}, "plugin must be"),
         ("logs", {"lines": 10_000}, "lines must be"),
         ("diagnose", {"deep": True}, "unknown argument deep"),
@@ -156,11 +173,11 @@ def test_what_cannot_be_done_fails_with_its_reason(
 def test_rubbish_is_answered_and_changes_nothing(fleet: Fleet) -> None:
     before = fleet.agent.status()["plugins"]
     for payload in (b"", b"\xff\xfe", b"{" * 3000, b'{"id": 7}', b"x" * 60_000):
-        fleet.send("restart", payload)
+        fleet.send("sync", payload)
     wait_until(
         lambda: (
             sum(
-                topic == f"{NODE}/response/restart" and b'"failed"' in payload
+                topic == f"{NODE}/response/sync" and b'"failed"' in payload
                 for topic, payload in list(fleet.operator.messages)
             )
             >= 5
@@ -173,6 +190,76 @@ def test_rubbish_is_answered_and_changes_nothing(fleet: Fleet) -> None:
 
 def test_what_is_asked_while_the_board_is_away_is_done_when_it_is_back(fleet: Fleet) -> None:
     fleet.agent.stop()
-    fleet.send("logs", b'{"id": "while-away"}')
+    fleet.send("logs", fleet.sealed("logs", "while-away", {}))
     fleet.agent.start()
     assert states(fleet.answers("logs", "while-away"))[-1] == "succeeded"
+
+
+def test_what_no_trusted_key_signed_gives_nothing_away_and_stops_nothing(fleet: Fleet) -> None:
+    restarts = fleet.agent.entry(GUARD)["restarts"]
+    plain = b'{"id": "%s", "arguments": {"plugin": "20-edge"}}'
+    for verb in ("restart", "release", "logs"):
+        fleet.send(verb, plain % verb.encode())
+        (answer,) = fleet.answers(verb, verb)
+        assert answer["reason"].startswith(f"unsigned: {verb} needs the signature")
+    for identity, more in (("stranger", {"key": STRANGER}), ("bobs", {"node": "bob"})):
+        fleet.send("restart", fleet.sealed("restart", identity, {"plugin": GUARD}, **more))
+        (answer,) = fleet.answers("restart", identity)
+        assert answer["state"] == "failed"
+    assert fleet.agent.entry(GUARD)["restarts"] == restarts
+    assert states(fleet.ask("sync"))[-1] == "succeeded"
+
+
+def test_a_request_that_is_recorded_and_sent_again_is_not_carried_out(fleet: Fleet) -> None:
+    raw = fleet.sealed("restart", "recorded", {"plugin": GUARD})
+    fleet.send("restart", raw)
+    assert states(fleet.answers("restart", "recorded"))[-1] == "succeeded"
+    fleet.agent.wait_for(
+        lambda status: status["plugins"][0]["restarts"] == 1, "the guest was made anew"
+    )
+    for _ in range(2):
+        fleet.agent.stop()
+        fleet.agent.start()
+        fleet.agent.wait_running(GUARD)
+        before = len(fleet.answers("restart", "recorded"))
+        fleet.send("restart", raw)
+        wait_until(
+            lambda before=before: len(fleet.answers("restart", "recorded")) > before,  # type: ignore[misc]
+            "it is answered",
+        )
+        assert "replayed" in fleet.answers("restart", "recorded")[-1]["reason"]
+        assert fleet.agent.entry(GUARD)["restarts"] == 0
+
+
+def test_a_node_that_trusts_nobody_does_what_its_configuration_allows_unsigned(
+    broker: FleetBroker, tmp_path: Path
+) -> None:
+    authority, cert, key = map(str, broker.credentials("alice"))
+    operator = Peer(broker, "operator")
+    operator.subscribe(f"{NODE}/#")
+    mqtt = {
+        "url": f"mqtts://localhost:{broker.port}",
+        "ca_file": authority,
+        "cert_file": cert,
+        "key_file": key,
+    }
+    with Agent(
+        tmp_path,
+        sockets=[tmp_path / "nri.sock"],
+        node="alice",
+        mqtt=mqtt,
+        requests={"allow": ["sync", "logs", "release"], "unsigned": ["sync", "release"]},
+    ) as agent:
+        fleet = Fleet(agent, operator)
+        agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
+        for verb, reason in (
+            ("sync", "[updates] is missing in agent.toml"),
+            ("release", "nothing is held against 20-edge"),
+            ("logs", "unsigned: logs needs the signature of a trusted key, and none is trusted"),
+            ("restart", "restart is not in [requests] allow"),
+        ):
+            arguments = {"plugin": GUARD} if verb == "release" else {}
+            assert reason in fleet.ask(verb, **arguments)[-1]["reason"]  # signed for old and new
+            fleet.send(verb, json.dumps({"id": f"plain-{verb}", "arguments": arguments}).encode())
+            assert reason in fleet.answers(verb, f"plain-{verb}")[-1]["reason"]
+    operator.close()

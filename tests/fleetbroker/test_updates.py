@@ -4,6 +4,7 @@ real agents at a simulated runtime."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from edge_agent.config import MqttConfig
+from edge_agent.fleet import signedrequests
+from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.operator import folder as folders
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
@@ -207,7 +210,12 @@ def test_the_operator_may_ask_to_try_a_rejected_release_again(closed: Closed) ->
     operator = Peer(closed.broker, "operator")
     operator.subscribe(f"edge/v1/{FLEET}/nodes/alice/response/+")
     for verb, arguments in (("release", {"plugin": GUARD}), ("sync", {})):
-        payload = json.dumps({"id": f"again-{verb}", "arguments": arguments}).encode()
+        payload = signedrequests.seal(
+            *(Addressed(FLEET, "alice", verb), f"again-{verb}", arguments),
+            issued=time.time(),
+            valid_s=600,
+            signers=[closed.keyring.load("grower")],
+        )
         operator.publish(f"edge/v1/{FLEET}/nodes/alice/request/{verb}", payload)
         wait_until(
             lambda verb=verb: any(  # type: ignore[misc]

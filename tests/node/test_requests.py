@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, get_args
 
 import pytest
 
-from edge_agent.errors import StoreError
-from edge_agent.fleet.requests import MAX_OPEN
+from edge_agent.config import RequestsConfig
+from edge_agent.config.model import Verb
+from edge_agent.errors import RepeatedError, RequestError, StoreError
+from edge_agent.fleet.requests import MAX_OPEN, Request
 from edge_agent.loop import Loop
 from edge_agent.mqtt.incoming import Incoming
 from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requests, Ticket
@@ -16,7 +19,7 @@ from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requ
 class Board:
     """A loop, what is done on it, and what was answered."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, config: RequestsConfig) -> None:
         self.loop = loop
         self.now = 0.0
         self.answers: list[tuple[str, dict[str, Any], bytes | None]] = []
@@ -33,6 +36,7 @@ class Board:
                 (topic, json.loads(payload), correlation)
             ),
             self.actions,
+            config,
             lambda: self.now,
         )
 
@@ -53,7 +57,7 @@ class Board:
 @pytest.fixture
 def board() -> Iterator[Board]:
     with Loop() as loop:
-        yield Board(loop)
+        yield Board(loop, RequestsConfig(unsigned=get_args(Verb)))
 
 
 def test_a_quick_request_is_accepted_and_succeeds(board: Board) -> None:
@@ -153,3 +157,93 @@ def test_a_request_of_the_life_before_is_not_carried_out_again(board: Board) -> 
     board.ask("restart", b'{"id": "a"}')
     assert not board.jobs
     assert not board.answers
+
+
+@contextmanager
+def strict(**config: Any) -> Iterator[Board]:
+    with Loop() as loop:
+        yield Board(loop, RequestsConfig(**config))
+
+
+SEALED = b'{"id": "outside", "payloadType": "x", "arguments": {"lines": 5}}'
+
+
+def test_what_is_not_signed_is_refused_by_name_where_signatures_are_needed() -> None:
+    with strict() as board:
+        board.requests.vouch = lambda *_: None
+        for verb in ("restart", "logs", "diagnose", "release"):
+            board.ask(verb, b'{"id": "a", "arguments": {"plugin": "20-guard"}}')
+        board.ask("sync", b'{"id": "b"}')
+    reasons = [answer.get("reason", "") for _, answer, _ in board.answers]
+    assert board.states == ["failed"] * 4 + ["accepted", "succeeded"]
+    assert reasons[0].startswith("unsigned: restart needs the signature of a trusted key")
+    assert not board.jobs
+
+
+def test_without_trusted_keys_the_refusal_says_so_and_what_is_allowed_unsigned_is_done() -> None:
+    with strict(unsigned=("logs",)) as board:
+        board.ask("restart", SEALED.replace(b'{"lines": 5}', b"{}"))
+        board.ask("logs", SEALED)
+    assert board.states == ["failed", "accepted", "succeeded"]
+    assert "none is trusted here" in board.answers[0][1]["reason"]
+    assert board.answers[-1][1]["result"] == {"lines": [5]}
+
+
+def test_a_verb_that_the_configuration_is_without_is_refused_signed_or_not() -> None:
+    with strict(allow=("sync",)) as board:
+        board.requests.vouch = lambda *_: pytest.fail("no signature need be looked at")
+        board.ask("logs", b'{"id": "a"}')
+        board.ask("logs", SEALED)
+    assert board.states == ["failed", "failed"]
+    assert "logs is not in [requests] allow" in board.answers[0][1]["reason"]
+
+
+def test_what_is_signed_is_carried_out_as_signed_and_not_as_it_says_outside() -> None:
+    with strict() as board:
+        signed = Request("inside", "logs", {"lines": 9}, ("abcd",))
+        board.requests.vouch = lambda _verb, _sealed, done: done(signed)
+        board.ask("logs", SEALED)
+    assert [(answer["id"], answer["state"]) for _, answer, _ in board.answers] == [
+        ("inside", "accepted"),
+        ("inside", "succeeded"),
+    ]
+    assert board.answers[-1][1]["result"] == {"lines": [9]}
+
+
+def test_what_is_refused_when_its_signature_is_looked_at_is_answered() -> None:
+    with strict() as board:
+        refusal = RequestError("outside", "signature: none is good")
+        board.requests.vouch = lambda _verb, _sealed, done: done(refusal)
+        board.ask("restart", SEALED)
+    assert [(answer["id"], answer["reason"]) for _, answer, _ in board.answers] == [
+        ("outside", "signature: none is good")
+    ]
+    assert not board.jobs
+
+
+def test_a_signed_request_that_the_broker_sends_twice_is_answered_once() -> None:
+    with strict() as board:
+        found: list[Request | RequestError] = [
+            Request("a", "restart", {}, ("abcd",)),
+            RepeatedError("a", "replayed"),
+        ]
+        board.requests.vouch = lambda _verb, _sealed, done: done(found.pop(0))
+        board.ask("restart", SEALED)
+        board.ask("restart", SEALED)
+        assert board.states == ["accepted"]
+        found.append(RepeatedError("b", "replayed: of another day"))
+        board.ask("restart", SEALED)
+    assert board.states == ["accepted", "failed"]
+    assert len(board.jobs) == 1
+
+
+def test_signatures_that_wait_to_be_looked_at_are_few() -> None:
+    waiting: list[Callable[[Request | RequestError], None]] = []
+    with strict() as board:
+        board.requests.vouch = lambda _verb, _sealed, done: waiting.append(done)
+        for _ in range(MAX_OPEN + 1):
+            board.ask("restart", SEALED)
+        assert board.states == ["failed"]
+        waiting[0](RequestError("outside", "signature: none is good"))
+        board.ask("restart", SEALED)
+    assert len(waiting) == MAX_OPEN + 1

@@ -6,6 +6,7 @@ give it, or rejects what it was told not to like.
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,9 +15,10 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
-from edge_agent.fleet import requests
+from edge_agent.fleet import requests, signedrequests
 from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment, accept
+from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.fleet.trust import TrustSet, rotated
 from edge_agent.mqtt.packing import MsgpackPacking
 from edge_agent.mqtt.topics import fleet_topics, node_topics
@@ -42,6 +44,7 @@ class Peer:
         self.known = Known()
         self.refused: dict[str, object] = {}
         self.requests: list[requests.Request] = []
+        self._asked: signedrequests.Memory = {}
         self._current: dict[str, Choice] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
@@ -154,7 +157,7 @@ class Peer:
     def _answer(self, verb: str, payload: bytes) -> None:
         topic = self._topics.response(verb)
         try:
-            request = requests.read(verb, payload)
+            request = self._read(verb, payload)
         except RequestError as error:
             self._client.publish(
                 topic, requests.answer(error.id, verb, "failed", reason=str(error)), qos=1
@@ -169,6 +172,16 @@ class Peer:
         for state, given in (("accepted", None), ("running", None), ("succeeded", result)):
             answer = requests.answer(request.id, verb, state, result=given)  # type: ignore[arg-type]
             self._client.publish(topic, answer, qos=1)
+
+    def _read(self, verb: str, payload: bytes) -> requests.Request:
+        found = requests.read(verb, payload)
+        if isinstance(found, requests.Request):
+            return found
+        to = Addressed(self._trust.fleet, self.name, verb)
+        request, self._asked = signedrequests.accept(
+            found, to, self._trust.keys, time.time(), self._asked
+        )
+        return request
 
     def _say_state(self) -> None:
         self._client.publish(self._topics.state, json.dumps(self._state()), qos=1, retain=True)

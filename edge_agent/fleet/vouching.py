@@ -1,0 +1,66 @@
+"""Whether a signed request is the fleet's word for this node, once: keys, clock and disk.
+
+For the thread of edge_agent.fleet.worker: a signature costs a slow board a millisecond, and what
+was asked has to be on the disk before it is done, or it could be sent again after a restart.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.errors import CryptoError, RequestError, StoreError
+from edge_agent.fleet import signedrequests
+from edge_agent.fleet.requests import Request, Sealed
+from edge_agent.fleet.signedrequests import Addressed, Memory
+from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.store import files
+
+log = logging.getLogger(__name__)
+
+# Keys times ids, each with its time: some 300 KiB at most.
+MAX_FILE_BYTES = 1 << 20
+
+
+class Vouching:
+    """`path` remembers what was asked. One thread."""
+
+    def __init__(self, path: Path, standing: Callable[[], Standing]) -> None:
+        self._path = path
+        self._standing = standing
+        self._memory: Memory | None = None
+
+    def request(self, sealed: Sealed, to: Addressed) -> Request:
+        """The request in an envelope. RequestError: it is not to be carried out."""
+        trust, trouble, now = self._standing()
+        if trust is None:
+            raise RequestError(sealed.id, f"signature: nobody is trusted here: {trouble}")
+        try:
+            request, memory = signedrequests.accept(sealed, to, trust.keys, now, self._known())
+        except CryptoError as error:
+            raise RequestError(sealed.id, f"signature: {error}") from error
+        self._remember(request, memory)
+        return request
+
+    def _known(self) -> Memory:
+        if self._memory is None:
+            self._memory = self._read()
+        return self._memory
+
+    def _read(self) -> Memory:
+        try:
+            data = files.read(self._path, MAX_FILE_BYTES)
+            return signedrequests.load(data) if data is not None else {}
+        except (StoreError, ValueError) as error:
+            log.warning("%s: what was asked before is not known: %s", self._path, error)
+            return {}
+
+    def _remember(self, request: Request, memory: Memory) -> None:
+        """In memory in any case: who looks for what is wrong with a disk can still ask."""
+        self._memory = memory
+        try:
+            files.make_folder(self._path.parent)
+            files.write(self._path, signedrequests.dump(memory))
+        except StoreError as error:
+            if request.verb == "restart":  # the next process would take it again
+                raise RequestError(request.id, f"it could not be remembered: {error}") from error
+            log.warning("the request %s is remembered until the agent ends: %s", request.id, error)
