@@ -36,8 +36,9 @@ class GuestError(EdgeAgentError):
 class GuestFault(EdgeAgentError):
     """The guest is finished: it trapped, ran out of time or broke the ABI.
 
-    `kind` is a word for reports: `trap`, `timeout`, `fuel`, `memory` (its malloc gave nothing),
-    `abi`, `start` (it refused to be configured) or `closed` (called after its end).
+    `kind` is a word for reports: `trap`, `timeout`, `fuel`, `calls` (too many of host functions),
+    `memory` (its malloc gave nothing), `abi`, `start` (it refused to be configured) or `closed`
+    (called after its end).
     """
 
     def __init__(self, kind: str, message: str) -> None:

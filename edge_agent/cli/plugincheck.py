@@ -20,6 +20,7 @@ _FAULTS = {
     "memory": "let it use less, or raise limits.memory in NN-name.toml",
     "timeout": "let it do less at once, or raise limits.start or limits.deadline in NN-name.toml",
     "fuel": "let it do less, or raise limits.fuel in NN-name.toml (plugin run --fuel counts)",
+    "calls": "let it call its host less often for one event (docs/plugins.md)",
     "trap": "it crashed; its own log lines and a debug build tell where",
     "abi": "it does not keep to the guest ABI (docs/plugins.md)",
 }

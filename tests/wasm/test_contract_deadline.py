@@ -203,13 +203,14 @@ def test_two_threads_that_call_first_make_one_clock(lab: Lab) -> None:
     assert failures == []
 
 
+FLOOD = b"\x03\x40" + i32(0) + call(0) + b"\x0c\x00\x0b" + NOTHING
+
+
 def test_time_goes_on_while_a_guest_floods_its_host_with_calls(lab: Lab) -> None:
-    body = i32(0) + call(0) + b"\x0c\x00"
-    wasm = plugin({"configure": b"\x03\x40" + body + b"\x0b" + NOTHING}, imports=(WAIT,))
-    running = lab.start(wasm, extra=waiting(0.0))
+    running = lab.start(plugin({"configure": FLOOD}, imports=(WAIT,)), extra=waiting(0.0))
     with pytest.raises(GuestFault) as caught:
         running.call("configure", deadline_s=0.1)
-    assert caught.value.kind == "timeout"
+    assert caught.value.kind in ("timeout", "calls")  # whichever came first
     assert lab.start(plugin({"configure": ECHO})).call("configure", b"x") == b"x"
 
 
@@ -234,6 +235,41 @@ def test_an_endless_loop_is_stopped_whatever_it_does(work: bytes, lab: Lab) -> N
     assert caught.value.kind == "timeout"
     # The port's 50 ms are for an idle machine: here only that it is no multiple.
     assert time.monotonic() - began < 10
+
+
+# Of the 16 MiB behind the first page, again and again in a straight line: no loop, no call.
+_LARGE = (16 << 20) - (1 << 16)
+LARGE_FILL = i32(1 << 16) + i32(0) + i32(_LARGE) + b"\xfc\x0b\x00"
+LARGE_COPY = i32((1 << 16) + 1) + i32(1 << 16) + i32(_LARGE - 1) + b"\xfc\x0a\x00\x00"
+
+
+@pytest.mark.parametrize("work", [LARGE_FILL, LARGE_COPY], ids=["fill", "copy"])
+def test_a_straight_line_of_large_operations_is_stopped(work: bytes, lab: Lab) -> None:
+    if lab.bench.engine.name == "wasm3":
+        pytest.skip("wasm3 is stopped at a function or a loop only, and goes for that")
+    # All of it would take seconds anywhere: a millisecond and more each.
+    wasm = plugin({"configure": work * 5_000 + NOTHING}, pages=256)
+    with pytest.raises(GuestFault) as caught:
+        lab.start(wasm).call("configure", deadline_s=0.1)
+    assert caught.value.kind == "timeout"
+
+
+def test_a_straight_line_of_host_calls_is_stopped(lab: Lab) -> None:
+    calls = 0
+
+    def wait(_guest: Guest, _: int) -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.002)
+
+    extra = {("env", "wait"): HostFunction(FuncType(("i32",), ()), wait)}
+    wasm = plugin({"configure": (i32(0) + call(0)) * 5_000 + NOTHING}, imports=(WAIT,))
+    if lab.bench.engine.name == "wasm3":
+        pytest.skip("wasm3 is stopped at a function or a loop only, and goes for that")
+    with pytest.raises(GuestFault) as caught:
+        lab.start(wasm, extra=extra).call("configure", deadline_s=0.1)
+    assert caught.value.kind == "timeout"
+    assert calls <= 51  # each takes 2 ms at least, and none begins when the time is up
 
 
 def test_recursion_without_a_loop_is_stopped(lab: Lab) -> None:

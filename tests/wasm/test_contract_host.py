@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent.errors import GuestError, GuestFault
 from edge_agent.pb import edge_pb2, nri_pb2
+from edge_agent.wasm.abi import MAX_HOST_CALLS
 from edge_agent.wasm.engine import Guest, GuestExit, HostFunction
 from edge_agent.wasm.imports import (
     MAX_CONTENT_TYPE_BYTES,
@@ -23,9 +24,9 @@ from edge_agent.wasm.imports import (
     Report,
 )
 from edge_agent.wasm.module import FuncType
-from tests.support.assembler import call, get, i32, i64
+from tests.support.assembler import ADD, DROP, LOAD, STORE, call, get, i32, i64, repeat
 from tests.wasm.lab import Lab, Running, capture, guest
-from tests.wasm.plugins import ECHO, ERROR_BIT, asking, plugin
+from tests.wasm.plugins import ECHO, ERROR_BIT, NOTHING, asking, plugin
 
 SERVICES = ("report", "update_containers", "state_get", "state_put")
 CREATE = nri_pb2.CreateContainerRequest.FromString(capture("create_container"))
@@ -372,3 +373,61 @@ def test_a_host_function_without_a_result_returns(lab: Lab) -> None:
     body = i32(1) + call(0) + ECHO
     wasm = plugin({"configure": body}, imports=(("env", "poke", "i-"),))
     assert lab.start(wasm, extra=extra).call("configure", b"x") == b"x"
+
+
+# ---- how often ----
+
+
+def yielding(turns: int) -> bytes:
+    """Code that calls the only import so many times."""
+    more = i32(64) + LOAD + i32(turns) + b"\x49"  # i32.lt_u
+    count = i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE
+    return i32(64) + i32(0) + STORE + repeat(call(0) + DROP + count + more)
+
+
+YIELD = (("wasi_snapshot_preview1", "sched_yield", "i"),)
+
+
+def test_a_call_may_ask_its_host_so_many_times(lab: Lab) -> None:
+    running = lab.start(plugin({"configure": yielding(MAX_HOST_CALLS) + NOTHING}, imports=YIELD))
+    for _ in range(2):  # each call anew
+        assert running.call("configure") == b""
+
+
+def test_a_call_that_asks_its_host_once_more_is_ended(lab: Lab) -> None:
+    running = lab.start(
+        plugin({"configure": yielding(MAX_HOST_CALLS + 1) + NOTHING}, imports=YIELD)
+    )
+    for _ in range(2):
+        with pytest.raises(GuestFault, match="called its host more than 100000 times") as caught:
+            running.call("configure")
+        assert caught.value.kind == "calls"
+
+
+def test_a_start_that_asks_its_host_without_end_is_ended(lab: Lab) -> None:
+    wasm = plugin(imports=YIELD, start=yielding(1 << 30))
+    with pytest.raises(GuestFault) as caught:
+        lab.start(wasm)
+    assert caught.value.kind == "calls"
+
+
+def test_calls_out_of_a_malloc_that_the_host_asked_for_count_too(lab: Lab) -> None:
+    # Two for each round: the host's function, and what its malloc calls.
+    wasm = plugin(
+        {"configure": repeat(i32(0) + i32(0) + call(1) + DROP + i32(1)) + NOTHING},
+        imports=(*YIELD, ("env", "answer", "iiI")),
+        malloc=call(0) + DROP,
+    )
+    rounds = 0
+
+    def answer(guest: Guest, _first: int, _second: int) -> int:
+        nonlocal rounds
+        rounds += 1
+        guest.allocate(1)
+        return 0
+
+    extra = {("env", "answer"): HostFunction(FuncType(("i32", "i32"), ("i64",)), answer)}
+    with pytest.raises(GuestFault) as caught:
+        lab.start(wasm, extra=extra).call("configure")
+    assert caught.value.kind == "calls"
+    assert rounds == MAX_HOST_CALLS // 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.wasm.engines.ticker import TICK_S, Ticker
+from edge_agent.wasm.engines.ticker import TICK_S, Ticker, until_next_tick
 from tests.support.wait import wait_until
 
 
@@ -18,6 +18,12 @@ class Counter:
 
     def __call__(self) -> None:
         self.ticks += 1
+
+
+def enter(ticker: Ticker, who: int) -> None:
+    """Begin a call that may last."""
+    now = time.monotonic()
+    ticker.enter(who, now, now + 1000)
 
 
 def more_ticks(counter: Counter, count: int) -> None:
@@ -33,16 +39,33 @@ def quiet(counter: Counter) -> bool:
     return counter.ticks == before
 
 
-@given(st.floats(min_value=0, max_value=1e6))
-def test_so_many_ticks_last_at_least_as_long(seconds: float) -> None:
-    # The first may come at once: one less than the count is what lasts a whole tick each.
-    assert (Ticker.ticks(seconds) - 1) * TICK_S >= seconds
-    assert (Ticker.ticks(seconds) - 2) * TICK_S <= seconds * (1 + 1e-12)
+TIMES = st.floats(min_value=0, max_value=1e9)
 
 
-@pytest.mark.parametrize("seconds", [0.0, -0.001, -1e9])
-def test_no_time_is_few_ticks(seconds: float) -> None:
-    assert Ticker.ticks(seconds) == 2
+@given(TIMES, st.lists(TIMES, max_size=5))
+def test_a_tick_comes_at_the_next_deadline_and_never_late(now: float, due: list[float]) -> None:
+    pause = until_next_tick(now, due)
+    assert 0 < pause <= TICK_S
+    for each in due:
+        if each > now:
+            assert pause <= max(each - now, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("due", "pause"),
+    [
+        ([], TICK_S),
+        ([10.01], 0.01),
+        ([10.02, 10.01, 11.0], 0.01),
+        ([10.0], TICK_S),  # it is over: who is late sees any tick
+        ([9.0, 3.0], TICK_S),
+        ([9.0, 10.02], 0.02),
+        ([12.0], TICK_S),
+        ([10.00001], 0.001),
+    ],
+)
+def test_a_tick_comes_at_the_first_deadline_ahead(due: list[float], pause: float) -> None:
+    assert until_next_tick(10.0, due) == pytest.approx(pause)
 
 
 def test_time_stands_still_until_somebody_calls() -> None:
@@ -50,7 +73,7 @@ def test_time_stands_still_until_somebody_calls() -> None:
     ticker = Ticker(counter)
     assert quiet(counter)
     assert counter.ticks == 0
-    ticker.enter(1, time.monotonic())
+    enter(ticker, 1)
     more_ticks(counter, 4)
     ticker.leave(1)
     wait_until(lambda: quiet(counter), "the ticker to rest")
@@ -59,8 +82,8 @@ def test_time_stands_still_until_somebody_calls() -> None:
 def test_time_goes_on_while_any_call_runs() -> None:
     counter = Counter()
     ticker = Ticker(counter)
-    ticker.enter(1, time.monotonic())
-    ticker.enter(2, time.monotonic())
+    enter(ticker, 1)
+    enter(ticker, 2)
     ticker.leave(1)
     assert (ticker.within(1), ticker.within(2)) == (False, True)
     for _ in range(3):
@@ -74,7 +97,7 @@ def test_time_starts_again_after_every_rest() -> None:
     counter = Counter()
     ticker = Ticker(counter)
     for turn in range(4):
-        ticker.enter(turn, time.monotonic())
+        enter(ticker, turn)
         more_ticks(counter, 3)
         ticker.leave(turn)
         wait_until(lambda: quiet(counter), "the ticker to rest")
@@ -83,9 +106,7 @@ def test_time_starts_again_after_every_rest() -> None:
 def test_ticks_are_never_closer_together_than_a_tick() -> None:
     times: list[float] = []
     ticker = Ticker(lambda: times.append(time.monotonic()))
-    callers = [
-        threading.Thread(target=ticker.enter, args=(who, time.monotonic())) for who in range(8)
-    ]
+    callers = [threading.Thread(target=enter, args=(ticker, who)) for who in range(8)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -110,7 +131,7 @@ def test_calls_that_come_and_go_never_leave_one_without_time(threads: int) -> No
             caller.start()
         for caller in callers:
             caller.join()
-        ticker.enter(9999, time.monotonic())
+        enter(ticker, 9999)
         more_ticks(counter, 1)
         ticker.leave(9999)
         time.sleep(0.3)  # around the moment at which the ticker goes to rest
@@ -118,5 +139,5 @@ def test_calls_that_come_and_go_never_leave_one_without_time(threads: int) -> No
 
 def _short_calls(ticker: Ticker, who: int) -> None:
     for _ in range(2000):
-        ticker.enter(who, time.monotonic())
+        enter(ticker, who)
         ticker.leave(who)

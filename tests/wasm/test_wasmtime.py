@@ -2,18 +2,24 @@
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import EngineError, ModuleError
-from edge_agent.wasm.engine import Bounds, Engine
+from edge_agent.errors import EngineError, GuestFault, ModuleError
+from edge_agent.wasm.engine import Bounds, Engine, HostFunction
 from edge_agent.wasm.engines import wasmtime_capi as capi
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
-from edge_agent.wasm.module import inspect
+from edge_agent.wasm.module import FuncType, inspect
+from tests.support.assembler import ADD, FOREVER, LOAD, STORE, call, i32, repeat
 from tests.support.costly import wasmtime
 from tests.wasm.lab import MIB, ROOT, STACK_BYTES, Bench, Lab, guest
-from tests.wasm.plugins import ECHO, plugin
+from tests.wasm.plugins import ECHO, NOTHING, plugin
+
+PASSED = i32(64) + LOAD + i32(5) + b"\x49"  # fewer than 5 turns of a loop so far
 
 
 @pytest.fixture
@@ -183,3 +189,77 @@ def test_what_is_declared_of_the_library_is_there() -> None:
     library = capi.Library()
     with pytest.raises(AttributeError, match="wasmtime_fancy is not declared in wasmtime_capi"):
         library.wasmtime_fancy()
+
+
+class StillTicker:
+    """A clock's thread that a busy machine lets wait: no tick comes but those of the test."""
+
+    def enter(self, who: int, now: float, until: float) -> None:
+        pass
+
+    def leave(self, who: int) -> None:
+        pass
+
+    def within(self, _who: int) -> bool:
+        return False
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Iterator[tuple[WasmtimeEngine, Lab]]:
+    wasmtime()  # or skip
+    engine = WasmtimeEngine()
+    engine.ticker = StillTicker()  # type: ignore[assignment]
+    lab = Lab(Bench(engine, tmp_path))
+    yield engine, lab
+    lab.close()
+
+
+ASK = ("env", "ask", "i-")
+
+
+def asked(ask: Callable[[], None]) -> dict[tuple[str, str], HostFunction]:
+    return {("env", "ask"): HostFunction(FuncType(("i32",), ()), lambda _guest, _: ask())}
+
+
+def test_one_late_tick_stops_who_is_late(still: tuple[WasmtimeEngine, Lab]) -> None:
+    engine, lab = still
+    running = lab.start(plugin({"configure": FOREVER + NOTHING}))
+    began = time.monotonic()
+    # After the deadline; one tick, however many should have come.
+    late = threading.Timer(0.2, engine._tick)
+    late.start()
+    with pytest.raises(GuestFault) as caught:
+        running.call("configure", deadline_s=0.1)
+    late.join()
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - began >= 0.1
+
+
+def test_ticks_that_come_all_at_once_stop_nobody(still: tuple[WasmtimeEngine, Lab]) -> None:
+    engine, lab = still
+
+    def hurry() -> None:
+        for _ in range(1000):
+            engine._tick()
+
+    again = repeat(i32(0) + call(0) + i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE + PASSED)
+    wasm = plugin({"configure": again + NOTHING}, imports=(ASK,))
+    assert lab.start(wasm, extra=asked(hurry)).call("configure") == b""
+
+
+def test_host_calls_stop_who_is_late_without_any_tick(still: tuple[WasmtimeEngine, Lab]) -> None:
+    _, lab = still
+    calls = 0
+
+    def ask() -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.01)
+
+    wasm = plugin(
+        {"configure": b"\x03\x40" + i32(0) + call(0) + b"\x0c\x00\x0b" + NOTHING}, imports=(ASK,)
+    )
+    with pytest.raises(GuestFault, match=r"plugin_configure: stopped after 0\.1 s") as caught:
+        lab.start(wasm, extra=asked(ask)).call("configure", deadline_s=0.1)
+    assert caught.value.kind == "timeout"
+    assert calls <= 11

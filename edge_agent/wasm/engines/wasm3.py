@@ -102,6 +102,7 @@ class Wasm3Engine:
         instance = self.instances[context[0]]
         outer, instance.host_stack = instance.host_stack, stack
         try:
+            instance.admit()
             arguments = [stack[at] & mask for at, mask in enumerate(masks, results)]
             result = instance.functions[key].call(instance, *arguments)
             if result is not None:

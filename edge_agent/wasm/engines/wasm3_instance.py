@@ -164,7 +164,7 @@ class Wasm3Instance(AbiInstance):
             if self._stopped:  # too late: the call before had just ended
                 self._stopped = False
                 self._write_fuel(_FULL)
-        self._engine.ticker.enter(self._number, now)
+        self._engine.ticker.enter(self._number, now, now + deadline_s)
 
     def _end(self) -> None:
         self._due = inf
@@ -230,7 +230,7 @@ class Wasm3Instance(AbiInstance):
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
         if self._stopped:
-            raise self._late(what, self._limit_s)
+            raise self._timed_out(what, self._limit_s)
         raise self._trapped(what, reason)
 
 

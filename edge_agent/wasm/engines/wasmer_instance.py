@@ -1,6 +1,7 @@
 """A module and its instances on Wasmer: the binding does the work, and tells how a call ended."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import EngineError, GuestFault, ModuleError
@@ -46,6 +47,16 @@ class WasmerModule:
         self._native = None  # instances keep the code as long as they need it
 
 
+def _admitted(call: Callable[..., int | None]) -> Callable[..., int | None]:
+    """A host function whose calls are counted; the binding looks at the time itself."""
+
+    def counted(guest: WasmerInstance, *arguments: int) -> int | None:
+        guest.admit()
+        return call(guest, *arguments)
+
+    return counted
+
+
 class WasmerInstance(AbiInstance):
     """The binding's instance. The guest asks for the time by itself: no clock is needed."""
 
@@ -72,7 +83,7 @@ class WasmerInstance(AbiInstance):
             if function is None or function.type != needed.type:
                 raise ModuleError(f"the import {needed} is not offered")
             kind = function.type
-            offered.append((list(kind.params), list(kind.results), function.call))
+            offered.append((list(kind.params), list(kind.results), _admitted(function.call)))
         try:
             self._native = self._module.native.instantiate(
                 self,
@@ -168,7 +179,7 @@ class WasmerInstance(AbiInstance):
                 message = " ".join(says.split())[:_MAX_MESSAGE_CHARS]
                 return self._trapped(export, message)
             case ("time", export):
-                return self._late(export, self._limit_s)
+                return self._timed_out(export, self._limit_s)
             case ("host", export, place) if cause is not None:
                 return self._unwound(export, str(self._module.info.imports[place]), cause)
             case ("outside", action, pointer, size, held):

@@ -51,6 +51,7 @@ class WasmtimeEngine:
         self._natives: dict[int, int] = {}
         self._lock = threading.Lock()  # of _natives: one that is lost would not be ticked
         self._callbacks: dict[tuple[str, str], Any] = {}
+        self.on_tick = capi.DEADLINE_CALLBACK(self._ticked)
 
     def settings(self) -> str:
         return (
@@ -64,18 +65,18 @@ class WasmtimeEngine:
         # No artifact depends on the size of the stack.
         error = c.wasmtime_module_new(self._native(512 << 10), wasm, len(wasm), byref(module))
         if error:
-            raise ModuleError(f"not valid Wasm: {c.error(error)[1]}")
+            raise ModuleError(f"not valid Wasm: {c.error(error)}")
         error = c.wasmtime_module_serialize(module, byref(artifact))
         c.wasmtime_module_delete(module)
         if error:
-            raise EngineError(f"wasmtime cannot serialize the module: {c.error(error)[1]}")
+            raise EngineError(f"wasmtime cannot serialize the module: {c.error(error)}")
         return artifact.take(c.wasm_byte_vec_delete)
 
     def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> "WasmtimeModule":
         c, module, native = self.library, c_void_p(), self._native(stack_bytes)
         error = c.wasmtime_module_deserialize_file(native, os.fsencode(artifact), byref(module))
         if error:
-            _, reason = c.error(error)
+            reason = c.error(error)
             raise EngineError(f"{artifact} is no artifact of {self.name} {self.version}: {reason}")
         # Instances trust `info` with the types of what they call: integers only.
         expected = {
@@ -105,6 +106,10 @@ class WasmtimeEngine:
         def call(number: int, _caller: int, raw: Any, _count: int) -> int | None:
             instance = instances[number]
             try:
+                if instance.is_late():
+                    late: int = new_trap(b"time", 4)
+                    return late
+                instance.admit()
                 arguments = [raw[at] & mask for at, mask in places]
                 result = instance.functions[key].call(instance, *arguments)
                 if result is not None:
@@ -149,6 +154,14 @@ class WasmtimeEngine:
         # Libraries lie near the end of what a process can address.
         at = ctypes.cast(self.library.wasm_config_new, c_void_p).value or 0
         return at.bit_length() >= _PLENTY_BITS
+
+    def _ticked(self, _context: int, number: int, ticks: Any, action: Any) -> int | None:
+        """A guest saw that a tick has come: it ends if its time is up, else goes on."""
+        if self.instances[number].is_late():
+            error: int = self.library.wasmtime_error_new(b"time")
+            return error
+        ticks[0], action[0] = 1, capi.DEADLINE_CONTINUE
+        return None
 
     def _tick(self) -> None:
         for native in list(self._natives.values()):

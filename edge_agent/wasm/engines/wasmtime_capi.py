@@ -23,7 +23,7 @@ MAX_MESSAGE_CHARS = 500  # of the library's own, which quote names out of the mo
 KIND_I32, KIND_I64, KIND_F32, KIND_F64 = 0, 1, 2, 3
 KIND_NAMES = {0: "i32", 1: "i64", 2: "f32", 3: "f64"}
 EXTERN_FUNC, EXTERN_GLOBAL = 0, 1
-TRAP_INTERRUPT = 10
+DEADLINE_CONTINUE = 0  # store.h
 TRAP_NAMES = {
     0: "call stack exhausted",
     1: "memory access out of bounds",
@@ -35,7 +35,6 @@ TRAP_NAMES = {
     7: "integer division by zero",
     8: "invalid conversion to integer",
     9: "unreachable executed",
-    10: "time is up",
     11: "out of fuel",
 }
 
@@ -86,6 +85,10 @@ class Instance(ctypes.Structure):
 
 # env, caller, arguments and results (16 bytes each), how many -> trap or NULL
 HOST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_uint64), c_size_t)
+# context, data, ticks until the next time, what to do until then -> error or NULL
+DEADLINE_CALLBACK = ctypes.CFUNCTYPE(
+    c_void_p, c_void_p, c_void_p, POINTER(c_uint64), POINTER(c_uint8)
+)
 
 # Proposals that `edge_agent.wasm.module` does not read, or that would let a guest have
 # memory beside the one that is limited, or compute otherwise on another engine.
@@ -113,7 +116,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_config_memory_guard_size_set": (None, [c_void_p, c_uint64]),
     "wasmtime_config_memory_reservation_for_growth_set": (None, [c_void_p, c_uint64]),
     "wasm_engine_new_with_config": (c_void_p, [c_void_p]),
-    "wasmtime_engine_increment_epoch": (None, [c_void_p]),
     "wasmtime_module_new": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_void_p)]),
     "wasmtime_module_serialize": (c_void_p, [c_void_p, POINTER(ByteVec)]),
     "wasmtime_module_deserialize_file": (c_void_p, [c_void_p, c_char_p, POINTER(c_void_p)]),
@@ -130,6 +132,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_store_context": (c_void_p, [c_void_p]),
     "wasmtime_store_limiter": (None, [c_void_p] + [c_int64] * 5),
     "wasmtime_store_delete": (None, [c_void_p]),
+    "wasmtime_store_epoch_deadline_callback": (
+        None,
+        [c_void_p, DEADLINE_CALLBACK, c_void_p, c_void_p],
+    ),
     "wasmtime_func_new_unchecked": (
         None,
         [c_void_p, c_void_p, HOST_CALLBACK, c_void_p, c_void_p, POINTER(Func)],
@@ -148,6 +154,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasm_valtype_vec_new": (None, [POINTER(TypeVec), c_size_t, POINTER(c_void_p)]),
     "wasmtime_error_message": (None, [c_void_p, POINTER(ByteVec)]),
     "wasmtime_error_delete": (None, [c_void_p]),
+    "wasmtime_error_new": (c_void_p, [c_char_p]),
     "wasmtime_trap_new": (c_void_p, [c_char_p, c_size_t]),
     "wasmtime_trap_code": (c_bool, [c_void_p, POINTER(c_uint8)]),
     "wasm_trap_message": (None, [c_void_p, POINTER(ByteVec)]),
@@ -165,6 +172,7 @@ _SIGNATURES |= {
 # A few instructions each: called with the GIL held, which spares its hand-over.
 _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
+    "wasmtime_engine_increment_epoch": (None, [c_void_p]),
     "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
     "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
     "wasmtime_global_get": (None, [c_void_p, POINTER(Global), POINTER(Value)]),
@@ -190,24 +198,24 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name} is not declared in wasmtime_capi")
 
-    def error(self, error: int) -> tuple[None, str]:
-        """(no code, the message on one line); it is given back."""
+    def error(self, error: int) -> str:
+        """The message on one line; it is given back."""
         text = ByteVec()
         self.wasmtime_error_message(error, ctypes.byref(text))
         self.wasmtime_error_delete(error)
         message = text.take(self.wasm_byte_vec_delete).decode(errors="replace")
-        return None, " ".join(message.split())[:MAX_MESSAGE_CHARS]
+        return " ".join(message.split())[:MAX_MESSAGE_CHARS]
 
-    def trap(self, trap: int | None) -> tuple[int | None, str]:
-        """(code if it is one of Wasm's own, the message on one line); it is given back."""
+    def trap(self, trap: int | None) -> str:
+        """The message on one line; it is given back."""
         code, text = c_uint8(), ByteVec()
         known = self.wasmtime_trap_code(trap, ctypes.byref(code))
         self.wasm_trap_message(trap, ctypes.byref(text))
         self.wasm_trap_delete(trap)
         message = text.take(self.wasm_byte_vec_delete).decode(errors="replace")
         if known:
-            return code.value, TRAP_NAMES.get(code.value, f"trap {code.value}")
-        return None, " ".join(message.strip("\0").split())[:MAX_MESSAGE_CHARS]
+            return TRAP_NAMES.get(code.value, f"trap {code.value}")
+        return " ".join(message.strip("\0").split())[:MAX_MESSAGE_CHARS]
 
     def exported_functions(
         self, module: c_void_p, names: Collection[str]

@@ -1,4 +1,4 @@
-"""An instance on Wasmtime: epoch deadlines, a store limiter, unchecked calls.
+"""An instance on Wasmtime: epochs to look at the clock, a store limiter, unchecked calls.
 
 Calls go through `wasmtime_func_call_unchecked`, which trusts its caller with the types:
 every export was compared with the module's own words, and those with the ABI.
@@ -19,7 +19,6 @@ from edge_agent.wasm.engine import (
     HostFunctions,
 )
 from edge_agent.wasm.engines import wasmtime_capi as capi
-from edge_agent.wasm.engines.ticker import Ticker
 
 if TYPE_CHECKING:
     from edge_agent.wasm.engines.wasmtime import WasmtimeModule
@@ -47,10 +46,11 @@ class WasmtimeInstance(AbiInstance):
         self._number = next(engine.numbers)
         self._invoke = c.wasmtime_func_call_unchecked
         self._set_deadline = c.wasmtime_context_set_epoch_deadline
-        self._began = self._limit_s = 0.0
-        self._ticks = Ticker.ticks(0.0)
+        self._until = self._limit_s = 0.0
+        self._late = False
         store = c.wasmtime_store_new(module.native, None, None)
         c.wasmtime_store_limiter(store, bounds.memory_bytes, _MAX_TABLE_ELEMENTS, 1, _MAX_TABLES, 1)
+        c.wasmtime_store_epoch_deadline_callback(store, engine.on_tick, self._number, None)
         self._store: int | None = store
         self._context = c_void_p(c.wasmtime_store_context(store))
         self._raw = (c_uint64 * 4)()  # two values of 16 bytes: arguments in, result out
@@ -161,7 +161,12 @@ class WasmtimeInstance(AbiInstance):
         return size
 
     def seconds_left(self) -> float:
-        return self._began + self._limit_s - time.monotonic()
+        return self._until - time.monotonic()
+
+    def is_late(self) -> bool:
+        """Whether the time is up; the engine's callbacks ask, and the guest ends if it is."""
+        self._late = time.monotonic() >= self._until
+        return self._late
 
     def read(self, pointer: int, size: int) -> bytes:
         end = pointer + size
@@ -189,11 +194,10 @@ class WasmtimeInstance(AbiInstance):
         return export in self._exports
 
     def _begin(self, deadline_s: float) -> None:
-        self._began = now = time.monotonic()
-        if deadline_s != self._limit_s:
-            self._limit_s, self._ticks = deadline_s, Ticker.ticks(deadline_s)
-        self._set_deadline(self._context, self._ticks)
-        self._engine.ticker.enter(self._number, now)
+        now = time.monotonic()
+        self._limit_s, self._until, self._late = deadline_s, now + deadline_s, False
+        self._set_deadline(self._context, 1)  # the next tick, whatever the time
+        self._engine.ticker.enter(self._number, now, self._until)
 
     def _end(self) -> None:
         self._engine.ticker.leave(self._number)
@@ -210,10 +214,10 @@ class WasmtimeInstance(AbiInstance):
         """Raise what ended a call: `error`, or the trap. Either may stand for `raised`."""
         raised, self.raised = self.raised, None
         trap, self._trap.value = self._trap.value, None
-        code, message = self._c.error(error) if error else self._c.trap(trap)
+        message = self._c.error(error) if error else self._c.trap(trap)
         if raised is not None:
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
-        if code == capi.TRAP_INTERRUPT:
-            raise self._late(what, self._limit_s)
+        if self._late:
+            raise self._timed_out(what, self._limit_s)
         raise self._trapped(what, message)
