@@ -11,6 +11,23 @@ TEMPLATE = Path(__file__).with_name("edge-agent.service")
 WRITABLE = (Path("/var/lib/edge-agent"), Path("/run/edge-agent"), Path("/var/run/edge-agent"))
 HOMES = (Path("/home"), Path("/root"), Path("/run/user"))  # what ProtectHome hides
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # what PrivateTmp hides
+# Where runtimes and systemd take orders from root. docker.sock is systemd's (docker.socket), which
+# keeps it while Docker restarts.
+ORDERS = tuple(
+    Path(path)
+    for path in (
+        "/run/containerd",
+        "/run/k3s/containerd",
+        "/run/crio",
+        "/run/podman",
+        "/run/docker.sock",
+        "/run/docker/containerd",
+        "/run/docker/plugins",
+        "/run/cri-dockerd.sock",
+        "/run/dbus",
+        "/run/systemd/private",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +37,7 @@ class Needs:
     writable: tuple[Path, ...] = ()  # folders outside of WRITABLE
     home: bool = False  # reads something below HOMES
     hidden: tuple[Path, ...] = ()  # would be out of reach whatever the unit says
+    inaccessible: tuple[Path, ...] = ORDERS  # those of ORDERS that may be out of reach
 
 
 def needs(config: AgentConfig, paths: Iterable[Path]) -> Needs:
@@ -37,6 +55,9 @@ def needs(config: AgentConfig, paths: Iterable[Path]) -> Needs:
         writable=tuple(dict.fromkeys(path for path in written if not _below(path, WRITABLE))),
         home=any(_below(path, HOMES) for path in touched),
         hidden=tuple(dict.fromkeys(path for path in touched if _below(path, TEMPORARY))),
+        inaccessible=tuple(
+            path for path in ORDERS if not any(_real(each).is_relative_to(path) for each in touched)
+        ),
     )
 
 
@@ -44,12 +65,14 @@ def render(command: Sequence[str], needed: Needs = Needs()) -> str:
     """The unit's text; `command` runs the agent, and its first word is an absolute path."""
     program, *words = command
     line = [quoted(program), *(quoted(word).replace("$", "$$") for word in words)]
+    inaccessible = "".join(f"InaccessiblePaths=-{path}\n" for path in needed.inaccessible)
     writable = "".join(f"ReadWritePaths={quoted(str(path))}\n" for path in needed.writable)
     return (
         TEMPLATE.read_text()
         .replace("@COMMAND@", " ".join(line))
         .replace("@HOME@", "read-only" if needed.home else "yes")
         .replace("@WRITABLE@\n", writable + "\n")
+        .replace("@HIDDEN@\n", inaccessible)
     )
 
 
@@ -60,6 +83,12 @@ def quoted(word: str) -> str:
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+def _real(path: Path) -> Path:
+    """/var/run is /run, on every system with systemd."""
+    inside = path.is_relative_to("/var/run")
+    return Path("/run") / path.relative_to("/var/run") if inside else path
 
 
 def _below(path: Path, folders: Iterable[Path]) -> bool:

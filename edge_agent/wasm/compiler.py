@@ -4,11 +4,13 @@ A compiler takes tens of times a module's size in memory and holds most of it fo
 and a hostile module can make it take all there is. So it runs apart, with limits:
 
     parent (a worker thread)                    child (this module's `main`)
-    module as stdin, new file as stdout   ->    checks its digest, instruments it if it is to
+    module as stdin, new file as stdout   ->    reads it, checks its digest, confines itself
+                                                (wasm/confinement), instruments it if it is to
                                                 be metered, compiles, writes, syncs
     exit status, last words on stderr     <-    exits; dies with its parent
 """
 
+import logging
 import os
 import select
 import signal
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from edge_agent.wasm.engine import Engine
 
+log = logging.getLogger(__name__)
+
 # A Go module of 10 MB takes 10 s of a fast processor; a small board takes ten times as
 # long and does everything else first.
 TIMEOUT_S = 300.0
@@ -46,6 +50,11 @@ _EXITS: dict[int, type[EdgeAgentError]] = {
 }
 # Words of the allocators behind the compilers when the limit is reached.
 _MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError", "out of memory")
+
+# Before what a child could not give up, when all else went well.
+_LACKING = "not confined: "
+
+_EMPTY = b"\0asm\1\0\0\0"  # a module
 
 _MAIN = "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
 
@@ -76,11 +85,25 @@ def compile_module(
         code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)
+        _tell_lacking(said)
     except BaseException:
         output.unlink(missing_ok=True)
         raise
     finally:
         os.close(target)
+
+
+_told: set[str] = set()
+
+
+def _tell_lacking(said: str) -> None:
+    """Log once what compilers here cannot give up."""
+    lacking = said.removeprefix(_LACKING)
+    if lacking != said and not _told:
+        _told.add(lacking)
+        level = logging.WARNING if "not filtered" in lacking else logging.INFO
+        words = " ".join(lacking.split())
+        log.log(level, "the compiler is less confined than it could be: %s", words)
 
 
 def _run(task: tuple[str, ...], wasm: Path, target: int, timeout_s: float) -> tuple[int, str]:
@@ -169,16 +192,22 @@ def main(arguments: list[str]) -> NoReturn:
     engine_name, digest, kind, memory_bytes, parent = arguments
     target = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get into the artifact
-    _serve(int(parent))
+    _die_with(int(parent))
+    _give_way()
     try:
         from edge_agent.store.digest import sha256_hex
         from edge_agent.wasm.choice import choose
+        from edge_agent.wasm.confinement import confine
 
         engine, _ = choose(engine_name)
         _limit(int(memory_bytes))
+        # All that is imported in the middle of it, while files can still be opened.
+        compile_here(engine, _EMPTY, metered=True)
         wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
         if sha256_hex(wasm) != digest:
             raise ModuleError("it changed while it was read; it is read again")
+        # Nothing looked into the module so far, and nothing is opened from here on.
+        lacking = confine(lambda: _die_with(int(parent)))
         artifact = compile_here(engine, wasm, metered=kind == "metered")
     except MemoryError:
         os._exit(_NO_MEMORY)
@@ -195,7 +224,7 @@ def main(arguments: list[str]) -> NoReturn:
         reason = os.strerror(error.errno or 0)
         advice = "; free some space on this disk" * (error.errno in (ENOSPC, EDQUOT))
         _leave(_BAD_DISK, f"the compiled module cannot be written: {reason}{advice}")
-    os._exit(0)
+    _leave(0, _LACKING + "; ".join(lacking) if lacking else "")
 
 
 def compile_here(engine: "Engine", wasm: bytes, *, metered: bool = False) -> bytes:
@@ -207,13 +236,17 @@ def compile_here(engine: "Engine", wasm: bytes, *, metered: bool = False) -> byt
     return engine.compile(wasm)
 
 
-def _serve(parent: int) -> None:
-    """Die with the parent and give way to everything else."""
+def _die_with(parent: int) -> None:
+    """Be killed when the parent ends."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(_BAD_ENGINE)  # it died before the line above
+
+
+def _give_way() -> None:
+    """Everything else comes first."""
     os.nice(NICENESS)
     try:
         Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)

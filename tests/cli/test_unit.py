@@ -40,6 +40,24 @@ def test_folders_elsewhere_are_made_writable() -> None:
     assert 'ReadWritePaths="/srv/a b"\nReadWritePaths=/run/other\n' in text
 
 
+def test_where_runtimes_take_orders_is_hidden_but_no_socket_of_nri() -> None:
+    hidden = [line.partition("=-")[2] for line in lines() if line.startswith("InaccessiblePaths")]
+    for path in ("/run/containerd", "/run/docker.sock", "/run/crio", "/run/dbus"):
+        assert path in hidden
+    for socket in (*NriConfig.sockets, Path("/run/systemd/notify"), Path("/run/edge-agent/x")):
+        real = str(socket).removeprefix("/var")
+        assert not [path for path in hidden if Path(real).is_relative_to(path)]
+
+
+def test_a_folder_with_a_socket_of_nri_in_it_is_not_hidden() -> None:
+    sockets = (Path("/var/run/containerd/nri.sock"), Path("/run/crio/nri/nri.sock"))
+    found = needs(AgentConfig(node="board", nri=NriConfig(sockets=sockets)), [])
+    text = render(COMMAND, found)
+    assert "InaccessiblePaths=-/run/containerd\n" not in text
+    assert "InaccessiblePaths=-/run/crio\n" not in text
+    assert "InaccessiblePaths=-/run/docker.sock\n" in text
+
+
 @pytest.mark.parametrize("path", ["/root/.local/bin/python", "/home/pi/v", "/run/user/0/x"])
 def test_a_program_in_a_home_can_be_read(path: str) -> None:
     found = needs(PLAIN, [Path(path)])
