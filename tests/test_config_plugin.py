@@ -38,6 +38,7 @@ def test_report_comes_from_the_agent_unless_set() -> None:
 def test_absent_permissions_mean_everything_and_an_empty_list_nothing() -> None:
     assert load("").permissions is None
     assert load("permissions = []").permissions == ()
+    assert load('permissions = ["*"]').permissions is None
 
 
 def test_a_parent_grants_all_below_it() -> None:
@@ -50,6 +51,7 @@ def test_a_parent_grants_all_below_it() -> None:
     [
         ('permissions = ["lnux"]', '"lnux" is unknown; did you mean "linux"?'),
         ('permissions = ["linux.device"]', 'did you mean "linux.devices"?'),
+        ('permissions = ["*", "env"]', '"*" is everything, so it stands alone'),
         ("permissions = [1]", "1 in it must be a string"),
         ('permissions = "env"', 'must be a list of 0 to 100 entries, not "env"'),
         ('failure_policy = "ignore"', 'must be one of "Fail", "Ignore", not "ignore"'),

@@ -57,6 +57,10 @@ def check_plugins(facts: Facts) -> Iterator[Finding]:
         yield from _plugins_by_file(facts)
     else:
         yield from _plugins_by_status(facts, facts.status)
+    if facts.unrestricted:
+        text = f"{', '.join(facts.unrestricted)}: may change everything, hooks on the node included"
+        todo = 'write permissions into NN-name.toml beside it, or permissions = ["*"] to keep it so'
+        yield Finding("warn", "plugin", text, todo)
 
 
 def _plugins_by_file(facts: Facts) -> Iterator[Finding]:

@@ -126,6 +126,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                 "online": view.online,
                 "ahead": list(prepared.ahead),
                 "changes": [change._asdict() for change in prepared.changes],
+                "unrestricted": plan.unrestricted(document),
             }
         )
         return
@@ -151,6 +152,12 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         show_table(
             ("plugin", "change", "from", "to", "nodes"),
             [_group_row(group) for group in plan.grouped(prepared.changes)],
+        )
+    if free := plan.unrestricted(document):
+        line(
+            f"may change everything, hooks on the node included: {_listed(free)}"
+            ' (permissions = ["*"] in deployment.toml)',
+            CHANGED,
         )
 
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Facts:
     trust_problem: str | None
     status: dict[str, object] | None  # what the running agent answers
     status_problem: str | None  # why a running agent does not answer
+    unrestricted: tuple[str, ...] = ()  # NN-name of those whose NN-name.toml has no permissions
 
 
 def observe(config_path: Path) -> Facts:
@@ -103,6 +105,7 @@ def observe(config_path: Path) -> Facts:
         trust_problem=trust_problem,
         status=status,
         status_problem=status_problem,
+        unrestricted=tuple(each for each in plugins if not _restricted(config.plugin_dir, each)),
     )
 
 
@@ -188,6 +191,15 @@ def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
         return (), {}
     scan = Folder(config.plugin_dir, config.limits, config.report).scan()
     return tuple(scan.releases), scan.errors
+
+
+def _restricted(folder: Path, identity: str) -> bool:
+    """Whether somebody wrote what the plugin may change, be it everything."""
+    try:
+        values = tomllib.loads((folder / f"{identity}.toml").read_text())
+    except (OSError, ValueError):
+        return False
+    return "permissions" in values
 
 
 def _brokers(config: AgentConfig, status: dict[str, object] | None) -> dict[str, str | None]:

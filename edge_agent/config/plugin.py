@@ -14,6 +14,7 @@ from edge_agent.config.model import (
 )
 from edge_agent.config.table import Table
 
+EVERYTHING = "*"  # of permissions
 MAX_FUEL = 10**15  # instructions: no processor runs as many within the longest deadline
 
 
@@ -70,12 +71,16 @@ def read_limits(table: Table, defaults: Limits) -> Limits:
 
 
 def _read_permissions(root: Table) -> tuple[str, ...] | None:
-    """Names of PERMISSIONS in its order; a parent stands for all that is below it."""
+    """Names of PERMISSIONS in its order; a parent stands for all that is below it. None:
+    everything, be it written or not."""
     names = root.texts("permissions", None)
-    if names is None:
+    if names is None or list(names) == [EVERYTHING]:
         return None
     granted = set()
     for name in names:
+        if name == EVERYTHING:
+            root.problem("permissions", f'"{EVERYTHING}" is everything, so it stands alone')
+            continue
         covered = [each for each in PERMISSIONS if each == name or each.startswith(f"{name}.")]
         if not covered:
             root.unknown_word("permissions", name, (*PERMISSIONS, "linux"))

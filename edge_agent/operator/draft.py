@@ -2,7 +2,8 @@
 
 Its words are the protocol's (docs/fleet-protocol.md). Different are: `config_file` beside
 `config`, `enabled = false` for a plugin that is left out, `valid_for` instead of times, a
-release's version instead of its blob, and what `rollout` remembers beside `percent` and `seed`.
+release's version instead of its blob, what `rollout` remembers beside `percent` and `seed`, and
+`permissions`, which must be there.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_agent.config.plugin import EVERYTHING
 from edge_agent.config.units import DURATION_FORM, parse_duration
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment
@@ -100,12 +102,21 @@ class Draft:
     def _plugin(self, table: Mapping[str, object]) -> dict[str, object]:
         name = str(table.get("name", "(without a name)"))
         self._known(table, _PLUGIN, f"plugin {name}")
+        if "permissions" not in table:
+            raise OperatorError(
+                f"{self.path}: plugin {name}: say what it may change, such as permissions ="
+                ' ["env", "linux.resources"] (`edge-agent plugin run` shows what it does change);'
+                f' permissions = ["{EVERYTHING}"] is everything, hooks on the node included'
+            )
         own = ("enabled", "config_file")
         values = {key: value for key, value in table.items() if key not in own}
         if "config_file" in table:
             if "config" in table:
                 raise OperatorError(f"{self.path}: plugin {name}: config and config_file; keep one")
             values["config"] = self._config(name, table["config_file"])
+        if values["permissions"] == [EVERYTHING]:
+            # What is not there means the same, also to nodes that refuse a name they do not know.
+            del values["permissions"]
         values["releases"] = [
             self._release(name, each) for each in self._list(table, "releases", name)
         ]

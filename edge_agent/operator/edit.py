@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge_agent.config.plugin import EVERYTHING
 from edge_agent.errors import OperatorError
 from edge_agent.operator.folder import FLEET_FILE, FleetFolder
 
@@ -47,6 +48,7 @@ def set_release(
             )
         plugin = tomlkit.table()
         plugin["name"], plugin["index"] = name, index
+        plugin["permissions"] = [EVERYTHING]  # `plan` says so; to be narrowed by hand
         if "plugins" not in document:
             document.add(tomlkit.nl())
         plugins = document.setdefault("plugins", tomlkit.aot())

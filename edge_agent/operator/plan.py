@@ -52,6 +52,11 @@ def grouped(changes: Iterable[Change]) -> list[Group]:
     ]
 
 
+def unrestricted(deployment: Deployment) -> list[str]:
+    """The plugins that may change everything in a container."""
+    return [each.identity for each in deployment.plugins if each.settings.permissions is None]
+
+
 def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
     """What each node has to run: by node, then by plugin."""
     return {

@@ -193,6 +193,12 @@ def _at(state: str, **entry: object) -> Facts:
         (_plugin("starting", error="it traps"), "fail", "starting at /s: it traps", "plugin run"),
         (_plugin("of-a-newer-agent"), "warn", "10-guard: of-a-newer-agent at /s", "status"),
         (_plugin("running", running="sha256:0"), "warn", "still another version", "status"),
+        (
+            replace(WELL, unrestricted=("10-guard",)),
+            "warn",
+            "10-guard: may change everything",
+            'permissions = ["*"]',
+        ),
         (told(plugins=[]), "warn", "10-guard: is in /p, and the agent does not have it", "restart"),
         (told(runtimes=[]), "warn", "the running agent does not look for it", "restart"),
         (_at("waiting", reason="refused"), "warn", "not connected to /var/run/nri", "restart"),

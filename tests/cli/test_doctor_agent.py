@@ -47,8 +47,10 @@ def test_what_runs_and_what_is_tried_again_and_again_are_told_apart(
         agent.wait_for(
             lambda _: agent.entry("20-hostile")["status"] == "backoff", "20-hostile fails"
         )
-        failing, well = doctor(agent, "plugin")
+        agent.put("10-bench", settings={"permissions": ["*"]})
+        failing, well, free = doctor(agent, "plugin")
         assert (failing["level"], well["level"]) == ("fail", "ok")
+        assert free["text"].startswith("20-hostile: may change everything")
         # Or "starting", in the moment of the next attempt.
         assert failing["text"].startswith("20-hostile: ")
         assert f" at {nri}: " in failing["text"]

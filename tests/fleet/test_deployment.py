@@ -333,6 +333,10 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "config too long": (changed("plugins.0.config", "x" * (32769)), "config"),
     "failure_policy in lower case": (changed("plugins.0.failure_policy", "fail"), "failure_policy"),
     "permission unknown": (changed("plugins.0.permissions", ["everything"]), "permissions"),
+    "permissions of everything and more": (
+        changed("plugins.0.permissions", ["*", "env"]),
+        "permissions",
+    ),
     "permissions no list": (changed("plugins.0.permissions", "env"), "permissions"),
     "permissions null": (changed("plugins.0.permissions", None), "null"),
     "report unknown": (changed("plugins.0.report", "none"), "report"),

@@ -38,6 +38,7 @@ index = "20"
 config = '''
 {CONFIG}'''
 failure_policy = "Ignore"
+permissions = ["linux.resources", "update"]
 limits = {{ deadline = "300ms" }}
 [[plugins.releases]]
 version = "1.0.0"

@@ -204,6 +204,33 @@ def test_a_mistake_in_the_folder_is_named_and_nothing_is_deployed(published: Hom
         assert "deployment.toml" in errors or "none.conf" in errors
 
 
+def test_what_a_plugin_may_change_must_be_written(published: Home) -> None:
+    file = published.path / "deployment.toml"
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    written = file.read_text()
+    assert 'permissions = ["*"]\n' in written
+    for command in (("plan",), ("deploy", "-y")):
+        file.write_text(written.replace('permissions = ["*"]\n', ""))
+        code, _, errors = published.tried(*command)
+        assert (code, "plugin guard: say what it may change" in errors) == (1, True), errors
+    file.write_text(written.replace('["*"]', '["linux.resources"]'))
+    assert "may change everything" not in published.fleet("plan")
+    assert json.loads(published.fleet("plan", "--json"))["unrestricted"] == []
+    file.write_text(written)
+    assert "may change everything, hooks on the node included: 20-guard" in published.fleet("plan")
+    assert json.loads(published.fleet("plan", "--json"))["unrestricted"] == ["20-guard"]
+
+
+def test_everything_is_signed_as_every_node_understands_it(published: Home) -> None:
+    """Nodes of 0.1.0 refuse a document with a permission that they do not know."""
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    with published.opened() as fleet:
+        deployment = fleet.current().deployment
+    assert deployment is not None
+    assert "permissions" not in json.loads(deployment.payload)["plugins"][0]
+    assert deployment.plugins[0].settings.permissions is None
+
+
 def test_a_version_never_changes_its_content(published: Home) -> None:
     code, _, errors = published.tried(
         "publish", str(GUARD), "--name", "guard", "--version", "1.1.0"
