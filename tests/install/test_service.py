@@ -176,7 +176,8 @@ def test_the_agent_cannot_give_orders_to_a_runtime_or_to_systemd(installed: Boar
         mode = installed.run("stat", "-c", "%F %a", str(inside / "run" / "containerd"))
         assert mode.strip() == "directory 0"
     assert installed.run("stat", "-c", "%a", str(inside / "run" / "docker.sock")).strip() == "0"
-    assert installed.run("stat", "-c", "%a", str(inside / "run" / "dbus")).strip() == "0"
+    private = str(inside / "run" / "systemd" / "private")
+    assert installed.run("stat", "-c", "%a", private).strip() == "0"
     assert installed.run("ls", str(inside / "run" / "nri")) == ""
     assert "notify" in installed.run("ls", str(inside / "run" / "systemd"))
 
