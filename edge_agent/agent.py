@@ -34,6 +34,7 @@ from edge_agent.loop import Loop, Timer
 from edge_agent.node.news import News, State, summary
 from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
+from edge_agent.readiness import Readiness
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
@@ -115,6 +116,7 @@ class Agent:
             self._quarantine,
             self._states,
         )
+        self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._roster.unsettled)
         self.again = False
         self._updates: Updates | None = None
         self._remote = self._make_remote()
@@ -140,7 +142,7 @@ class Agent:
         if self._updates is not None:
             self._updates.start()
         self._notifier.start(self._loop)
-        self._scan(self._notifier.ready)
+        self._scan(self._readiness.begin)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
 
@@ -161,7 +163,7 @@ class Agent:
     def reload(self) -> None:
         """Read the configuration and the folder again (SIGHUP)."""
         log.info("reading the configuration again")
-        self._notifier.reloading()
+        self._readiness.reloading()
         self._loader.run(self._read_config)
 
     # --- plugins from the folder
@@ -209,7 +211,7 @@ class Agent:
             config = load_agent_config(self._config_path)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
-            self._loop.call_soon(self._notifier.ready)
+            self._loop.call_soon(self._readiness.reloaded)
             return
         self._loop.call_soon(lambda: self._configured(config))
 
@@ -220,7 +222,7 @@ class Agent:
         self._loader.run(
             partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
         )
-        self._scan(self._notifier.ready)
+        self._scan(self._readiness.reloaded)
         chosen_by = ("labels",) if self._updates is not None else ()
         for name in (*NEEDS_RESTART, *chosen_by):
             if getattr(before, name) != getattr(config, name):

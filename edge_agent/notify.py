@@ -16,7 +16,7 @@ from edge_agent.loop import Loop
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 # Between two attempts at a message that was refused; the manager reads within milliseconds.
 RETRY_S = 0.5
-# Kept for a manager that does not read; then the oldest go. A start and a reload are five.
+# Kept for a manager that does not read; then the oldest go. A start and a reload are six.
 MAX_UNSENT = 32
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,10 @@ class Notifier:
     def ready(self) -> None:
         """The start, or what `reloading` began, is over."""
         self._tell("READY=1")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """The start may take so long from now on, whatever the unit's TimeoutStartSec says."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` must follow."""

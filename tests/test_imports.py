@@ -14,6 +14,7 @@ import pytest
 from edge_agent.sim.broker import Broker
 from edge_agent.sim.runtime import SimRuntime
 from tests.support import engines
+from tests.support.served import wait_until_it_changes
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +36,15 @@ def _named(text: str) -> set[str]:
 
 ALWAYS = _named(
     """
-    edge_agent: __main__ agent child control errors later logs loop memory notify text threads
+    edge_agent: __main__ agent child control errors later logs loop memory notify
+    edge_agent: readiness text threads
     edge_agent.node: news sources
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome
     edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
-    edge_agent.host: plugin stats subject
-    edge_agent.nri: envelope events generation link permissions session
+    edge_agent.host: eligibility placeholder plugin stats subject
+    edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files
     edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
@@ -217,9 +219,7 @@ def running(
             stderr=errors,
         )
         try:
-            runtime.wait_for_plugins(1)
-            outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-            assert "EDGE_BENCH=c" in outcome.container.env
+            wait_until_it_changes(runtime)
             if broker is not None:
                 wait_until(lambda: b"connected to" in log.read_bytes(), "the agent connects")
             yield loaded

@@ -9,8 +9,10 @@ Names carry their unit; in a file the value carries it (`memory = "32MiB"` becom
 from edge_agent.config.agent import load_agent_config, parse_agent_config
 from edge_agent.config.model import (
     PERMISSIONS,
+    RUNTIMES,
     AgentConfig,
     Broker,
+    FailurePolicy,
     Limits,
     LogConfig,
     MqttConfig,
@@ -21,12 +23,14 @@ from edge_agent.config.model import (
     Source,
     UpdatesConfig,
 )
-from edge_agent.config.plugin import load_plugin_settings
+from edge_agent.config.plugin import load_plugin_settings, read_failure_policy
 
 __all__ = [
     "PERMISSIONS",
+    "RUNTIMES",
     "AgentConfig",
     "Broker",
+    "FailurePolicy",
     "Limits",
     "LogConfig",
     "MqttConfig",
@@ -39,4 +43,5 @@ __all__ = [
     "load_agent_config",
     "load_plugin_settings",
     "parse_agent_config",
+    "read_failure_policy",
 ]

@@ -73,6 +73,7 @@ def read_agent(root: Table, hostname: str | None) -> AgentConfig:
         control_socket=root.socket("control_socket", AgentConfig.control_socket),
         engine=root.choice("engine", Engine, AgentConfig.engine),
         report=root.choice("report", Report, AgentConfig.report),
+        ready_wait_s=root.seconds("ready_wait", AgentConfig.ready_wait_s, at_least=0, at_most=600),
         nri=_read_nri(root.table("nri")),
         limits=read_limits(root.table("limits"), AgentConfig.limits),
         log=_read_log(root.table("log")),

@@ -44,6 +44,9 @@ PERMISSIONS = (
     "evict",
 )
 
+# What the runtimes call themselves in Configure; any other one is named by its socket.
+RUNTIMES = ("containerd", "cri-o", "docker")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -153,6 +156,7 @@ class AgentConfig:
     control_socket: Path = Path("/run/edge-agent/control.sock")
     engine: Engine = "auto"
     report: Report = "all"
+    ready_wait_s: float = 30.0  # at most, of a start for its plugins to be registered
     nri: NriConfig = NriConfig()
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
@@ -171,3 +175,6 @@ class PluginSettings:
     # Names of PERMISSIONS, parents such as `linux` written out; None: everything, as in NRI.
     permissions: tuple[str, ...] | None = None
     report: Report = "all"
+    # Where it is registered: names of RUNTIMES and paths of sockets. None: at each runtime that
+    # carries what it has permission for (edge_agent.host.eligibility).
+    runtimes: tuple[str, ...] | None = None

@@ -7,12 +7,14 @@ from edge_agent.config.model import (
     KIB,
     MIB,
     PERMISSIONS,
+    RUNTIMES,
     FailurePolicy,
     Limits,
     PluginSettings,
     Report,
 )
-from edge_agent.config.table import Table
+from edge_agent.config.table import MAX_SOCKET_PATH_BYTES, PATH_PATTERN, Table
+from edge_agent.errors import ConfigError
 
 EVERYTHING = "*"  # of permissions
 MAX_FUEL = 10**15  # instructions: no processor runs as many within the longest deadline
@@ -40,7 +42,22 @@ def read_settings(table: Table, defaults: Limits, report: Report) -> PluginSetti
         failure_policy=table.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy),
         permissions=_read_permissions(table),
         report=table.choice("report", Report, report),
+        runtimes=_read_runtimes(table),
     )
+
+
+def read_failure_policy(path: Path, text: str) -> FailurePolicy:
+    """The policy alone, of a text that `load_plugin_settings` refuses for another key.
+
+    The default where the policy cannot be read either: what a plugin is there to prevent must
+    not happen because its file is damaged.
+    """
+    try:
+        return Table(Document(path, text)).choice(
+            "failure_policy", FailurePolicy, PluginSettings.failure_policy
+        )
+    except ConfigError:
+        return PluginSettings.failure_policy
 
 
 def read_limits(table: Table, defaults: Limits) -> Limits:
@@ -68,6 +85,23 @@ def read_limits(table: Table, defaults: Limits) -> Limits:
     )
     table.end()
     return limits
+
+
+def _read_runtimes(root: Table) -> tuple[str, ...] | None:
+    """Names of RUNTIMES and absolute paths of sockets."""
+    names = root.texts("runtimes", None, pattern=PATH_PATTERN, form="a name or a path")
+    if names is None:
+        return None
+    if not names:
+        root.problem("runtimes", "must name one at least; leave the key out for every runtime")
+    for name in names:
+        if len(name.encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
+            root.problem("runtimes", f"a socket's path has {MAX_SOCKET_PATH_BYTES} bytes at most")
+        elif not name.startswith("/") and name not in RUNTIMES:
+            root.unknown_word("runtimes", name, (*RUNTIMES, "/the/path/of/its/socket"))
+    if len(set(names)) < len(names):
+        root.problem("runtimes", "names a runtime twice")
+    return names
 
 
 def _read_permissions(root: Table) -> tuple[str, ...] | None:

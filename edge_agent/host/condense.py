@@ -13,7 +13,16 @@ from edge_agent.mqtt.packing import pack_json
 ERROR_CHARS = 60  # enough for the file or the kind of fault, which come first
 DIGEST_CHARS = len("sha256:") + 12  # as `edge-agent status` shows it
 # Worst first: what one entry for several runtimes says.
-_STATUSES = ("failed", "quarantined", "backoff", "probation", "starting", "running", "waiting")
+_STATUSES = (
+    "failed",
+    "quarantined",
+    "backoff",
+    "probation",
+    "starting",
+    "running",
+    "waiting",
+    "skipped",
+)
 _FIGURES = ("latency_ms", "memory_bytes", "restarts")
 
 Entry = dict[str, Any]

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.config import Limits, Report, load_plugin_settings
+from edge_agent.config import (
+    Limits,
+    PluginSettings,
+    Report,
+    load_plugin_settings,
+    read_failure_policy,
+)
 from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
 from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
@@ -26,15 +32,19 @@ _Stamps = dict[str, tuple[int, int, int]]
 
 @dataclass
 class Scan:
-    """What a scan found: the releases to run and, by plugin or file name, what is wrong."""
+    """What a scan found: the releases to run and, by plugin or file name, what is wrong.
+
+    `unusable` are plugins whose files are wrong and of which no release was right before.
+    """
 
     releases: dict[str, Release] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    unusable: dict[str, Release] = field(default_factory=dict)
 
 
 class _Known(NamedTuple):
     stamps: _Stamps
-    release: Release | None  # the latest that was right
+    release: Release  # the latest that was right; unusable if none was
     error: str
 
 
@@ -72,8 +82,8 @@ class Folder:
                 known = self._known[identity] = self._take(identity, stamps, known)
             if known is None:
                 continue
-            if known.release is not None:
-                result.releases[identity] = known.release
+            into = result.unusable if known.release.unusable else result.releases
+            into[identity] = known.release
             if known.error:
                 result.errors[identity] = known.error
         self._seen = found
@@ -119,7 +129,25 @@ class Folder:
         try:
             return _Known(stamps, self._read(identity, stamps), "")
         except EdgeAgentError as error:
-            return _Known(stamps, before.release if before else None, str(error))
+            if before is not None and not before.release.unusable:
+                return _Known(stamps, before.release, str(error))
+            return _Known(stamps, self._unusable(identity, str(error)), str(error))
+
+    def _unusable(self, identity: str, error: str) -> Release:
+        """The plugin with what still counts of its settings."""
+        index_and_name = split_identity(identity)
+        assert index_and_name is not None
+        path = self._path / f"{identity}{SETTINGS}"
+        try:
+            text = _read_text(path)
+        except ConfigError:
+            text = ""
+        try:
+            settings = load_plugin_settings(path, text, self._limits, self._report)
+        except ConfigError:
+            settings = PluginSettings(failure_policy=read_failure_policy(path, text))
+        module = self._path / f"{identity}{MODULE}"
+        return Release(*index_and_name, module, "", 0, "", settings, unusable=error)
 
     def _read(self, identity: str, stamps: _Stamps) -> Release:
         index_and_name = split_identity(identity)

@@ -45,6 +45,10 @@ _Key = tuple[str, int, bool]
 """Of modules that are the same code: digest, stack in bytes, whether it counts its fuel."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Prepared:
     """An instance with its services, ready to be registered. Closes once, on any thread."""
 
@@ -105,8 +109,12 @@ class Loader:
         release: Release,
         state: PluginState,
         ready: Callable[[Prepared | EdgeAgentError], None],
+        compiling: Callable[[], None] = _nothing,
     ) -> None:
-        """Prepare an instance; `ready` is called on the loop with it or with the reason."""
+        """Prepare an instance; `ready` is called on the loop with it or with the reason.
+
+        `compiling` is called there before, if the module must be compiled first.
+        """
         key = (release.digest, release.metered)
 
         def attempt(step: Callable[[], Prepared | None]) -> None:
@@ -126,6 +134,7 @@ class Loader:
                 return self._marked(release, state)
             except _UncompiledError:
                 self._failures.check(key)
+                self._loop.call_soon(compiling)
                 self._compiler.put(partial(attempt, compile_))
                 return None
 

@@ -50,6 +50,9 @@ class Place(Protocol):
     def answered(self, plugin: "Plugin", call: Call) -> None:
         """The runtime has its answer."""
 
+    def skipped(self, plugin: "Plugin") -> str:
+        """Why it is not meant for the runtime that configures it; empty: it is."""
+
     def synchronised(self, plugin: "Plugin") -> None:
         """The runtime has told the guest its state; events may come."""
 
@@ -135,6 +138,11 @@ class Plugin:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
         began = time.perf_counter_ns()
         fault: GuestFault | None = None
+        if call.event == events.CONFIGURE and (reason := self._place.skipped(self)):
+            # The runtime forgets a plugin that cannot be configured; the guest sees nothing.
+            self.session.refuse(call, UNKNOWN, f"plugin {self.identity} {reason}")
+            self._link.flush()
+            return
         try:
             reply = self._permitted_reply(call)
             self.session.answer(call, reply)

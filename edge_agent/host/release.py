@@ -33,6 +33,9 @@ class Release:
     # What people call it, and whether it still has to prove itself: no reason to replace a guest.
     version: str = field(default="", compare=False)
     probation: Probation | None = field(default=None, compare=False)
+    # Why it cannot be loaded: there is no module, or not the one that is wanted, and no digest.
+    # Its place is kept all the same (edge_agent.host.placeholder).
+    unusable: str = ""
 
     @property
     def metered(self) -> bool:

@@ -53,6 +53,7 @@ class Roster:
         self._changed = changed
         self._releases: dict[str, Release] = {}
         self._errors: dict[str, str] = {}
+        self._applied = False  # what is to run is known
         self._verdict = verdict
         self._trials = Trials(loop, self._judged)
         self._quarantine = quarantine
@@ -74,6 +75,7 @@ class Roster:
             self._told.pop(identity, None)
         self._errors = dict(errors)
         self._releases = dict(releases)
+        self._applied = True
         self._assign()
         self._states.drop(releases.keys() | set().union(*(each.seats for each in self._runtimes)))
         self._changed()
@@ -120,7 +122,7 @@ class Roster:
             runtime.assign(assigned)
 
     def _assignment(self, identity: str, release: Release) -> Assignment:
-        held = self._quarantine.why(release)
+        held = self._quarantine.why(release) if not release.unusable else ""
         if not held:
             self._told.pop(identity, None)
             return Assignment(release, self._trials.of(release))
@@ -140,6 +142,18 @@ class Roster:
     def _seat(self, socket: Path, identity: str, absent: Callable[[str], None]) -> Seat:
         state = self._states.of(identity)
         return Seat(self._loop, socket, self._loader, state, self._report, absent, self._changed)
+
+    def unsettled(self) -> list[str]:
+        """What is still to come: "NN-name at SOCKET" for each plugin that is neither registered
+        there nor told to be missing (see `Seat.settled`)."""
+        if not self._applied:
+            return ["what the fleet deploys here"]
+        return [
+            f"{identity} at {runtime.socket}"
+            for runtime in self._runtimes
+            for identity, seat in sorted(runtime.seats.items())
+            if not seat.settled
+        ]
 
     def runtimes(self) -> list[dict[str, Any]]:
         """For people and the fleet: each socket, what is there, what it said of itself."""
@@ -188,6 +202,12 @@ class Roster:
         }
         if not release.version:
             del entry["version"]
+        if not release.digest:
+            del entry["digest"]
+        if seat.skipped_for:
+            entry["reason"] = _short(seat.skipped_for)
+        if seat.refusing:
+            entry["refusing"] = True
         latency = stats.latency_ms()
         if latency is not None:
             entry["latency_ms"] = latency
@@ -196,7 +216,7 @@ class Roster:
             running = seat.plugin.release
             if running.digest != release.digest:
                 entry["running"] = f"sha256:{running.digest}"
-        error = seat.record.error or self._errors.get(identity, "")
+        error = seat.record.error or self._errors.get(identity, "") or release.unusable
         if error:
             entry["error"] = _short(error)
         return entry

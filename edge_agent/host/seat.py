@@ -16,9 +16,11 @@ from typing import NamedTuple
 from edge_agent.errors import EdgeAgentError, GuestFault
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.changeover import Changeover
+from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.placeholder import PlaceholderSlot
 from edge_agent.host.plugin import Plugin, Role
 from edge_agent.host.probation import Trial
 from edge_agent.host.record import Record
@@ -31,6 +33,7 @@ from edge_agent.wasm.imports import PluginState
 log = logging.getLogger(__name__)
 
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
+GRACE_S = 0.5  # for a plugin to be registered, where nothing is known to stand in its way
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
 
@@ -72,8 +75,15 @@ class Seat:
         self._ready: Prepared | None = None  # loaded, the runtime is not there
         self._changeover: Changeover | None = None
         self._held = ""  # why the release must not run
+        self._skipped = ""  # why it is not registered at this runtime
+        self._failing = ""  # why there is no guest, or none that works
+        self._late: Timer | None = None  # fires once the plugin should be registered
+        self._placeholder = PlaceholderSlot(
+            loop, socket, self._refused, absent, self._skip, changed
+        )
         self._renewal = False  # a successor of the same release is wanted
         self._loading = False
+        self._compiling = False  # for the first time on this board
         self._present = False
         self._took_over = 0.0
         self._hurry: Timer | None = None
@@ -93,7 +103,12 @@ class Seat:
         self._backoff.cancel()  # it was the other release that failed
         self._drop_successor("another release is wanted")
         self._drop_ready()
+        self._failing = release.unusable
+        self._settle_place()
+        if self._skipped:
+            self._leave()
         self._next()
+        self._guard()
 
     def renew(self) -> None:
         """Make the guest anew, beside the one that runs until it takes over."""
@@ -107,32 +122,39 @@ class Seat:
         self.record.rests()
         self.release = None
         self._cancel_timers()
+        self._placeholder.drop()
         self._drop_ready()
         self._drop_successor("removed")
-        incumbent, self._incumbent = self._incumbent, None
-        if incumbent is not None:
-            self._leavers.dismiss(incumbent)
+        self._leave()
         self._changed()
 
     def close(self) -> None:
         """The agent ends: close every session at once."""
         self.vacate()
+        self._placeholder.close()
         self._leavers.close("the agent ends")
 
     @property
     def vacant(self) -> bool:
         """Nothing is left here, not even a session that waits to close."""
-        return not (self.release or self._incumbent or self._successor or self._leavers)
+        return not (
+            self.release or self._incumbent or self._successor or self._leavers or self._placeholder
+        )
 
     def runtime_present(self) -> None:
         """The runtime's socket is there (again)."""
         self._present = True
         self._next()
+        self._guard()
 
     def runtime_absent(self) -> None:
         """The runtime's socket is gone."""
         self._present = False
         self.known_events = None
+        self._cancel(self._late)
+        self._late = None
+        self._placeholder.drop()
+        self._settle_place()  # another runtime may come to this socket
 
     # --- what its plugins tell it (edge_agent.host.plugin.Place)
 
@@ -142,6 +164,8 @@ class Seat:
             return self._leavers.role(plugin, call)
         if self._changeover is not None:
             self._changeover.seen(plugin, call)
+        if self._placeholder.relieving and plugin is self._incumbent:
+            self._placeholder.seen()
         return Role.ANSWER if plugin is self._incumbent else Role.WATCH
 
     def answered(self, plugin: Plugin, call: Call) -> None:
@@ -149,6 +173,14 @@ class Seat:
         del call
         if self._changeover is not None:
             self._changeover.answered(plugin)
+
+    def skipped(self, plugin: Plugin) -> str:
+        """Asked by a session that the runtime configures."""
+        runtime = plugin.session.runtime
+        reason = why_skipped(plugin.release.settings, self._socket, runtime)
+        if reason and plugin is self._successor:
+            self._skip(reason)
+        return reason
 
     def synchronised(self, plugin: Plugin) -> None:
         """A session is ready for events."""
@@ -171,8 +203,10 @@ class Seat:
         self.record.failed(plugin, fault)
         if plugin is self._successor:
             self._drop_successor("its guest failed")
+            self._failing = str(fault)
             self._again(str(fault))
         elif plugin is self._incumbent:
+            self._failing = str(fault)
             self._again(str(fault), served=True)
 
     def closed(self, plugin: Plugin, reason: str) -> None:
@@ -200,7 +234,9 @@ class Seat:
 
     def _next(self) -> None:
         """Bring the seat one step closer to running its release."""
-        if self.release is None or self._held or not self._present:
+        if self.release is None or self._held or self.release.unusable:
+            return
+        if self._skipped or not self._present:
             return
         if self._loading or self._successor is not None or self._backoff.waiting:
             return
@@ -210,23 +246,34 @@ class Seat:
             self._connect()
             return
         self._loading = True
-        self._loader.load(self.release, self._state, partial(self._loaded, self.release))
+        self._loader.load(
+            self.release,
+            self._state,
+            partial(self._loaded, self.release),
+            partial(self._compiles, self.release),
+        )
 
     @property
     def _serves_as_wanted(self) -> bool:
         incumbent = self._incumbent
         return incumbent is not None and incumbent.release == self.release and not incumbent.fault
 
+    def _compiles(self, release: Release) -> None:
+        self._compiling = self._loading and release == self.release
+        self._guard()  # to tell the reason
+
     def _loaded(self, release: Release, result: Prepared | EdgeAgentError) -> None:
-        self._loading = False
-        if release != self.release:  # another is wanted by now, or none
+        self._loading = self._compiling = False
+        if release != self.release or self._skipped:  # another is wanted by now, or none
             if isinstance(result, Prepared):
                 result.close()
             self._next()
         elif isinstance(result, EdgeAgentError):
             self.record.not_loaded(release, result)
+            self._failing = str(result)
             self._again(str(result))
         else:
+            self._failing = ""
             self._ready = result
             self._next()
 
@@ -251,14 +298,17 @@ class Seat:
         successor = self._successor
         assert successor is not None  # or the timer would have been cancelled
         self._forget_successor()
+        if self._skipped:
+            successor.close(self._skipped)
+            return
         successor.close("the runtime does not synchronise it")
         log.warning("%s: the runtime does not synchronise it", successor.identity)
         self._again("not accepted: the runtime does not synchronise it")
 
     def _not_accepted(self, plugin: Plugin, reason: str) -> None:
         """The runtime closed a session before it was synchronised."""
-        if plugin.fault is not None or self.release is None:
-            return  # `failed` has seen to it
+        if plugin.fault is not None or self.release is None or self._skipped:
+            return  # `failed` or `_skip` has seen to it
         log.warning("%s: not accepted: %s", plugin.identity, reason)
         runtime = plugin.session.runtime
         if runtime and not runtime.nri_version and plugin.session.subscribed & ~OLD_EVENTS:
@@ -276,6 +326,66 @@ class Seat:
         if served and time.monotonic() - self._took_over > HEALTHY_S:
             self._backoff.reset()
         self._backoff.again()
+        self._guard()
+        self._changed()
+
+    # --- while it does not run
+
+    def _settle_place(self) -> None:
+        """Whether it is meant for this runtime, as far as that is known without a session."""
+        self._skipped = ""
+        if self.release is not None:
+            runtime = self._incumbent.session.runtime if self._incumbent is not None else None
+            self._skipped = why_skipped(self.release.settings, self._socket, runtime)
+
+    def _skip(self, reason: str) -> None:
+        """The runtime has said its name, and the plugin is not meant for it."""
+        if self._skipped or self.release is None:
+            return
+        identity = self.release.identity
+        log.warning("%s: not registered: %s", identity, reason, extra={"plugin": identity})
+        self._skipped = reason
+        self.record.error = ""
+        self._backoff.reset()
+        self._backoff.cancel()
+        self._drop_ready()
+        self._leave()
+        self._guard()
+        self._changed()
+
+    def _leave(self) -> None:
+        """End the session that answers, if one does."""
+        incumbent, self._incumbent = self._incumbent, None
+        if incumbent is not None:
+            self.record.rests()
+            self._leavers.dismiss(incumbent)
+
+    def _guard(self) -> None:
+        """Refuse creations while a plugin that must not be missed is missing."""
+        release = self.release
+        if (
+            release is None
+            or release.settings.failure_policy != "Fail"
+            or self._skipped
+            or not self._present
+            or self._incumbent is not None
+        ):
+            if not self._placeholder.relieving:
+                self._placeholder.drop()
+            return
+        reason = self._held or self._failing
+        if not reason and not self._placeholder.wanted:
+            if self._late is None:
+                self._late = self._loop.call_later(GRACE_S, self._guard)
+                return
+            if self._late.pending or self._successor is not None:
+                return  # the runtime is about to take it
+        started = "it is being compiled" if self._compiling else "it is being started"
+        self._placeholder.want(release, reason or self.record.error or started)
+
+    def _refused(self, outcome: Outcome) -> None:
+        self.record.stats.failed("refused")
+        self._report(outcome)
         self._changed()
 
     # --- the change
@@ -291,6 +401,10 @@ class Seat:
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._leavers.dismiss(old)
         self._took_over = time.monotonic()
+        self._failing = ""
+        self._cancel(self._late)
+        self._late = None
+        self._placeholder.relieve()
         self.record.serves(new)
         self._next()  # the release may have changed meanwhile
         self._changed()
@@ -319,6 +433,8 @@ class Seat:
 
     def _cancel_timers(self) -> None:
         self._backoff.cancel()
+        self._cancel(self._late)
+        self._late = None
         self._cancel(self._hurry)
 
     @staticmethod
@@ -343,10 +459,36 @@ class Seat:
         return self._incumbent is not None and self._incumbent.serving
 
     @property
+    def refusing(self) -> bool:
+        """No container is created at this runtime, since the plugin does not run."""
+        return self._placeholder.refusing
+
+    @property
+    def skipped_for(self) -> str:
+        """Why the plugin is not registered at this runtime; empty: it is, or is to be."""
+        return self._skipped
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is to come of it has come: it is registered, its absence is refused, or
+        told and of no consequence. Nothing is to be waited for where no runtime is."""
+        if self.release is None or self._skipped or not self._present:
+            return True
+        if self._incumbent is not None or self._placeholder.refusing:
+            return True
+        ignored = self.release.settings.failure_policy == "Ignore"
+        return ignored and bool(self._held or self.release.unusable or self._backoff.waiting)
+
+    @property
     def status(self) -> str:
-        """starting, probation, running, backoff, quarantined or waiting (for the runtime)."""
+        """skipped (not meant for this runtime), failed (nothing to load), starting, probation,
+        running, backoff, quarantined or waiting (for the runtime)."""
+        if self._skipped and self._incumbent is None:
+            return "skipped"
         if self._held:
             return "quarantined"
+        if self.release is not None and self.release.unusable:
+            return "failed"
         if self._incumbent is not None:
             trial = self.record.trial_of(self._incumbent)
             well = "probation" if trial is not None and trial.open else "running"

@@ -54,7 +54,7 @@ class Sources:
             "remove it to go with the fleet"
             for identity in own.keys() & fleet.keys()
         }
-        self._apply({**fleet, **own}, {**twice, **self._folder.errors})
+        self._apply({**self._folder.unusable, **fleet, **own}, {**twice, **self._folder.errors})
         if not any(map(self._unread, self._folder.errors)):  # its code will be wanted once it is
             running = {(each.digest, each.metered) for each in (*own.values(), *fleet.values())}
             again = {(digest, metered) for digest in self._fleet_keeps for metered in (False, True)}

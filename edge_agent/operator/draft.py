@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 1 << 20
 _ROOT = ("valid_for", "plugins")
 _PLUGIN = (
     *("name", "index", "select", "config", "config_file", "failure_policy", "permissions"),
-    *("report", "limits", "releases", "enabled"),
+    *("report", "limits", "releases", "enabled", "runtimes"),
 )
 _RELEASE = ("version", "rollout", "sources")
 _SIGNED = ("percent", "seed")  # of `rollout`

@@ -41,6 +41,7 @@ valid_for = "30d"
 # config_file = "resource-guard.conf"       # or: config = "text", handed to the plugin
 # failure_policy = "Ignore"                 # or "Fail"
 # permissions = ["linux.resources", "update"]
+# runtimes = ["containerd", "cri-o"]        # none: each that carries what is permitted
 # report = "changes"
 # limits = { memory = "16MiB", deadline = "200ms" }
 #

@@ -96,7 +96,10 @@ class Catalogue:
 
 def setup_key(digest: str, config: str, settings: PluginSettings) -> str:
     """A name for one module with one configuration: "sha256:HEX+" and 16 digits."""
-    told = strictjson.dumps([config, asdict(settings)])
+    values = asdict(settings)
+    if settings.runtimes is None:  # as before there was such a key: what was rejected stays so
+        del values["runtimes"]
+    told = strictjson.dumps([config, values])
     return f"{digest}+{sha256_hex(told)[:16]}"
 
 

@@ -149,8 +149,9 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
 def _running(body: dict[str, Any]) -> Running:
     settings = _fields_of(PluginSettings, body["settings"])
     settings["limits"] = Limits(**_fields_of(Limits, settings["limits"]))
-    if settings["permissions"] is not None:
-        settings["permissions"] = tuple(settings["permissions"])
+    for key in ("permissions", "runtimes"):
+        if settings.get(key) is not None:
+            settings[key] = tuple(settings[key])
     return Running(**{**_fields_of(Running, body), "settings": PluginSettings(**settings)})
 
 

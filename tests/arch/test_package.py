@@ -18,6 +18,7 @@ from tests.install.conftest import Build
 from tests.support.agent import guest
 from tests.support.foreign import EMULATED, ForeignBoard
 from tests.support.notify import NotifySocket
+from tests.support.served import wait_until_it_changes
 from tests.support.wait import wait_until
 
 CONFIG = "/etc/edge-agent/agent.toml"
@@ -110,9 +111,7 @@ def test_from_installation_to_purge(
         for choice in ("auto", *engines[1:]):
             config.write_text(f'engine = "{choice}"\n')
             with started(board) as socket:
-                runtime.wait_for_plugins(1)
-                outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-                assert "EDGE_BENCH=c" in outcome.container.env
+                wait_until_it_changes(runtime)
                 wait_until(lambda: socket.has("WATCHDOG=1"), "the watchdog is fed")
                 status = json.loads(board.run("edge-agent", "status", "--json"))
                 assert len(status["plugins"]) == 1

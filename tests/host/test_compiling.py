@@ -74,7 +74,8 @@ def test_a_compiler_beyond_its_limits_is_told_and_the_others_go_on(
     with House(tmp_path, engine=engine) as house:
         house.run(house.release("10-edge", "edge"))
     with House(tmp_path, engine=engine, compiler=limits) as house:
-        edge, bad = house.release("10-edge", "edge"), house.release("20-costly", costly)
+        edge = house.release("10-edge", "edge")
+        bad = house.release("20-costly", costly, failure_policy="Ignore")
         house.run(edge)  # as it was compiled before
         house.apply(edge, bad)
         assert count(house) == "1"
@@ -89,7 +90,8 @@ def test_a_killed_compiler_is_told_tried_again_and_the_others_go_on(
     tmp_path: Path, engine: str, costly: Path
 ) -> None:
     with House(tmp_path, engine=engine) as house:
-        edge, slow = house.release("10-edge", "edge"), house.release("20-slow", costly)
+        edge = house.release("10-edge", "edge")
+        slow = house.release("20-slow", costly, failure_policy="Ignore")
         house.run(edge)
         house.apply(edge, slow)
         house.until(lambda: bool(compilers(os.getpid())), "it is compiled")
@@ -104,7 +106,8 @@ def test_a_full_disk_is_told_and_the_plugin_runs_once_there_is_room(
     tmp_path: Path, engine: str
 ) -> None:
     with small_disk(tmp_path / "disk", 24 << 10) as disk, House(disk, engine=engine) as house:
-        edge, late = house.release("10-edge", "edge"), house.release("20-bench", "bench")
+        edge = house.release("10-edge", "edge")
+        late = house.release("20-bench", "bench", failure_policy="Ignore")
         house.run(edge)
         filler = disk / "filler"
         filler.write_bytes(bytes(17 << 20))

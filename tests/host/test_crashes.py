@@ -83,9 +83,11 @@ def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
         assert entry["status"] == "quarantined"
         assert "the agent died while it ran, 2 times" in entry["error"]
         assert agent.entry("20-edge")["status"] == "running"
-        assert [plugin.name for plugin in runtime.plugins()] == ["edge"]
+        agent.wait_for(lambda _: "refusing" in agent.entry("10-hostile"), "it is not missed")
         pod = runtime.run_pod("p").pod
-        assert runtime.create_container(pod, "c").ok
+        refused = runtime.create_container(pod, "c").error
+        assert "plugin 10-hostile does not run" in refused
+        assert "the agent died while it ran, 2 times" in refused
     with agent:  # an orderly end counts for nothing, and forgets nothing
         agent.wait_running("20-edge")
         assert agent.entry("10-hostile")["status"] == "quarantined"

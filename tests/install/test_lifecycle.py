@@ -8,6 +8,7 @@ from edge_agent.sim.runtime import SimRuntime
 from tests.install.conftest import Build
 from tests.support.agent import guest
 from tests.support.board import UNIT, Board
+from tests.support.served import wait_until_it_changes
 from tests.support.wait import wait_until
 
 CONFIG = "/etc/edge-agent/agent.toml"
@@ -37,9 +38,7 @@ def test_from_installation_to_purge(board: Board, package: Path, build: Build) -
     (board.run_folder / "nri").mkdir(mode=0o700)
     with SimRuntime(board.run_folder / "nri" / "nri.sock") as runtime:
         board.put(guest("bench"), PLUGIN)
-        runtime.wait_for_plugins(1)
-        outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-        assert "EDGE_BENCH=c" in outcome.container.env
+        wait_until_it_changes(runtime)
         kept = board.path(STATE) / "artifacts.secret"
         secret = kept.read_bytes()
 
@@ -59,9 +58,7 @@ def test_from_installation_to_purge(board: Board, package: Path, build: Build) -
         assert config.read_text() == 'node = "changed-by-hand"\n'
         assert kept.read_bytes() == secret
         wait_until(lambda: (board.status() or {}).get("node") == "changed-by-hand", "it answers")
-        runtime.wait_for_plugins(1)
-        outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-        assert "EDGE_BENCH=c" in outcome.container.env
+        wait_until_it_changes(runtime)
 
     # Removed it is gone, but for what people and it wrote.
     board.run("dpkg", "--remove", "edge-agent")

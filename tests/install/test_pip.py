@@ -10,6 +10,7 @@ import pytest
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import guest
 from tests.support.board import UNIT, Board
+from tests.support.served import wait_until_it_changes
 from tests.support.wait import wait_until
 
 ENVIRONMENT = "/root/environment of pipx"  # where ProtectHome hides it, with a name to be quoted
@@ -51,9 +52,7 @@ def test_it_is_installed_serves_and_is_removed(pip_board: Board) -> None:
     (pip_board.run_folder / "nri").mkdir(mode=0o700, exist_ok=True)
     with SimRuntime(pip_board.run_folder / "nri" / "nri.sock") as runtime:
         pip_board.put(guest("bench"), "/etc/edge-agent/plugins/10-bench.wasm")
-        runtime.wait_for_plugins(1)
-        outcome = runtime.create_container(runtime.run_pod("web").pod, "app")
-        assert "EDGE_BENCH=c" in outcome.container.env
+        wait_until_it_changes(runtime)
 
     pid = pip_board.unit("MainPID")
     service(pip_board, "install")  # again, as after `pipx upgrade`

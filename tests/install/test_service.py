@@ -11,6 +11,7 @@ import pytest
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import guest
 from tests.support.board import UNIT, Board
+from tests.support.served import wait_until_it_changes
 from tests.support.wait import wait_until
 
 PLUGIN = "/etc/edge-agent/plugins/10-bench.wasm"
@@ -32,7 +33,7 @@ def runtime(installed: Board) -> Iterator[SimRuntime]:
     folder = installed.run_folder / "nri"
     folder.mkdir(mode=0o700, exist_ok=True)
     with SimRuntime(folder / "nri.sock") as runtime:
-        runtime.wait_for_plugins(1)
+        wait_until_it_changes(runtime)
         yield runtime
 
 

@@ -8,7 +8,7 @@ from edge_agent.nri.capabilities import carried_fields, fails_creations
 
 def test_docker_engine_applies_variables_and_mounts_only() -> None:
     carried = carried_fields("docker", "29.7.2", "v0.12.1")
-    assert carried == {"env", "mounts"}
+    assert carried == frozenset(("env", "mounts"))
     assert carried < set(PERMISSIONS)
     assert carried_fields("Docker", "", "") == carried
 

@@ -293,8 +293,8 @@ def _identity(entry: Entry) -> str:
 
 
 def _answers(entry: Entry, digest: str) -> bool:
-    said = (entry["status"], entry["digest"], entry.get("running", digest))
-    return said == ("running", digest, digest)
+    said = (entry["status"], entry.get("digest"), entry.get("running", digest))
+    return said == ("running", digest, digest) and "refusing" not in entry
 
 
 def _line(text: str) -> dict[str, Any]:

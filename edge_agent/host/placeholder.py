@@ -1,0 +1,270 @@
+"""A session without a guest, in the place of a plugin that cannot run (docs/adr/0033).
+
+`failure_policy = "Fail"` promises that no container is created without the plugin. While there
+is no guest to answer, a placeholder registers under the plugin's index and name, and refuses
+every creation with the reason. It knows no other event.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.host import outcome
+from edge_agent.host.backoff import Backoff
+from edge_agent.host.eligibility import why_skipped
+from edge_agent.host.handover import SETTLE_S
+from edge_agent.host.leaving import QUIET_S
+from edge_agent.host.outcome import Outcome
+from edge_agent.host.plugin import UNKNOWN
+from edge_agent.host.release import Release
+from edge_agent.loop import Loop, Timer
+from edge_agent.nri import events
+from edge_agent.nri.link import Link
+from edge_agent.nri.session import Call, Incoming, Session, State, Updated
+
+log = logging.getLogger(__name__)
+
+CREATE = "CreateContainer"
+_EXPORTS = frozenset({events.EXPORTS[CREATE]})  # so it subscribes to creations alone
+MAX_REASON_CHARS = 500  # of an error that reaches whoever creates the container
+
+
+class Placeholder:
+    """One session. OSError from the constructor: the runtime does not listen."""
+
+    def __init__(self, loop: Loop, socket: Path, release: Release, place: "PlaceholderSlot"):
+        self.release = release
+        self.refuses = True  # False: it answers empty
+        self.last_event_at = 0.0  # monotonic
+        self._place = place
+        self._socket = socket
+        self.session = Session(release.index, release.name, _EXPORTS, "")
+        self._link = Link(loop, socket, self.session, self._received, self._closed)
+
+    @property
+    def registered(self) -> bool:
+        """The runtime has synchronised it: it is asked about each creation."""
+        return self.session.state is State.SYNCHRONISED and self._link.open
+
+    def close(self, reason: str) -> None:
+        """End the session. Harmless when repeated."""
+        self._link.close(reason)
+
+    def _received(self, incoming: Incoming) -> None:
+        if isinstance(incoming, Updated):
+            return
+        call = incoming
+        if call.event == CREATE:
+            self._created(call)
+            return
+        runtime = self.session.runtime
+        skipped = ""
+        if call.event == events.CONFIGURE:
+            skipped = why_skipped(self.release.settings, self._socket, runtime)
+        if skipped:
+            self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {skipped}")
+        else:
+            self.session.answer(call, b"")
+        self._link.flush()
+        if skipped:
+            self._place.skipped(skipped)
+        elif call.event == events.SYNCHRONIZE:
+            self._place.registered(self)
+
+    def _created(self, call: Call) -> None:
+        began = time.perf_counter_ns()
+        self.last_event_at = time.monotonic()
+        if not self.refuses:
+            self.session.answer(call, b"")
+            self._link.flush()
+            return
+        text = self._place.refusal()
+        self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {text}")
+        self._link.flush()
+        release = self.release
+        self._place.report(
+            Outcome(
+                time.time_ns(),
+                release.identity,
+                release.digest,
+                str(self.session.runtime),
+                call.event,
+                call.export,
+                outcome.ERROR,
+                time.perf_counter_ns() - began,
+                call.payload,
+                b"",
+                text,
+                (),
+                release.settings.report,
+            )
+        )
+
+    def _closed(self, reason: str) -> None:
+        self._place.closed(self, reason)
+
+
+class PlaceholderSlot:
+    """Keeps a placeholder at one runtime for as long as one is wanted.
+
+    `absent` is called when the runtime cannot be reached or has ended the session, `skipped` when
+    the plugin turns out not to be meant for this runtime, `changed` on any news, `report` with
+    each creation that was refused.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        socket: Path,
+        report: Callable[[Outcome], None],
+        absent: Callable[[str], None],
+        skipped: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.report = report
+        self._skipped = skipped
+        self._loop = loop
+        self._socket = socket
+        self._absent = absent
+        self._changed = changed
+        self._release: Release | None = None  # None: none is wanted
+        self._reason = ""
+        self._current: Placeholder | None = None
+        self._leaving: list[Placeholder] = []
+        self._backoff = Backoff(loop, self._connect)
+        self._relief: Timer | None = None
+
+    def __bool__(self) -> bool:
+        """Whether any session is left, also one that waits to close."""
+        return self._current is not None or bool(self._leaving)
+
+    @property
+    def wanted(self) -> bool:
+        """It is to refuse creations, now or as soon as the runtime takes it."""
+        return self._release is not None
+
+    @property
+    def refusing(self) -> bool:
+        """The runtime asks it about each creation, and is refused."""
+        return self._current is not None and self._current.registered
+
+    @property
+    def relieving(self) -> bool:
+        """The plugin itself is registered, and the placeholder is about to leave."""
+        return self._relief is not None
+
+    def want(self, release: Release, reason: str) -> None:
+        """Refuse each creation with this reason."""
+        if self._release is None:
+            log.error(
+                "%s: refuses every container at %s until it runs: %s",
+                release.identity,
+                self._socket,
+                reason,
+                extra={"plugin": release.identity},
+            )
+        self._release, self._reason = release, reason
+        self._cancel_relief()
+        self._connect()
+
+    def refusal(self) -> str:
+        """What whoever creates a container is told."""
+        assert self._release is not None or self._current is not None
+        return (
+            'does not run, and its failure_policy = "Fail" lets no container be created without it '
+            f'("Ignore" does, or remove the plugin): {self._reason[:MAX_REASON_CHARS]}'
+        )
+
+    def relieve(self) -> None:
+        """The plugin itself has been synchronised beside it, and answers from now on.
+
+        Until it stands in the runtime's list for sure, which takes SETTLE_S without an event
+        (docs/adr/0004), a creation may reach the placeholder alone, and is refused.
+        """
+        self._stop_wanting()
+        if self._current is not None and self._relief is None:
+            self._relief = self._loop.call_later(SETTLE_S, self.drop)
+
+    def seen(self) -> None:
+        """The plugin itself was sent an event: it is in the runtime's list."""
+        if self._relief is not None:
+            self.drop()
+
+    def drop(self) -> None:
+        """Refuse nothing any more, and leave once the runtime is quiet (docs/adr/0005)."""
+        self._stop_wanting()
+        self._cancel_relief()
+        placeholder, self._current = self._current, None
+        if placeholder is None:
+            return
+        placeholder.refuses = False
+        self._leaving.append(placeholder)
+        if placeholder.registered:
+            self._leave_when_quiet(placeholder)
+        else:
+            placeholder.close("not wanted any more")
+        self._changed()
+
+    def close(self) -> None:
+        """Close every session at once."""
+        self._stop_wanting()
+        self._cancel_relief()
+        for placeholder in [*self._leaving, *filter(None, [self._current])]:
+            placeholder.close("the agent ends")
+
+    # --- what its sessions tell it
+
+    def registered(self, placeholder: Placeholder) -> None:
+        if placeholder is self._current:
+            self._backoff.reset()
+            self._changed()
+
+    def skipped(self, reason: str) -> None:
+        """The plugin is not meant for this runtime, which closes the session."""
+        placeholder, self._current = self._current, None
+        self._stop_wanting()
+        if placeholder is not None:
+            self._leaving.append(placeholder)
+            self._leave_when_quiet(placeholder)
+        self._skipped(reason)
+
+    def closed(self, placeholder: Placeholder, reason: str) -> None:
+        if placeholder in self._leaving:
+            self._leaving.remove(placeholder)
+        elif placeholder is self._current:
+            self._current = None
+            self._cancel_relief()
+            if placeholder.session.state is State.SYNCHRONISED:
+                self._absent(reason)  # as with a plugin's own session
+            elif self._release is not None:
+                log.warning("%s: not accepted: %s", placeholder.release.identity, reason)
+                self._backoff.again()
+        self._changed()
+
+    def _connect(self) -> None:
+        if self._release is None or self._current is not None or self._backoff.waiting:
+            return
+        try:
+            self._current = Placeholder(self._loop, self._socket, self._release, self)
+        except OSError as error:
+            self._stop_wanting()
+            self._absent(f"cannot connect: {error.strerror}")
+
+    def _leave_when_quiet(self, placeholder: Placeholder) -> None:
+        def leave() -> None:
+            if time.monotonic() - placeholder.last_event_at < QUIET_S:
+                self._leave_when_quiet(placeholder)
+            else:
+                placeholder.close("replaced")
+
+        self._loop.call_later(QUIET_S, leave)
+
+    def _stop_wanting(self) -> None:
+        self._release = None
+        self._backoff.cancel()
+
+    def _cancel_relief(self) -> None:
+        if self._relief is not None:
+            self._relief.cancel()
+            self._relief = None
