@@ -31,6 +31,7 @@ from edge_agent.host.release import Release
 from edge_agent.host.roster import Roster
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
+from edge_agent.node.exposure import Exposure
 from edge_agent.node.news import News, State, summary
 from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
@@ -126,6 +127,7 @@ class Agent:
         verbs = {"status": self._status, "release": self._release}
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
+        self._exposure = Exposure(loop, self._loader.run, self._news.changed)
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
@@ -143,6 +145,7 @@ class Agent:
             self._updates.start()
         self._notifier.start(self._loop)
         self._scan(self._readiness.begin)
+        self._exposure.watch(self._config, self._config_path)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
 
@@ -223,6 +226,7 @@ class Agent:
             partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
         )
         self._scan(self._readiness.reloaded)
+        self._exposure.watch(config, self._config_path)
         chosen_by = ("labels",) if self._updates is not None else ()
         for name in (*NEEDS_RESTART, *chosen_by):
             if getattr(before, name) != getattr(config, name):
@@ -253,6 +257,7 @@ class Agent:
             "runtimes": self._roster.runtimes(),
             "plugins": self._roster.plugins(),
             **({"updates": self._updates.status()} if self._updates is not None else {}),
+            **({"writable_by_others": told} if (told := self._exposure.told()) else {}),
             "uptime_s": round(time.monotonic() - self._began),
         }
 

@@ -38,7 +38,7 @@ ALWAYS = _named(
     """
     edge_agent: __main__ agent child control errors later logs loop memory notify
     edge_agent: readiness text threads
-    edge_agent.node: news sources
+    edge_agent.node: exposure news sources
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome

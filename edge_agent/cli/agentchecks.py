@@ -15,11 +15,12 @@ _PLUGIN_STATES: dict[str, tuple[Level, str]] = {
     "running": ("ok", ""),
     "probation": ("ok", ""),
     "waiting": ("ok", ""),  # for its runtime, of which another line tells
+    "skipped": ("ok", ""),  # by choice
     "starting": ("warn", "it is being compiled or registered: look again in a while"),
     "backoff": (
         "fail",
-        "it is tried again and again, and containers are created without it: see"
-        " `journalctl -u edge-agent`, and try it with `edge-agent plugin run`",
+        "it is tried again and again: see `journalctl -u edge-agent`, and try it with"
+        " `edge-agent plugin run`",
     ),
     "quarantined": (
         "fail",
@@ -86,9 +87,12 @@ def _plugins_by_status(facts: Facts, status: Record) -> Iterator[Finding]:
         state = str(entry.get("status"))
         level, todo = _PLUGIN_STATES.get(state, ("warn", _ASK_AGAIN))
         at = f" at {entry['runtime']}" if entry.get("runtime") else ""
-        reason = f": {entry['error']}" if entry.get("error") else ""
+        said = entry.get("error") or entry.get("reason")
+        reason = f": {said}" if said else ""
         if state == "starting" and entry.get("error"):
             level, todo = _PLUGIN_STATES["backoff"]  # the next attempt of one that fails
+        if entry.get("refusing"):
+            level, reason = "fail", f", containers are refused{reason}"
         if entry.get("running"):
             level, todo = "warn" if level == "ok" else level, todo or _ASK_AGAIN
             reason = f"; still another version than the one that is wanted{reason}"

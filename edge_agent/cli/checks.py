@@ -41,6 +41,7 @@ def judge(facts: Facts) -> list[Finding]:
         *check_clock(facts),
         *check_engine(facts),
         *check_folders(facts),
+        *check_exposure(facts),
         *check_agent(facts),
         *check_plugins(facts),
         *check_sockets(facts),
@@ -110,6 +111,15 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
         yield Finding("warn", "state_dir", f"{state.path}: only {free}", todo)
     else:
         yield Finding("ok", "state_dir", f"{state.path}, {free}")
+
+
+def check_exposure(facts: Facts) -> Iterator[Finding]:
+    for path, reason in facts.exposed:
+        todo = f"`chown root {path}; chmod go-w {path}`: it decides what runs here as root"
+        yield Finding("fail", "permissions", f"{path} {reason}", todo)
+    if not facts.exposed:
+        text = "only root and the agent may change configuration, plugins, keys and state"
+        yield Finding("ok", "permissions", text)
 
 
 def check_runtimes(facts: Facts) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from edge_agent.errors import (
     LinkError,
     NotRunningError,
 )
+from edge_agent.node.exposure import Exposed, exposed, files_of
 
 # For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
 BROKER_SECONDS = 5.0
@@ -76,6 +77,7 @@ class Facts:
     trust_problem: str | None
     status: dict[str, object] | None  # what the running agent answers
     status_problem: str | None  # why a running agent does not answer
+    exposed: tuple[Exposed, ...] = ()  # what others than root and the agent may change
     unrestricted: tuple[str, ...] = ()  # NN-name of those whose NN-name.toml has no permissions
 
 
@@ -105,6 +107,7 @@ def observe(config_path: Path) -> Facts:
         trust_problem=trust_problem,
         status=status,
         status_problem=status_problem,
+        exposed=tuple(exposed(files_of(config, config_path))),
         unrestricted=tuple(each for each in plugins if not _restricted(config.plugin_dir, each)),
     )
 

@@ -13,6 +13,7 @@ from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts, observe
 from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
 from edge_agent.config import AgentConfig, Broker, MqttConfig, UpdatesConfig
 from edge_agent.fleet.keys import SigningKey, public_pem
+from edge_agent.node.exposure import Exposed
 
 CONTAINERD = Runtime("containerd", Path("/etc/containerd/config.toml"), "switch it on")
 DOCKER = replace(CONTAINERD, name="Docker Engine", config=Path("/etc/docker/daemon.json"))
@@ -189,10 +190,22 @@ def _at(state: str, **entry: object) -> Facts:
             "edge-agent plugin release 10-guard",
         ),
         (_plugin("failed", error="bad"), "fail", "10-guard: failed at /s: bad", "plugin check"),
+        (
+            _plugin("starting", refusing=True),
+            "fail",
+            "10-guard: starting at /s, containers are refused",
+            "look again",
+        ),
         (_plugin("starting"), "warn", "10-guard: starting at /s", "look again"),
         (_plugin("starting", error="it traps"), "fail", "starting at /s: it traps", "plugin run"),
         (_plugin("of-a-newer-agent"), "warn", "10-guard: of-a-newer-agent at /s", "status"),
         (_plugin("running", running="sha256:0"), "warn", "still another version", "status"),
+        (
+            replace(WELL, exposed=(Exposed(Path("/p"), "may be written by everybody"),)),
+            "fail",
+            "/p may be written by everybody",
+            "chmod go-w /p",
+        ),
         (
             replace(WELL, unrestricted=("10-guard",)),
             "warn",
@@ -290,6 +303,12 @@ def test_two_runtimes_on_one_socket_are_told_under_either_name() -> None:
     other = replace(DOCKER, socket=Path("/run/nri/nri.sock"))
     (trouble,) = troubles(replace(NO_AGENT, runtimes=(CONTAINERD, other)))
     assert "containerd and Docker Engine both use /run/nri/nri.sock" in trouble.text
+
+
+def test_a_plugin_that_is_skipped_by_choice_is_well_with_its_reason() -> None:
+    facts = _plugin("skipped", reason="not in runtimes")
+    assert troubles(facts) == []
+    assert "10-guard: skipped at /s: not in runtimes" in [each.text for each in judge(facts)]
 
 
 def test_an_agent_that_does_not_answer_is_told() -> None:

@@ -53,7 +53,7 @@ def test_what_runs_and_what_is_tried_again_and_again_are_told_apart(
         assert free["text"].startswith("20-hostile: may change everything")
         # Or "starting", in the moment of the next attempt.
         assert failing["text"].startswith("20-hostile: ")
-        assert f" at {nri}: " in failing["text"]
+        assert f" at {nri}" in failing["text"]
         assert well["text"] == "10-bench: running"
         (socket,) = doctor(agent, "socket")
         assert socket["text"].startswith("the agent serves ")

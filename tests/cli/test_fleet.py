@@ -19,7 +19,8 @@ from edge_agent.fleet.deployment import parse, to_payload
 from edge_agent.operator.broker import Received
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.view import View
-from tests.operator.conftest import Home, home, mosquitto, peers, published
+from edge_agent.store.digest import sha256_hex
+from tests.operator.conftest import GUARD, Home, home, mosquitto, peers, published
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto
 
@@ -128,7 +129,7 @@ def test_the_tables_of_nodes(published: Home, peers: Peers) -> None:
         "  generation  2",
         "",
         "PLUGIN    VERSION  STATUS   EVENTS  DIGEST        ERROR",
-        "20-guard  1.0.0    running  3       138685de0a6a",
+        f"20-guard  1.0.0    running  3       {sha256_hex(GUARD.read_bytes())[:12]}",
         "rejected guard 1.1.0: trap: unreachable",
     ]
     code, _, errors = published.tried("node", "board-3")
