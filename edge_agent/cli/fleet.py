@@ -162,6 +162,22 @@ def _rollout(commands: "Subparsers") -> None:
     what.add_argument(
         "--percent", type=_percent, metavar="N", help="of the nodes (default: the first step)"
     )
+    parser.add_argument(
+        "--nodes", metavar="LIST", help="begin with these nodes, by name, separated by commas"
+    )
+    parser.add_argument(
+        "--ring",
+        action="append",
+        default=[],
+        metavar="LABEL=VALUE",
+        help="begin with the nodes that have this label; may be repeated",
+    )
+    parser.add_argument(
+        "--count",
+        type=_from_one,
+        metavar="N",
+        help="begin with so many of the nodes that are online",
+    )
     what.add_argument("--advance", action="store_true", help="to the next step")
     what.add_argument("--pause", action="store_true", help="hold it: no --advance, no --watch")
     what.add_argument("--resume", action="store_true", help="let it go on")
@@ -169,14 +185,39 @@ def _rollout(commands: "Subparsers") -> None:
     parser.add_argument(
         "--watch", action="store_true", help="advance by itself; go back when too many fail"
     )
-    parser.add_argument("--steps", metavar="LIST", help="percentages (default: 10,25,50,100)")
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="the release's own configuration; VERSION may be a published one with +SOMETHING",
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="LIST",
+        help="percentages, and rings before them such as ring=canary (default: 10,25,50,100)",
+    )
     parser.add_argument(
         "--soak", metavar="TIME", help="how long each step must hold (default: 60s)"
     )
     parser.add_argument(
         "--abort-on-failures",
         metavar="PERCENT",
-        help="go back when more than this part of its nodes fail (default: 5%%)",
+        help="go back when more than this part of its nodes that are there fail (default: 5%%)",
+    )
+    parser.add_argument(
+        "--at-least",
+        type=_from_one,
+        metavar="N",
+        help="nodes that must run it before a step is passed (default: 1)",
+    )
+    parser.add_argument(
+        "--min-percent", metavar="PERCENT", help="the same as a part of its nodes (default: 0%%)"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="hold it, with exit code 1, when for so long no further node came to run it"
+        ' (default: 60m; "none": wait for ever)',
     )
 
 
@@ -184,6 +225,11 @@ def _rollback(commands: "Subparsers") -> None:
     text = "take the newest version of a plugin back"
     parser = _changing(commands, "rollback", "fleetrollout", text)
     parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--uninstall",
+        action="store_true",
+        help="take also an only version back, which ends the plugin and deletes its state",
+    )
 
 
 def _watch(commands: "Subparsers") -> None:
@@ -298,6 +344,13 @@ def _percent(text: str) -> int:
     value = int(text.removesuffix("%"))
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError("from 0 to 100")
+    return value
+
+
+def _from_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1")
     return value
 
 

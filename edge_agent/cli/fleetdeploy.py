@@ -36,6 +36,7 @@ from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.publish import read_module
 from edge_agent.operator.signing import Signed
 
+MAX_NAMED = 20  # nodes of a step; --json has all
 _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
 
 
@@ -127,6 +128,12 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                 "ahead": list(prepared.ahead),
                 "changes": [change._asdict() for change in prepared.changes],
                 "unrestricted": plan.unrestricted(document),
+                "steps": [each._asdict() for each in plan.steps(view, document)],
+                "differences": [
+                    each._asdict()
+                    for each in plan.differences(view, prepared.current.deployment, document)
+                ],
+                "refusing": plan.refusing(view, document),
             }
         )
         return
@@ -159,9 +166,41 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
             ' (permissions = ["*"] in deployment.toml)',
             CHANGED,
         )
+    for step in plan.steps(view, document):
+        _show_step(step)
+    for each in plan.differences(view, prepared.current.deployment, document):
+        _show_difference(each)
+    if refusing := plan.refusing(view, document):
+        line(
+            f"{some(len(refusing), 'node')} would refuse it: the agent there knows no named nodes,"
+            f" rings or configuration of a release: {_listed(refusing)}",
+            BAD,
+        )
 
 
-def bring(fleet: Fleet, prepared: Prepared, arguments: argparse.Namespace) -> int:
+def _show_step(step: plan.Step) -> None:
+    head = f"{step.name} {step.version} at {step.reach}"
+    if step.nodes:
+        names = _listed(step.nodes, MAX_NAMED)
+        line(f"{head}: {len(step.nodes)} of {some(step.all, 'node')}: {names}")
+    else:
+        line(f"{head}: none of the {some(step.all, 'node')} known is in it", BAD)
+
+
+def _show_difference(difference: plan.Difference) -> None:
+    line(f"{difference.identity}: configuration on {some(difference.nodes, 'node')}")
+    for each in difference.text.splitlines():
+        style = {"+": GOOD, "-": BAD}.get(each[:1], QUIET)
+        line(f"  {each}", style)
+
+
+def bring(
+    fleet: Fleet,
+    prepared: Prepared,
+    arguments: argparse.Namespace,
+    question: str = "deploy it?",
+) -> int:
+    """Show, ask, sign, publish; or leave a file for others to sign."""
     show_plan(prepared, arguments.json)
     signed = fleet.sign(prepared)
     threshold, generation = fleet.trust.threshold, prepared.deployment.generation
@@ -169,7 +208,7 @@ def bring(fleet: Fleet, prepared: Prepared, arguments: argparse.Namespace) -> in
         fleet.keep(prepared)
         problem = f"{len(signed.signers)} of {threshold} signatures"
         return for_others(fleet, signed, f"deployment-{generation}.dsse.json", [problem], arguments)
-    confirm("deploy it?", arguments)
+    confirm(question, arguments)
     fleet.put(prepared, signed)
     _deployed(fleet, generation, arguments.json)
     return OK

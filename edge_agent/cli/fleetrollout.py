@@ -1,15 +1,25 @@
 """`edge-agent fleet rollout` and `rollback`."""
 
 import argparse
+from pathlib import Path
 
 from edge_agent.cli import OK
 from edge_agent.cli.fleetdeploy import bring, opened, prepare
-from edge_agent.cli.fleetout import line, show_json
+from edge_agent.cli.fleetout import line, show_json, some
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.operator import course
+from edge_agent.operator import course, plan
+from edge_agent.operator.draft import ring_label
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.rollout import Course, checked_steps, course_of, parse_percent
+from edge_agent.operator.rollout import (
+    Course,
+    Now,
+    Reach,
+    checked_steps,
+    course_of,
+    parse_percent,
+    parse_timeout,
+)
 
 
 def rollout(arguments: argparse.Namespace) -> int:
@@ -17,7 +27,7 @@ def rollout(arguments: argparse.Namespace) -> int:
     name, version = arguments.name, arguments.version
     with opened(arguments) as fleet:
         if arguments.pause or arguments.resume:
-            course.paused(fleet, name, version, arguments.pause)
+            course.set_paused(fleet, name, version, arguments.pause)
             if arguments.json:
                 show_json({"name": name, "version": version, "held": arguments.pause})
                 return OK
@@ -25,18 +35,22 @@ def rollout(arguments: argparse.Namespace) -> int:
                 f"{name} {version} is {'held' if arguments.pause else 'let go on'}; no node changes"
             )
             return OK
-        given = _course(arguments)
         there = _there(fleet, name, version)
-        if there is None or not (arguments.watch and arguments.percent is None):
-            percent = _percent(arguments, there, given)
+        given = _course(arguments, there.course if there else None)
+        if there is None or not arguments.watch or _changes(arguments):
+            reach = _reach(fleet, arguments, there, given)
+            named = {"nodes": list(reach.nodes) or None, "rings": list(reach.rings) or None}
             draft = fleet.rolled_out(
-                name, version, percent, arguments.index, **_remembered(arguments, given)
+                name,
+                version,
+                reach.percent,
+                arguments.index,
+                config_file=_config_file(fleet, arguments.config_file),
+                remembered={**named, **_remembered(arguments, given)},
             )
             code = bring(fleet, prepare(fleet, draft, arguments), arguments)
             if code != OK or not arguments.watch:
                 return code
-        if there is not None:
-            given = _course(arguments, there[0])
         from edge_agent.cli.fleetwatch import follow
 
         return follow(fleet, name, version, given, arguments.json)
@@ -44,15 +58,36 @@ def rollout(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Take the newest release of a plugin out of the deployment."""
+    name = arguments.name
     with opened(arguments) as fleet:
-        version = str(fleet.draft().releases(arguments.name)[0].get("version"))
-        draft = course.without(fleet, arguments.name, version)
-        if not arguments.json:
-            line(f"{arguments.name} {version} is taken back")
-        return bring(fleet, prepare(fleet, draft, arguments), arguments)
+        found = fleet.draft().releases(name)
+        version = str(found[0].get("version")) if found else "(none)"
+        prepared = prepare(fleet, course.without(fleet, name, version), arguments)
+        question = "deploy it?"
+        if len(found) == 1:
+            question = _uninstall(plan.removed(prepared.changes, name), name, version, arguments)
+        elif not arguments.json:
+            line(f"{name} {version} is taken back")
+        return bring(fleet, prepared, arguments, question)
 
 
-def _there(fleet: Fleet, name: str, version: str) -> tuple[Course, int, bool] | None:
+def _uninstall(nodes: list[str], name: str, version: str, arguments: argparse.Namespace) -> str:
+    """The question to ask. OperatorError unless --uninstall says that this is meant."""
+    means = (
+        f"{name} has no release before {version}: this uninstalls the plugin on"
+        f" {some(len(nodes), 'node')} and deletes what it keeps there (its state)"
+    )
+    if not arguments.uninstall:
+        raise OperatorError(
+            f"{means}; nothing was changed. Say --uninstall if that is meant, or stop where it is"
+            f" with: edge-agent fleet rollout {name} {version} --percent 0"
+        )
+    if not arguments.json:
+        line(means)
+    return f"uninstall {name} on {some(len(nodes), 'node')} and delete its state?"
+
+
+def _there(fleet: Fleet, name: str, version: str) -> Now | None:
     """How the release goes out at present; None: it is not in deployment.toml."""
     if fleet.draft().plugin(name) is None:
         return None
@@ -62,52 +97,100 @@ def _there(fleet: Fleet, name: str, version: str) -> tuple[Course, int, bool] | 
 
 def _course(arguments: argparse.Namespace, default: Course | None = None) -> Course:
     default = default or Course()
-    steps, soak, abort = default.steps, default.soak_s, default.abort_percent
+    steps, rings, soak, abort = default.steps, default.rings, default.soak_s, default.abort_percent
+    at_least, least, timeout = default.at_least, default.min_percent, default.timeout_s
     if arguments.steps is not None:
         words = arguments.steps.split(",")
-        steps = checked_steps("--steps", [int(word) if word.isdigit() else word for word in words])
+        rings, steps = checked_steps(
+            "--steps", [int(word) if word.isdigit() else word for word in words]
+        )
     if arguments.soak is not None:
-        found = parse_duration(arguments.soak)
-        if found is None:
-            raise OperatorError('--soak must be a duration such as "60s" or "10m"')
-        soak = found
+        soak = _given("--soak", parse_duration(arguments.soak), 'a duration such as "60s"')
     if arguments.abort_on_failures is not None:
         percent = parse_percent(arguments.abort_on_failures)
-        if percent is None:
-            raise OperatorError('--abort-on-failures must be a percentage such as "5%"')
-        abort = percent
-    return Course(steps, soak, abort)
+        abort = _given("--abort-on-failures", percent, 'a percentage such as "5%"')
+    if arguments.at_least is not None:
+        at_least = arguments.at_least
+    if arguments.min_percent is not None:
+        percent = parse_percent(arguments.min_percent)
+        least = _given("--min-percent", percent, 'a percentage such as "50%"')
+    if arguments.timeout is not None:
+        found = parse_timeout(arguments.timeout)
+        timeout = _given("--timeout", found, 'a duration such as "30m", or "none"')
+    return Course(steps, rings, soak, abort, at_least, least, timeout)
 
 
-def _percent(
-    arguments: argparse.Namespace, there: tuple[Course, int, bool] | None, given: Course
-) -> int:
-    if arguments.percent is not None:
-        return int(arguments.percent)
+def _given(option: str, value: float | None, form: str) -> float:
+    if value is None:
+        raise OperatorError(f"{option} must be {form}")
+    return value
+
+
+def _reaches(arguments: argparse.Namespace) -> bool:
+    """Whether the command line says whom the release is for."""
+    return bool(
+        arguments.percent is not None or arguments.nodes or arguments.ring or arguments.count
+    )
+
+
+def _changes(arguments: argparse.Namespace) -> bool:
+    """Whether something is to be deployed before it is watched."""
+    return _reaches(arguments) or arguments.config_file is not None
+
+
+def _reach(fleet: Fleet, arguments: argparse.Namespace, there: Now | None, given: Course) -> Reach:
+    """Whom the release shall be for: more names and rings are added to those that it has."""
+    name, version = arguments.name, arguments.version
+    before = there.reach if there is not None else Reach(0)
+    if _reaches(arguments):
+        if arguments.percent is None and before.percent >= 100:
+            raise OperatorError(f"{name} {version} is for all nodes already")
+        for ring in arguments.ring:
+            ring_label(ring)
+        nodes = [each for each in arguments.nodes.split(",") if each] if arguments.nodes else []
+        fleet.check_nodes(name, nodes)
+        if arguments.count:
+            nodes += fleet.canaries(name, version, arguments.count)
+        return Reach(
+            before.percent if arguments.percent is None else int(arguments.percent),
+            tuple(dict.fromkeys((*before.nodes, *nodes))),
+            tuple(dict.fromkeys((*before.rings, *arguments.ring))),
+        )
     if not arguments.advance:
+        if there is not None and arguments.config_file is not None:
+            return before
         if there is not None:
             raise OperatorError(
-                f"{arguments.name} {arguments.version} is at {there[1]} %: say --advance,"
-                " --percent N or --watch"
+                f"{name} {version} is at {there.reach}: say --advance, --percent N or --watch"
             )
-        return given.steps[0]
+        return given.following(before) or Reach(100)
     if there is None:
-        raise OperatorError(f"{arguments.name} {arguments.version} has not begun; say --percent 10")
-    course_now, percent, held = there
-    if held:
-        raise OperatorError(f"{arguments.name} {arguments.version} is held; say --resume first")
-    following = _course(arguments, course_now).next_step(percent)
+        raise OperatorError(f"{name} {version} has not begun; say --percent 10")
+    if there.paused:
+        raise OperatorError(f"{name} {version} is held; say --resume first")
+    following = given.following(before)
     if following is None:
-        raise OperatorError(f"{arguments.name} {arguments.version} is for all nodes already")
+        raise OperatorError(f"{name} {version} is for all nodes already")
     return following
+
+
+def _config_file(fleet: Fleet, path: Path | None) -> str | None:
+    """As deployment.toml names it: below the folder. OperatorError."""
+    if path is None:
+        return None
+    try:
+        return str(path.resolve().relative_to(fleet.folder.path.resolve()))
+    except ValueError:
+        raise OperatorError(
+            f"{path}: must be in the fleet's folder {fleet.folder.path}, which others share"
+        ) from None
 
 
 def _remembered(arguments: argparse.Namespace, given: Course) -> dict[str, object]:
     found: dict[str, object] = {}
     if arguments.steps is not None:
-        found["steps"] = list(given.steps)
-    if arguments.soak is not None:
-        found["soak"] = arguments.soak
-    if arguments.abort_on_failures is not None:
-        found["abort_on_failures"] = arguments.abort_on_failures
+        found["steps"] = [*given.rings, *given.steps]
+    for option in ("soak", "abort_on_failures", "at_least", "min_percent", "timeout"):
+        if getattr(arguments, option) is not None:
+            found[option] = getattr(arguments, option)
     return found

@@ -46,13 +46,13 @@ def watch(arguments: argparse.Namespace) -> int:
 
 
 def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) -> int:
-    """Watch a rollout to its end; 1 if it was taken back."""
+    """Watch a rollout to its end; 1 if it was taken back, or held for want of nodes."""
     steps = course.follow(fleet, name, version, given)
     if as_json or not on_terminal():
         step = _steps_as_lines(name, version, steps, as_json)
     else:
         step = _steps_on_screen(fleet, name, version, steps)
-    if step.action != "abort":
+    if step.action not in ("abort", "timeout"):
         return OK
     for node, reason in step.standing.failed.items():
         if not as_json:
@@ -69,7 +69,7 @@ def _steps_as_lines(
         if text != said and as_json:
             show_json(_step_facts(name, version, step))
         elif text != said:
-            line(f"{_now()}  {text}", BAD if step.action == "abort" else CHANGED)
+            line(f"{_now()}  {text}", BAD if step.action in ("abort", "timeout") else CHANGED)
         said = text
     return step
 
@@ -88,7 +88,7 @@ def _steps_on_screen(
                     screen.say(f"{each.node}  {each.text}", TONES[each.tone])
             if step.action != said:  # the counts are in the headline
                 text = step_text(name, version, step)
-                screen.say(text, BAD if step.action == "abort" else CHANGED)
+                screen.say(text, BAD if step.action in ("abort", "timeout") else CHANGED)
             said = step.action
             headline = step_text(name, version, step, exact=True)
             screen.draw(step.view, step.current, fleet.client.trouble, headline)
@@ -104,6 +104,12 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
         for message in messages(fleet, seconds):
             if message is None:
                 pass
+            elif message.topic == fleet.topics.trust:
+                before = fleet.trust.version
+                fleet.follow_trust(message.payload)
+                if fleet.trust.version != before:
+                    screen.say(f"trust became version {fleet.trust.version}", CHANGED)
+                current = fleet.believed(current.raw)
             elif message.topic == fleet.topics.deployment:
                 if message.payload != current.raw:
                     current = fleet.believed(message.payload)
@@ -133,11 +139,12 @@ def step_text(name: str, version: str, step: course.Step, exact: bool = False) -
     """Where a rollout is, in a line."""
     found = step.standing
     words = {
-        "wait": "waiting for nodes",
+        "wait": f"waiting: {step.lacking}",
         "soak": f"holding for {step.left_s:.0f} s more" if exact else "holding",
-        "advance": f"advanced to {step.percent} %",
+        "advance": f"advanced to {step.reach}",
         "paused": "held; --resume lets it go on",
         "abort": "too many failed: taken back",
+        "timeout": f"held, since no further node came to run it: {step.lacking}",
         "done": "done",
     }
     counts = f"{len(found.running)} run it, {len(found.pending)} to come"
@@ -145,7 +152,7 @@ def step_text(name: str, version: str, step: course.Step, exact: bool = False) -
         counts += f", {len(found.failed)} failed"
     if found.away:
         counts += f", {len(found.away)} away"
-    return f"{name} {version} at {step.percent} %: {counts}; {words[step.action]}"
+    return f"{name} {version} at {step.reach}: {counts}; {words[step.action]}"
 
 
 def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]:
@@ -155,6 +162,9 @@ def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]
         "version": version,
         "action": step.action,
         "percent": step.percent,
+        "named": list(step.reach.nodes),
+        "rings": list(step.reach.rings),
+        "lacking": step.lacking,
         "generation": step.current.generation,
         "running": list(found.running),
         "pending": list(found.pending),
@@ -177,7 +187,7 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
                 else:
                     line(*result_line(item))
             continue
-        if message.topic == fleet.topics.deployment:
+        if message.topic in (fleet.topics.deployment, fleet.topics.trust):
             continue
         for each in changed(view, known, message, names):
             if as_json:
@@ -191,7 +201,11 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
     deadline = None if seconds is None else time.monotonic() + seconds
     leaves = ("status", "state", "results")
     with fleet.client.subscribed(
-        (fleet.topics.deployment, *(f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves))
+        (
+            fleet.topics.trust,
+            fleet.topics.deployment,
+            *(f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves),
+        )
     ) as subscription:
         while deadline is None or time.monotonic() < deadline:
             yield subscription.take(REDRAW_S)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from edge_agent.config.model import PluginSettings
 from edge_agent.fleet.deployment import Deployment, PluginEntry, Release, Rollout
 from edge_agent.store.catalogue import setup_key
 from edge_agent.store.digest import sha256_hex
@@ -14,10 +15,26 @@ class Choice(NamedTuple):
     entry: PluginEntry
     release: Release
 
+    @property
+    def config(self) -> str:
+        """The release's own, or else the entry's."""
+        own = self.release.config
+        return self.entry.config if own is None else own
+
+    @property
+    def settings(self) -> PluginSettings:
+        """The same."""
+        return self.release.settings or self.entry.settings
+
+    @property
+    def setup(self) -> str:
+        """The module together with these, as a node may have rejected it."""
+        return setup_key(self.release.blob.digest, self.config, self.settings)
+
 
 def matches(entry: PluginEntry, labels: Mapping[str, str]) -> bool:
     """Whether a node with these labels has all that the entry selects."""
-    return all(labels.get(name) == value for name, value in entry.select.items())
+    return _has(labels, entry.select)
 
 
 def place(seed: str, node: str) -> int:
@@ -29,9 +46,14 @@ def place(seed: str, node: str) -> int:
     return int(sha256_hex(f"{seed}\0{node}".encode())[:16], 16) % 100
 
 
-def chosen(rollout: Rollout | None, node: str) -> bool:
-    """Whether a release is for this node. A higher percentage only adds nodes."""
-    return rollout is None or place(rollout.seed, node) < rollout.percent
+def chosen(rollout: Rollout | None, node: str, labels: Mapping[str, str] = {}) -> bool:
+    """Whether a release is for this node: named, in a ring, or by its place.
+
+    A higher percentage, another ring and more names only add nodes.
+    """
+    if rollout is None or node in rollout.nodes or place(rollout.seed, node) < rollout.percent:
+        return True
+    return any(_has(labels, ring) for ring in rollout.rings)
 
 
 def wanted(
@@ -50,15 +72,17 @@ def wanted(
         if not matches(entry, labels):
             continue
         for release in entry.releases:
-            if chosen(release.rollout, node) and not _held(entry, release, rejected):
-                found[entry.identity] = Choice(entry, release)
+            choice = Choice(entry, release)
+            if chosen(release.rollout, node, labels) and not _held(choice, rejected):
+                found[entry.identity] = choice
                 break
     return found
 
 
-def _held(entry: PluginEntry, release: Release, rejected: Collection[str]) -> bool:
-    digest = release.blob.digest
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(name) == value for name, value in wanted.items())
+
+
+def _held(choice: Choice, rejected: Collection[str]) -> bool:
     # A setup's key is costly, for who asks for thousands of nodes, and most reject nothing.
-    return bool(rejected) and (
-        digest in rejected or setup_key(digest, entry.config, entry.settings) in rejected
-    )
+    return bool(rejected) and (choice.release.blob.digest in rejected or choice.setup in rejected)

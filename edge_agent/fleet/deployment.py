@@ -5,10 +5,11 @@ docs/fleet-protocol.md. Unknown fields are ignored, except where ignoring one wo
 plugin may do or where it runs: inside `select`, `rollout` and `limits`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edge_agent import RELEASED, strictjson
 from edge_agent.config.document import Document
@@ -27,6 +28,9 @@ from edge_agent.store.catalogue import Known as Known
 from edge_agent.store.digest import sha256_hex
 
 KIND = "edge-agent.deployment"
+# The second form: what agents up to 0.1.0 would read as something else (docs/adr/0041).
+KIND_2 = "edge-agent.deployment/2"
+MAX_FORM = 2
 PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 # How far above the last one accepted (0 in a new epoch) a generation may be: a number for each
 # second of 136 years, so a board follows however long it was away, and one document cannot use
@@ -47,6 +51,7 @@ class Deployment:
     plugins: tuple[PluginEntry, ...]
     payload: bytes
     epoch: int = 0
+    form: int = 1
 
     @property
     def order(self) -> tuple[int, int]:
@@ -77,7 +82,7 @@ def accept(
     """
     payload = envelope.open_sealed(raw, PAYLOAD_TYPE, trust.keys, trust.threshold)
     values = _object(payload)
-    check_head(values, KIND, fleet)
+    _check_head(values, fleet)
     head = Document(Path("deployment"), "", values)
     epoch, generation = form.read_epoch(Table(head)), form.read_generation(Table(head))
     _check(head)
@@ -96,8 +101,18 @@ def parse(
 ) -> Deployment:
     """A document that was accepted before, or that is to be signed. RefusedError."""
     values = _object(payload)
-    check_head(values, KIND, fleet)
+    _check_head(values, fleet)
     return _read(payload, values, defaults, report)
+
+
+def kind_of(plugins: Iterable[Mapping[str, Any]]) -> str:
+    """The kind that a document with these entries needs."""
+    for plugin in plugins:
+        for release in plugin.get("releases", ()):
+            rollout = release.get("rollout", {})
+            if {*form.SETTINGS, "config"} & release.keys() or {"nodes", "rings"} & rollout.keys():
+                return KIND_2
+    return KIND
 
 
 def to_payload(values: Mapping[str, object]) -> bytes:
@@ -126,6 +141,10 @@ def best_time(clock: float, known: Known) -> float:
     """The latest time that is known to have passed, for boards whose clock starts in 1970."""
     released = datetime.fromisoformat(f"{RELEASED}T00:00:00+00:00").timestamp()
     return max(clock, known.issued, released)
+
+
+def _check_head(values: dict[str, object], fleet: str) -> None:
+    check_head(values, KIND_2 if values.get("kind") == KIND_2 else KIND, fleet)
 
 
 def _object(payload: bytes) -> dict[str, object]:
@@ -167,14 +186,16 @@ def _read(
     document = Document(Path("deployment"), "", values)
     table = Table(document)
     issued, expires = form.read_times(table)
+    which = 2 if values["kind"] == KIND_2 else 1
     deployment = Deployment(
         fleet=str(values["fleet"]),
         generation=form.read_generation(table),
         issued=issued,
         expires=expires,
-        plugins=form.read_plugins(table, defaults, report),
+        plugins=form.read_plugins(table, defaults, report, which),
         payload=payload,
         epoch=form.read_epoch(table),
+        form=which,
     )
     _check(document)
     return deployment

@@ -7,13 +7,15 @@ form to others.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
 from edge_agent import strictjson
 from edge_agent.config.agent import LABEL_FORM, LABEL_PATTERN
+from edge_agent.config.agent import NAME_FORM as NODE_FORM
+from edge_agent.config.agent import NAME_PATTERN as NODE_PATTERN
 from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
@@ -21,6 +23,7 @@ from edge_agent.config.table import Table
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
 MAX_PLUGINS = 64  # the runtime starts and calls each: no node has that many
 MAX_RELEASES = 8
+MAX_RINGS = 8
 MAX_CONFIG_CHARACTERS = 32 * KIB
 MIN_BLOB_BYTES = 8  # the header of a Wasm module
 MAX_BLOB_BYTES = 256 * MIB  # each node sets its own, lower bound (`max_plugin_bytes`)
@@ -28,6 +31,8 @@ MIN_PART_BYTES, MAX_PART_BYTES = 256, 64 * KIB  # what every broker carries
 MAX_PARTS = 64 * KIB
 
 Encoding = Literal["none", "zlib"]
+# What a release may have of its own, under the same names in documents.
+SETTINGS = tuple(each.name for each in fields(PluginSettings))
 
 NAME_PATTERN = r"[a-zA-Z0-9_.+-]{1,64}"  # NRI: pkg/api/plugin.go; the length is this protocol's
 NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
@@ -76,6 +81,8 @@ class Rollout:
 
     percent: int
     seed: str
+    nodes: tuple[str, ...] = ()  # these in any case
+    rings: tuple[Mapping[str, str], ...] = ()  # and those with all labels of one of these
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Release:
     blob: Blob
     sources: tuple[str, ...]
     rollout: Rollout | None = None  # None: for all
+    config: str | None = None  # in the place of the entry's
+    settings: PluginSettings | None = None  # the same, with what it leaves out from the entry
 
 
 @dataclass(frozen=True)
@@ -128,52 +137,62 @@ def read_times(table: Table) -> tuple[float, float]:
     return issued, expires
 
 
-def read_plugins(table: Table, defaults: Limits, report: Report) -> tuple[PluginEntry, ...]:
-    """All entries; `defaults` and `report` are for what they leave open."""
+def read_plugins(
+    table: Table, defaults: Limits, report: Report, form: int
+) -> tuple[PluginEntry, ...]:
+    """All entries; `defaults` and `report` are for what they leave open.
+
+    `form` 2 is that of the second kind of document (docs/fleet-protocol.md).
+    """
     if "plugins" not in table:  # an empty list is said, or every plugin would end by mistake
         table.problem("plugins", "is missing")
     found: dict[str, PluginEntry] = {}
     for each in table.tables("plugins", at_least=0, at_most=MAX_PLUGINS):
-        entry = _entry(each, defaults, report)
+        entry = _entry(each, defaults, report, form)
         if entry.name in found:
             each.problem("name", f'"{entry.name}" is there twice')
         found[entry.name] = entry
     return tuple(found.values())
 
 
-def _entry(table: Table, defaults: Limits, report: Report) -> PluginEntry:
+def _entry(table: Table, defaults: Limits, report: Report, form: int) -> PluginEntry:
     select = table.table("select")
     labels = select.table("labels").string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
     select.end()
+    settings = read_settings(table, defaults, report)
     return PluginEntry(
         name=_required(table, "name", NAME_PATTERN, NAME_FORM),
         index=_required(table, "index", _INDEX, "two digits, as a string"),
         select=MappingProxyType(labels),
-        config=table.text(
-            "config",
-            "",
-            pattern=rf"[\s\S]{{0,{MAX_CONFIG_CHARACTERS}}}",
-            form=f"a string of at most {MAX_CONFIG_CHARACTERS} characters",
-        ),
-        settings=read_settings(table, defaults, report),
-        releases=_releases(table),
+        config=_config(table) or "",
+        settings=settings,
+        releases=_releases(table, settings, form),
     )
 
 
-def _releases(table: Table) -> tuple[Release, ...]:
+def _config(table: Table) -> str | None:
+    return table.text(
+        "config",
+        None,
+        pattern=rf"[\s\S]{{0,{MAX_CONFIG_CHARACTERS}}}",
+        form=f"a string of at most {MAX_CONFIG_CHARACTERS} characters",
+    )
+
+
+def _releases(table: Table, settings: PluginSettings, form: int) -> tuple[Release, ...]:
     found: dict[str, Release] = {}
     if "releases" not in table:
         table.problem("releases", "is missing")
         return ()
     for each in table.tables("releases", at_least=1, at_most=MAX_RELEASES):
-        release = _release(each)
+        release = _release(each, settings, form)
         if release.version in found:
             each.problem("version", f'"{release.version}" is there twice')
         found[release.version] = release
     return tuple(found.values())
 
 
-def _release(table: Table) -> Release:
+def _release(table: Table, settings: PluginSettings, form: int) -> Release:
     sources = table.texts("sources", ("mqtt",), pattern=_SOURCE, form=_SOURCE_FORM)
     if not sources:
         table.problem("sources", "must name one at least")
@@ -181,17 +200,42 @@ def _release(table: Table) -> Release:
         version=_required(table, "version", VERSION_PATTERN, VERSION_FORM),
         blob=_blob(table.table("blob"), on_mqtt="mqtt" in sources),
         sources=sources,
-        rollout=_rollout(table.table("rollout")) if "rollout" in table else None,
+        rollout=_rollout(table.table("rollout"), form) if "rollout" in table else None,
+        config=_config(table),
+        settings=_own_settings(table, settings, form),
     )
 
 
-def _rollout(table: Table) -> Rollout:
+def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSettings | None:
+    """What a release has of its own, over its entry's; None: nothing."""
+    own = [each for each in (*SETTINGS, "config") if each in table]
+    if form < 2 and own:  # older agents pass over them, and would run it with the entry's
+        table.problem(own[0], "is possible in a document of the second kind only")
+    found = read_settings(table, entry.limits, entry.report)
+    changed = {each: getattr(found, each) for each in own if each != "config"}
+    return replace(entry, **changed) if changed else None
+
+
+def _rollout(table: Table, form: int) -> Rollout:
     rollout = Rollout(
         percent=_required_count(table, "percent", 0, 100),
         seed=_required(table, "seed", _SEED, _SEED_FORM),
     )
+    if form >= 2:
+        nodes = table.texts("nodes", (), pattern=NODE_PATTERN, form=NODE_FORM)
+        rollout = replace(rollout, nodes=nodes, rings=_rings(table))
     table.end()
     return rollout
+
+
+def _rings(table: Table) -> tuple[Mapping[str, str], ...]:
+    found = []
+    for each in table.tables("rings", at_least=0, at_most=MAX_RINGS):
+        labels = each.string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
+        if not labels:
+            table.problem("rings", "must each name a label, or they would be every node")
+        found.append(MappingProxyType(labels))
+    return tuple(found)
 
 
 def _blob(table: Table, *, on_mqtt: bool) -> Blob:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from edge_agent.config import PluginSettings, UpdatesConfig
 from edge_agent.config.units import format_size
-from edge_agent.fleet.choice import matches, wanted
-from edge_agent.fleet.deployment import Blob, Deployment, PluginEntry, Release
+from edge_agent.fleet.choice import Choice, matches, wanted
+from edge_agent.fleet.deployment import Blob, Deployment, Release
 from edge_agent.fleet.transfer.queue import Wish
 from edge_agent.store.catalogue import Catalogue, Running
 
@@ -64,7 +64,7 @@ def target(
     supplies: dict[str, Supply] = {}
     for entry in deployment.plugins:
         if choice := choices.get(entry.identity):
-            running.append(_running(*choice))
+            running.append(_running(choice))
             _add(supplies, choice.release)
         elif matches(entry, labels) and (kept := catalogue.plugins.get(entry.identity)):
             running.append(kept.current)
@@ -123,15 +123,16 @@ def held_against(
     return known & held
 
 
-def _running(entry: PluginEntry, release: Release) -> Running:
+def _running(choice: Choice) -> Running:
+    entry, release = choice
     return Running(
         name=entry.name,
         index=entry.index,
         version=release.version,
         digest=release.blob.digest,
         size=release.blob.size,
-        config=entry.config,
-        settings=entry.settings,
+        config=choice.config,
+        settings=choice.settings,
     )
 
 

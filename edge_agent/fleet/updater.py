@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.deployment import MAX_FORM, Deployment
 from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
 from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.node import Node
@@ -366,6 +366,7 @@ class Updater:
             "generation": active.generation if active else 0,
             "accepted": catalogue.known.generation,
             "epoch": catalogue.known.epoch,
+            "form": MAX_FORM,
             "pending": pending.generation if pending else None,
             "expired": active is not None and self._documents.expired(active, catalogue),
             "refused": self._documents.refused,

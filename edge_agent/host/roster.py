@@ -216,10 +216,19 @@ class Roster:
             running = seat.plugin.release
             if running.digest != release.digest:
                 entry["running"] = f"sha256:{running.digest}"
+            elif running != release:  # the same module, still as it was configured before
+                entry["running"] = _setup(running)
         error = seat.record.error or self._errors.get(identity, "") or release.unusable
         if error:
             entry["error"] = _short(error)
         return entry
+
+
+def _setup(release: Release) -> str:
+    """Seldom needed, so what it imports is no part of the start."""
+    from edge_agent.store.catalogue import setup_key
+
+    return setup_key(f"sha256:{release.digest}", release.config, release.settings)
 
 
 def _short(error: str) -> str:

@@ -9,7 +9,16 @@ from edge_agent.operator import deploy, edit
 from edge_agent.operator.broker import QUIET_S
 from edge_agent.operator.draft import Draft, read
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.rollout import Action, Course, Standing, course_of, decide, standing
+from edge_agent.operator.rollout import (
+    Action,
+    Course,
+    Reach,
+    Standing,
+    course_of,
+    decide,
+    lacking,
+    standing,
+)
 from edge_agent.operator.view import View
 
 # Between two looks when nothing comes: the soak's clock goes on.
@@ -19,57 +28,82 @@ SETTLE_S = 2.0
 
 
 class Step(NamedTuple):
-    """What was decided, on what ground; `percent` is the one after it."""
+    """What was decided, on what ground; `reach` is the one after it."""
 
     action: Action
-    percent: int
+    reach: Reach
     standing: Standing
     left_s: float  # of the soak
+    lacking: str  # what it waits for
     current: deploy.Current
     view: View
 
+    @property
+    def percent(self) -> int:
+        return self.reach.percent
+
 
 def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[Step]:
-    """Advance, soak, and in the end say `done` or `abort`, which has been deployed then.
+    """Advance, soak, and in the end say `done`, `abort` or `timeout`, which has been done then.
 
     Yields each time that something may have changed. The release must be deployed already.
     OperatorError: somebody else deployed meanwhile; the rollout is theirs then.
     """
     filters = (f"{fleet.nodes_topic}/+/status", f"{fleet.nodes_topic}/+/state")
+    topics = (fleet.topics.trust, fleet.topics.deployment)
     now = _ours(fleet)
-    with fleet.client.subscribed((*filters, fleet.topics.deployment)) as subscription:
-        view, since = View(), None
+    with fleet.client.subscribed((*topics, *filters)) as subscription:
+        view, clocks = View(), _Clocks()
         while True:
             message = subscription.take(TICK_S)
             # At first all nodes, or the few that came first would decide.
             pause_s = 0.0 if view.nodes else QUIET_S
             while message is not None:
-                if message.topic != fleet.topics.deployment:
+                if message.topic == fleet.topics.trust:
+                    fleet.follow_trust(message.payload)
+                elif message.topic != fleet.topics.deployment:
                     view.feed(message)
                 elif message.payload != now.raw:
                     now = _ours(fleet)  # our own, or an error
                 message = subscription.take(pause_s)
             if now.deployment is None:
                 raise OperatorError("the broker has no deployment any more")
-            _, percent, paused = course_of(fleet.draft(), name, version)
+            _, reach, paused = course_of(fleet.draft(), name, version)
             found = standing(view, now.deployment, name, version)
-            clock = time.monotonic()
-            since = None if found.pending or not view.nodes else since or clock
-            settled_s = 0.0 if since is None else clock - since
-            action = decide(course, found, percent, settled_s, paused)
+            why = lacking(course, found)
+            settled_s, waited_s = clocks.look(time.monotonic(), len(found.running), why)
+            action = decide(course, found, reach.percent, settled_s, paused, waited_s)
             if action in ("advance", "done") and settled_s < SETTLE_S:
                 action = "soak"
             if action == "advance":
-                percent = course.next_step(percent) or 100
-                fleet.deploy(fleet.rolled_out(name, version, percent))
+                reach = course.following(reach) or Reach(100)
+                fleet.deploy(fleet.reaching(name, version, reach))
             elif action == "abort":
-                fleet.deploy(without(fleet, name, version))
+                fleet.deploy(taken_back(fleet, name, version))
+            elif action == "timeout" and reach.percent < 100:
+                set_paused(fleet, name, version, True)
             if action in ("advance", "abort"):
-                now, since = _ours(fleet), None
+                now, clocks = _ours(fleet), _Clocks()
             left_s = max(0.0, course.soak_s - settled_s)
-            yield Step(action, percent, found, left_s, now, view)
-            if action in ("done", "abort"):
+            yield Step(action, reach, found, left_s, why, now, view)
+            if action in ("done", "abort", "timeout"):
                 return
+
+
+class _Clocks:
+    """Of one step: since when nothing is lacking, and since when no further node came."""
+
+    def __init__(self) -> None:
+        self._settled: float | None = None
+        self._moved: float | None = None
+        self._most = 0  # nodes that ran it at once
+
+    def look(self, clock: float, running: int, lacking: str) -> tuple[float, float]:
+        """Seconds of both."""
+        self._settled = None if lacking else self._settled or clock
+        if self._moved is None or running > self._most:
+            self._moved, self._most = clock, running
+        return 0.0 if self._settled is None else clock - self._settled, clock - self._moved
 
 
 def without(fleet: Fleet, name: str, version: str) -> Draft:
@@ -80,10 +114,21 @@ def without(fleet: Fleet, name: str, version: str) -> Draft:
     )
 
 
-def paused(fleet: Fleet, name: str, version: str, pause: bool) -> None:
+def taken_back(fleet: Fleet, name: str, version: str) -> Draft:
+    """The same for one that failed; not written yet.
+
+    An only release goes to no further node instead: to take it out would end the plugin where it
+    runs well, and what it keeps there, which needs a person's word (`rollback --uninstall`).
+    """
+    if len(fleet.draft().releases(name)) > 1:
+        return without(fleet, name, version)
+    held = {"percent": 0, "nodes": None, "rings": None, "paused": True}
+    return fleet.rolled_out(name, version, 0, remembered=held)
+
+
+def set_paused(fleet: Fleet, name: str, version: str, pause: bool) -> None:
     """Hold a rollout where it is, or let it go on. Changes nothing on any node."""
-    _, percent, _ = course_of(fleet.draft(), name, version)
-    if percent >= 100:
+    if course_of(fleet.draft(), name, version).reach.percent >= 100:
         raise OperatorError(f"{name} {version} is for all nodes; `rollback {name}` takes it back")
     text = edit.edited(
         fleet.folder,

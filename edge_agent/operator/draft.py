@@ -2,22 +2,26 @@
 
 Its words are the protocol's (docs/fleet-protocol.md). Different are: `config_file` beside
 `config`, `enabled = false` for a plugin that is left out, `valid_for` instead of times, a
-release's version instead of its blob, what `rollout` remembers beside `percent` and `seed`, and
-`permissions`, which must be there.
+release's version instead of its blob (or `module`, the published version that it runs), rings
+as "LABEL=VALUE", what `rollout` remembers beside what is signed of it, and `permissions`, which
+must be there.
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_agent.config.agent import LABEL_PATTERN
 from edge_agent.config.plugin import EVERYTHING
 from edge_agent.config.units import DURATION_FORM, parse_duration
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment
 from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.form import SETTINGS
 from edge_agent.operator import releases
 from edge_agent.operator.folder import FleetFolder
 
@@ -26,12 +30,15 @@ MAX_FILE_BYTES = 1 << 20
 
 _ROOT = ("valid_for", "plugins")
 _PLUGIN = (
-    *("name", "index", "select", "config", "config_file", "failure_policy", "permissions"),
-    *("report", "limits", "releases", "enabled", "runtimes"),
+    *("name", "index", "select", "config", "config_file", *SETTINGS),
+    *("releases", "enabled"),
 )
-_RELEASE = ("version", "rollout", "sources")
-_SIGNED = ("percent", "seed")  # of `rollout`
-ROLLOUT = (*_SIGNED, "steps", "soak", "abort_on_failures", "paused")
+_RELEASE = ("version", "module", "rollout", "sources", "config", "config_file", *SETTINGS)
+_SIGNED = ("percent", "seed", "nodes", "rings")  # of `rollout`
+ROLLOUT = (
+    *(*_SIGNED, "steps", "soak", "abort_on_failures"),
+    *("at_least", "min_percent", "timeout", "paused"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,16 @@ class Draft:
     ) -> Deployment:
         """What is to be signed; its `payload` are the bytes. OperatorError names what is wrong."""
         valid_s = _valid_s(self.path, self.values.get("valid_for", DEFAULT_VALID_FOR))
+        plugins = [
+            self._plugin(each) for each in self._list(self.values, "plugins") if self._enabled(each)
+        ]
         values: dict[str, object] = {
-            "kind": deployment.KIND,
+            "kind": deployment.kind_of(plugins),
             "fleet": fleet,
             "generation": generation,
             "issued": _time(now),
             "expires": _time(now + valid_s),
-            "plugins": [
-                self._plugin(each)
-                for each in self._list(self.values, "plugins")
-                if self._enabled(each)
-            ],
+            "plugins": plugins,
         }
         if epoch:
             values["epoch"] = epoch
@@ -108,12 +114,8 @@ class Draft:
                 ' ["env", "linux.resources"] (`edge-agent plugin run` shows what it does change);'
                 f' permissions = ["{EVERYTHING}"] is everything, hooks on the node included'
             )
-        own = ("enabled", "config_file")
-        values = {key: value for key, value in table.items() if key not in own}
-        if "config_file" in table:
-            if "config" in table:
-                raise OperatorError(f"{self.path}: plugin {name}: config and config_file; keep one")
-            values["config"] = self._config(name, table["config_file"])
+        values = {key: value for key, value in table.items() if key != "enabled"}
+        self._take_config(f"plugin {name}", values)
         if values["permissions"] == [EVERYTHING]:
             # What is not there means the same, also to nodes that refuse a name they do not know.
             del values["permissions"]
@@ -127,19 +129,36 @@ class Draft:
         if not isinstance(version, str):
             raise OperatorError(f'{self.path}: plugin {name}: a release needs version = "..."')
         self._known(table, _RELEASE, f"{name} {version}")
-        blob = releases.load(self.folder, name, version)
+        blob = releases.load(self.folder, name, str(table.get("module", version)))
         values = {**table, "blob": {field: getattr(blob, field) for field in releases.FIELDS}}
+        values.pop("module", None)
+        self._take_config(f"{name} {version}", values)
         if isinstance(rollout := table.get("rollout"), Mapping):
             self._known(rollout, ROLLOUT, f"{name} {version}: rollout")
-            values["rollout"] = {key: rollout[key] for key in _SIGNED if key in rollout}
+            signed = {key: rollout[key] for key in _SIGNED if key in rollout}
+            if "rings" in signed:
+                signed["rings"] = self._rings(f"{name} {version}: rollout", signed["rings"])
+            values["rollout"] = signed
         return values
 
-    def _config(self, name: str, file: object) -> str:
+    def _rings(self, where: str, rings: object) -> list[dict[str, str]]:
+        try:
+            return [dict([ring_label(each)]) for each in rings]  # type: ignore[attr-defined]
+        except (TypeError, OperatorError):
+            raise OperatorError(f'{self.path}: {where}: rings are like ["ring=canary"]') from None
+
+    def _take_config(self, where: str, values: dict[str, object]) -> None:
+        """The text of `config_file` in the place of its name."""
+        if "config_file" not in values:
+            return
+        if "config" in values:
+            raise OperatorError(f"{self.path}: {where}: config and config_file; keep one")
+        file = values.pop("config_file")
         if not isinstance(file, str):
-            raise OperatorError(f"{self.path}: plugin {name}: config_file must be a path")
+            raise OperatorError(f"{self.path}: {where}: config_file must be a path")
         path = self.folder.path / file
         try:
-            return path.read_text("utf-8")
+            values["config"] = path.read_text("utf-8")
         except (OSError, ValueError) as error:
             raise OperatorError(f"{path}: cannot be read: {error}") from error
 
@@ -182,6 +201,14 @@ def read(folder: FleetFolder, text: str) -> Draft:
     draft = Draft(folder, values, text)
     draft._known(values, _ROOT, "at the top")
     return draft
+
+
+def ring_label(text: object) -> tuple[str, str]:
+    """The label and its value of a ring such as "ring=canary". OperatorError."""
+    name, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not (equals and value and re.fullmatch(LABEL_PATTERN, name)):
+        raise OperatorError(f'"{str(text)[:60]}" is no ring: write LABEL=VALUE')
+    return name, value
 
 
 def _valid_s(path: Path, value: object) -> float:

@@ -35,9 +35,17 @@ def edited(folder: FleetFolder, change: Callable[[Any], None]) -> str:
 
 
 def set_release(
-    document: Any, name: str, version: str, index: str | None, rollout: Mapping[str, object] | None
+    document: Any,
+    name: str,
+    version: str,
+    index: str | None,
+    rollout: Mapping[str, object] | None,
+    own: Mapping[str, object] = {},
 ) -> None:
-    """Make `version` the first release of a plugin, for the nodes of `rollout` (None: for all)."""
+    """Make `version` the first release of a plugin, for the nodes of `rollout` (None: for all).
+
+    `own` are further keys of the release: `module`, `config_file`.
+    """
     tomlkit = _toml()
     plugin = _plugin(document, name)
     if plugin is None:
@@ -60,11 +68,13 @@ def set_release(
     releases = plugin.setdefault("releases", tomlkit.aot())
     for release in releases:
         if release.get("version") == version:
+            release.update(own)
             _set_rollout(release, rollout)
             break
     else:
         release = tomlkit.table()
         release["version"] = version
+        release.update(own)
         _set_rollout(release, rollout)
         releases.insert(0, release)
     _drop_unreachable(releases)

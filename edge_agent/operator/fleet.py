@@ -4,11 +4,13 @@ publish -> prepare (what would change) -> sign -> put
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import OperatorError, RefusedError
-from edge_agent.fleet import deployment
+from edge_agent.fleet import deployment, trust
+from edge_agent.fleet.choice import place
 from edge_agent.fleet.deployment import Deployment
 from edge_agent.mqtt.topics import fleet_topics
 from edge_agent.operator import deploy, edit, plan, publish, releases, signing
@@ -19,8 +21,9 @@ from edge_agent.operator.draft import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.publish import Progress, Published
+from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
-from edge_agent.operator.view import View
+from edge_agent.operator.view import Node, View
 
 
 class Prepared(NamedTuple):
@@ -42,10 +45,22 @@ class Fleet:
         self.folder = folder
         self.client = client
         self.keyring = keyring
-        self.settings = folder.settings()
+        self.reload()
         self.topics = fleet_topics(self.settings.name)
         self.nodes_topic = f"{self.topics.deployment.rpartition('/')[0]}/nodes"
-        self.trust = signing.trust_set(folder)
+
+    def reload(self) -> None:
+        """Read fleet.toml and trust/, which a rotation changes. ConfigError, OperatorError."""
+        self.settings = self.folder.settings()
+        self.trust = signing.trust_set(self.folder)
+
+    def follow_trust(self, raw: bytes) -> None:
+        """Trust what the folder does now, and what the broker's chain makes of that."""
+        self.reload()
+        try:
+            self.trust = trust.rotated(raw, self.trust) or self.trust
+        except RefusedError:  # nothing there that leads on from what is trusted here
+            pass
 
     # --- what there is
 
@@ -63,7 +78,7 @@ class Fleet:
             self.client, self.topics, self.trust, deploy.last_deployed(self.folder)
         )
 
-    def believed(self, raw: bytes) -> Current:
+    def believed(self, raw: bytes | None) -> Current:
         """The same, of a message that came."""
         return deploy.believed(raw, self.trust, deploy.last_deployed(self.folder))
 
@@ -106,21 +121,55 @@ class Fleet:
         version: str,
         percent: int,
         index: str | None = None,
-        **remembered: object,
+        *,
+        config_file: str | None = None,
+        remembered: Mapping[str, object] = {},
     ) -> Draft:
         """deployment.toml with `version` for `percent` of the nodes; not written yet.
 
-        `remembered` are further keys of the release's rollout: steps, soak, abort_on_failures.
+        `config_file` is the release's own configuration, in the folder. `remembered` are further
+        keys of its rollout (draft.ROLLOUT).
         """
-        releases.load(self.folder, name, version)
+        own: dict[str, object] = {} if config_file is None else {"config_file": config_file}
+        module = self._module(name, version)
+        if module != version:
+            own["module"] = module
         rollout: dict[str, object] | None = None
         if percent < 100:
             seed = self._seed(name, version)
-            rollout = {"percent": percent, "seed": seed, **remembered, "paused": None}
+            rollout = {"percent": percent, "seed": seed, "paused": None, **remembered}
         text = edit.edited(
-            self.folder, lambda document: edit.set_release(document, name, version, index, rollout)
+            self.folder,
+            lambda document: edit.set_release(document, name, version, index, rollout, own),
         )
         return read(self.folder, text)
+
+    def reaching(self, name: str, version: str, reach: Reach) -> Draft:
+        """The same for a release that is there already; `reach` only grows."""
+        named = {"nodes": list(reach.nodes) or None, "rings": list(reach.rings) or None}
+        return self.rolled_out(name, version, reach.percent, remembered=named)
+
+    def canaries(self, name: str, version: str, count: int) -> list[str]:
+        """As many nodes that are there and that the plugin is for: those that a small percentage
+        would choose first. OperatorError: there are fewer."""
+        seed = self._seed(name, version)
+        found = [
+            node.name for node in self.view().sorted() if node.online and self._for(name, node)
+        ]
+        if len(found) < count:
+            raise OperatorError(
+                f"{count} nodes were asked for, and only {len(found)} that {name} is for are online"
+            )
+        return sorted(sorted(found, key=lambda node: place(seed, node))[:count])
+
+    def check_nodes(self, name: str, names: Sequence[str]) -> None:
+        """OperatorError unless all of them are known, and the plugin is for them."""
+        view = self.view()
+        for each in names:
+            if each not in view.nodes:
+                raise OperatorError(f"no node {each} has reported; see edge-agent fleet nodes")
+            if not self._for(name, view.nodes[each]):
+                raise OperatorError(f"{name} is not for {each}: its labels do not fit `select`")
 
     def prepare(
         self,
@@ -205,6 +254,29 @@ class Fleet:
             if each.get("version") == version and isinstance(rollout, dict):
                 return str(rollout.get("seed", version))
         return f"{name} {version}"[:64]
+
+    def _module(self, name: str, version: str) -> str:
+        """The published version that a release runs: its own, or that before its "+".
+
+        OperatorError: none was published.
+        """
+        known = self.draft().releases(name) if self.draft().plugin(name) else []
+        for each in known:
+            if each.get("version") == version and "module" in each:
+                return str(each["module"])
+        before, plus, _ = version.partition("+")
+        if plus and releases.find(self.folder, name, version) is None:
+            releases.check_names(name, version)
+            version = before
+        releases.load(self.folder, name, version)
+        return version
+
+    def _for(self, name: str, node: Node) -> bool:
+        """By the labels of the plugin's `select`, as far as it has any yet."""
+        select = (self.draft().plugin(name) or {}).get("select", {})
+        labels = select.get("labels", {}) if isinstance(select, Mapping) else {}
+        wanted = labels if isinstance(labels, Mapping) else {}
+        return all(node.labels.get(label) == value for label, value in wanted.items())
 
     def _check_published(self, document: Deployment, before: Deployment | None) -> None:
         """Parts go up in order: who has the last has all. What runs already was checked then."""

@@ -43,7 +43,7 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
             ]
             running, on_the_way = 0, dict[str, int]()
             for node in nodes:
-                if node.runs(release.blob.digest):
+                if node.runs(release.blob.digest, release.version):
                     running += 1
                 else:
                     word = node.progress_of(release.blob.digest) if node.online else node.status

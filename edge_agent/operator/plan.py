@@ -3,12 +3,15 @@
 By the rules that the nodes use themselves (fleet/choice), on what they last said of themselves.
 """
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from edge_agent.fleet.choice import Choice, matches, wanted
+from edge_agent.fleet.choice import Choice, chosen, matches, wanted
 from edge_agent.fleet.deployment import Deployment
+from edge_agent.operator.rollout import Reach
 from edge_agent.operator.view import Node, View
 
 Kind = Literal["install", "replace", "settings", "remove"]
@@ -54,7 +57,76 @@ def grouped(changes: Iterable[Change]) -> list[Group]:
 
 def unrestricted(deployment: Deployment) -> list[str]:
     """The plugins that may change everything in a container."""
-    return [each.identity for each in deployment.plugins if each.settings.permissions is None]
+    return [
+        entry.identity
+        for entry in deployment.plugins
+        if any(Choice(entry, each).settings.permissions is None for each in entry.releases)
+    ]
+
+
+class Step(NamedTuple):
+    """A release on its way, and the nodes that it is for at present."""
+
+    name: str
+    version: str
+    reach: str  # in words
+    nodes: tuple[str, ...]
+    all: int  # nodes that the plugin is for
+
+
+class Difference(NamedTuple):
+    """What another deployment changes in a plugin's configuration, as a unified diff."""
+
+    identity: str
+    nodes: int
+    text: str
+
+
+def steps(view: View, deployment: Deployment) -> list[Step]:
+    """Each release with a rollout."""
+    found = []
+    for entry in deployment.plugins:
+        nodes = [node for node in view.sorted() if matches(entry, node.labels)]
+        for release in entry.releases:
+            if (rollout := release.rollout) is None:
+                continue
+            names = tuple(node.name for node in nodes if chosen(rollout, node.name, node.labels))
+            rings = ("+".join(map("=".join, ring.items())) for ring in rollout.rings)
+            reach = Reach(rollout.percent, rollout.nodes, tuple(rings))
+            found.append(Step(entry.name, release.version, str(reach), names, len(nodes)))
+    return found
+
+
+def differences(view: View, before: Deployment | None, after: Deployment) -> list[Difference]:
+    """Of all nodes that run the plugin now, and would with another configuration or settings."""
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    told: dict[tuple[str, str, str], str] = {}
+    for node in view.sorted() if before else ():
+        had = wanted(before, node.name, node.labels, node.rejected) if before else {}
+        gets = wanted(after, node.name, node.labels, node.rejected)
+        for identity in had.keys() & gets.keys():
+            old, new = had[identity], gets[identity]
+            if (old.config, old.settings) == (new.config, new.settings):
+                continue
+            key = identity, old.release.version, new.release.version
+            if key not in told:
+                told[key] = _difference(old, new)
+            found[identity, told[key]] += 1
+    return [Difference(identity, count, text) for (identity, text), count in sorted(found.items())]
+
+
+def refusing(view: View, deployment: Deployment) -> list[str]:
+    """Nodes whose agent does not know the form of this document, and refuses it (`kind`)."""
+    return [node.name for node in view.sorted() if node.form < deployment.form]
+
+
+def removed(changes: Iterable[Change], name: str) -> list[str]:
+    """Nodes on which the plugin of this name ends."""
+    return [
+        each.node
+        for each in changes
+        if each.kind == "remove" and each.identity.partition("-")[2] == name
+    ]
 
 
 def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
@@ -86,9 +158,27 @@ def _kind(old: Choice | None, new: Choice) -> Kind | None:
         return "install"
     if old.release.blob.digest != new.release.blob.digest:
         return "replace"
-    if (old.entry.config, old.entry.settings) != (new.entry.config, new.entry.settings):
+    if (old.config, old.settings) != (new.config, new.settings):
         return "settings"
     return None
+
+
+def _difference(old: Choice, new: Choice) -> str:
+    """The text that Configure gets, and below it the settings."""
+    parts = []
+    for before, after in (
+        (old.config.splitlines(), new.config.splitlines()),
+        (_settings(old), _settings(new)),
+    ):
+        names = (_version(old), _version(new))
+        parts += list(difflib.unified_diff(before, after, *names, lineterm=""))
+    return "\n".join(parts)
+
+
+def _settings(choice: Choice) -> list[str]:
+    values = asdict(choice.settings)
+    limits = values.pop("limits")
+    return [f"{key} = {value}" for key, value in (values | limits).items()]
 
 
 def _version(choice: Choice | None) -> str:

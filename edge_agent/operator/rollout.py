@@ -1,6 +1,7 @@
 """How a release fares on the nodes that it is for, and what to do next. Pure: no clock, no I/O."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -8,36 +9,71 @@ from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
 from edge_agent.fleet.choice import Choice, wanted
 from edge_agent.fleet.deployment import Deployment
-from edge_agent.operator.draft import Draft
+from edge_agent.operator.draft import Draft, ring_label
 from edge_agent.operator.view import Node, View
-from edge_agent.store.catalogue import setup_key
 
 DEFAULT_STEPS = (10, 25, 50, 100)
 DEFAULT_SOAK_S = 60.0
 DEFAULT_ABORT_PERCENT = 5.0
+# Without any node more that runs the release: what comes over a slow radio comes within this.
+DEFAULT_TIMEOUT_S = 3600.0
+MAX_LISTED = 5
 
-Action = Literal["wait", "soak", "advance", "done", "abort", "paused"]
+Action = Literal["wait", "soak", "advance", "done", "abort", "paused", "timeout"]
+
+
+class Reach(NamedTuple):
+    """Whom a release is for: named nodes, rings ("LABEL=VALUE"), a part of all; together."""
+
+    percent: int
+    nodes: tuple[str, ...] = ()
+    rings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """In words, such as "ring=canary and 10 %"."""
+        words = list(self.rings)
+        if self.nodes:
+            words.insert(0, f"{len(self.nodes)} named node{'s' * (len(self.nodes) != 1)}")
+        if self.percent or not words:
+            words.append(f"{self.percent} %")
+        return " and ".join(words)
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a release is to go out."""
+    """How a release is to go out: what each step is, and what passes it."""
 
     steps: tuple[int, ...] = DEFAULT_STEPS
+    rings: tuple[str, ...] = ()  # these come first, one after the other
     soak_s: float = DEFAULT_SOAK_S
     abort_percent: float = DEFAULT_ABORT_PERCENT
+    at_least: int = 1  # nodes that must run it
+    min_percent: float = 0.0  # the same, of those that it is for
+    timeout_s: float = DEFAULT_TIMEOUT_S  # 0: wait for ever
+
+    def following(self, reach: Reach) -> Reach | None:
+        """The next step; None after the last."""
+        for ring in self.rings:
+            if reach.percent == 0 and ring not in reach.rings:
+                return reach._replace(rings=(*reach.rings, ring))
+        percent = self.next_step(reach.percent)
+        return None if percent is None else reach._replace(percent=percent)
 
     def next_step(self, percent: int) -> int | None:
         """The next percentage; None after the last."""
         return next((step for step in sorted({*self.steps, 100}) if step > percent), None)
 
+    def needed(self, chosen: int) -> int:
+        """How many nodes must run it before a step is passed."""
+        return max(self.at_least, math.ceil(self.min_percent * chosen / 100))
+
 
 class Standing(NamedTuple):
     """The nodes that a release is for, each in one of four; `failed` with the reasons."""
 
-    running: tuple[str, ...]
+    running: tuple[str, ...]  # through their probation
     pending: tuple[str, ...]  # online, and not there yet
-    away: tuple[str, ...]  # not online, or without a container runtime: nobody waits for them
+    away: tuple[str, ...]  # not online, or without a container runtime: they prove nothing
     failed: Mapping[str, str]
 
     @property
@@ -46,7 +82,17 @@ class Standing(NamedTuple):
 
     @property
     def failed_percent(self) -> float:
-        return 100 * len(self.failed) / self.chosen if self.chosen else 0.0
+        """Of those that can tell: nodes that are away must not hide the others' failures."""
+        there = self.chosen - len(self.away)
+        return 100 * len(self.failed) / there if there else 0.0
+
+
+class Now(NamedTuple):
+    """Where a rollout is, as deployment.toml has it."""
+
+    course: Course
+    reach: Reach
+    paused: bool
 
 
 def standing(view: View, deployment: Deployment, name: str, version: str) -> Standing:
@@ -57,11 +103,13 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
         if found is None:
             continue
         digest = found.release.blob.digest
-        reason = node.failure(digest, _setup(found) if node.rejected else "")
+        reason = node.failure(digest, found.setup if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
-        elif node.runs(digest):
+        elif node.runs(digest, version):
             running.append(node.name)
+        elif (reason := _rejected_setup(node, deployment, found)) is not None:
+            failed[node.name] = reason
         elif (refusal := _refusal(node, deployment)) is not None:
             failed[node.name] = refusal
         elif node.online and not node.waits_for_a_runtime(digest):
@@ -71,23 +119,43 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
     return Standing(tuple(running), tuple(pending), tuple(away), failed)
 
 
+def lacking(course: Course, found: Standing) -> str:
+    """What keeps a step from being passed, in words; "": nothing."""
+    if not found.chosen:
+        return "no node that is known is in this step: name nodes or rings, or take a larger one"
+    need, run = course.needed(found.chosen), len(found.running)
+    if run < need:
+        return f"{run} of {need} nodes needed run it" + _listed(
+            (*found.pending, *found.away, *found.failed)
+        )
+    if found.pending:
+        return f"{len(found.pending)} nodes are still to come" + _listed(found.pending)
+    return ""
+
+
 def decide(
-    course: Course, standing: Standing, percent: int, settled_s: float, paused: bool = False
+    course: Course,
+    found: Standing,
+    percent: int,
+    settled_s: float,
+    paused: bool = False,
+    waited_s: float = 0.0,
 ) -> Action:
-    """What to do; `settled_s` is for how long no node has been pending."""
-    if standing.failed and standing.failed_percent > course.abort_percent:
+    """What to do. `settled_s`: for how long nothing has been lacking; `waited_s`: for how long
+    no further node came to run it."""
+    if found.failed and found.failed_percent > course.abort_percent:
         return "abort"
     if paused:
         return "paused"
-    if standing.pending:
-        return "wait"
+    if lacking(course, found):
+        return "timeout" if 0 < course.timeout_s <= waited_s else "wait"
     if settled_s < course.soak_s:
         return "soak"
     return "done" if percent >= 100 else "advance"
 
 
-def course_of(draft: Draft, name: str, version: str) -> tuple[Course, int, bool]:
-    """How deployment.toml says that a release goes out: the course, its percentage, paused.
+def course_of(draft: Draft, name: str, version: str) -> Now:
+    """How deployment.toml says that a release goes out.
 
     OperatorError: the plugin has no such release, or a value is wrong.
     """
@@ -101,28 +169,59 @@ def course_of(draft: Draft, name: str, version: str) -> tuple[Course, int, bool]
         )
     table = release.get("rollout")
     if not isinstance(table, Mapping):
-        return Course(), 100, False
+        return Now(Course(), Reach(100), False)
     where = f"{draft.path}: {name} {version}: rollout"
     percent = table.get("percent")
     if not isinstance(percent, int) or not 0 <= percent <= 100:
         raise OperatorError(f"{where}: percent must be 0 to 100")
-    steps = table.get("steps", list(DEFAULT_STEPS))
+    reach = Reach(percent, *(_texts(where, table, key) for key in ("nodes", "rings")))
+    steps = checked_steps(where, table.get("steps", list(DEFAULT_STEPS)))
     soak = parse_duration(table["soak"]) if "soak" in table else DEFAULT_SOAK_S
     abort = parse_percent(table.get("abort_on_failures", f"{DEFAULT_ABORT_PERCENT:g}%"))
-    if soak is None or abort is None:
-        raise OperatorError(f'{where}: soak is like "60s", abort_on_failures like "5%"')
-    return Course(checked_steps(where, steps), soak, abort), percent, bool(table.get("paused"))
+    least = parse_percent(table.get("min_percent", "0%"))
+    timeout = parse_timeout(table["timeout"]) if "timeout" in table else DEFAULT_TIMEOUT_S
+    at_least = table.get("at_least", 1)
+    if soak is None or abort is None or least is None or timeout is None:
+        raise OperatorError(
+            f'{where}: soak is like "60s", abort_on_failures and min_percent like "5%", timeout'
+            ' like "60m" or "none"'
+        )
+    if type(at_least) is not int or at_least < 1:
+        raise OperatorError(f"{where}: at_least must be a whole number from 1")
+    course = Course(steps.steps, steps.rings, soak, abort, at_least, least, timeout)
+    return Now(course, reach, bool(table.get("paused")))
 
 
-def checked_steps(where: str, steps: object) -> tuple[int, ...]:
-    """Percentages. OperatorError."""
-    if (
-        isinstance(steps, list | tuple)
-        and steps
-        and all(isinstance(step, int) and 0 < step <= 100 for step in steps)
-    ):
-        return tuple(sorted(set(steps)))
-    raise OperatorError(f"{where}: steps must be whole numbers from 1 to 100, such as 10,25,50,100")
+class Steps(NamedTuple):
+    """Rings and percentages of a list of steps."""
+
+    rings: tuple[str, ...]
+    steps: tuple[int, ...]
+
+
+def checked_steps(where: str, steps: object) -> Steps:
+    """Percentages and rings. OperatorError."""
+    rings, percents = [], set()
+    for step in steps if isinstance(steps, list | tuple) else ():
+        if type(step) is int and 0 < step <= 100:
+            percents.add(step)
+        elif isinstance(step, str):
+            ring_label(step)
+            rings.append(step)
+        else:
+            break
+    else:
+        if rings or percents:
+            return Steps(tuple(rings), tuple(sorted(percents)))
+    raise OperatorError(
+        f"{where}: steps must be whole numbers from 1 to 100, and rings as LABEL=VALUE, such as"
+        " ring=canary,10,25,50,100"
+    )
+
+
+def parse_timeout(value: object) -> float | None:
+    """Seconds; 0 for "none"; None if it is no duration."""
+    return 0.0 if value == "none" else parse_duration(value)
 
 
 def parse_percent(value: object) -> float | None:
@@ -143,8 +242,32 @@ def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Ch
     return None
 
 
-def _setup(choice: Choice) -> str:
-    return setup_key(choice.release.blob.digest, choice.entry.config, choice.entry.settings)
+def _rejected_setup(node: Node, deployment: Deployment, choice: Choice) -> str | None:
+    """Why a node that has this deployment runs another release of the same module.
+
+    It names what it rejected with its own defaults in it, which are not known here.
+    """
+    told = [each for each in node.plugins if each.identity == choice.entry.identity]
+    if (node.epoch, node.generation) < deployment.order or not told:
+        return None
+    if any(each.version in ("", choice.release.version) for each in told):
+        return None  # it is on its way there
+    prefix = f"{choice.release.blob.digest}+"
+    return next((why for key, why in node.rejected.items() if key.startswith(prefix)), None)
+
+
+def _texts(where: str, table: Mapping[str, object], key: str) -> tuple[str, ...]:
+    found = table.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise OperatorError(f"{where}: {key} must be a list of strings")
+    return tuple(found)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f" ({', '.join(names[:MAX_LISTED])}{more})"
 
 
 def _refusal(node: Node, deployment: Deployment) -> str | None:

@@ -92,6 +92,11 @@ class Node:
         return _count(self.updates.get("epoch"))
 
     @property
+    def form(self) -> int:
+        """The highest form of a deployment that this node reads."""
+        return max(1, _count(self.updates.get("form")))
+
+    @property
     def refused(self) -> dict[str, Refusal]:
         """What it does not take at present: `deployment`, `trust`."""
         refused = self.updates.get("refused")
@@ -129,10 +134,16 @@ class Node:
         trust = self.updates.get("trust")
         return _count(trust.get("version")) if isinstance(trust, Mapping) else 0
 
-    def runs(self, digest: str) -> bool:
-        """Whether this release serves here, at every runtime, and is no longer on trial."""
+    def runs(self, digest: str, version: str = "") -> bool:
+        """Whether this release serves here, at every runtime, and is no longer on trial.
+
+        `version` tells releases of one module apart, which differ in their configuration.
+        """
         found = [
-            each for each in self.plugins if same(digest, each.digest) or same(digest, each.running)
+            each
+            for each in self.plugins
+            if (same(digest, each.digest) and version in ("", each.version))
+            or (same(digest, each.running) and not same(digest, each.digest))
         ]
         return bool(found) and all(
             each.status == "running" and same(digest, each.running) for each in found

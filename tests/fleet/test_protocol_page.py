@@ -7,6 +7,7 @@ import re
 import typing
 from pathlib import Path
 
+from edge_agent.config.table import MAX_ENTRIES
 from edge_agent.fleet import (
     choice,
     deployment,
@@ -29,7 +30,7 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
+_, TRUST, DEPLOYMENT, SECOND, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -39,6 +40,22 @@ def test_the_deployment_of_the_page_is_one() -> None:
     assert found.plugins[0].identity == "10-device-injector"
     assert found.plugins[0].settings.permissions == ("mounts", "env", "linux.devices")
     assert len(found.plugins[0].releases) == 2
+
+
+def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
+    values = json.loads(SECOND)
+    found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
+    (canary,) = choice.wanted(found, "gate-1", {}).values()
+    (other,) = choice.wanted(found, "gate-2", {}).values()
+    (ring,) = choice.wanted(found, "gate-2", {"ring": "canary", "board": "rpi4"}).values()
+    assert (canary.config, canary.settings.permissions) == ("memory: 32MiB", ("linux.resources",))
+    assert (other.config, other.settings.permissions) == ("memory: 64MiB", None)
+    assert ring == canary
+    assert canary.setup != other.setup
+    assert deployment.kind_of(values["plugins"]) == values["kind"]
+    assert deployment.kind_of(json.loads(DEPLOYMENT)["plugins"]) == deployment.KIND
+    assert f"`rings`, at most {form.MAX_RINGS} tables" in PAGE
+    assert f"`nodes`, at most {MAX_ENTRIES} names" in PAGE
 
 
 def test_the_trust_set_of_the_page_is_one() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import deployment
+from edge_agent.fleet import choice, deployment
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN, Known
 from tests.fleet import vectors
@@ -26,6 +26,7 @@ def test_vector(vector: dict[str, Any]) -> None:
     known = Known(**before, issued=ISSUED) if before else NOTHING_KNOWN
     trust = TrustSet("greenhouse", vector["trust_version"], 1, (vectors.KEY.public,))
     raw = json.dumps(vector["envelope"]).encode()
+    found = None
     try:
         found = deployment.accept(raw, fleet="greenhouse", trust=trust, known=known, clock=ISSUED)
     except RefusedError as error:
@@ -33,6 +34,12 @@ def test_vector(vector: dict[str, Any]) -> None:
     else:
         result = "taken" if found else "known"
     assert result == vector["result"]
+    for told in vector.get("runs", ()):
+        assert found is not None
+        chosen = choice.wanted(found, told["node"], told["labels"])
+        assert told["plugins"] == {
+            identity: [each.release.version, each.config] for identity, each in chosen.items()
+        }
 
 
 def test_the_step_is_the_pages() -> None:

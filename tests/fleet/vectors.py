@@ -20,10 +20,10 @@ STEP = 1 << 32
 HIGHEST = (1 << 53) - 1
 
 
-def document(generation: int, epoch: int | None = None, *plugins: object) -> bytes:
+def document(generation: int, epoch: int | None = None, *plugins: object, kind: str = "") -> bytes:
     """A payload, as an operator's tool signs it."""
     values: dict[str, Any] = {
-        "kind": "edge-agent.deployment",
+        "kind": f"edge-agent.deployment{kind}",
         "fleet": "greenhouse",
         "generation": generation,
         "issued": "2026-11-23T18:00:00Z",
@@ -68,9 +68,69 @@ def generations() -> Iterator[dict[str, object]]:
     yield vector("next of an epoch", document(2, 2), known(1, 2), "taken", 2)
 
 
+def guard(**release: object) -> dict[str, object]:
+    """A plugin with two releases of one module; the first has what is given."""
+    blob = {"digest": "sha256:" + "c3" * 32, "size": 70000, "parts": 2, "part_size": 65536}
+    releases = [{"version": "1.0.0+2", "blob": blob, **release}, {"version": "1.0.0", "blob": blob}]
+    return {"name": "guard", "index": "20", "config": "old", "releases": releases}
+
+
+def run(node: str, labels: dict[str, str], version: str, config: str) -> dict[str, object]:
+    """What one node runs."""
+    return {"node": node, "labels": labels, "plugins": {"20-guard": [version, config]}}
+
+
+def second_kind() -> Iterator[dict[str, object]]:
+    """Configuration of a release, named nodes, rings; and what must not stand in the first kind."""
+    rollout = {"percent": 0, "seed": "s", "nodes": ["gate-1"], "rings": [{"ring": "canary"}]}
+    runs = [
+        run("gate-1", {}, "1.0.0+2", "new"),
+        run("gate-2", {}, "1.0.0", "old"),
+        run("gate-2", {"ring": "canary"}, "1.0.0+2", "new"),
+        run("gate-2", {"ring": "early"}, "1.0.0", "old"),
+    ]
+    both = guard(config="new", rollout=rollout)
+    payload = document(1, None, both, kind="/2")
+    yield {**vector("canaries", payload, None, "taken"), "runs": runs}
+    everywhere = document(1, None, guard(config=""), kind="/2")
+    runs = [run("gate-2", {}, "1.0.0+2", "")]
+    yield {**vector("an empty configuration", everywhere, None, "taken"), "runs": runs}
+    first = document(1, None, guard(config="new"))
+    yield vector("of the first kind", first, None, "malformed")
+    first = document(1, None, guard(rollout=rollout))
+    yield vector("canaries in the first kind", first, None, "malformed")
+    anywhere = guard(rollout={**rollout, "rings": [{}]})
+    payload = document(1, None, anywhere, kind="/2")
+    yield vector("a ring without a label", payload, None, "malformed")
+    yield vector("a kind to come", document(1, kind="/3"), None, "kind")
+
+
+# What edge-agent 0.1.0 (commit 3ee8d79) makes of them, where that is something else.
+BY_0_1_0 = {
+    "further than that": "taken",
+    "further on a new board": "taken",
+    "the highest of all numbers": "taken",
+    "new epoch after the highest number": "rollback",
+    "new epoch, more than a step": "taken",
+    "epoch of a trust set to come": "taken",
+    "older epoch, higher number": "taken",
+    "canaries": "kind",
+    "an empty configuration": "kind",
+    "of the first kind": "taken",
+    "a ring without a label": "kind",
+}
+
+
+def with_older(each: dict[str, object]) -> dict[str, object]:
+    """The same with what older agents make of it."""
+    older = BY_0_1_0.get(str(each["name"]))
+    return each if older is None else {**each, "by_0.1.0": older}
+
+
 def everything() -> str:
     """The file's text."""
-    lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in generations())
+    vectors = map(with_older, (*generations(), *second_kind()))
+    lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in vectors)
     return f"[\n{lines}\n]\n"
 
 

@@ -210,6 +210,7 @@ class Peer:
                 "generation": self.generation,
                 "accepted": self.known.generation,
                 "epoch": self.known.epoch,
+                "form": 2,
                 "refused": self.refused,
                 "rejected": self._rejected,
             },

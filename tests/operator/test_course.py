@@ -6,14 +6,17 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.errors import OperatorError
+from edge_agent.fleet.choice import place
 from edge_agent.operator.course import follow
-from edge_agent.operator.rollout import Course, Standing, decide
+from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto
+from tests.support.wait import wait_until
 
 Peers = Callable[..., list[Peer]]
 QUICK = Course(steps=(25, 50, 100), soak_s=0.0, abort_percent=5.0)
+NAMES_OF_4 = [f"board-{number}" for number in range(1, 5)]
 NAMES = [f"board-{number}" for number in range(12)]
 
 
@@ -129,7 +132,11 @@ def standing(running: int = 0, pending: int = 0, away: int = 0, failed: int = 0)
         (standing(running=10, away=5), 10, 60, False, "advance"),
         (standing(running=10), 10, 60, True, "paused"),
         (standing(running=10), 100, 60, False, "done"),
-        (standing(), 10, 60, False, "advance"),
+        (standing(), 10, 60, False, "wait"),
+        (standing(), 100, 60, False, "wait"),
+        (standing(away=3), 100, 3599, False, "wait"),
+        (standing(running=1, away=99), 10, 60, False, "advance"),
+        (standing(running=1, away=99, failed=1), 10, 60, False, "abort"),
         (standing(running=95, failed=5), 10, 60, False, "advance"),
         (standing(running=94, failed=6), 10, 60, False, "abort"),
         (standing(running=94, failed=6), 10, 60, True, "abort"),
@@ -141,6 +148,129 @@ def test_decisions(
     found: Standing, percent: int, settled_s: float, paused: bool, action: str
 ) -> None:
     assert decide(Course(), found, percent, settled_s, paused) == action
+
+
+def test_a_step_needs_as_many_nodes_as_were_asked_for() -> None:
+    course = Course(at_least=3, min_percent=50, timeout_s=600)
+    assert course.needed(4) == 3
+    assert course.needed(9) == 5
+    found = standing(running=4, away=5)
+    assert decide(course, found, 10, 60, waited_s=599) == "wait"
+    assert decide(course, found, 10, 60, waited_s=600) == "timeout"
+    assert lacking(course, found).startswith("4 of 5 nodes needed run it (n4, n5")
+    assert decide(course, standing(running=5, away=4), 10, 60) == "advance"
+    pending = standing(running=8, pending=1)
+    assert decide(course, pending, 10, 60, waited_s=600) == "timeout"
+    assert lacking(course, pending) == "1 nodes are still to come (n8)"
+    assert decide(Course(timeout_s=0), found, 10, 0, waited_s=1e9) == "soak"
+    assert decide(Course(timeout_s=0), standing(away=1), 10, 0, waited_s=1e9) == "wait"
+
+
+def test_rings_come_before_percentages() -> None:
+    course = Course(steps=(10, 50), rings=("ring=canary", "ring=early"))
+    reach, seen = Reach(0, ("a",)), []
+    while (following := course.following(reach)) is not None:
+        reach = following
+        seen.append(str(reach))
+    assert seen == [
+        "1 named node and ring=canary",
+        "1 named node and ring=canary and ring=early",
+        "1 named node and ring=canary and ring=early and 10 %",
+        "1 named node and ring=canary and ring=early and 50 %",
+        "1 named node and ring=canary and ring=early and 100 %",
+    ]
+
+
+def without_canaries(count: int, percent: int) -> list[str]:
+    """Names of which none is among the first `percent` of the rollout of guard 1.1.0."""
+    names = (f"node-{number}" for number in range(1000))
+    return [each for each in names if place("guard 1.1.0", each) >= percent][:count]
+
+
+@needs_mosquitto
+def test_a_step_that_chooses_no_node_is_not_passed(published: Home, peers: Peers) -> None:
+    nodes = peers(*without_canaries(3, 34), dislikes=frozenset(["1.1.0"]))
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    code, told, _ = published.tried(
+        *("rollout", "guard", "1.1.0", "--steps", "34,100", "--soak", "0s", "--timeout", "3s"),
+        *("--watch", "-y"),
+    )
+    assert code == 1
+    assert "guard 1.1.0 at 34 %: none of the 3 nodes known is in it" in told
+    assert (
+        "held, since no further node came to run it: no node that is known is in this step" in told
+    )
+    assert "advanced" not in told
+    assert all(node.runs() == {"20-guard": "1.0.0"} for node in nodes)
+    assert "paused = true" in (published.path / "deployment.toml").read_text()
+    code, _, errors = published.tried("rollout", "guard", "1.1.0", "--advance", "-y")
+    assert (code, "is held" in errors) == (1, True)
+
+
+@needs_mosquitto
+def test_a_release_that_no_node_runs_is_never_done(published: Home, peers: Peers) -> None:
+    """All are offline, or there is none at all."""
+    words = ("--index", "20", "--soak", "0s", "--timeout", "3s", "--watch", "-y")
+    code, told, _ = published.tried("rollout", "guard", "1.0.0", "--percent", "100", *words)
+    assert (code, "no node that is known is in this step" in told) == (1, True)
+    for node in peers("board-1", "board-2", "board-3"):
+        node.die()
+    with published.opened() as fleet:
+        wait_until(lambda: fleet.view().online == 0, "all are lost")
+    code, told, _ = published.tried("rollout", "guard", "1.1.0", "--percent", "100", *words)
+    assert code == 1
+    assert "done" not in told
+    assert "0 of 1 nodes needed run it (board-1, board-2, board-3)" in told
+
+
+@needs_mosquitto
+def test_canaries_by_name_by_label_and_by_count_come_first(published: Home, peers: Peers) -> None:
+    (*others,) = peers("board-1", "board-2", "board-3")
+    (canary,) = peers("board-4", labels={"ring": "canary"})
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    told = published.fleet(
+        *("rollout", "guard", "1.1.0", "--nodes", "board-2", "--steps", "ring=canary,100", "-y")
+    )
+    assert "guard 1.1.0 at 1 named node: 1 of 4 nodes: board-2" in told
+    for node in (*others, canary):
+        node.wait_for(2)
+    assert [node.runs()["20-guard"] for node in (*others, canary)] == [
+        *("1.0.0", "1.1.0", "1.0.0", "1.0.0")
+    ]
+    told = published.fleet("rollout", "guard", "1.1.0", "--advance", "-y")
+    assert "at 1 named node and ring=canary: 2 of 4 nodes: board-2, board-4" in told
+    canary.wait_for(3)
+    assert canary.runs() == {"20-guard": "1.1.0"}
+    told = published.fleet("rollout", "guard", "1.1.0", "--count", "3", "-y", "--json")
+    (step,) = json.loads(told.splitlines()[0])["steps"]
+    first = sorted(NAMES_OF_4, key=lambda name: place("guard 1.1.0", name))[:3]
+    assert set(step["nodes"]) == {"board-2", "board-4", *first}
+    for words, said in (
+        (("--nodes", "board-9"), "no node board-9 has reported"),
+        (("--count", "9"), "only 4 that guard is for are online"),
+        (("--ring", "canary"), "is no ring"),
+    ):
+        code, _, errors = published.tried("rollout", "guard", "1.1.0", *words, "-y")
+        assert (code, said in errors) == (1, True), errors
+    published.fleet("rollout", "guard", "1.1.0", "--advance", "-y")
+    for node in (*others, canary):
+        node.wait_for(5)
+        assert node.runs() == {"20-guard": "1.1.0"}
+
+
+@needs_mosquitto
+def test_an_only_release_that_fails_goes_no_further_and_uninstalls_nothing(
+    published: Home, peers: Peers
+) -> None:
+    (good,) = peers("board-1")
+    peers("board-2", dislikes=frozenset(["1.0.0"]))
+    code, told, _ = published.tried(
+        *("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "--watch", "-y")
+    )
+    assert (code, "too many failed" in told) == (1, True)
+    good.wait_for(2)
+    assert good.runs() == {"20-guard": "1.0.0"}
+    assert "percent = 0" in (published.path / "deployment.toml").read_text()
 
 
 def test_any_failure_aborts_at_a_threshold_of_zero() -> None:

@@ -58,7 +58,14 @@ def test_taking_back_a_first_release_ends_the_plugin(published: Home, peers: Pee
     (node,) = peers("board-1")
     published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
     node.wait_for(1)
-    told = published.fleet("rollback", "guard", "-y")
+    code, _, errors = published.tried("rollback", "guard", "-y")
+    assert code == 1
+    assert "guard has no release before 1.0.0: this uninstalls the plugin on 1 node and" in errors
+    assert "Say --uninstall if that is meant" in errors
+    assert node.runs() == {"20-guard": "1.0.0"}
+    code, told, errors = published.tried("rollback", "guard", "--uninstall")
+    assert (code, "deletes what it keeps there" in told) == (1, True)  # nobody was asked
+    told = published.fleet("rollback", "guard", "--uninstall", "-y")
     assert "20-guard  remove  1.0.0  -   1: board-1" in told
     node.wait_for(2)
     assert node.runs() == {}
