@@ -220,6 +220,7 @@ def test_taking_back_the_only_release_ends_the_plugin_and_keeps_what_was_written
     assert draft.read(fleet, text).plugin("x") == {
         "name": "x",
         "index": "10",
+        "permissions": ["*"],
         "releases": [{"version": "1"}],
         "enabled": False,
     }
