@@ -107,7 +107,7 @@ def observe(config_path: Path) -> Facts:
         trust_problem=trust_problem,
         status=status,
         status_problem=status_problem,
-        exposed=tuple(exposed(files_of(config, config_path))),
+        exposed=tuple(exposed(files_of(config, config_path), _agents_user(config))),
         unrestricted=tuple(each for each in plugins if not _restricted(config.plugin_dir, each)),
     )
 
@@ -194,6 +194,16 @@ def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
         return (), {}
     scan = Folder(config.plugin_dir, config.limits, config.report).scan()
     return tuple(scan.releases), scan.errors
+
+
+def _agents_user(config: AgentConfig) -> int | None:
+    """As whom it listens or, when it does not run, as whom it kept its state."""
+    for path in (config.control_socket, config.state_dir):
+        try:
+            return path.stat().st_uid
+        except OSError:
+            continue
+    return None
 
 
 def _restricted(folder: Path, identity: str) -> bool:

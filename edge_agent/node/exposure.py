@@ -95,12 +95,17 @@ def files_of(config: AgentConfig, config_path: Path) -> Iterator[Path]:
         yield from (folder / name for name in names if name.endswith(suffixes))
 
 
-def exposed(paths: Iterable[Path]) -> list[Exposed]:
+def exposed(paths: Iterable[Path], agents_user: int | None = None) -> list[Exposed]:
     """Those of `paths`, or of the folders above them, that others may write; each once. What is
-    not there is not told. Reads the disk."""
+    not there is not told. Reads the disk.
+
+    `agents_user`: the agent's, if this process is not it.
+    """
     found: dict[Path, str] = {}
     seen: set[Path] = set()
     owners, groups = _trusted()
+    if agents_user is not None:
+        owners.add(agents_user)
     for path in paths:
         # A link may lie in another folder than what it leads to.
         for real in (path.resolve(), path.parent.resolve() / path.name):
