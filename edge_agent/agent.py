@@ -21,6 +21,7 @@ from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.control import ControlServer
 from edge_agent.errors import ConfigError, RequestError, StoreError
+from edge_agent.host.ending import look_back
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.marker import Marker
@@ -134,9 +135,10 @@ class Agent:
         self._control.open()
         log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
         self._states.begin()
-        socket = self._config.control_socket
-        # Beside the socket, in a file system in memory, and only now: no other agent is there.
-        self._quarantine.begin(self._marker.open(socket.with_name(f"{socket.name}.running")))
+        # Only now: no other agent is there.
+        self._quarantine.begin(
+            *look_back(self._marker, self._config.control_socket, self._artifacts.remove_damaged)
+        )
         self._news.start()
         if self._remote is not None:
             self._remote.answer_kept()
@@ -235,6 +237,7 @@ class Agent:
     # --- news
 
     def _report(self, outcome: Outcome) -> None:
+        self._quarantine.answered(outcome.plugin, outcome.digest)
         if self._remote is not None:
             self._remote.report(outcome)
 

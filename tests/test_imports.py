@@ -43,7 +43,7 @@ ALWAYS = _named(
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome
     edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
-    edge_agent.host: eligibility placeholder plugin stats subject
+    edge_agent.host: eligibility ending placeholder plugin stats subject
     edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files

@@ -10,6 +10,8 @@ why what another boot left says nothing.
     8   boot id         36 bytes, of /proc/sys/kernel/random/boot_id
     44  orderly          1 byte, 1 once the agent has ended by itself
     45  slots            2 bytes: the loop's thread, the loader's
+    48  oom kills        8 bytes, little-endian: one more than this kernel's out-of-memory killer
+                         had made when the process began; 0: not known
     128 table          255 entries of 128 bytes: SHA-256 (32), length (1), identity (95)
 """
 
@@ -32,7 +34,8 @@ LOOP, LOADER = 45, 46
 NOBODY = 0
 
 _MAGIC = b"EARUN\0\0\1"
-_BOOT, _ORDERLY = 8, 44
+_BOOT, _ORDERLY, _OOM_KILLS = 8, 44, 48
+_OOM_KILLS_BYTES = 8
 _BOOT_CHARS = 36
 _ENTRY_BYTES = 128
 _DIGEST_BYTES = 32
@@ -49,6 +52,14 @@ class Suspect(NamedTuple):
     digest: str
 
 
+class Left(NamedTuple):
+    """What a process that did not end by itself left behind."""
+
+    suspects: list[Suspect]
+    oom_kills: int | None  # of the out-of-memory killer when it began, and now
+    oom_kills_now: int | None
+
+
 class Marker:
     """Until `open`, and where that fails, the bytes live and die with the process.
 
@@ -61,13 +72,13 @@ class Marker:
         self._lock = threading.Lock()  # of _users; held for a few operations on them
         self._users: dict[int, tuple[Suspect, int]] = {}  # index -> entry, instances
 
-    def open(self, path: Path) -> list[Suspect]:
-        """Begin a new file; who was at work when the last process died, if one did.
+    def open(self, path: Path) -> Left | None:
+        """Begin a new file; what the last process left, None if it ended by itself.
 
         Before anything runs; waits for the file system, which should be one in memory.
         """
         boot = boot_id()
-        suspects = _left(path, boot)
+        left = _left(path, boot)
         try:
             self.memory = _begin(path, boot)
         except OSError as error:
@@ -76,7 +87,7 @@ class Marker:
                 path,
                 error.strerror,
             )
-        return suspects
+        return left
 
     def enter(self, identity: str, digest: str) -> "Mark":
         """For a new instance of this plugin; its index is NOBODY if the table is full."""
@@ -138,13 +149,23 @@ def _cut(identity: str) -> bytes:
     return identity.encode()[:MAX_IDENTITY_BYTES]  # identities are ASCII
 
 
-def _left(path: Path, boot: str) -> list[Suspect]:
+def oom_kills() -> int | None:
+    """How many processes the out-of-memory killer has ended in this boot, in any group."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    counts = [line.split()[1] for line in lines if line.startswith("oom_kill ")]
+    return int(counts[0]) if counts and counts[0].isdecimal() else None  # since Linux 4.13
+
+
+def _left(path: Path, boot: str) -> Left | None:
     """Who is in the slots of a file that this user's last process left in this boot."""
     try:
         content = files.read(path, FILE_BYTES)
         owner = path.stat().st_uid if content is not None else None
     except (StoreError, OSError):
-        return []
+        return None
     if (
         content is None
         or owner != os.geteuid()  # in a folder that others may write to
@@ -154,9 +175,11 @@ def _left(path: Path, boot: str) -> list[Suspect]:
         or content[_BOOT : _BOOT + _BOOT_CHARS] != boot.encode()
         or content[_ORDERLY]
     ):
-        return []
+        return None
     found = {_suspect(content, content[slot]) for slot in (LOOP, LOADER)}
-    return sorted(suspect for suspect in found if suspect is not None)
+    suspects = sorted(suspect for suspect in found if suspect is not None)
+    kills = int.from_bytes(content[_OOM_KILLS : _OOM_KILLS + _OOM_KILLS_BYTES], "little")
+    return Left(suspects, kills - 1 if kills else None, oom_kills())
 
 
 def _suspect(content: bytes, index: int) -> Suspect | None:
@@ -176,7 +199,10 @@ def _begin(path: Path, boot: str) -> mmap.mmap:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, files.PRIVATE_FILE)
     try:
-        content = (_MAGIC + boot.encode()).ljust(FILE_BYTES, b"\0")
+        kills = oom_kills()
+        counted = (0 if kills is None else kills + 1).to_bytes(_OOM_KILLS_BYTES, "little")
+        header = (_MAGIC + boot.encode()).ljust(_OOM_KILLS, b"\0") + counted
+        content = header.ljust(FILE_BYTES, b"\0")
         if os.write(fd, content) != FILE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return mmap.mmap(fd, FILE_BYTES)

@@ -2,10 +2,11 @@
 
     STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]}
 
-The first time may be bad luck, since the out-of-memory killer and an operator's SIGKILL say no
-more than that a guest was at work. The second time the module is quarantined under this name,
-for good: until somebody releases it, or another module takes its place. On probation the
-allowed failures count, so that a new release is not given a second chance to end the agent.
+The first time may be bad luck: that a guest was at work is all that is known. The second time
+the module is quarantined under this name, for good: until somebody releases it, or another module
+takes its place. Bad luck is forgotten after a week, or when the plugin has answered for an hour
+since (docs/adr/0037). On probation the allowed failures count, so that a new release is not given
+a second chance to end the agent.
 """
 
 import json
@@ -22,6 +23,10 @@ from edge_agent.store import files
 log = logging.getLogger(__name__)
 
 ENOUGH = 2  # the issue's: crashes of one module under one name
+# Ours. By the wall clock, which may jump on a board; and by what the plugin did since, at its work
+# in one process: both, since a flood of events proves as little as an hour without any.
+FORGET_S = 7 * 86400.0
+FORGIVE_S, FORGIVE_EVENTS = 3600.0, 1000
 MAX_RECORDS = 128  # ours, the latest ones: more than there are plugins; 25 KB
 MAX_FILE_BYTES = 64 << 10
 _VERSION = 1
@@ -31,18 +36,36 @@ _DIGEST_CHARS = 64
 class Quarantine:
     """Who ended the process, and how often. `later` runs what waits for the disk."""
 
-    def __init__(self, path: Path, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        later: Callable[[Callable[[], None]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._later = later
+        self._clock = clock
+        self._began = clock()
         self._crashes: dict[Suspect, tuple[int, float]] = {}  # count, and when it last was
+        self._answers: dict[Suspect, int] = {}  # of those, in this process
 
-    def begin(self, suspects: Iterable[Suspect]) -> None:
-        """Read what is known, and count those who were at work when the last process died.
+    def begin(self, suspects: Iterable[Suspect], excuse: str = "") -> None:
+        """Read what is known, and count those who were at work when the last process died,
+        unless there is an `excuse` for them.
 
         Waits for the disk: before anything runs.
         """
-        self._crashes = _load(self._path)
+        self._crashes = _remembered(_load(self._path), time.time())
+        self._began = self._clock()
         suspects = list(suspects)
+        for suspect in suspects if excuse else ():
+            log.warning(
+                "%s: the agent died while this plugin ran, which does not count: %s",
+                suspect.identity,
+                excuse,
+                extra={"plugin": suspect.identity},
+            )
+        suspects = [] if excuse else suspects
         for suspect in suspects:
             count = self._crashes.pop(suspect, (0, 0.0))[0] + 1
             self._crashes[suspect] = count, time.time()
@@ -52,8 +75,22 @@ class Quarantine:
                 "for the first time" if count == 1 else f"{count} times so far",
                 extra={"plugin": suspect.identity},
             )
+        self._answers = dict.fromkeys(self._crashes, 0)
         if suspects:
             self._save(dict(self._crashes))
+
+    def answered(self, identity: str, digest: str) -> None:
+        """The plugin has answered an event: for each, so that bad luck is forgotten."""
+        if not self._answers:
+            return
+        suspect = Suspect(_cut(identity), digest)
+        answers = self._answers.get(suspect)
+        if answers is None:
+            return
+        self._answers[suspect] = answers + 1
+        if answers + 1 >= FORGIVE_EVENTS and self._clock() - self._began >= FORGIVE_S:
+            self._forget([suspect])
+            log.info("%s: its crash is forgotten", identity, extra={"plugin": identity})
 
     def why(self, release: Release) -> str:
         """Why this release must not run; empty: it may."""
@@ -72,12 +109,16 @@ class Quarantine:
         """Forget the crashes of the plugin; False if there are none."""
         name = _cut(identity)
         found = [suspect for suspect in self._crashes if suspect.identity == name]
-        for suspect in found:
-            del self._crashes[suspect]
         if found:
-            crashes = dict(self._crashes)
-            self._later(lambda: self._save(crashes))
+            self._forget(found)
         return bool(found)
+
+    def _forget(self, suspects: Iterable[Suspect]) -> None:
+        for suspect in suspects:
+            self._crashes.pop(suspect, None)
+            self._answers.pop(suspect, None)
+        crashes = dict(self._crashes)
+        self._later(lambda: self._save(crashes))
 
     def _save(self, crashes: dict[Suspect, tuple[int, float]]) -> None:
         records = [
@@ -98,6 +139,17 @@ def _suspect(release: Release) -> Suspect:
 
 def _cut(identity: str) -> str:
     return identity[:MAX_IDENTITY_BYTES]
+
+
+def _remembered(
+    crashes: dict[Suspect, tuple[int, float]], now: float
+) -> dict[Suspect, tuple[int, float]]:
+    """Those that still count at `now` (of the wall clock)."""
+    return {
+        suspect: (count, when)
+        for suspect, (count, when) in crashes.items()
+        if count >= ENOUGH or now - when < FORGET_S
+    }
 
 
 def _load(path: Path) -> dict[Suspect, tuple[int, float]]:

@@ -86,6 +86,35 @@ class Artifacts:
                 )
             return self._map(engine, key, fd, source)
 
+    def remove_damaged(self) -> list[Path]:
+        """Remove and name what is no longer as this node wrote it: after the process died of a
+        fault. What has no sidecar was never finished, and is no damage. StoreError never."""
+        damaged = []
+        try:
+            secret = self._secret()
+            found = sorted(self._folder.glob("*.artifact")) if secret is not None else []
+        except (StoreError, OSError) as error:
+            log.warning("artifacts are not checked: %s", error)
+            return []
+        for path in found:
+            key = path.stem
+            if secret is None or not self._mac(key).exists():
+                continue
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError as error:
+                log.warning("%s", files.failure("read", path, error))
+                continue
+            try:
+                genuine = self._genuine(secret, key, fd)
+            finally:
+                os.close(fd)
+            if not genuine:
+                files.remove(path)
+                files.remove(self._mac(key))
+                damaged.append(path)
+        return damaged
+
     def collect(self, keep: Collection[str]) -> int:
         """Remove all but the artifacts with these keys, and what crashes left; bytes freed."""
         if not self._folder.is_dir():

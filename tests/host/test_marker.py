@@ -23,6 +23,7 @@ from edge_agent.host.marker import (
     Marker,
     Suspect,
     boot_id,
+    oom_kills,
 )
 from tests.support.smalldisk import small_disk
 
@@ -37,12 +38,13 @@ def path(tmp_path: Path) -> Path:
 
 def begun(path: Path) -> Marker:
     marker = Marker()
-    assert marker.open(path) == []
+    assert marker.open(path) is None
     return marker
 
 
 def left(path: Path) -> list[Suspect]:
-    return Marker().open(path)
+    found = Marker().open(path)
+    return found.suspects if found is not None else []
 
 
 def busy(path: Path) -> bytearray:
@@ -108,6 +110,38 @@ def test_what_a_killed_process_wrote_is_there(path: Path, number: signal.Signals
     done = subprocess.run([sys.executable, "-c", script, path, str(int(number))], check=False)
     assert done.returncode == -number
     assert left(path) == [Suspect("10-a", DIGEST)]
+
+
+def test_a_process_that_was_killed_at_rest_is_told_from_one_that_ended(path: Path) -> None:
+    begun(path)
+    found = Marker().open(path)
+    assert found is not None
+    assert found.suspects == []
+    ended = Marker()
+    ended.open(path)
+    ended.close()
+    assert Marker().open(path) is None
+
+
+def test_kills_of_the_out_of_memory_killer_are_counted_from_its_beginning(path: Path) -> None:
+    now = oom_kills()
+    if now is None:
+        pytest.skip("needs Linux 4.13: /proc/vmstat has no oom_kill")
+    begun(path)
+    found = Marker().open(path)
+    assert found is not None
+    assert found.oom_kills is not None
+    assert found.oom_kills_now is not None
+    assert now <= found.oom_kills <= found.oom_kills_now
+
+
+def test_a_file_of_an_agent_that_did_not_count_them_is_read(path: Path) -> None:
+    content = busy(path)
+    content[48:56] = bytes(8)
+    path.write_bytes(content)
+    found = Marker().open(path)
+    assert found is not None
+    assert (found.suspects, found.oom_kills) == ([Suspect("10-a", DIGEST)], None)
 
 
 def test_another_boot_says_nothing(path: Path) -> None:

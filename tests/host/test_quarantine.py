@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
 from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
-from edge_agent.host.quarantine import ENOUGH, MAX_RECORDS, Quarantine
+from edge_agent.host.quarantine import (
+    ENOUGH,
+    FORGET_S,
+    FORGIVE_EVENTS,
+    MAX_RECORDS,
+    Quarantine,
+)
 from edge_agent.host.release import Probation, Release
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
@@ -32,10 +39,10 @@ def at_once(job: Callable[[], None]) -> None:
     job()
 
 
-def after(path: Path, *suspects: Suspect) -> Quarantine:
+def after(path: Path, *suspects: Suspect, excuse: str = "") -> Quarantine:
     """A start of the agent, after these crashed it."""
     quarantine = Quarantine(path, at_once)
-    quarantine.begin(suspects)
+    quarantine.begin(suspects, excuse)
     return quarantine
 
 
@@ -44,6 +51,58 @@ def test_the_second_crash_is_enough_and_remembered(path: Path) -> None:
     assert after(path, GUILTY).why(RELEASE) == ""
     assert "2 times" in after(path, GUILTY).why(RELEASE)
     assert "2 times" in after(path).why(RELEASE)
+
+
+def test_a_death_that_is_not_the_plugins_does_not_count(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert after(path, GUILTY, excuse="it was killed from outside").why(RELEASE) == ""
+    assert "does not count: it was killed from outside" in caplog.text
+    after(path, GUILTY)
+    assert after(path, excuse="whatever").why(RELEASE) == ""
+    assert after(path, GUILTY).why(RELEASE)  # what counted before still does
+
+
+def crashed(path: Path, count: int, ago_s: float) -> None:
+    record = {"plugin": "10-a", "digest": DIGEST, "count": count, "time": time.time() - ago_s}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"version": 1, "crashes": [record]}))  # as it always was
+
+
+@pytest.mark.parametrize(("ago_s", "held"), [(FORGET_S - 60, True), (FORGET_S + 60, False)])
+def test_one_crash_is_forgotten_after_a_week(path: Path, ago_s: float, held: bool) -> None:
+    crashed(path, 1, ago_s)
+    assert bool(after(path, GUILTY).why(RELEASE)) is held
+
+
+def test_a_quarantine_is_not_forgotten(path: Path) -> None:
+    crashed(path, 2, 100 * FORGET_S)
+    assert after(path).why(RELEASE)
+
+
+def test_a_clock_that_was_set_back_forgets_nothing(path: Path) -> None:
+    crashed(path, 1, -1e6)
+    assert after(path, GUILTY).why(RELEASE)
+
+
+@pytest.mark.parametrize(
+    ("hours", "events", "held"),
+    [(1.1, FORGIVE_EVENTS, False), (0.9, FORGIVE_EVENTS, True), (1.1, FORGIVE_EVENTS - 1, True)],
+)
+def test_one_crash_is_forgotten_when_the_plugin_has_worked_well_since(
+    path: Path, hours: float, events: int, held: bool
+) -> None:
+    now = 5.0
+    after(path, GUILTY)
+    quarantine = Quarantine(path, at_once, lambda: now)
+    quarantine.begin(())
+    now += hours * 3600
+    for _ in range(events):
+        quarantine.answered("10-a", DIGEST)
+        quarantine.answered("10-a", "cd" * 32)  # another module
+        quarantine.answered("20-b", DIGEST)
+    assert bool(after(path, GUILTY).why(RELEASE)) is held
 
 
 def test_it_holds_for_this_module_under_this_name_only(path: Path) -> None:

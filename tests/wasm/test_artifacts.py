@@ -93,8 +93,10 @@ def test_a_good_artifact_is_not_compiled_again(node: Node) -> None:
 
 
 def test_the_kept_files_are_for_their_owner_only(node: Node) -> None:
-    for path in (node.artifact, node.mac, node.secret):
+    for path in (node.mac, node.secret):
         assert path.stat().st_mode & 0o7777 == 0o600, path
+    # It is mapped: nobody writes into it by accident.
+    assert node.artifact.stat().st_mode & 0o7777 == 0o400
     assert node.artifact.parent.stat().st_mode & 0o7777 == 0o700
 
 
@@ -373,3 +375,35 @@ def test_two_processes_at_once_compile_once(tmp_path: Path) -> None:
     assert [each.returncode for each in crowd] == [0, 0, 0]
     assert len(set(said)) == 1
     assert said[0].strip()
+
+
+@pytest.mark.parametrize("size", ["same", "less", "none"])
+def test_after_a_fault_what_is_damaged_goes_and_is_named(node: Node, size: str) -> None:
+    assert node.artifacts.remove_damaged() == []
+    sound = node.artifact
+    node.source = source(GUESTS / "edge.wasm")
+    node.load()
+    content = node.artifact.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    with node.artifact.open("r+b") as file:  # in place, as a bad disk does
+        file.write(flipped)
+        file.truncate({"same": len(content), "less": half, "none": 0}[size])
+    assert node.artifacts.remove_damaged() == [node.artifact]
+    assert not node.artifact.exists()
+    assert not node.mac.exists()
+    assert sound.exists()
+    assert node.artifacts.remove_damaged() == []
+    node.load()
+
+
+def test_after_a_fault_what_was_never_finished_is_no_damage(node: Node) -> None:
+    node.mac.unlink()
+    assert node.artifacts.remove_damaged() == []
+    assert node.artifact.exists()
+
+
+def test_after_a_fault_nothing_can_be_said_without_the_secret(node: Node) -> None:
+    node.secret.unlink()
+    assert node.artifacts.remove_damaged() == []
+    assert Artifacts(node.state / "nothing").remove_damaged() == []
