@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent import RELEASED
+from edge_agent.cli import DEFAULT_CONFIG
 from edge_agent.cli.agentchecks import (
     check_agent,
     check_mqtt,
@@ -54,6 +55,12 @@ def judge(facts: Facts) -> list[Finding]:
 def check_config(facts: Facts) -> Iterator[Finding]:
     if facts.config_problem is None:
         yield Finding("ok", "configuration", f"{facts.config_path} is in order")
+        return
+    if not facts.config_there:
+        text = f"{facts.config_path} is not there; what follows was looked at with the defaults"
+        options = "" if facts.config_path == DEFAULT_CONFIG else f" -c {facts.config_path}"
+        todo = f"`edge-agent config init{options}` writes it, with every key explained"
+        yield Finding("fail", "configuration", text, todo)
         return
     for line in facts.config_problem.split("\n"):
         yield Finding("fail", "configuration", line)

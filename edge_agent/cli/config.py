@@ -1,9 +1,12 @@
-"""`edge-agent config check`: is the configuration right?"""
+"""`edge-agent config init` and `config check`: a configuration to begin with, and whether it is
+right."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import OK, add_config_option
+from edge_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -11,11 +14,38 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("config", help="check the configuration")
+    parser = subparsers.add_parser("config", help="write a first configuration, or check it")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    action = actions.add_parser("init", help="write the example that explains every key")
+    add_config_option(action)
+    action.set_defaults(command=init)
     action = actions.add_parser("check", help="say what is wrong with it, or what it means")
     add_config_option(action)
     action.set_defaults(command=check)
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Write the example where no file is. ConfigError: one is. StoreError: it cannot be written."""
+    from edge_agent.config import parse_agent_config
+    from edge_agent.store import files
+
+    path = arguments.config.absolute()
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"{path} is there already: edit it, and try it with `config check`")
+    text = example()
+    config = parse_agent_config(path, text, hostname="node")
+    files.make_folder(path.parent, 0o755)
+    files.write(path, text.encode(), 0o644)
+    print(f"wrote {path}: the defaults, with every key explained")
+    print(f"plugins go to {config.plugin_dir}; `edge-agent doctor` says what is missing")
+    return OK
+
+
+def example() -> str:
+    """The configuration that explains every key."""
+    from edge_agent import config
+
+    return Path(config.__file__).with_name("agent.toml").read_text()
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -77,6 +77,7 @@ class Facts:
     trust_problem: str | None
     status: dict[str, object] | None  # what the running agent answers
     status_problem: str | None  # why a running agent does not answer
+    config_there: bool = True  # the file, be it right or wrong
     exposed: tuple[Exposed, ...] = ()  # what others than root and the agent may change
     unrestricted: tuple[str, ...] = ()  # NN-name of those whose NN-name.toml has no permissions
 
@@ -107,6 +108,7 @@ def observe(config_path: Path) -> Facts:
         trust_problem=trust_problem,
         status=status,
         status_problem=status_problem,
+        config_there=config_path.exists(),
         exposed=tuple(exposed(files_of(config, config_path), _agents_user(config))),
         unrestricted=tuple(each for each in plugins if not _restricted(config.plugin_dir, each)),
     )

@@ -38,6 +38,7 @@ def install(arguments: argparse.Namespace) -> int:
     """Write, enable, start. ServiceError or ConfigError before anything is changed."""
     import os
 
+    from edge_agent.cli.config import example
     from edge_agent.config import load_agent_config, parse_agent_config
     from edge_agent.store import files
 
@@ -81,13 +82,6 @@ def remove(_arguments: argparse.Namespace) -> int:
     print("\nConfiguration, plugins and state stay (/etc/edge-agent, /var/lib/edge-agent unless")
     print("configured otherwise); remove them yourself if they are of no use any more.")
     return OK
-
-
-def example() -> str:
-    """The configuration that explains every key."""
-    from edge_agent import config
-
-    return Path(config.__file__).with_name("agent.toml").read_text()
 
 
 def _unit(config: "AgentConfig", path: Path) -> str:

@@ -58,7 +58,7 @@ class Remote:
             config.fleet,
             describe=lambda item: describe(cast(Outcome, item)),
             state=lambda: condensed(state(), STATE_BYTES, STATE),
-            metrics=lambda: condensed({"time": time.time(), **state()}, STATE_BYTES, METRICS),
+            metrics=lambda: condensed(self._metrics(state()), STATE_BYTES, METRICS),
             state_dir=config.state_dir,
             received=self._received,
         )
@@ -66,6 +66,11 @@ class Remote:
         logger = logging.getLogger("edge_agent")
         logger.addHandler(recent)
         logger.addHandler(_LinkHandler(self.link))
+
+    def _metrics(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """On the link's thread."""
+        counts = {name: told for name, told in self.link.status().items() if isinstance(told, int)}
+        return {"time": time.time(), **state, "mqtt": counts}
 
     def fleet(self, updates: "Updates") -> None:
         """Who gets deployments, trust and parts of blobs, and knows whose signatures count."""

@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> NoReturn:
         engine, _ = choose(engine_name)
         _limit(int(memory_bytes))
         # All that is imported in the middle of it, while files can still be opened.
-        compile_here(engine, _EMPTY, metered=True)
+        compile_here(engine, _EMPTY, metered=kind == "metered")
         wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
         if sha256_hex(wasm) != digest:
             raise ModuleError("it changed while it was read; it is read again")

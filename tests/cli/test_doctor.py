@@ -375,6 +375,21 @@ def test_the_command_looks_at_this_machine(
     assert "to set right" in capsys.readouterr().out
 
 
+def test_before_a_configuration_doctor_says_how_to_write_one_which_is_then_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "etc" / "agent.toml"
+    assert main(["doctor", "-c", str(config)]) == 1
+    said = capsys.readouterr().out
+    assert f"{config} is not there" in said
+    assert f"edge-agent config init -c {config}`" in said
+    assert not config.parent.exists()  # doctor only looks
+    assert main(["config", "init", "-c", str(config)]) == 0
+    assert f"wrote {config}" in capsys.readouterr().out
+    main(["doctor", "-c", str(config)])
+    assert f"{config} is in order" in capsys.readouterr().out
+
+
 def test_a_broken_configuration_does_not_keep_doctor_from_looking(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
