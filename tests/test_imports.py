@@ -39,11 +39,13 @@ ALWAYS = _named(
     edge_agent: __main__ agent child control errors later logs loop memory notify
     edge_agent: readiness text threads
     edge_agent.node: exposure news sources
+    edge_agent: pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome
     edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
     edge_agent.host: eligibility ending placeholder plugin stats subject
+    edge_agent.host: endpoint reconnect
     edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files

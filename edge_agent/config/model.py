@@ -71,7 +71,9 @@ class NriConfig:
         Path("/var/run/docker/nri.sock"),  # Docker Engine, where docs/runtimes.md puts it
     )
     reconnect_min_s: float = 0.25
-    reconnect_max_s: float = 30.0
+    """The longest wait for an absent runtime in the first 10 s, see host/reconnect."""
+    reconnect_max_s: float = 2.0
+    """And later. Neither counts above these defaults."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_agent.host import outcome
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.eligibility import why_skipped
+from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.handover import SETTLE_S
 from edge_agent.host.leaving import QUIET_S
 from edge_agent.host.outcome import Outcome
@@ -20,7 +21,7 @@ from edge_agent.host.plugin import UNKNOWN
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
-from edge_agent.nri.link import Link
+from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import Call, Incoming, Session, State, Updated
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,16 @@ class Placeholder:
         self._place = place
         self._socket = socket
         self.session = Session(release.index, release.name, _EXPORTS, "")
-        self._link = Link(loop, socket, self.session, self._received, self._closed)
+        self.link = Link(loop, socket, self.session, self._received, self._closed)
 
     @property
     def registered(self) -> bool:
         """The runtime has synchronised it: it is asked about each creation."""
-        return self.session.state is State.SYNCHRONISED and self._link.open
+        return self.session.state is State.SYNCHRONISED and self.link.open
 
     def close(self, reason: str) -> None:
         """End the session. Harmless when repeated."""
-        self._link.close(reason)
+        self.link.close(reason)
 
     def _received(self, incoming: Incoming) -> None:
         if isinstance(incoming, Updated):
@@ -66,7 +67,7 @@ class Placeholder:
             self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {skipped}")
         else:
             self.session.answer(call, b"")
-        self._link.flush()
+        self.link.flush()
         if skipped:
             self._place.skipped(skipped)
         elif call.event == events.SYNCHRONIZE:
@@ -77,11 +78,11 @@ class Placeholder:
         self.last_event_at = time.monotonic()
         if not self.refuses:
             self.session.answer(call, b"")
-            self._link.flush()
+            self.link.flush()
             return
         text = self._place.refusal()
         self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {text}")
-        self._link.flush()
+        self.link.flush()
         release = self.release
         self._place.report(
             Outcome(
@@ -108,25 +109,22 @@ class Placeholder:
 class PlaceholderSlot:
     """Keeps a placeholder at one runtime for as long as one is wanted.
 
-    `absent` is called when the runtime cannot be reached or has ended the session, `skipped` when
-    the plugin turns out not to be meant for this runtime, `changed` on any news, `report` with
-    each creation that was refused.
+    `skipped` is called when the plugin turns out not to be meant for this runtime, `changed` on any
+    news, `report` with each creation that was refused.
     """
 
     def __init__(
         self,
         loop: Loop,
-        socket: Path,
+        runtime: Endpoint,
         report: Callable[[Outcome], None],
-        absent: Callable[[str], None],
         skipped: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
         self.report = report
         self._skipped = skipped
         self._loop = loop
-        self._socket = socket
-        self._absent = absent
+        self._runtime = runtime
         self._changed = changed
         self._release: Release | None = None  # None: none is wanted
         self._reason = ""
@@ -138,6 +136,16 @@ class PlaceholderSlot:
     def __bool__(self) -> bool:
         """Whether any session is left, also one that waits to close."""
         return self._current is not None or bool(self._leaving)
+
+    @property
+    def socket_file(self) -> SocketFile | None:
+        """The socket that its session is connected to, if there is one."""
+        return self._current.link.file if self._current is not None else None
+
+    @property
+    def peer_pid(self) -> int | None:
+        """The process at the other end of its session, if there is one."""
+        return self._current.link.peer_pid if self._current is not None else None
 
     @property
     def wanted(self) -> bool:
@@ -160,7 +168,7 @@ class PlaceholderSlot:
             log.error(
                 "%s: refuses every container at %s until it runs: %s",
                 release.identity,
-                self._socket,
+                self._runtime.socket,
                 reason,
                 extra={"plugin": release.identity},
             )
@@ -206,12 +214,12 @@ class PlaceholderSlot:
             placeholder.close("not wanted any more")
         self._changed()
 
-    def close(self) -> None:
+    def close(self, reason: str) -> None:
         """Close every session at once."""
         self._stop_wanting()
         self._cancel_relief()
         for placeholder in [*self._leaving, *filter(None, [self._current])]:
-            placeholder.close("the agent ends")
+            placeholder.close(reason)
 
     # --- what its sessions tell it
 
@@ -235,10 +243,10 @@ class PlaceholderSlot:
         elif placeholder is self._current:
             self._current = None
             self._cancel_relief()
-            if placeholder.session.state is State.SYNCHRONISED:
-                self._absent(reason)  # as with a plugin's own session
-            elif self._release is not None:
-                log.warning("%s: not accepted: %s", placeholder.release.identity, reason)
+            self._runtime.lost()  # as with a plugin's own session
+            if self._release is not None:
+                if placeholder.session.state is not State.SYNCHRONISED:
+                    log.warning("%s: not accepted: %s", placeholder.release.identity, reason)
                 self._backoff.again()
         self._changed()
 
@@ -246,10 +254,12 @@ class PlaceholderSlot:
         if self._release is None or self._current is not None or self._backoff.waiting:
             return
         try:
-            self._current = Placeholder(self._loop, self._socket, self._release, self)
+            self._current = Placeholder(self._loop, self._runtime.socket, self._release, self)
         except OSError as error:
             self._stop_wanting()
-            self._absent(f"cannot connect: {error.strerror}")
+            self._runtime.unreachable(f"cannot connect: {error.strerror}")
+            return
+        self._runtime.reached()
 
     def _leave_when_quiet(self, placeholder: Placeholder) -> None:
         def leave() -> None:

@@ -19,7 +19,7 @@ from edge_agent.host.marker import LOOP, NOBODY
 from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
-from edge_agent.nri.link import Link
+from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import MAX_UNANSWERED, Call, Incoming, Session, State, Updated
 from edge_agent.wasm.imports import Report
 
@@ -101,6 +101,16 @@ class Plugin:
     @property
     def identity(self) -> str:
         return self.release.identity
+
+    @property
+    def socket_file(self) -> SocketFile | None:
+        """The socket that it is connected to, if it was to be seen."""
+        return self._link.file
+
+    @property
+    def peer_pid(self) -> int:
+        """The runtime's process; 0: outside of this process's PID namespace."""
+        return self._link.peer_pid
 
     @property
     def serving(self) -> bool:

@@ -7,7 +7,6 @@ what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from edge_agent.config import NriConfig
@@ -139,9 +138,9 @@ class Roster:
         self._verdict(identity, digest, kept, reason)
         self._changed()
 
-    def _seat(self, socket: Path, identity: str, absent: Callable[[str], None]) -> Seat:
+    def _seat(self, runtime: Runtime, identity: str) -> Seat:
         state = self._states.of(identity)
-        return Seat(self._loop, socket, self._loader, state, self._report, absent, self._changed)
+        return Seat(self._loop, runtime, self._loader, state, self._report, self._changed)
 
     def unsettled(self) -> list[str]:
         """What is still to come: "NN-name at SOCKET" for each plugin that is neither registered

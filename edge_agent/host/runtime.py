@@ -1,26 +1,29 @@
 """One container runtime, known by its socket: whether it is there, and its seats.
 
-A runtime that is absent is a state, not an error: its socket is looked for, for ever,
-with a jittered wait that doubles up to a bound and starts over once it answers.
+A runtime that is absent is a state, not an error. One wait serves all plugins: the folder of the
+socket is watched (edge_agent.pathwatch), and looked at by a timer where that tells nothing. A
+runtime that listens anew at the same path has another socket file; sessions with the one before
+are closed, since nothing will ever arrive on them (docs/adr/0030).
 """
 
 import logging
-import random
-import stat
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent.config import NriConfig
+from edge_agent.host.reconnect import Reconnect
 from edge_agent.host.seat import Assignment, Seat
-from edge_agent.loop import Loop, Timer
+from edge_agent.loop import Loop
+from edge_agent.nri.link import SocketFile, find_socket, listener_pid
+from edge_agent.pathwatch import PathWatch
 
 log = logging.getLogger(__name__)
 
-# A socket that is not there costs one stat to look for: no need to wait long.
-ABSENT_MAX_S = 2.0
+CHECK_S = 2.0  # between two looks at the socket of a runtime that is there: one stat each
 
-MakeSeat = Callable[[Path, str, Callable[[str], None]], Seat]
-"""(socket, NN-name, called when the runtime cannot be reached) -> an empty seat."""
+MakeSeat = Callable[["Runtime", str], Seat]
+"""(the runtime, NN-name) -> an empty seat."""
 
 
 class Runtime:
@@ -31,11 +34,14 @@ class Runtime:
         self.seats: dict[str, Seat] = {}
         self.reason = ""
         self._loop = loop
-        self._config = config
         self._make_seat = make_seat
         self._present = False
-        self._wait_s = config.reconnect_min_s
-        self._probe: Timer | None = None
+        self._file: SocketFile | None = None  # as of the last look
+        self._listener: tuple[SocketFile, int] | None = None  # a socket that took another's place
+        self._reconnect = Reconnect(config.reconnect_min_s, config.reconnect_max_s)
+        self._wait_s = CHECK_S
+        self._watch = PathWatch(loop, socket, self._look_soon)
+        self._planned = loop.call_later(0.0, self._look)
         self._look()
 
     def assign(self, wanted: Mapping[str, Assignment]) -> None:
@@ -51,10 +57,10 @@ class Runtime:
 
     def close(self) -> None:
         """Close every session."""
-        if self._probe is not None:
-            self._probe.cancel()
+        self._watch.close()
         for seat in self.seats.values():
             seat.close()
+        self._planned.cancel()
 
     @property
     def state(self) -> str:
@@ -73,48 +79,115 @@ class Runtime:
         return None
 
     def _add(self, identity: str) -> Seat:
-        seat = self._make_seat(self.socket, identity, self._lost)
+        seat = self._make_seat(self, identity)
         self.seats[identity] = seat
         if self._present:
             seat.runtime_present()
         return seat
 
-    def _lost(self, reason: str) -> None:
-        """A seat could not reach it, or its session ended."""
-        if self._present:
-            log.info("%s: %s", self.socket, reason)
-        self._present = False
-        self.reason = reason
-        for seat in self.seats.values():
-            seat.runtime_absent()
+    # --- what its seats tell it (edge_agent.host.endpoint)
+
+    def reached(self) -> None:
+        """A seat has connected."""
+        self._reconnect.reset()
+
+    def lost(self) -> None:
+        """A session of a seat has ended."""
+        self._look_soon()
+
+    def unreachable(self, reason: str) -> None:
+        """A seat could not connect."""
+        self._absent(reason)
         self._look_later()
 
-    def _look(self) -> None:
-        if not _is_socket(self.socket):
-            if not self.reason:
-                self.reason = "no socket there"
-                log.info("%s: waiting for the runtime's socket", self.socket)
-            self._look_later(ABSENT_MAX_S)
+    # --- looking, at changes and by the timer
+
+    def _look(self, due: bool = False) -> None:
+        """Compare the socket at the path with what the sessions are connected to."""
+        self._planned.cancel()
+        found, before = find_socket(self.socket), self._file
+        self._file = found
+        if found is not None and found != before:
+            self._reconnect.reset()
+        if found is None:
+            self._missing(due and before is None)
+        elif any(seat.left_behind(found) for seat in self.seats.values()):
+            self._replaced(found, due)
+        elif not self._present or found != before:
+            self._reach()
+        else:
+            self.reason = ""
+        if not self._planned.pending:  # a seat that was refused has seen to it
+            self._look_later()
+
+    def _look_soon(self) -> None:
+        """At the end of this turn: sessions that ended before are closed by then."""
+        self._planned.cancel()
+        self._planned = self._loop.call_later(0.0, self._look)
+
+    def _look_later(self) -> None:
+        self._planned.cancel()
+        wait_s = CHECK_S if self._present else self._wait_s
+        self._planned = self._loop.call_later(wait_s, self._look_when_due)
+
+    def _look_when_due(self) -> None:
+        self._look(due=True)
+
+    def _missing(self, lasts: bool) -> None:
+        """There is no socket. Sessions stay: only their runtime can end them, and it may be that
+        somebody has removed the file under its feet."""
+        if not any(seat.peer_pids for seat in self.seats.values()):
+            self._absent("no socket there")
+        elif lasts and not self.reason:
+            self.reason = "its socket is gone: whether it still calls these plugins is not known"
+            log.warning("%s: %s", self.socket, self.reason)
+
+    def _replaced(self, found: SocketFile, lasts: bool) -> None:
+        """There are sessions, and the path has another socket."""
+        pids = {pid for seat in self.seats.values() for pid in seat.peer_pids}
+        try:
+            listener = self._listener_of(found)
+        except OSError:
+            return  # not yet: the next look comes
+        if listener not in pids:
+            # Either the runtime before is about to end, or two share a path: then those who
+            # stay serve its containers as they did.
+            if lasts and not self.reason:
+                self.reason = (
+                    f"the socket belongs to another process now ({listener}); its containers meet "
+                    f"no plugin while that of before ({min(pids)}) runs: give each its own socket"
+                )
+                log.error("%s: %s", self.socket, self.reason)
             return
+        log.warning(
+            "%s: the runtime has made a new socket and left the sessions of the one before open,"
+            " as Docker Engine does when it is reloaded: connecting anew",
+            self.socket,
+        )
+        for seat in self.seats.values():
+            seat.leave_behind(found)
+        self._reach()
+
+    def _listener_of(self, found: SocketFile) -> int:
+        """Asked once for each socket: the runtime logs such a question as an error."""
+        if self._listener is None or self._listener[0] != found:
+            self._listener = found, listener_pid(self.socket)
+        return self._listener[1]
+
+    def _reach(self) -> None:
+        """All seats connect, one after the other: the runtime takes them in this order."""
         self._present = True
         self.reason = ""
-        for seat in list(self.seats.values()):
+        for seat in sorted(self.seats.values(), key=lambda seat: seat.precedence):
             seat.runtime_present()
             if not self._present:
-                return  # refused: `_lost` has planned the next look
-        self._wait_s = self._config.reconnect_min_s
+                return  # refused
 
-    def _look_later(self, at_most_s: float | None = None) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-        wait = min(self._wait_s, at_most_s or self._wait_s) * random.uniform(0.75, 1.25)
-        self._wait_s = min(self._wait_s * 2, self._config.reconnect_max_s)
-        self._probe = self._loop.call_later(wait, self._look)
-
-
-def _is_socket(path: Path) -> bool:
-    # A stat of a socket's folder is answered from memory: runtimes keep it on a tmpfs.
-    try:
-        return stat.S_ISSOCK(path.stat().st_mode)
-    except OSError:
-        return False
+    def _absent(self, reason: str) -> None:
+        if reason != self.reason:
+            log.info("%s: %s; waiting for the runtime", self.socket, reason)
+        self._present = False
+        self.reason = reason
+        self._wait_s = self._reconnect.failed(time.monotonic())
+        for seat in list(self.seats.values()):
+            seat.runtime_absent()

@@ -10,13 +10,13 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import EdgeAgentError, GuestFault
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.changeover import Changeover
 from edge_agent.host.eligibility import why_skipped
+from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
 from edge_agent.host.outcome import Outcome
@@ -27,6 +27,7 @@ from edge_agent.host.record import Record
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri.generation import OLD_EVENTS
+from edge_agent.nri.link import SocketFile, find_socket, listener_pid
 from edge_agent.nri.session import Call, State
 from edge_agent.wasm.imports import PluginState
 
@@ -46,27 +47,26 @@ class Assignment(NamedTuple):
 
 
 class Seat:
-    """`absent` is called when the runtime cannot be reached; `changed` on any news."""
+    """`changed` is called on any news."""
 
     def __init__(
         self,
         loop: Loop,
-        socket: Path,
+        runtime: Endpoint,
         loader: Loader,
         state: PluginState,
         report: Callable[[Outcome], None],
-        absent: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
         self.release: Release | None = None
         self.record = Record()
         self.known_events: int | None = None
         self._loop = loop
-        self._socket = socket
+        self._runtime = runtime
+        self._socket = runtime.socket
         self._loader = loader
         self._state = state
         self._report = report
-        self._absent = absent
         self._changed = changed
         self._incumbent: Plugin | None = None
         self._successor: Plugin | None = None
@@ -78,13 +78,12 @@ class Seat:
         self._skipped = ""  # why it is not registered at this runtime
         self._failing = ""  # why there is no guest, or none that works
         self._late: Timer | None = None  # fires once the plugin should be registered
-        self._placeholder = PlaceholderSlot(
-            loop, socket, self._refused, absent, self._skip, changed
-        )
+        self._placeholder = PlaceholderSlot(loop, runtime, self._refused, self._skip, changed)
         self._renewal = False  # a successor of the same release is wanted
         self._loading = False
         self._compiling = False  # for the first time on this board
         self._present = False
+        self._known_here = False  # this runtime has been served before
         self._took_over = 0.0
         self._hurry: Timer | None = None
 
@@ -131,7 +130,7 @@ class Seat:
     def close(self) -> None:
         """The agent ends: close every session at once."""
         self.vacate()
-        self._placeholder.close()
+        self._placeholder.close("the agent ends")
         self._leavers.close("the agent ends")
 
     @property
@@ -142,19 +141,72 @@ class Seat:
         )
 
     def runtime_present(self) -> None:
-        """The runtime's socket is there (again)."""
+        """The runtime listens, or seems to: again, or for the first time. Whatever ended a
+        session before was its end, and no fault of the plugin's."""
         self._present = True
+        self._forgive()
         self._next()
         self._guard()
 
     def runtime_absent(self) -> None:
-        """The runtime's socket is gone."""
+        """The runtime cannot be reached. What is ready to be registered stays so."""
+        if not self._present:
+            return
         self._present = False
-        self.known_events = None
         self._cancel(self._late)
         self._late = None
         self._placeholder.drop()
-        self._settle_place()  # another runtime may come to this socket
+        self._forgive()
+        self._next()
+
+    def left_behind(self, found: SocketFile) -> bool:
+        """Whether a session belongs to a socket other than this one."""
+        files = {each.socket_file for each in self._sessions} | {self._placeholder.socket_file}
+        return bool(files - {None, found})
+
+    def leave_behind(self, found: SocketFile) -> None:
+        """Close the sessions with a socket other than this one: nothing arrives there."""
+        reason = "the runtime has made a new socket"
+        self._leavers.close(reason)
+        if self._placeholder.socket_file != found:
+            self._placeholder.close(reason)
+        for plugin in self._sessions:
+            if plugin.socket_file == found:
+                continue
+            if plugin is self._successor:
+                self._forget_successor()
+            plugin.close(reason)
+
+    @property
+    def peer_pids(self) -> set[int]:
+        """The processes that its sessions are connected to."""
+        pids = {plugin.peer_pid for plugin in self._sessions} | {self._placeholder.peer_pid}
+        return {pid for pid in pids if pid is not None}
+
+    @property
+    def precedence(self) -> tuple[bool, bool, str]:
+        """Which seat connects first: who is ready to, who must not be missed, who is called
+        first. A runtime takes one plugin after the other, and creates containers in between."""
+        settings = self.release.settings if self.release is not None else None
+        optional = settings is None or settings.failure_policy == "Ignore"
+        return not self.ready, optional, self.release.identity if self.release else ""
+
+    @property
+    def ready(self) -> bool:
+        """A guest waits here to be registered."""
+        return self._ready is not None
+
+    def _forgive(self) -> None:
+        self.known_events = None
+        self._settle_place()  # another runtime may have come to this socket
+        if not self._failing:  # that is the plugin's own
+            self._backoff.reset()
+            self._backoff.cancel()
+        self.record.runtime_ended()
+
+    @property
+    def _sessions(self) -> list[Plugin]:
+        return [each for each in (self._incumbent, self._successor) if each is not None]
 
     # --- what its plugins tell it (edge_agent.host.plugin.Place)
 
@@ -225,33 +277,45 @@ class Seat:
             log.info("%s: session over: %s", plugin.identity, reason)
             if self._changeover is not None:
                 self._take_over()
-            else:
-                self._again(reason, served=True)
-                self._absent(reason)
+            elif plugin.fault is None:
+                self._lost(reason, served=True)
+                self._runtime.lost()
+            else:  # `failed` has seen to a successor
+                self._guard()
         self._changed()
 
     # --- a successor, step by step
 
     def _next(self) -> None:
         """Bring the seat one step closer to running its release."""
-        if self.release is None or self._held or self.release.unusable:
+        if self._backoff.waiting:
             return
-        if self._skipped or not self._present:
-            return
-        if self._loading or self._successor is not None or self._backoff.waiting:
-            return
-        if self._serves_as_wanted and not self._renewal:
-            return
-        if self._ready is not None:
+        if self._ready is None:
+            self._prepare()
+        elif self._present and self._wants_successor:
             self._connect()
+
+    def _prepare(self) -> None:
+        """Have a guest made. For a runtime that was served before also while it is away, so that
+        connecting is all that is left to do; for one that never was here it would be a waste."""
+        if self.release is None or self._loading or not self._wants_successor:
             return
-        self._loading = True
-        self._loader.load(
-            self.release,
-            self._state,
-            partial(self._loaded, self.release),
-            partial(self._compiles, self.release),
-        )
+        if self._ready is None and (self._present or self._known_here):
+            self._loading = True
+            self._loader.load(
+                self.release,
+                self._state,
+                partial(self._loaded, self.release),
+                partial(self._compiles, self.release),
+            )
+
+    @property
+    def _wants_successor(self) -> bool:
+        if self.release is None or self._held or self.release.unusable or self._skipped:
+            return False
+        if self._successor is not None:
+            return False
+        return self._renewal or not self._serves_as_wanted
 
     @property
     def _serves_as_wanted(self) -> bool:
@@ -264,7 +328,8 @@ class Seat:
 
     def _loaded(self, release: Release, result: Prepared | EdgeAgentError) -> None:
         self._loading = self._compiling = False
-        if release != self.release or self._skipped:  # another is wanted by now, or none
+        if release != self.release or self._skipped or self._held:
+            # Another is wanted by now, or none.
             if isinstance(result, Prepared):
                 result.close()
             self._next()
@@ -286,12 +351,10 @@ class Seat:
             )
         except OSError as error:
             self._ready = prepared  # it has not begun: the next attempt takes it
-            self._backoff.reset()  # the runtime has ended: no fault of the plugin's
-            self.record.runtime_ended()
-            self._present = False
-            self._absent(f"cannot connect: {error.strerror}")
+            self._runtime.unreachable(f"cannot connect: {error.strerror}")
             return
         self._successor = plugin
+        self._runtime.reached()
         self._hurry = self._loop.call_later(START_TIMEOUT_S, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -309,6 +372,11 @@ class Seat:
         """The runtime closed a session before it was synchronised."""
         if plugin.fault is not None or self.release is None or self._skipped:
             return  # `failed` or `_skip` has seen to it
+        if not self._listens(plugin):
+            self.record.runtime_ended()
+            self._lost(reason)
+            self._runtime.lost()
+            return
         log.warning("%s: not accepted: %s", plugin.identity, reason)
         runtime = plugin.session.runtime
         if runtime and not runtime.nri_version and plugin.session.subscribed & ~OLD_EVENTS:
@@ -319,6 +387,29 @@ class Seat:
             self.known_events = OLD_EVENTS
         self.record.turned_away(reason)
         self._again(f"not accepted: {reason}")
+
+    def _listens(self, plugin: Plugin) -> bool:
+        """Whether the runtime that this session was with is still there."""
+        try:
+            listener = listener_pid(self._runtime.socket)
+        except OSError:
+            return False
+        found = find_socket(self._runtime.socket)
+        return listener == plugin.peer_pid and plugin.socket_file in (None, found)
+
+    def _lost(self, reason: str, served: bool = False) -> None:
+        """A session ended through no failure of the guest's: the runtime's end, as a rule, which
+        the next attempt shows. A runtime that closes the session time after time is asked later
+        and later."""
+        if served and time.monotonic() - self._took_over <= HEALTHY_S:
+            self._again(reason)
+            self._prepare()  # what is to be waited for is the runtime alone
+        else:
+            self.record.error = reason
+            self._backoff.reset()
+            self._next()
+            self._guard()
+            self._changed()
 
     def _again(self, error: str, served: bool = False) -> None:
         """Try once more after a while that doubles each time, with jitter."""
@@ -401,6 +492,7 @@ class Seat:
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._leavers.dismiss(old)
         self._took_over = time.monotonic()
+        self._known_here = True
         self._failing = ""
         self._cancel(self._late)
         self._late = None

@@ -7,8 +7,11 @@ sends is checked by the session, what it does not read is kept up to a bound.
 import errno
 import selectors
 import socket
+import stat
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_agent.errors import ProtocolError
 from edge_agent.loop import Loop
@@ -19,8 +22,53 @@ MAX_UNSENT_BYTES = 8 << 20  # ours: two of the largest messages; a peer that sto
 _READS_PER_TURN = 8  # then the other sessions get their turn
 _MAX_PIECES = 512  # half of IOV_MAX of Linux
 
+_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
 _buffer = bytearray(RECEIVE_BYTES)  # links share the loop's thread, and so this
 _view = memoryview(_buffer)
+
+
+class SocketFile(NamedTuple):
+    """One socket file. A runtime that listens anew at the same path makes another.
+
+    File systems on disks give an inode's number to the next file at once: the time at which a
+    socket was bound tells the two apart. Unlike ctime it stays with chown, chmod and rename.
+    """
+
+    device: int
+    inode: int
+    bound_ns: int
+
+
+def find_socket(path: Path) -> SocketFile | None:
+    """The socket file at this path, if there is one.
+
+    Runtimes keep it on a tmpfs: the answer comes from memory.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(status.st_mode):
+        return None
+    return SocketFile(status.st_dev, status.st_ino, status.st_mtime_ns)
+
+
+def listener_pid(path: Path) -> int:
+    """The process that listens at this path; 0: outside of this process's PID namespace.
+
+    Connects and closes again, which the runtime logs as a plugin that did not register.
+    OSError: nobody listens there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        probe.connect(str(path))
+        return _peer_pid(probe)
+
+
+def _peer_pid(connected: socket.socket) -> int:
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return pid
 
 
 class Link:
@@ -43,12 +91,14 @@ class Link:
         self._closed: Callable[[str], None] | None = closed
         self._unsent = bytearray()  # one buffer: many small answers would cost more as pieces
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.file = find_socket(path)
         try:
             # A unix socket connects at once or not at all; EAGAIN: its backlog is full.
             self._socket.connect(str(path))
         except OSError:
             self._socket.close()
             raise
+        self.peer_pid = _peer_pid(self._socket)  # of who called listen(2); see `listener_pid`
         session.register()
         self._writing = True  # the registration goes out with the loop's next turn
         loop.watch(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)

@@ -60,11 +60,13 @@ class House:
         socket: Path | None = None,
         second: SimRuntime | None = None,
         engine: str = "auto",
+        reconnect: tuple[float, float] = (0.02, 0.2),
         compiler: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
         self.folder = folder
         self._engine = engine
+        self._reconnect = reconnect
         self._compiler = compiler or {}
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self._simulated = [] if socket else [self.runtime]
@@ -98,7 +100,7 @@ class House:
         self.states.begin()
         self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
         self.quarantine.begin(self.suspects)
-        config = NriConfig(self._sockets, reconnect_min_s=0.02, reconnect_max_s=0.2)
+        config = NriConfig(self._sockets, *self._reconnect)
         self.roster = Roster(
             self.loop,
             config,

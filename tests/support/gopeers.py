@@ -173,7 +173,8 @@ class NriRuntime:
     ``owners`` adds a built-in validator to learn who set what: leave it out of a benchmark.
     ``careless`` lets plugins join in the middle of a request, as CRI-O and Docker Engine do: then
     requests are also served between a plugin's synchronisation and its registration, a moment that
-    ``linger_ms`` stretches. ``older`` takes upstream's first release of this generation.
+    ``linger_ms`` stretches. ``older`` takes upstream's first release of this generation. ``burst``
+    (the README's fields of ``burst-start``) begins with the first moment plugins may connect.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class NriRuntime:
         linger_ms: int = 0,
         fill: tuple[int, int, int] | None = None,
         older: bool = False,
+        burst: Mapping[str, Any] | None = None,
     ) -> None:
         self._start_fields = {
             "socket": "" if socket is None else str(socket),
@@ -203,6 +205,7 @@ class NriRuntime:
             "owners": owners,
             "careless": careless,
             "linger_ms": linger_ms,
+            **({"burst": dict(burst)} if burst is not None else {}),
         }
         self._fill = fill
         self._lines = LineProcess([str(nri_runtime_binary(older=older))])
@@ -337,6 +340,10 @@ class NriRuntime:
     def block_sync(self, block: bool) -> None:
         """Hold plugins back before their synchronisation, as a long container creation does."""
         self.ask("block-sync", block=block)
+
+    def reload(self) -> None:
+        """Another adaptation at the same socket; the connections of before stay open."""
+        self.ask("reload")
 
     def bench(
         self,

@@ -88,6 +88,7 @@ var operations = map[string]func(*runtime, []byte) (any, error){
 	"burst-status": with((*runtime).burstStatus),
 	"burst-stop":   with((*runtime).burstStop),
 	"block-sync":   with((*runtime).blockSync),
+	"reload":       with((*runtime).reload),
 	"stop": func(runtime *runtime, _ []byte) (any, error) {
 		if err := runtime.stop(); err != nil {
 			return nil, err

@@ -33,6 +33,7 @@ type runtime struct {
 	careless   bool
 	linger     time.Duration
 	burst      *burst
+	again      func() (*adaptation.Adaptation, error)
 }
 
 // unsolicited is one UpdateContainers request that a plugin made on its own.
@@ -64,6 +65,9 @@ type startParameters struct {
 	Careless bool `json:"careless"`
 	// Linger stretches the moment between a plugin's synchronisation and its registration.
 	Linger int64 `json:"linger_ms"`
+	// Burst begins as soon as plugins may connect: the containers that a restarted runtime is asked
+	// for before anybody has come back.
+	Burst *burstParameters `json:"burst"`
 }
 
 type startResult struct {
@@ -97,8 +101,11 @@ func (r *runtime) start(p startParameters) (any, error) {
 	}
 	r.careless = p.Careless
 	r.linger = time.Duration(p.Linger) * time.Millisecond
+	r.again = func() (*adaptation.Adaptation, error) {
+		return adaptation.New(p.Name, p.Version, r.synchronize, r.updateUnsolicited, options...)
+	}
 	began := time.Now()
-	nri, err := adaptation.New(p.Name, p.Version, r.synchronize, r.updateUnsolicited, options...)
+	nri, err := r.again()
 	if err != nil {
 		return nil, err
 	}
@@ -106,10 +113,30 @@ func (r *runtime) start(p startParameters) (any, error) {
 		return nil, err
 	}
 	r.nri = nri
-	return startResult{
-		NRIVersion: version.GetFromBuildInfo(),
-		Duration:   time.Since(began).Nanoseconds(),
-	}, nil
+	took := time.Since(began).Nanoseconds()
+	if p.Burst != nil {
+		if _, err := r.burstStart(*p.Burst); err != nil {
+			return nil, err
+		}
+	}
+	return startResult{NRIVersion: version.GetFromBuildInfo(), Duration: took}, nil
+}
+
+// reload does what Docker Engine does at SIGHUP (daemon/internal/nri, PrepareReload): stop the
+// adaptation, which closes its listener and none of its plugins' connections, and start another.
+func (r *runtime) reload(none) (any, error) {
+	if err := r.started(); err != nil {
+		return nil, err
+	}
+	next, err := r.again()
+	if err != nil {
+		return nil, err
+	}
+	r.lock.Lock()
+	r.nri.Stop()
+	r.nri = next
+	r.lock.Unlock() // starting calls back to synchronize
+	return nil, next.Start()
 }
 
 func (r *runtime) stop() error {
@@ -137,7 +164,10 @@ func (r *runtime) block() *adaptation.PluginSyncBlock {
 	if r.careless {
 		return nil
 	}
-	return r.nri.BlockPluginSync()
+	r.lock.Lock()
+	nri := r.nri
+	r.lock.Unlock()
+	return nri.BlockPluginSync()
 }
 
 // synchronize hands the present pods and containers to a plugin that has just been configured.
