@@ -194,6 +194,11 @@ class Agent:
 
     def _apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
         self._roster.apply(releases, errors)
+        limits = [each.settings.limits.deadline_ms for each in releases.values()]
+        # At each runtime at once an answer and, in a handover, what the successor is shown.
+        self._notifier.expect_absence(
+            2 * len(self._config.nri.sockets) * max(limits, default=0) / 1000
+        )
         self._loader.run(memory.trim)  # after what was asked to be loaded
 
     def _keep(self, code: Collection[tuple[str, bool]]) -> None:

@@ -16,6 +16,9 @@ from edge_agent.loop import Loop
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 # Between two attempts at a message that was refused; the manager reads within milliseconds.
 RETRY_S = 0.5
+# In the time of the watchdog: sd_watchdog_enabled(3) recommends two, which would leave half of it
+# for what the loop does between them.
+PINGS = 4
 # Kept for a manager that does not read; then the oldest go. A start and a reload are six.
 MAX_UNSENT = 32
 
@@ -30,7 +33,7 @@ class Notifier:
 
     def __init__(self, address: str | None = None, watchdog_s: float | None = None) -> None:
         self._address = address
-        self._watchdog_s = watchdog_s
+        self._given_s = self._watchdog_s = watchdog_s
         self._socket: socket.socket | None = None
         self._loop: Loop | None = None
         self._unsent: deque[str] = deque(maxlen=MAX_UNSENT)
@@ -45,6 +48,16 @@ class Notifier:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         if self._watchdog_s is not None:
             self._ping()
+
+    def expect_absence(self, seconds: float) -> None:
+        """The loop may be busy for so long at a time; a watchdog that would end it meanwhile is
+        told to wait longer (WATCHDOG_USEC, since systemd 233), one that was told before less."""
+        if self._socket is None or self._given_s is None:
+            return
+        watchdog_s = max(self._given_s, seconds * PINGS / (PINGS - 1))
+        if watchdog_s != self._watchdog_s:
+            self._watchdog_s = watchdog_s
+            self._tell(f"WATCHDOG_USEC={round(watchdog_s * 1e6)}")
 
     def close(self) -> None:
         """Send nothing more; a timer that is still pending does nothing."""
@@ -76,11 +89,10 @@ class Notifier:
             self._tell(f"STATUS={text}")
 
     def _ping(self) -> None:
-        # A timer of the loop, so it comes only while the loop turns. Half of the time, as
-        # sd_watchdog_enabled(3) recommends, leaves room for one call that is slow.
+        # A timer of the loop, so it comes only while the loop turns.
         if self._socket is not None and self._loop is not None and self._watchdog_s is not None:
             self._send("WATCHDOG=1")
-            self._loop.call_later(self._watchdog_s / 2, self._ping)
+            self._loop.call_later(self._watchdog_s / PINGS, self._ping)
 
     def _tell(self, message: str) -> None:
         if self._socket is not None:

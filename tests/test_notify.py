@@ -139,6 +139,33 @@ def test_the_watchdog_hears_nothing_while_a_callback_hangs(
         thread.join()
 
 
+@pytest.mark.parametrize(
+    ("absences", "told"),
+    [
+        ([0.0, 0.1, 0.15], []),
+        ([0.3], ["WATCHDOG_USEC=400000"]),
+        ([0.3, 0.3], ["WATCHDOG_USEC=400000"]),
+        ([0.3, 0.6, 0.0], ["WATCHDOG_USEC=400000", "WATCHDOG_USEC=800000", "WATCHDOG_USEC=200000"]),
+    ],
+)
+def test_a_watchdog_is_told_only_what_it_must_know(
+    manager: NotifySocket, loop: Loop, absences: list[float], told: list[str]
+) -> None:
+    notifier = notifier_for(manager, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6)))
+    notifier.start(loop)
+    for seconds in absences:
+        notifier.expect_absence(seconds)
+    assert [each for each in manager.messages() if each.startswith("WATCHDOG_U")] == told
+
+
+def test_who_has_no_watchdog_is_told_of_none(manager: NotifySocket, loop: Loop) -> None:
+    notifier = notifier_for(manager)
+    notifier.expect_absence(100.0)  # before it began
+    notifier.start(loop)
+    notifier.expect_absence(100.0)
+    assert manager.messages() == []
+
+
 def pings_within(manager: NotifySocket, seconds: float) -> bool:
     """Whether any ping comes within a time in which several would be due."""
     over = threading.Event()
@@ -216,8 +243,22 @@ def agent(
     monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     plugins = {"10-bench": guest("bench")}
-    with Agent(tmp_path, sockets=[tmp_path / "nri.sock"], plugins=plugins) as agent:
+    sockets = [tmp_path / "nri.sock"]
+    # Of a deadline of 1 s the watchdog would be told.
+    with Agent(tmp_path, sockets=sockets, plugins=plugins, limits={"deadline": "10ms"}) as agent:
         yield agent
+
+
+def test_the_watchdog_is_told_of_long_calls_and_of_short_ones_again(
+    agent: Agent, manager: NotifySocket
+) -> None:
+    wait_until(lambda: manager.has("READY=1"), "the agent is ready")
+    assert not manager.has("WATCHDOG_USEC=")
+    agent.put("20-bench", guest("bench"), settings={"limits": {"deadline": "6s"}})
+    # At one runtime an answer and what a successor is shown: 12 s, and a ping's time.
+    wait_until(lambda: manager.has("WATCHDOG_USEC=16000000"), "it is told")
+    agent.remove("20-bench")
+    wait_until(lambda: manager.has("WATCHDOG_USEC=200000"), "it is told again")
 
 
 def test_the_agent_is_ready_once_it_answers_and_knows_its_plugins(

@@ -122,7 +122,7 @@ def test_a_reload_is_awaited_and_applied(installed: Board) -> None:
 def test_an_agent_that_hangs_is_ended_and_started_again(
     installed: Board, runtime: SimRuntime
 ) -> None:
-    # Shorter than the unit's 30 s only so that nobody waits for it.
+    # Shorter than the unit's 10 s only so that nobody waits for it.
     drop_in = installed.path("/run/systemd/system/edge-agent.service.d/watchdog.conf")
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text("[Service]\nWatchdogSec=2\n")
