@@ -19,7 +19,7 @@ the first time:
   edge-agent fleet init FOLDER --name FLEET --broker mqtts://HOST:8883 ...
   cd FOLDER
   edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0
-  edge-agent fleet rollout NAME 1.0.0 --index 20 --percent 10
+  edge-agent fleet rollout NAME 1.0.0 --index 20 --percent 10 --first
   edge-agent fleet watch
 docs/fleet.md is the guide.
 """
@@ -318,6 +318,9 @@ def _changing(commands: "Subparsers", name: str, module: str, text: str) -> argp
         help="replace this generation, which somebody else deployed",
     )
     _add_generation(parser)
+    parser.add_argument(
+        "--first", action="store_true", help="the fleet's first deployment: the broker has none yet"
+    )
     return parser
 
 

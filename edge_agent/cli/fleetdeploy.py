@@ -66,7 +66,8 @@ def publish(arguments: argparse.Namespace) -> int:
         GOOD,
     )
     line(f"  {done.blob.digest}", QUIET)
-    line(f"next: edge-agent fleet rollout {name} {version} --percent 10")
+    first = "" if deploying.last_deployed(fleet.folder) else " --index NN --first"
+    line(f"next: edge-agent fleet rollout {name} {version} --percent 10{first}")
     return OK
 
 
@@ -87,7 +88,9 @@ def deploy(arguments: argparse.Namespace) -> int:
 
 def prepare(fleet: Fleet, draft: Draft, arguments: argparse.Namespace) -> Prepared:
     """What deploying `draft` would mean, with what the command line allows."""
-    return fleet.prepare(draft, onto=arguments.onto, generation=arguments.generation)
+    return fleet.prepare(
+        draft, onto=arguments.onto, generation=arguments.generation, first=arguments.first
+    )
 
 
 def sign(arguments: argparse.Namespace) -> int:
@@ -277,6 +280,7 @@ def _prepared(fleet: Fleet, signed: Signed, arguments: argparse.Namespace) -> Pr
 def _deploy_signed(fleet: Fleet, arguments: argparse.Namespace) -> int:
     signed, _ = read_signed(fleet, arguments.signed)
     prepared = _prepared(fleet, signed, arguments)
+    deploying.check_first(prepared.current, deploying.last_deployed(fleet.folder), arguments.first)
     show_plan(prepared, arguments.json)
     if not signed.enough(fleet.trust.threshold):
         raise OperatorError(

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -28,11 +29,16 @@ VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the 
 CONNECT_TIMEOUT_S = 10.0  # TCP, TLS and CONNACK each
 # A broker that is away for longer than this ends a command that waits for its answer.
 ANSWER_TIMEOUT_S = 60.0
-# Retained messages have no end mark. They follow the answer to the subscription, so a long way
-# to the broker is no silence: when none has come for this long after it, all are here.
+# Retained messages have no end mark in MQTT. Silence of this length ends a listing only after a
+# message of our own, published after the subscription, has come back (docs/adr/0042).
 QUIET_S = 0.4
-# What mosquitto and others let wait for acknowledgement in one direction, by default.
+ASK_S = 0.05  # of silence, before that message is sent
+MARK_TIMEOUT_S = 20.0  # until it must be back
+# What mosquitto and others let wait for acknowledgement in one direction, by default. A broker
+# may grant less (MQTT 5, 3.2.2.3.3), and may disconnect who sends more (4.9).
 IN_FLIGHT = 20
+# Of one message to us; the largest of the fleet are a deployment and a part, with 64 KiB each.
+MAX_PACKET_BYTES = 1 << 20
 RECONNECT_MAX_S = 8
 ATTEMPTS = 3  # at reading what the broker keeps, when the connection breaks meanwhile
 
@@ -59,7 +65,7 @@ class Subscription:
     def __init__(self, filters: tuple[str, ...]) -> None:
         self.filters = filters
         self.answer: str | None = None  # the broker's: "", or why it refuses
-        self._queue: queue.SimpleQueue[Received | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Received] = queue.SimpleQueue()
 
     def take(self, timeout_s: float | None = None) -> Received | None:
         """The next message; None after `timeout_s` without one (None: wait for ever)."""
@@ -94,6 +100,8 @@ class BrokerClient:
         self._connack: str | None = None  # "" or why not
         self._wrong_version = False
         self._lost = ""  # why there is no connection now
+        self._granted = IN_FLIGHT  # messages that may wait for acknowledgement
+        self._unanswered = 0  # that do
         self.url = ""
         self.protocol = ""  # "5" or "3.1.1"
         self.max_packet_bytes = 256 << 20  # MQTT's own
@@ -134,12 +142,14 @@ class BrokerClient:
 
     def _try(self, broker: Broker, version: MQTTProtocolVersion) -> None:
         self._connack, self._wrong_version, self._lost = None, False, ""
+        self._granted, self._unanswered = IN_FLIGHT, 0
         self.url, self.protocol = broker.url, "5" if version == VERSIONS[0] else "3.1.1"
         client = self._client = self._make(broker, version)
         properties = None
         if version == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.ReceiveMaximum = 65_535
+            properties.MaximumPacketSize = MAX_PACKET_BYTES
             properties.SessionExpiryInterval = self._keep_session_s
         try:
             client.connect(
@@ -172,7 +182,7 @@ class BrokerClient:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.reconnect_delay_set(1, RECONNECT_MAX_S)
-        client.max_inflight_messages_set(IN_FLIGHT)
+        client.max_inflight_messages_set(IN_FLIGHT)  # `send` keeps to what the broker grants
         if config.username is not None:
             client.username_pw_set(config.username, _password(config))
         if broker.tls:
@@ -216,16 +226,22 @@ class BrokerClient:
     def send(
         self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
     ) -> int:
-        """Send one message at QoS 1; `wait` for what this returns."""
+        """Send one message at QoS 1; `wait` for what this returns.
+
+        Waits while as many as the broker grants are unacknowledged.
+        """
         client = self._opened()
         given = None
         if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
             given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             for name, value in properties.items():
                 setattr(given, name, value)
+        self._wait_for(self._reserved)
         info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
         # Without a connection it waits in paho's queue for the next.
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            with self._lock:
+                self._unanswered -= 1
             raise LinkError(f"{self.url}: {topic}: not sent: {info.rc.name}")
         return info.mid
 
@@ -242,8 +258,8 @@ class BrokerClient:
         """Receive what matches `filters` at QoS 1, beginning with what the broker kept.
 
         Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
-        without a word, at QoS 0 above all. With MQTT 5 this client's receive maximum lifts that
-        to 65,535 messages; with 3.1.1 it stays.
+        without a word. With MQTT 5 this client's receive maximum lifts that for what its socket
+        takes at once, some thousand messages (operator/listing reads more).
         """
         subscription = Subscription(tuple(filters))
         with self._lock:
@@ -267,7 +283,7 @@ class BrokerClient:
                 self._client.unsubscribe(gone)
 
     def retained(self, filters: Iterable[str], quiet_s: float = QUIET_S) -> dict[str, bytes]:
-        """What the broker keeps at the topics that match, by topic.
+        """What the broker keeps at the topics that match, by topic; all of it, or LinkError.
 
         Over at once when each filter is a plain topic and has something.
         """
@@ -276,12 +292,18 @@ class BrokerClient:
         for _ in range(ATTEMPTS):
             connection, found = self.connections, dict[str, bytes]()
             with self.subscribed(filters) as subscription:
+                marked = False
                 while not (exact and len(found) == len(filters)):
-                    message = subscription.take(quiet_s)
-                    if message is None:
+                    message = subscription.take(quiet_s if marked else min(quiet_s, ASK_S))
+                    if message is not None:
+                        if message.retained or exact:  # else perhaps somebody's mark
+                            found[message.topic] = message.payload
+                    elif marked:
                         break
-                    if message.retained and message.payload:
-                        found[message.topic] = message.payload
+                    else:
+                        self.mark(filters[0])
+                        marked = True
+            found = {topic: payload for topic, payload in found.items() if payload}
             # What came over a connection that broke may be a part of it only.
             if connection == self.connections and not self._lost:
                 return found
@@ -292,8 +314,26 @@ class BrokerClient:
         self._opened().ack(message.packet_id, 1)
 
     def kept(self, topic: str, quiet_s: float = QUIET_S) -> bytes | None:
-        """What the broker keeps at one topic; None if there is nothing."""
+        """What the broker keeps at one topic; None if it is proven that there is nothing."""
         return self.retained((topic,), quiet_s).get(topic)
+
+    def mark(self, beside: str) -> None:
+        """Publish something and wait until it comes back: the broker has answered all before.
+
+        In the fleet of the topic or filter `beside`, where the operator may write and no node
+        reads. LinkError if it does not come back: then nobody knows what the broker keeps.
+        """
+        topic = mark_topic(beside, self._config.client_id)
+        nonce = os.urandom(8).hex().encode()
+        with self.subscribed((topic,)) as marks:
+            self.publish(topic, nonce, retain=False)
+            while (message := marks.take(MARK_TIMEOUT_S)) is not None:
+                if message.payload == nonce:
+                    return
+        raise LinkError(
+            f"{self.url}: the broker is too slow, or lets this operator not read {topic}: what it"
+            f" keeps at {beside} is not known"
+        )
 
     # --- inside
 
@@ -301,6 +341,13 @@ class BrokerClient:
         if self._client is None:
             raise LinkError("the connection to the broker is closed")
         return self._client
+
+    def _reserved(self) -> bool:
+        """Whether one more message may be sent now; it is counted then."""
+        if self._unanswered >= self._granted:
+            return False
+        self._unanswered += 1
+        return True
 
     def _wait_for(self, answered: Callable[[], bool]) -> None:
         with self._answered:
@@ -342,6 +389,8 @@ class BrokerClient:
                 self.max_packet_bytes = getattr(
                     properties, "MaximumPacketSize", self.max_packet_bytes
                 )
+                granted = getattr(properties, "ReceiveMaximum", IN_FLIGHT)
+                self._granted = max(1, min(granted, IN_FLIGHT))
                 if not getattr(properties, "RetainAvailable", 1):
                     self._connack = "the broker keeps no retained messages; a fleet needs them"
                 # Private to paho; a broker that comes back in a test fails without it.
@@ -383,6 +432,7 @@ class BrokerClient:
     ) -> None:
         with self._answered:
             self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
+            self._unanswered -= 1
             self._answered.notify_all()
 
     def _on_subscribe(
@@ -403,11 +453,21 @@ class BrokerClient:
     def _on_message(
         self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
     ) -> None:
-        received = Received(message.topic, bytes(message.payload), message.retain, message.mid)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # no topic of MQTT; nothing that was asked for
+        received = Received(topic, bytes(message.payload), message.retain, message.mid)
         with self._lock:
             for subscription in self._subscriptions:
                 if subscription.wants(received.topic):
                     subscription.put(received)
+
+
+def mark_topic(beside: str, name: str) -> str:
+    """Below `blobs` of the same fleet: `configs/mosquitto/acl` lets the operator write there."""
+    plain = takewhile(lambda level: level not in "+#", beside.split("/")[:3])
+    return "/".join((*plain, "blobs", "mark", name))
 
 
 def client_id() -> str:

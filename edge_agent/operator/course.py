@@ -139,5 +139,5 @@ def set_paused(fleet: Fleet, name: str, version: str, pause: bool) -> None:
 
 def _ours(fleet: Fleet) -> deploy.Current:
     now = fleet.current()
-    deploy.check_base(now, deploy.last_deployed(fleet.folder), None)
+    deploy.check_base(now, deploy.last_deployed(fleet.folder))
     return now

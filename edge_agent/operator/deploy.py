@@ -15,7 +15,7 @@ from edge_agent.fleet.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.topics import FleetTopics
 from edge_agent.operator import signing
-from edge_agent.operator.broker import BrokerClient, Subscription
+from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.view import Node, View
 from edge_agent.store.digest import sha256_hex
@@ -122,8 +122,11 @@ def note_deployed(folder: FleetFolder, deployed: Deployment, commit: str | None)
     folder.write(folder.deployed_file, "\n".join(lines) + "\n")
 
 
-def check_base(now: Current, last: Deployed | None, onto: int | None) -> None:
+def check_base(
+    now: Current, last: Deployed | None, onto: int | None = None, first: bool = False
+) -> None:
     """OperatorError unless the broker has what this folder deployed last, or `onto` names it."""
+    check_first(now, last, first)
     if now.deployment is None or (onto is not None and onto == now.generation):
         return
     if onto is not None:
@@ -136,6 +139,22 @@ def check_base(now: Current, last: Deployed | None, onto: int | None) -> None:
         " else deployed since. Bring the folder up to date (git pull), or replace theirs knowingly"
         f" with --onto {now.generation}"
     )
+
+
+def check_first(now: Current, last: Deployed | None, first: bool) -> None:
+    """OperatorError unless the operator says `first` where the broker has nothing, and only there.
+
+    That it has nothing is never a licence by itself: another broker, or one that lost its data,
+    has nothing too.
+    """
+    if now.raw is None and not first:
+        before = f", and this folder deployed generation {last.generation}" if last else ""
+        raise OperatorError(
+            f"the broker has no deployment{before}: is it the right one, and has it lost its data?"
+            " If nothing is meant to be there, say so with --first"
+        )
+    if now.deployment is not None and first:
+        raise OperatorError("the broker has a deployment: this is not the first; leave out --first")
 
 
 def numbers(now: Current, last: Deployed | None, epoch: int) -> Numbers:
@@ -214,7 +233,7 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
     Two operators who publish at the same moment both learn of it.
     """
     with client.subscribed((topics.deployment,)) as subscription:
-        kept = _first_retained(client, subscription)
+        kept = _kept_now(client, topics, subscription)
         if kept != expected:
             raise OperatorError(
                 "another operator deployed in this moment; nothing was published. Look at the new"
@@ -229,12 +248,17 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
         )
 
 
-def _first_retained(client: BrokerClient, subscription: Subscription) -> bytes | None:
-    connection = client.connections
-    message = subscription.take(0.4)
-    if message is None and (client.trouble or client.connections != connection):
+def _kept_now(
+    client: BrokerClient, topics: FleetTopics, subscription: Subscription
+) -> bytes | None:
+    """What the broker keeps, once it is proven that it has sent that. LinkError."""
+    connection, kept = client.connections, None
+    client.mark(topics.deployment)
+    while (message := subscription.take(QUIET_S if kept is None else 0)) is not None:
+        kept = message.payload or None
+    if client.trouble or client.connections != connection:
         raise LinkError(f"{client.url}: {client.trouble}; nothing was published")
-    return message.payload if message and message.payload else None
+    return kept
 
 
 def _others_until(subscription: Subscription, raw: bytes) -> int:

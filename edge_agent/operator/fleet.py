@@ -177,19 +177,20 @@ class Fleet:
         *,
         onto: int | None = None,
         generation: int | None = None,
+        first: bool = False,
         check_base: bool = True,
     ) -> Prepared:
         """What deploying `draft` would mean. OperatorError: it cannot be deployed.
 
         `onto` is the generation of somebody else's deployment that may be replaced, `generation`
-        the operator's own word on what the new one is called.
+        the operator's own word on what the new one is called, `first` that there is none yet.
         """
         now, view = self.current(), self.view()
         numbers = self.numbers(now)
         number = deploy.chosen(numbers, generation)
         ahead = deploy.ahead(view, numbers.epoch, number)
         if check_base:
-            deploy.check_base(now, deploy.last_deployed(self.folder), onto)
+            deploy.check_base(now, deploy.last_deployed(self.folder), onto, first)
             if generation is None:
                 deploy.check_followed(view, numbers, ahead)
         document = draft.document(
@@ -226,9 +227,11 @@ class Fleet:
         deploy.put(self.client, self.topics, signed.raw, prepared.current.raw)
         deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())
 
-    def deploy(self, draft: Draft | None = None, *, onto: int | None = None) -> Prepared:
+    def deploy(
+        self, draft: Draft | None = None, *, onto: int | None = None, first: bool = False
+    ) -> Prepared:
         """`prepare`, `sign` and `put` without a question, for programs."""
-        prepared = self.prepare(draft or self.draft(), onto=onto)
+        prepared = self.prepare(draft or self.draft(), onto=onto, first=first)
         self.put(prepared, self.sign(prepared))
         return prepared
 

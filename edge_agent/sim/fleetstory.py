@@ -46,7 +46,7 @@ def a_fleet_begins(stage: FleetStage, tally: Tally) -> Scene:
     published = stage.fleet.publish(stage.module(GUARD, module(GUARD)), GUARD, GOOD)
     folder = stage.fleet.folder
     folder.write(folder.deployment_file, folder.deployment_file.read_text() + PLUGIN)
-    prepared = stage.fleet.deploy()
+    prepared = stage.fleet.deploy(first=True)
     scene.asked += [
         Line("keygen, init", Tone.HEAD),
         Line(f"publish {GUARD} {GOOD}", Tone.HEAD),

@@ -109,7 +109,7 @@ class Closed:
             self.publish(fleet, "1.0.0", guest("resource-guard").read_bytes())
             file = self.fleet_folder.deployment_file
             file.write_text(file.read_text() + PLUGIN)
-            fleet.deploy()
+            fleet.deploy(first=True)
         self.wait_version("1.0.0", "running")
 
     def wait_version(self, version: str, status: str) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class Home:
         self.keys = folder / "keys"
         self.path = folder / "greenhouse"
         self.port = port
+        self.first: tuple[str, ...] = (
+            "--first",
+        )  # said where this folder has deployed nothing yet
         self._capsys = capsys
 
     def fleet(self, *words: str) -> str:
@@ -40,6 +43,9 @@ class Home:
         self._capsys.readouterr()
         folder = () if words[0] in ("keygen", "init") else ("-C", str(self.path))
         at = 2 if words[0] == "trust" else 1
+        first = words[0] in ("deploy", "rollout") and "--onto" not in words
+        if first and not (self.path / "deployed.toml").exists():
+            words = (*words, *self.first)
         code = main(["fleet", *words[:at], *folder, "--keys", str(self.keys), *words[at:]])
         output, errors = self._capsys.readouterr()
         return code, output, errors

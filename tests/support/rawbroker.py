@@ -18,6 +18,8 @@ NOT_AUTHORIZED = {mqttwire.VERSION_5: 0x87, mqttwire.VERSION_3_1_1: 5}
 class Peer:
     """One client's connection."""
 
+    CONNACK = b""  # of a broker that has more to say in it
+
     def __init__(self, broker: "RawBroker", connection: socket.socket) -> None:
         self.broker = broker
         self._socket = connection
@@ -58,7 +60,8 @@ class Peer:
             self._version = mqttwire.read_connect(packet).version
             reason = self.broker.refuse(self._version)
             end = b"\0" if self._version == mqttwire.VERSION_5 else b""
-            self.write(mqttwire.packet(mqttwire.CONNACK, bytes((0, reason)) + end))
+            welcome = mqttwire.packet(mqttwire.CONNACK, bytes((0, reason)) + end)
+            self.write(self.CONNACK if self.CONNACK and not reason else welcome)
             if reason:
                 self.hang_up()
         elif packet.kind == SUBSCRIBE:
@@ -83,6 +86,8 @@ class Peer:
                 reason = self.broker.not_taken(message.topic)
                 answer = packet_id_or_none + (bytes((reason, 0)) if reason else b"")
                 self.write(mqttwire.packet(mqttwire.PUBACK, answer))
+            if self.broker.echo and message.topic in self.broker.asked:
+                self.write(mqttwire.publish_packet(message, self._version, retained=False))
         elif packet.kind == PINGREQ:
             self.write(mqttwire.packet(mqttwire.PINGRESP))
 
@@ -94,8 +99,12 @@ class Peer:
 class RawBroker:
     """Listens on a loopback port; a context manager."""
 
-    def __init__(self, deliver: Deliver) -> None:
+    def __init__(self, deliver: Deliver, peer: type[Peer] = Peer) -> None:
+        """`peer` serves each connection."""
         self.deliver = deliver
+        self._peer = peer
+        self.echo = False  # what a client publishes where it subscribed comes back to it
+        self.violations = 0  # of what was granted, as its peers count them
         self.retained: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.published: list[str] = []  # by clients
@@ -141,4 +150,4 @@ class RawBroker:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=Peer(self, connection).serve, daemon=True).start()
+            threading.Thread(target=self._peer(self, connection).serve, daemon=True).start()

@@ -1,0 +1,168 @@
+"""That the broker keeps nothing is proven, never concluded from silence."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.errors import LinkError
+from edge_agent.operator.broker import IN_FLIGHT, BrokerClient, client_id
+from edge_agent.sim.broker import Broker as EmbeddedBroker
+from edge_agent.sim.mqttwire import PUBACK, PUBLISH, Message, Packet, packet
+from tests.operator.conftest import Home
+from tests.operator.gate import Gate
+from tests.support.mosquitto import Mosquitto, needs_mosquitto
+from tests.support.rawbroker import Peer, RawBroker
+
+DEPLOYMENT = "edge/v1/greenhouse/deployment"
+
+
+def plain(port: int) -> MqttConfig:
+    return MqttConfig((Broker("127.0.0.1", port, False),), client_id())
+
+
+def give(peer: Peer, messages: list[Message]) -> None:
+    for message in messages:
+        peer.send(message)
+
+
+def later(seconds: float) -> Callable[[Peer, list[Message]], None]:
+    """In the order in which it was asked, each after a while, as on a machine that is loaded."""
+
+    def deliver(peer: Peer, messages: list[Message]) -> None:
+        time.sleep(seconds)
+        give(peer, messages)
+
+    return deliver
+
+
+def test_what_a_slow_broker_keeps_is_not_absent() -> None:
+    with RawBroker(later(3.0)) as broker:
+        broker.echo = True
+        broker.publish(DEPLOYMENT, b"generation 9")
+        with BrokerClient(plain(broker.port)) as client:
+            assert client.kept(DEPLOYMENT) == b"generation 9"
+            assert client.kept("edge/v1/greenhouse/trust") is None
+            assert client.retained(("a/1", DEPLOYMENT, "a/2")) == {DEPLOYMENT: b"generation 9"}
+
+
+def test_a_broker_that_does_not_bring_the_mark_back_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edge_agent.operator.broker.MARK_TIMEOUT_S", 0.5)
+    with RawBroker(give) as broker, BrokerClient(plain(broker.port)) as client:
+        broker.publish(DEPLOYMENT, b"generation 9")
+        assert client.kept(DEPLOYMENT) == b"generation 9"  # what is there needs no proof
+        with pytest.raises(LinkError, match="edge/v1/greenhouse/trust is not known"):
+            client.kept("edge/v1/greenhouse/trust")
+
+
+def test_the_embedded_broker_proves_absence() -> None:
+    with EmbeddedBroker() as broker, BrokerClient(plain(broker.port)) as client:
+        assert client.kept(DEPLOYMENT) is None
+        client.publish(DEPLOYMENT, b"1", retain=True)
+        assert client.kept(DEPLOYMENT) == b"1"
+
+
+@needs_mosquitto
+def test_mosquitto_proves_absence_through_a_slow_line(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Gate(broker.port) as gate:
+        gate.pace_s = 0.6
+        with BrokerClient(plain(gate.port)) as client:
+            assert client.kept(DEPLOYMENT) is None
+            client.publish(DEPLOYMENT, b"1", retain=True)
+            assert client.kept(DEPLOYMENT) == b"1"
+
+
+@needs_mosquitto
+def test_a_first_deployment_is_said_and_refused_where_there_is_one(published: Home) -> None:
+    rollout = ("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    published.first = ()
+    code, _, errors = published.tried(*rollout)
+    assert (code, "has no deployment: is it the right one" in errors) == (1, True)
+    published.fleet(*rollout, "--first")
+    code, _, errors = published.tried("deploy", "-y", "--first")
+    assert (code, "this is not the first" in errors) == (1, True)
+    with published.opened() as fleet:
+        assert fleet.client.kept(fleet.topics.deployment)
+        fleet.client.publish(fleet.topics.deployment, b"", retain=True)  # it lost its data
+    code, _, errors = published.tried("deploy", "-y")
+    assert (code, "this folder deployed generation 1" in errors) == (1, True)
+
+
+class Strict(Peer):
+    """Grants 10 and disconnects who sends more (MQTT 5.0, 3.2.2.3.3 and 4.9), as HiveMQ does."""
+
+    GRANTED = 10
+    # CONNACK with Receive Maximum (0x21) 10; DISCONNECT with 0x93, "Receive Maximum exceeded".
+    CONNACK = b"\x20\x06\x00\x00\x03\x21\x00\x0a"
+    DISCONNECT = b"\xe0\x02\x93\x00"
+
+    def _handle(self, received: Packet) -> None:
+        if received.kind != PUBLISH:
+            super()._handle(received)
+            return
+        self.waiting: list[bytes] = getattr(self, "waiting", [])
+        at = 2 + int.from_bytes(received.body[:2], "big")
+        self.waiting.append(received.body[at : at + 2])
+        if len(self.waiting) > self.GRANTED:
+            self.broker.violations += 1
+            self.write(self.DISCONNECT)
+            self.hang_up()
+        elif len(self.waiting) == 1:
+            threading.Timer(0.3, self._acknowledge).start()
+
+    def _acknowledge(self) -> None:
+        try:
+            while self.waiting:
+                self.write(packet(PUBACK, self.waiting.pop(0)))
+        except OSError:
+            pass
+
+
+def test_no_more_messages_wait_than_the_broker_grants() -> None:
+    assert Strict.GRANTED < IN_FLIGHT
+    with RawBroker(give, Strict) as broker, BrokerClient(plain(broker.port)) as client:
+        for packet_id in [client.send(f"a/{each}", b"x", retain=True) for each in range(40)]:
+            client.wait(packet_id)
+        assert (broker.violations, client.connections) == (0, 1)
+
+
+def test_a_topic_that_is_no_text_does_not_end_the_connection() -> None:
+    rubbish = b"\x30\x05\x00\x02\xff\xfe\x00"
+    with RawBroker(lambda peer, _: peer.write(rubbish)) as broker:
+        broker.echo = True
+        with BrokerClient(plain(broker.port)) as client:
+            assert client.kept(DEPLOYMENT) is None
+            client.publish("a", b"x", retain=False)
+            assert client.connections == 1
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x90\x02\x00\x01",  # SUBACK of no subscription, without reasons
+        b"\x30\x01\x00",  # PUBLISH cut in its topic
+        b"\x30\x08\x00\x01a\x04\xfe\xfe\xfe\xfe",  # unknown properties
+        b"\xff" * 40,
+    ],
+)
+def test_a_broker_that_sends_no_mqtt_ends_a_command_with_a_reason(
+    rubbish: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.operator.broker.ANSWER_TIMEOUT_S", 2.0)
+    with (
+        RawBroker(lambda peer, _: peer.write(rubbish)) as broker,
+        BrokerClient(plain(broker.port)) as client,
+        pytest.raises(LinkError, match="Protocol error"),
+    ):
+        client.kept(DEPLOYMENT)
+
+
+def test_a_mark_that_comes_while_connected_is_no_kept_message() -> None:
+    with RawBroker(give) as broker, BrokerClient(plain(broker.port)) as client:
+        broker.echo = True
+        assert client.retained(("edge/v1/greenhouse/blobs/+/+",)) == {}
