@@ -78,6 +78,7 @@ class Plugin:
         self.release = prepared.release
         self.fault: GuestFault | None = None
         self.runtime = ""
+        self._socket = str(socket)  # as the state names the runtime too
         self.last_event, self.last_event_at = "", 0.0  # monotonic
         self._prepared = prepared
         self._instance = prepared.instance
@@ -279,7 +280,7 @@ class Plugin:
                 time.time_ns(),
                 self.identity,
                 self.release.digest,
-                self.runtime,
+                self._socket,
                 call.event,
                 call.export,
                 kind,

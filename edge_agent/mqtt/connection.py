@@ -60,6 +60,7 @@ class Connection:
         broker: Broker,
         config: MqttConfig,
         version: MQTTProtocolVersion,
+        client_id: str,
         will: tuple[str, bytes],
         arrivals: Arrivals | None,
     ) -> None:
@@ -68,6 +69,7 @@ class Connection:
         self.accepted = False  # the broker's CONNACK has come
         self.session_kept = False  # it knows what was subscribed to before
         self.wrong_version = False  # the broker may be one that speaks 3.1.1 only
+        self.wrong_id = False  # it takes another client id only
         self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet_bytes = MAX_PACKET_BYTES
         self.tend_due = 0.0  # monotonic
@@ -77,6 +79,7 @@ class Connection:
         self._arrivals = arrivals
         self._broker = broker
         self._config = config
+        self._client_id = client_id
         self._will = will
         self._client: GuardedClient | None = None
         self._lost = ""
@@ -205,7 +208,7 @@ class Connection:
     def _make_client(self) -> GuardedClient:
         client = GuardedClient(
             CallbackAPIVersion.VERSION2,
-            client_id=self._config.client_id,
+            client_id=self._client_id,
             clean_session=(
                 None if self.version == MQTTProtocolVersion.MQTTv5 else self._arrivals is None
             ),
@@ -254,6 +257,7 @@ class Connection:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         if reason.is_failure:
             self.wrong_version = reason == "Unsupported protocol version"
+            self.wrong_id = reason == "Client identifier not valid"
             self._lost = reasons.refused(str(reason))
         elif self.max_packet_bytes < MIN_PACKET_BYTES:
             self._lost = (
@@ -331,7 +335,9 @@ class Connection:
         return self._judge(lambda arrivals: arrivals.too_large(topic, size), topic)
 
     def _judge(self, judge: Callable[[Arrivals], str], topic: str) -> str:
-        if self._arrivals is None or not self.accepted:
+        if not self.accepted:
+            return f"it sends a message on {topic[:200]!r} before its CONNACK (MQTT 5, 3.2.0-1)"
+        if self._arrivals is None:
             return f"it sends a message on {topic[:200]!r}, which was not asked for"
         return judge(self._arrivals)
 

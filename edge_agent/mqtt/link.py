@@ -6,7 +6,9 @@ callables given to a Link run on its thread.
     gather what was put -> publish what is due -> wait for the broker, a timer or a wake-up
 
 Brokers are tried in turn, each in MQTT 5 and, where that fails the way a broker without it
-fails, in 3.1.1. After a round without a steady connection the thread rests, longer each time.
+fails, in 3.1.1; under the node's name and, where the broker refuses that as a client id, under
+one that every broker takes. What a broker accepted is tried first from then on. After a round
+without a steady connection the thread rests, longer each time.
 """
 
 import logging
@@ -31,10 +33,12 @@ from edge_agent.mqtt.outgoing import Outgoing
 from edge_agent.mqtt.publisher import backoff_s
 from edge_agent.mqtt.session import next_session
 from edge_agent.mqtt.subscriptions import Subscriptions
-from edge_agent.mqtt.topics import is_plain, node_topics
+from edge_agent.mqtt.topics import is_plain, node_topics, plain_client_id
 from edge_agent.mqtt.waiting import Waiting
 
 if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
     from edge_agent.mqtt.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -105,6 +109,11 @@ class Link:
         self._state = "stopped"
         self._broker: Broker | None = None
         self._protocol: str | None = None
+        # What each broker accepted last, so that not each connection begins with a refusal.
+        self._accepted: dict[Broker, tuple[MQTTProtocolVersion, str]] = {}
+        # An id that somebody chose is not replaced.
+        chosen = config.client_id != node
+        self._plain_id = config.client_id if chosen else plain_client_id(fleet, node)
         self._last_error: str | None = None
         self._told = ""
         self._telling = Allowance(REFUSALS_TOLD, 1 / REFUSAL_S)
@@ -221,10 +230,11 @@ class Link:
         from edge_agent.mqtt.connection import VERSIONS, Connection
 
         self._broker = broker
-        for version in VERSIONS:
+        version, client_id = self._accepted.get(broker, (VERSIONS[0], self._config.client_id))
+        while True:
             self._state = "connecting"
             will = self._outgoing.status.will()
-            connection = Connection(broker, self._config, version, will, self._arrivals)
+            connection = Connection(broker, self._config, version, client_id, will, self._arrivals)
             began = time.monotonic()
             try:
                 self._serve(connection)
@@ -239,9 +249,19 @@ class Link:
                 self._outgoing.closed()
                 self._subscriptions.closed()
                 connection.close()
-            if self._stopping or not connection.wrong_version:
-                return connection.accepted and time.monotonic() - began >= STEADY_S
-        return False
+            if connection.accepted:
+                self._accepted[broker] = version, client_id
+                return time.monotonic() - began >= STEADY_S
+            if self._stopping:
+                return False
+            if connection.wrong_id and client_id != self._plain_id:
+                client_id = self._plain_id
+            elif connection.wrong_version and version != VERSIONS[-1]:
+                version = VERSIONS[-1]
+            else:
+                if connection.wrong_id or connection.wrong_version:
+                    self._accepted.pop(broker, None)  # it may be another broker by now
+                return False
 
     def _serve(self, connection: "Connection") -> None:
         """From connecting to the goodbye. Raises LinkError when the connection fails."""

@@ -5,6 +5,7 @@ one another: its exact size is known before it is built and nothing is packed tw
 record gets its number last, once it is known which stream takes it.
 """
 
+import binascii
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -79,13 +80,13 @@ class MsgpackPacking(Packing):
 
 
 class JsonPacking(Packing):
-    """JSON, for tools that read nothing else."""
+    """JSON, for tools that read nothing else. Bytes are text where they are UTF-8."""
 
     overhead = len(b',"records":[]')
     separator = len(b",")
 
     def pack(self, record: Record) -> bytes:
-        text = json.dumps(record, separators=(",", ":"), default=_as_text, allow_nan=False)
+        text = json.dumps(record, separators=(",", ":"), default=_as_json, allow_nan=False)
         return text.encode("ascii")
 
     def body(self, record: Record) -> Body:
@@ -113,7 +114,13 @@ def _map_header_bytes(fields: int) -> int:
     return 3 if fields < 1 << 16 else 5
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return str(value)
+def bytes_as_json(value: bytes) -> str | dict[str, str]:
+    """As text, or as `{"base64": ...}` where they are none: nothing is lost."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": binascii.b2a_base64(value, newline=False).decode()}
+
+
+def _as_json(value: object) -> object:
+    return bytes_as_json(value) if isinstance(value, bytes) else str(value)

@@ -3,6 +3,7 @@
 _HINTS = {
     "Bad user name or password": ": check username and password_file",
     "Not authorized": ": check username and password_file, and the broker's access list",
+    "Client identifier not valid": ": every broker takes 1 to 23 letters and digits as client_id",
     "Session taken over": ": another client uses this client_id",
 }
 

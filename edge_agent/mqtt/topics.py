@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from edge_agent.errors import ConfigError
+from edge_agent.store.digest import sha256_hex
 
 ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
@@ -16,6 +17,7 @@ _PART = re.compile(r"0|[1-9][0-9]{0,5}")
 VERBS = ("sync", "restart", "logs", "diagnose", "release")
 # MQTT allows 65,535 bytes; AWS IoT Core, the narrowest of the common brokers, 256.
 MAX_TOPIC_BYTES = 256
+MAX_CLIENT_ID_CHARS = 23  # that a broker must take, of 0-9 a-z A-Z
 
 
 class FleetTopics(NamedTuple):
@@ -90,6 +92,11 @@ def read_blob_part(topic: str) -> tuple[str, int] | None:
     if len(levels) != 6 or not _SHA256.fullmatch(levels[4]) or not _PART.fullmatch(levels[5]):
         return None
     return levels[4], int(levels[5])
+
+
+def plain_client_id(fleet: str, node: str) -> str:
+    """A client id that every broker takes: 23 letters and digits (MQTT 5, 3.1.3-5)."""
+    return sha256_hex(f"{fleet}/{node}".encode())[:MAX_CLIENT_ID_CHARS]
 
 
 def is_plain(topic: str) -> bool:

@@ -471,8 +471,8 @@ def mark_topic(beside: str, name: str) -> str:
 
 
 def client_id() -> str:
-    """An id that no other client has; 16 characters, every broker takes 23."""
-    return f"edge-op-{os.urandom(4).hex()}"
+    """An id that no other client has; every broker takes 23 letters and digits."""
+    return f"edgeop{os.urandom(8).hex()}"
 
 
 def _password(config: MqttConfig) -> str | None:

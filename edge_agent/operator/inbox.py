@@ -94,7 +94,7 @@ class Inbox:
             values = json.loads(self._file.read_text("utf-8"))
             return str(values["client_id"]), Merger.from_json(values["streams"])
         except FileNotFoundError:
-            return f"edge-in-{os.urandom(4).hex()}", Merger()
+            return f"edgein{os.urandom(8).hex()}", Merger()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OperatorError(
                 f"{self._file}: cannot be read: {error}; remove it, and results may come twice"

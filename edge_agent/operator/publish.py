@@ -24,7 +24,7 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES, inspect
 
 # Beside the part itself: the topic, the packet's head and properties.
 PACKET_BYTES = 512
-# Asked for at once: what brokers let wait for a client is a MiB in some (configs/mosquitto).
+# Asked for at once: what brokers let wait for a client is a MiB in some.
 WINDOW_PARTS = 12
 # Brokers that are a cluster acknowledge before each of their nodes gives it back.
 PATIENCE_S = (0.4, 2.0, 5.0)

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from edge_agent.mqtt.packing import bytes_as_json
 from edge_agent.mqtt.topics import read_node_topic
 from edge_agent.operator.foreign import UnreadableError, read_batch
 
@@ -193,9 +194,9 @@ def _number(value: object) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes become text, as JSON needs."""
+    """Bytes become what JSON has for them."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
+        return bytes_as_json(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -63,7 +63,8 @@ class SwarmNode:
         arrivals = Arrivals(self._subscriptions, node_topics(FLEET, name), self._received)
         self._name = name
         self.connection = Connection(
-            config.brokers[0], config, VERSIONS[0], self._outgoing.status.will(), arrivals
+            *(config.brokers[0], config, VERSIONS[0], config.client_id),
+            *(self._outgoing.status.will(), arrivals),
         )
         self.due = 0.0
 

@@ -10,6 +10,7 @@ from edge_agent.host.reports import describe
 from edge_agent.nri import permissions
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm.imports import Report
+from tests.host.house import House
 
 DATA = Path(__file__).parent.parent / "data"
 REQUEST = (DATA / "containerd-2.1.9-create_container_request.bin").read_bytes()
@@ -27,7 +28,7 @@ def outcome(**changes: Any) -> Outcome:
         time_ns=1_700_000_000_500_000_000,
         plugin="10-a",
         digest="ab" * 32,
-        runtime="containerd 2.1.9",
+        runtime="/var/run/nri/nri.sock",
         event="CreateContainer",
         export="plugin_create_container",
         kind="ok",
@@ -148,3 +149,13 @@ def test_every_field_of_an_adjustment_has_a_permission() -> None:
     fields = {field.name.lower() for field in nri_pb2.ContainerAdjustment.DESCRIPTOR.fields}
     linux = {f"linux.{field.name}" for field in nri_pb2.LinuxContainerAdjustment.DESCRIPTOR.fields}
     assert set(PERMISSIONS) == (fields - {"linux"}) | linux | {"update", "evict"}
+
+
+def test_the_runtime_of_a_result_is_that_of_the_state(tmp_path: Path) -> None:
+    with House(tmp_path) as house:
+        house.run(house.release("10-edge", "edge"))
+        pod = house.during(lambda: house.runtime.run_pod("web")).pod
+        house.during(lambda: house.runtime.create_container(pod, "app"))
+        told = {each.runtime for each in house.outcomes}
+        assert told == {each["socket"] for each in house.roster.runtimes()}
+        assert told == {each["runtime"] for each in house.roster.plugins()}

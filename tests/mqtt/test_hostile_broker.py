@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.mqtt.topics import plain_client_id
+from edge_agent.sim import mqttwire
+from edge_agent.sim.mqttwire import read_connect
 from tests.mqtt import harness
 from tests.mqtt.harness import config_for, wait_for_error, wait_until_connected
 from tests.support.wait import wait_until
@@ -127,6 +130,11 @@ def accept_then(more: bytes, times: int = 1) -> Script:
             id="huge packet",
         ),
         pytest.param(accept_then(PUBLISH_UNASKED), ["message on 'a'"], id="message not asked for"),
+        pytest.param(
+            say(PUBLISH_UNASKED),
+            ["message on 'a' before its CONNACK (MQTT 5, 3.2.0-1)"],
+            id="message before CONNACK",
+        ),
         pytest.param(accept_then(QOS_2_UNASKED), ["quality of service"], id="QoS 2 not asked for"),
         pytest.param(accept_then(PING_UNASKED), ["type 12"], id="ping not asked for"),
         pytest.param(accept_then(PONG_UNASKED, 10_000), ["floods"], id="flood"),
@@ -227,6 +235,58 @@ def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(refusal: bytes) -> None:
     with peer(script) as broker, running(config_for(broker.port)) as link:
         wait_until_connected(link)
         assert link.status()["protocol"] == "3.1.1"
+
+
+@contextmanager
+def refusing(taken: Callable[[int, str], bytes]) -> Iterator[tuple[Peer, list[tuple[int, str]]]]:
+    """Answers CONNECT by version and client id, and hangs up; whom it saw."""
+    seen: list[tuple[int, str]] = []
+
+    def script(connection: socket.socket, connect: bytes) -> None:
+        found = read_connect(next(iter(mqttwire.split(bytearray(connect)))))
+        seen.append((version(connect), found.client_id))
+        connection.sendall(taken(*seen[-1]))
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with peer(script) as broker:
+        yield broker, seen
+
+
+def test_what_a_broker_accepted_is_tried_first_from_then_on() -> None:
+    """Without MQTT 5 and without names that are more than letters and digits, as NATS."""
+
+    def taken(version: int, client_id: str) -> bytes:
+        if version == 5:
+            return REFUSED_VERSION_3
+        return CONNACK_3 if client_id.isalnum() else b"\x20\x02\x00\x02"
+
+    plain = plain_client_id(harness.FLEET, harness.NODE)
+    with refusing(taken) as (broker, seen), running(config_for(broker.port)):
+        wait_until(lambda: len(seen) >= 6, "it comes back")
+        assert seen[:3] == [(5, harness.NODE), (4, harness.NODE), (4, plain)]
+        assert set(seen[3:]) == {(4, plain)}
+
+
+def test_a_broker_that_is_another_by_now_is_asked_from_the_beginning() -> None:
+    now = 4
+
+    def taken(version: int, _client_id: str) -> bytes:
+        answer = CONNACK_5 if version == 5 else CONNACK_3
+        return answer if version == now else b""
+
+    with refusing(taken) as (broker, seen), running(config_for(broker.port)):
+        wait_until(lambda: len(seen) >= 4, "it comes back")
+        now = 5
+        wait_until(lambda: [version for version, _ in seen[-2:]] == [5, 5], "it asks for 5 again")
+
+
+def test_a_client_id_that_somebody_chose_is_not_replaced() -> None:
+    with (
+        refusing(lambda *_: b"\x20\x03\x00\x85\x00") as (broker, seen),
+        running(config_for(broker.port, client_id="chosen")) as link,
+    ):
+        wait_for_error(link, "Client identifier not valid", "1 to 23 letters and digits")
+        assert set(seen) == {(5, "chosen")}
 
 
 def test_a_silent_broker_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The two encodings of records and batches."""
 
+import base64
 import json
 from typing import Any
 
@@ -59,5 +60,16 @@ def test_broken_texts_are_escaped_and_not_refused() -> None:
     assert JsonPacking().pack({"text": "\udc80"}) == rb'{"text":"\udc80"}'
 
 
-def test_json_writes_bytes_as_text() -> None:
-    assert pack_json({"error": b"no\xff"}) == rb'{"error":"no\\xff"}'
+@given(st.binary(max_size=100))
+def test_json_loses_no_bytes(payload: bytes) -> None:
+    said = json.loads(pack_json({"payload": payload}))["payload"]
+    if isinstance(said, str):
+        assert said.encode() == payload
+    else:
+        assert base64.b64decode(said.pop("base64"), validate=True) == payload
+        assert not said
+
+
+def test_json_writes_bytes_as_text_where_they_are_text() -> None:
+    assert pack_json({"error": "nö".encode()}) == rb'{"error":"n\u00f6"}'
+    assert pack_json({"error": b"no\xff"}) == rb'{"error":{"base64":"bm//"}}'

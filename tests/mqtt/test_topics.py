@@ -1,9 +1,11 @@
 """Topic names."""
 
+import re
+
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.mqtt.topics import VERBS, fleet_topics, is_plain, node_topics
+from edge_agent.mqtt.topics import VERBS, fleet_topics, is_plain, node_topics, plain_client_id
 
 
 def test_topics_are_those_of_the_fleet_protocol() -> None:
@@ -79,3 +81,10 @@ def test_an_answer_goes_nowhere_where_it_could_be_believed(topic: str, allowed: 
 def test_wildcards_are_no_topic_to_subscribe_to() -> None:
     assert is_plain("edge/v1/greenhouse/deployment")
     assert not is_plain("edge/v1/greenhouse/#")
+
+
+def test_a_plain_client_id_is_what_every_broker_takes_and_of_one_node_only() -> None:
+    names = [("a", "b.c"), ("a", "b-c"), ("a.b", "c"), ("x" * 63, "y" * 63)]
+    found = {plain_client_id(fleet, node) for fleet, node in names}
+    assert len(found) == len(names)
+    assert all(re.fullmatch("[0-9a-zA-Z]{23}", each) for each in found)

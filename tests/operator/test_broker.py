@@ -63,7 +63,7 @@ def test_live_messages_come_in_order_after_the_retained(mosquitto: Mosquitto) ->
 def test_all_that_a_fleets_broker_keeps_is_read_beyond_its_queue_for_a_client(
     tmp_path: Path,
 ) -> None:
-    """Its queue is 1,000 messages and 1 MiB (configs/mosquitto)."""
+    """Its queue is 1,000 messages (configs/mosquitto)."""
     with FleetBroker(tmp_path) as broker:
         config = replace(broker.config("operator"), client_id=client_id())
         parts = {f"{BLOBS}/{'a' * 64}/{number}": os.urandom(60_000) for number in range(40)}
