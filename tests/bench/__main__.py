@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.bench import (
     board,
+    deadline,
     engine,
     fleet,
     latency,
@@ -28,6 +29,7 @@ BEGIN, END = "<!-- written by scripts/bench --docs -->", "<!-- end -->"  # in th
 PARTS = {
     "latency": latency,
     "engine": engine,
+    "deadline": deadline,
     "memory": memory,
     "start": start,
     "board": board,

@@ -10,6 +10,7 @@ _SMALL = ("alone", "pss", "private_dirty")
 HEADS = {
     "latency": "CreateContainer through upstream's pkg/adaptation",
     "engine": "One call of a guest on Wasmtime, without socket",
+    "deadline": "Calls that never end, on a busy machine",
     "memory": "Memory",
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
@@ -72,6 +73,29 @@ def _engine(result: Mapping[str, Any]) -> str:
     for name, found in result["contestants"].items():
         half = f"{found['on_top_low_us']:.1f} to {found['on_top_high_us']:.1f}"
         rows.append((name, *(f"{found[key]:.1f}" for key in keys), half))
+    return table(head, rows)
+
+
+def _deadline(result: Mapping[str, Any]) -> str:
+    head = (
+        f"{result['busy']} busy processes, {result['calls']} calls of"
+        f" {result['deadline_s']:g} s on each engine",
+        "calls",
+        "median ms",
+        "p99 ms",
+        "longest ms",
+        "ended by",
+    )
+    rows = [
+        (
+            f"{engine}: {name}",
+            str(found["calls"]),
+            *(f"{found[key] * 1e3:.2f}" for key in ("median_s", "p99_s", "longest_s")),
+            ", ".join(f"{end} {count}" for end, count in sorted(found["ends"].items())),
+        )
+        for engine, kinds in result["engines"].items()
+        for name, found in kinds.items()
+    ]
     return table(head, rows)
 
 
@@ -258,6 +282,7 @@ def _fleet(result: Mapping[str, Any]) -> str:
 _PARTS = {
     "latency": _latency,
     "engine": _engine,
+    "deadline": _deadline,
     "memory": _memory,
     "start": _start,
     "board": _board,

@@ -1,7 +1,7 @@
 from collections import defaultdict
 from typing import Any
 
-from tests.bench import board, report, summary
+from tests.bench import board, deadline, report, summary
 
 
 def test_table_is_markdown_whose_columns_line_up() -> None:
@@ -133,3 +133,24 @@ def test_aims_of_the_board_are_those_of_each_engine() -> None:
     aims = board.aims(board_figures())
     assert [aim.limit for aim in aims if "one C plugin" in aim.name] == [32.0, 26.0]
     assert [aim.met for aim in aims if "one C plugin" in aim.name] == [True, False]
+
+
+def test_deadline_table_has_a_row_for_each_engine_and_kind_of_call() -> None:
+    kind = {"calls": 33, "median_s": 1.0, "p99_s": 1.01, "longest_s": 1.02, "ends": {"timeout": 33}}
+    result = {
+        "deadline_s": 1.0,
+        "calls": 100,
+        "busy": 8,
+        "engines": {"wasmtime": {"endless loop": kind}, "wasmer": {"endless loop": kind}},
+    }
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report.part("deadline", result).split("\n")[4:]
+    ]
+    assert rows == [
+        [f"{name}: endless loop", "33", "1000.00", "1010.00", "1020.00", "timeout 33"]
+        for name in ("wasmtime", "wasmer")
+    ]
+    assert [aim.met for aim in deadline.aims(result)] == [True, True]
+    kind["longest_s"] = 1.21
+    assert [aim.met for aim in deadline.aims(result)] == [False, False]
