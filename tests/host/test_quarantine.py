@@ -216,6 +216,35 @@ def test_who_crashed_twice_does_not_start_and_the_others_do(tmp_path: Path) -> N
         house.run(bad)
 
 
+def test_a_quarantined_plugin_refuses_unless_the_operator_said_ignore(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    house = House(tmp_path)
+    bad, good = house.release("10-edge", "edge"), house.release("20-bench", "bench")
+    for _ in range(2):
+        after(tmp_path / "state" / "crashes", Suspect("10-edge", bad.digest))
+
+    def creation() -> str:
+        return house.runtime.create_container(house.runtime.run_pod("p").pod, "c").error
+
+    with house:
+        house.run(good)
+        house.apply(bad, good)
+        house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed")
+        refused = house.during(creation)
+        assert "plugin 10-edge does not run" in refused
+        assert "quarantined: the agent died while it ran, 2 times" in refused
+        ignored = replace(bad, settings=replace(bad.settings, failure_policy="Ignore"))
+        house.apply(ignored, good)
+        house.until(lambda: "refusing" not in house.entry("10-edge"), "it is not missed")
+        assert house.status("10-edge") == "quarantined"
+        assert house.during(creation) == ""
+        house.apply(bad, good)
+        house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed again")
+        assert house.roster.release("10-edge")
+        house.until(lambda: house.status("10-edge") == "running", "it was released")
+        assert house.during(creation) == ""
+
+
 def test_another_module_lifts_it(tmp_path: Path) -> None:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
     house = House(tmp_path)
