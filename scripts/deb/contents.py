@@ -77,7 +77,11 @@ def _agent() -> Iterator[tuple[str, File]]:
 def _plugins() -> Iterator[tuple[str, File]]:
     """The project's own, to be copied to /etc/edge-agent/plugins."""
     for module in sorted((ROOT / "plugins").glob("*/*.wasm")):
-        for path in (module, module.with_suffix(".conf"), module.with_name("README.md")):
+        for path in (
+            module,
+            *(module.with_suffix(each) for each in (".conf", ".toml")),
+            module.with_name("README.md"),
+        ):
             name = f"{module.stem}.md" if path.suffix == ".md" else path.name
             yield f"/usr/share/edge-agent/plugins/{name}", File(path.read_bytes())
 

@@ -173,7 +173,8 @@ class NriRuntime:
     ``owners`` adds a built-in validator to learn who set what: leave it out of a benchmark.
     ``careless`` lets plugins join in the middle of a request, as CRI-O and Docker Engine do: then
     requests are also served between a plugin's synchronisation and its registration, a moment that
-    ``linger_ms`` stretches. ``older`` takes upstream's first release of this generation. ``burst``
+    ``linger_ms`` stretches. ``docker`` refuses the adjustments that Docker Engine refuses, by its
+    name and as careless. ``older`` takes upstream's first release of this generation. ``burst``
     (the README's fields of ``burst-start``) begins with the first moment plugins may connect.
     """
 
@@ -190,6 +191,7 @@ class NriRuntime:
         owners: bool = True,
         careless: bool = False,
         linger_ms: int = 0,
+        docker: bool = False,
         fill: tuple[int, int, int] | None = None,
         older: bool = False,
         burst: Mapping[str, Any] | None = None,
@@ -198,12 +200,13 @@ class NriRuntime:
             "socket": "" if socket is None else str(socket),
             "plugin_dir": "" if plugin_dir is None else str(plugin_dir),
             "config_dir": "" if config_dir is None else str(config_dir),
-            "name": name,
-            "version": version,
+            "name": "docker" if docker else name,
+            "version": "29.7.2" if docker else version,
+            "docker": docker,
             "registration_timeout_ms": registration_timeout_ms,
             "request_timeout_ms": request_timeout_ms,
             "owners": owners,
-            "careless": careless,
+            "careless": careless or docker,
             "linger_ms": linger_ms,
             **({"burst": dict(burst)} if burst is not None else {}),
         }

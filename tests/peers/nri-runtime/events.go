@@ -173,8 +173,13 @@ func (r *runtime) fire(event event, q request) outcome {
 	began := time.Now()
 	reply, err := event.fire(context.Background(), r.nri, q)
 	result := outcome{reply: reply, err: err, duration: time.Since(began)}
+	if err == nil && r.docker {
+		if reason := dockerRefuses(reply); reason != "" {
+			result.err = errors.New(reason)
+		}
+	}
 	result.calls, result.owners = r.observer.take()
-	if err == nil && event.settle != nil {
+	if result.err == nil && event.settle != nil {
 		event.settle(r, q)
 	}
 	return result

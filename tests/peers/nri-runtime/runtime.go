@@ -31,6 +31,7 @@ type runtime struct {
 	refuse     string
 	held       *adaptation.PluginSyncBlock
 	careless   bool
+	docker     bool
 	linger     time.Duration
 	burst      *burst
 	again      func() (*adaptation.Adaptation, error)
@@ -68,6 +69,8 @@ type startParameters struct {
 	// Burst begins as soon as plugins may connect: the containers that a restarted runtime is asked
 	// for before anybody has come back.
 	Burst *burstParameters `json:"burst"`
+	// Docker fails the creations that Docker Engine fails for what it cannot adjust.
+	Docker bool `json:"docker"`
 }
 
 type startResult struct {
@@ -100,6 +103,7 @@ func (r *runtime) start(p startParameters) (any, error) {
 		options = append(options, adaptation.WithBuiltinPlugins(r.observer.witness()))
 	}
 	r.careless = p.Careless
+	r.docker = p.Docker
 	r.linger = time.Duration(p.Linger) * time.Millisecond
 	r.again = func() (*adaptation.Adaptation, error) {
 		return adaptation.New(p.Name, p.Version, r.synchronize, r.updateUnsolicited, options...)
