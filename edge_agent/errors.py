@@ -25,8 +25,16 @@ class ModuleError(EdgeAgentError):
     """A plugin file is not a module that this agent can host."""
 
 
+class SupersededError(ModuleError):
+    """A module's file was replaced after its digest was taken: there is another to be loaded."""
+
+
 class EngineError(EdgeAgentError):
     """The engine is missing or failed by itself, not through the guest."""
+
+
+class NotInstalledError(EngineError):
+    """The engine is not on this node; the message says how to install it."""
 
 
 class GuestError(EdgeAgentError):

@@ -184,7 +184,7 @@ def _engine(config: AgentConfig) -> tuple[str | None, str | None]:
     from edge_agent.wasm.choice import choose
 
     try:
-        return choose(config.engine)[1], None
+        return choose(config.engine, advice=True)[1], None
     except EngineError as error:
         return None, str(error)
 

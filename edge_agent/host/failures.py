@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import EdgeAgentError, SupersededError
 
 REST_FACTOR = 10  # ours: a tenth of one core at most
 
@@ -34,6 +34,8 @@ class Failures:
         began = time.monotonic()
         try:
             yield
+        except SupersededError:
+            raise  # says nothing of what has this digest
         except EdgeAgentError as error:
             now = time.monotonic()
             resting = {of: each for of, each in self._resting.items() if each[0] > now}

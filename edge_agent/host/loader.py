@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge_agent import memory, threads
-from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError
+from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
 from edge_agent.host.failures import Failures
 from edge_agent.host.marker import LOADER, NOBODY, Mark, Marker
 from edge_agent.host.release import Release
@@ -145,7 +145,7 @@ class Loader:
                 with self._failures.noted(key):
                     self._compiled(source).close()
             except ModuleError as error:
-                raise ModuleError(f"{release.path}: {error}") from error
+                raise _told(release, error) from error
             self._jobs.put(partial(attempt, finish))
             self._jobs.put(memory.trim)
 
@@ -213,7 +213,7 @@ class Loader:
             finally:
                 guest_log.flush()
         except ModuleError as error:
-            raise ModuleError(f"{release.path}: {error}") from error
+            raise _told(release, error) from error
         except GuestFault as fault:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
         exports = abi.methods(info)
@@ -259,6 +259,14 @@ class Loader:
                 self._modules[key] = (module, info, users - 1)
                 return
         module.close()
+
+
+def _told(release: Release, error: ModuleError) -> ModuleError:
+    """The error with the module's file."""
+    if isinstance(error, SupersededError) and release.path.name == release.digest:
+        # A blob of the store is never replaced.
+        return ModuleError(f"{release.path}: it is damaged: its content has another digest")
+    return type(error)(f"{release.path}: {error}")
 
 
 class _Worker:

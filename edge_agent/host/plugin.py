@@ -167,20 +167,24 @@ class Plugin:
         self._link.flush()
         if call.event == events.CONFIGURE and self.session.runtime is not None:
             self.runtime = str(self.session.runtime)
-            if self.session.cut:
-                log.warning(
-                    "%s asked for %s, which %s does not send or its exports do not take",
-                    self.identity,
-                    ", ".join(events.names(self.session.cut)) or "unknown events",
-                    self.runtime,
-                    extra={"plugin": self.identity},
-                )
+            self._tell_unserved()
         if self._services.reports:  # not to wait for an event, which may never come
             kind, text = (fault.kind, str(fault)) if fault else (outcome.OK, "")
             self._tell(call, began, kind, b"", text)
         if call.event == events.SYNCHRONIZE and not self.fault:
             self._send_updates()
             self._place.synchronised(self)
+
+    def _tell_unserved(self) -> None:
+        """Events that the guest asked for and will not get, by whose doing."""
+        for mask, why in (
+            (self.session.not_sent, f"which {self.runtime} does not send"),
+            (self.session.not_exported, "which its exports do not take"),
+        ):
+            if mask:
+                named = ", ".join(events.names(mask)) or "unknown events"
+                told = (self.identity, named, why)
+                log.warning("%s asked for %s, %s", *told, extra={"plugin": self.identity})
 
     def _serve(self, call: Call) -> None:
         self.last_event, self.last_event_at = call.event, time.monotonic()

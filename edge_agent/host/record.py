@@ -3,7 +3,7 @@
 import logging
 import time
 
-from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError
+from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError, SupersededError
 from edge_agent.host.outcome import DENIED, OK, REJECTED, Outcome
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
@@ -93,6 +93,9 @@ class Record:
 
     def not_loaded(self, release: Release, error: EdgeAgentError) -> None:
         """It could not be made ready."""
+        if isinstance(error, SupersededError):  # the folder brings another in a moment
+            log.info("%s", error, extra={"plugin": release.identity})
+            return
         self.stats.failed("load")
         if str(error) != self.error:
             log.error("%s", error, extra={"plugin": release.identity})

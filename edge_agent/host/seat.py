@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from edge_agent.errors import EdgeAgentError, GuestFault
+from edge_agent.errors import EdgeAgentError, GuestFault, SupersededError
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.changeover import Changeover
 from edge_agent.host.eligibility import why_skipped
@@ -335,8 +335,9 @@ class Seat:
             self._next()
         elif isinstance(result, EdgeAgentError):
             self.record.not_loaded(release, result)
-            self._failing = str(result)
-            self._again(str(result))
+            superseded = isinstance(result, SupersededError)
+            self._failing = "" if superseded else str(result)
+            self._again("" if superseded else str(result))
         else:
             self._failing = ""
             self._ready = result
@@ -487,7 +488,11 @@ class Seat:
         self._renewal = False
         self._forget_successor()
         self._incumbent = new
-        if old is not None:
+        if old is None:
+            told = new.session.runtime
+            served = f"{told.name} {told.version}" if told is not None else "a runtime"
+            log.info("serving %s with %s", served, new.identity, extra={"plugin": new.identity})
+        else:
             self.record.stats.restarts += 1
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._leavers.dismiss(old)

@@ -100,7 +100,9 @@ class Session:
         self.state = State.NEW
         self.runtime: RuntimeInfo | None = None
         self.subscribed = 0  # the guest's mask, once configured
-        self.cut = 0  # events that the guest asked for and will not get
+        # Events that the guest asked for and will not get:
+        self.not_sent = 0  # this runtime does not know them
+        self.not_exported = 0  # the guest has no export for them
         self._index = index
         self._name = name
         self._exports = exports
@@ -260,8 +262,10 @@ class Session:
         if known is None:
             runtime = self.runtime
             known = generation.known_events(runtime.name, runtime.version, runtime.nri_version)
-        self.subscribed = (wanted or known) & known & events.servable(self._exports)
-        self.cut = wanted & ~self.subscribed
+        servable = events.servable(self._exports)
+        self.subscribed = (wanted or known) & known & servable
+        self.not_sent = wanted & ~known
+        self.not_exported = wanted & known & ~servable
         mask = (self.subscribed | self._extra_events) & known
         # 0 would mean every event; a plugin that wants none gets the rarest.
         mask = mask or events.REMOVE_POD.bit

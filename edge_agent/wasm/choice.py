@@ -3,7 +3,7 @@
 import importlib
 from typing import NamedTuple, cast
 
-from edge_agent.errors import EngineError
+from edge_agent.errors import EngineError, NotInstalledError
 from edge_agent.wasm.engine import Engine
 
 AUTO = "auto"
@@ -26,10 +26,13 @@ ADAPTERS = (
 )
 
 
-def choose(name: str, adapters: tuple[Adapter, ...] = ADAPTERS) -> tuple[Engine, str]:
+def choose(
+    name: str, adapters: tuple[Adapter, ...] = ADAPTERS, *, advice: bool = False
+) -> tuple[Engine, str]:
     """The engine called `name`, or the first of "auto" that works, and why it is this one.
 
-    EngineError: it is not installed, or none is; the message says what to install.
+    With `advice` the reason also tells what would have been preferred, and how to install it.
+        EngineError: it is not installed, or none is; the message says what to install.
     """
     if name != AUTO:
         for adapter in adapters:
@@ -40,16 +43,18 @@ def choose(name: str, adapters: tuple[Adapter, ...] = ADAPTERS) -> tuple[Engine,
             f"this version of the agent has no adapter for the engine {name!r}; "
             f'set engine to "{AUTO}" or one of {", ".join(known(adapters))}'
         )
-    passed_over = []
+    passed_over: list[str] = []
+    not_installed: list[str] = []
     for adapter in adapters:
         try:
             engine = _make(adapter)
         except EngineError as error:
-            passed_over.append(f"{adapter.name}: {error}")
+            absent = isinstance(error, NotInstalledError)
+            (not_installed if absent else passed_over).append(f"{adapter.name}: {error}")
             continue
         why = f"{engine.name} {engine.version}, the first that is installed"
-        return engine, "; ".join([why, *passed_over])
-    raise EngineError(f"no Wasm engine works here: {'; '.join(passed_over)}")
+        return engine, "; ".join([why, *passed_over, *(not_installed if advice else [])])
+    raise EngineError(f"no Wasm engine works here: {'; '.join([*passed_over, *not_installed])}")
 
 
 def known(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:

@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from edge_agent.child import command
 from edge_agent.config.units import format_size
-from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+from edge_agent.errors import (
+    EdgeAgentError,
+    EngineError,
+    ModuleError,
+    StoreError,
+    SupersededError,
+)
 from edge_agent.wasm.module import MAX_MODULE_BYTES
 
 if TYPE_CHECKING:
@@ -42,11 +48,12 @@ _OUT_OF_MEMORY_SCORE = "1000"  # if memory runs out, this process goes first
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # How the child ends. Not 1 or 2, with which the interpreter itself reports failures.
-_BAD_MODULE, _BAD_ENGINE, _BAD_DISK, _NO_MEMORY = 10, 11, 12, 13
+_BAD_MODULE, _BAD_ENGINE, _BAD_DISK, _NO_MEMORY, _SUPERSEDED = 10, 11, 12, 13, 14
 _EXITS: dict[int, type[EdgeAgentError]] = {
     _BAD_MODULE: ModuleError,
     _BAD_ENGINE: EngineError,
     _BAD_DISK: StoreError,
+    _SUPERSEDED: SupersededError,
 }
 # Words of the allocators behind the compilers when the limit is reached.
 _MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError", "out of memory")
@@ -72,9 +79,9 @@ def compile_module(
     """Compile the module in `wasm`, which has this SHA-256 (hexadecimal), into the new file
     `output`. Waits: only for worker threads.
 
-    ModuleError: the engine refuses the module, or it is another one by now. EngineError: the
-    compiler ran out of time or memory, crashed or could not be started. StoreError: the
-    artifact could not be written. `output` does not exist after an error.
+    ModuleError: the engine refuses the module. SupersededError: it is another by now.
+    EngineError: the compiler ran out of time or memory, crashed or could not be started.
+    StoreError: the artifact could not be written. `output` does not exist after an error.
     """
     try:
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
@@ -205,7 +212,7 @@ def main(arguments: list[str]) -> NoReturn:
         compile_here(engine, _EMPTY, metered=kind == "metered")
         wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
         if sha256_hex(wasm) != digest:
-            raise ModuleError("it changed while it was read; it is read again")
+            _leave(_SUPERSEDED, "it changed while it was read; it is read again")
         # Nothing looked into the module so far, and nothing is opened from here on.
         lacking = confine(lambda: _die_with(int(parent)))
         artifact = compile_here(engine, wasm, metered=kind == "metered")

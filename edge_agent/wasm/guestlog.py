@@ -1,11 +1,21 @@
 """A guest's log: env.log and what it prints, in whole lines, within a rate and a size."""
 
+import re
 import time
 from collections.abc import Callable
 
 DEBUG, INFO, WARN, ERROR = 1, 2, 3, 4  # LogRequest.Level
 _TELL_S = 5.0  # a flood that lasts is told this often
 _REQUEST_OVERHEAD = 16  # bytes of a LogRequest around its text: tags, length, level
+
+# What a line begins with that says its own level: logfmt, as Go's logrus and slog write it.
+_LEVEL = re.compile(rb'(?:time=(?:"[^"]{1,64}"|[^" ]{1,64}) )?level="?([A-Za-z]{4,7})\b')
+_LEVELS = {
+    **dict.fromkeys((b"trace", b"debug"), DEBUG),
+    b"info": INFO,
+    **dict.fromkeys((b"warn", b"warning"), WARN),
+    **dict.fromkeys((b"error", b"fatal", b"panic"), ERROR),
+}
 
 Sink = Callable[[int, str], None]
 """Takes a level (1 debug .. 4 error) and a line. Must not block."""
@@ -55,7 +65,8 @@ class GuestLog:
     def stream(self, fd: int, data: bytes, cut: int = 0) -> None:
         """Bytes printed to stdout (1) or stderr (2), and how many came after them unread.
 
-        Lines end at a newline; empty ones are left out.
+        Lines end at a newline; empty ones are left out. A line is information from stdout and a
+        warning from stderr, unless it begins with a level of its own.
         """
         level = WARN if fd == 2 else INFO
         kept, lost = self._partial.pop(fd, (b"", 0))
@@ -68,7 +79,7 @@ class GuestLog:
                     self._drop(len(later) - later.count(b""))
                     kept, lost = b"", 0
                     break
-                self._emit(level, line, lost)
+                self._emit(_own_level(line) or level, line, lost)
             kept, lost = b"", 0
         kept += rest
         lost += max(0, len(kept) - self._line_bytes) + cut
@@ -111,6 +122,11 @@ class GuestLog:
             line = line[: self._line_bytes]
         text = line.decode(errors="backslashreplace")
         self._sink(level, f"{text} [cut, {cut} bytes more]" if cut else text)
+
+
+def _own_level(line: bytes) -> int | None:
+    found = _LEVEL.match(line)
+    return _LEVELS.get(found[1].lower()) if found is not None else None
 
 
 def _decode(raw: bytes, size: int) -> tuple[bytes, int, int]:

@@ -7,7 +7,7 @@ of 8 MB and more would stay in the heap.
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.errors import ModuleError, StoreError
+from edge_agent.errors import ModuleError, StoreError, SupersededError
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, sha256
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect_stream
@@ -40,7 +40,7 @@ def identify(path: Path) -> tuple[str, int]:
 def inspect_file(path: Path, digest: str) -> ModuleInfo:
     """What the module with this digest says. StoreError as above.
 
-    ModuleError: it is no module, or not the one with this digest.
+    ModuleError: it is no module; SupersededError: not the one with this digest.
     """
     with files.opened(path, MAX_MODULE_BYTES) as file:
         if file is None:
@@ -53,7 +53,7 @@ def inspect_file(path: Path, digest: str) -> ModuleInfo:
             refused = error
         # First of all: what was read may be half of the one and half of the other.
         if stream.finish() != digest:
-            raise ModuleError("it changed while it was read; it is read again")
+            raise SupersededError("it changed while it was read; it is read again")
         if info is None:
             assert refused is not None
             raise refused

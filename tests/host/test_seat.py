@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
+from tests.support.agent import guest
 from tests.support.wat import constant
 
 
@@ -75,6 +77,46 @@ def test_a_module_that_does_not_compile_is_told_with_its_file(house: House) -> N
     house.apply(house.release("10-broken", path))
     house.until(lambda: house.status("10-broken") == "backoff", "it cannot be compiled")
     assert str(path) in house.entry("10-broken")["error"]
+
+
+def test_a_file_that_was_replaced_again_is_no_error(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folder has read the first of two quick replacements, and brings the second soon."""
+    first, second = house.release("10-edge", "edge"), house.folder / "10-edge.wasm"
+    second.write_bytes(guest("bench").read_bytes())
+    with caplog.at_level(logging.INFO):
+        house.apply(replace(first, path=second))
+        house.until(lambda: "changed while it was read" in caplog.text, "it is told")
+        house.run(house.release("10-edge", second))
+    assert [each.message for each in caplog.records if each.levelno > logging.INFO] == []
+    assert house.entry("10-edge")["failures"] == {}
+    assert "serving sim v1.0.0 with 10-edge" in caplog.text
+
+
+def test_a_blob_of_the_store_with_other_content_is_damaged(house: House) -> None:
+    release = house.release("10-edge", "edge")
+    blob = house.folder / release.digest
+    blob.write_bytes(guest("bench").read_bytes())
+    house.apply(replace(release, path=blob))
+    house.until(lambda: house.status("10-edge") == "backoff", "it cannot be loaded")
+    assert "it is damaged" in house.entry("10-edge")["error"]
+    assert house.entry("10-edge")["failures"]["load"]
+
+
+def test_what_a_plugin_asks_for_in_vain_is_told_by_whose_doing(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = (events.BY_METHOD[each].bit for each in ("CreateContainer", "StopContainer"))
+    asks = nri_pb2.ConfigureResponse(events=sum(known) | 1 << 20).SerializeToString()
+    path = house.folder / "asks.wasm"
+    path.write_bytes(constant({"plugin_configure": asks, "plugin_create_container": b""}))
+    house.run(house.release("10-asks", path))
+    told = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert told == [
+        "10-asks asked for unknown events, which sim v1.0.0, NRI v0.12.0 does not send",
+        "10-asks asked for StopContainer, which its exports do not take",
+    ]
 
 
 def test_removed_while_it_loads_it_never_registers(house: House) -> None:

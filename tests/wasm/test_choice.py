@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from edge_agent.errors import EngineError
+from edge_agent.errors import EngineError, NotInstalledError
 from edge_agent.wasm.choice import Adapter, choose, known
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
 from tests.support import engines
@@ -24,6 +24,24 @@ def test_auto_passes_over_what_is_not_installed_and_says_why() -> None:
     engine, why = choose("auto", (ABSENT, WASMTIME))
     assert isinstance(engine, WasmtimeEngine)
     assert "absent: the engine absent cannot be loaded: No module named" in why
+
+
+def test_what_to_install_is_told_to_who_asks_for_advice_alone() -> None:
+    """doctor, and not the log of each start."""
+    wasmtime()  # or skip
+    missing = Adapter("missing", __name__, "Missing")
+    assert "missing" not in choose("auto", (missing, WASMTIME))[1]
+    why = choose("auto", (missing, WASMTIME), advice=True)[1]
+    assert why.endswith("; missing: missing is not installed: install it")
+    with pytest.raises(EngineError, match=r"no Wasm engine works here: missing: .*: install it"):
+        choose("auto", (missing,))
+
+
+class Missing:
+    """An adapter whose engine is not there."""
+
+    def __init__(self) -> None:
+        raise NotInstalledError("missing is not installed: install it")
 
 
 def test_auto_without_any_engine_lists_what_is_missing() -> None:
@@ -49,7 +67,7 @@ def test_each_engine_that_is_not_installed_says_how_to_install_it(
 ) -> None:
     for package in engines.PACKAGES[name]:
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
-    with pytest.raises(EngineError, match=r"is not installed.*: (pip )?install "):
+    with pytest.raises(NotInstalledError, match=r"is not installed.*: (pip )?install "):
         choose(name)
 
 

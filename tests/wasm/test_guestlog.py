@@ -40,6 +40,34 @@ def test_a_request_is_a_line_of_its_level(level: int, shown: int) -> None:
     assert recorder.lines == [(shown, "text")]
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('time="2026-11-29T10:00:00Z" level=info msg="Registering plugin"', INFO),
+        ("time=2026-11-29T10:00:00.000Z level=INFO msg=slog", INFO),
+        ("level=debug msg=x", DEBUG),
+        ("level=trace", DEBUG),
+        ("level=warning msg=x", WARN),
+        ('level="warn"', WARN),
+        ("level=error msg=x", ERROR),
+        ("level=fatal msg=x", ERROR),
+        ("level=panic msg=x", ERROR),
+        # None of these tells its own level.
+        ("level=loud msg=x", None),
+        ("level=information", None),
+        ("the level=info is elsewhere", None),
+        ('time="' + "x" * 65 + '" level=info', None),
+        ("panic: runtime error", None),
+    ],
+)
+def test_a_printed_line_has_the_level_that_it_begins_with(line: str, shown: int | None) -> None:
+    recorder = Recorder(line_bytes=1000)
+    recorder.log.stream(2, line[:7].encode())
+    recorder.log.stream(2, line[7:].encode() + b"\n")
+    recorder.log.stream(1, line.encode() + b"\n")
+    assert recorder.lines == [(shown or WARN, line), (shown or INFO, line)]
+
+
 def test_an_unknown_level_is_information() -> None:
     recorder = Recorder()
     recorder.request(b"\x0a\x01x\x10\x63")

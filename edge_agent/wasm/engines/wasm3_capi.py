@@ -12,7 +12,7 @@ from ctypes import POINTER, c_char_p, c_int64, c_size_t, c_uint32, c_uint64, c_v
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import EngineError
+from edge_agent.errors import EngineError, NotInstalledError
 
 VERSION = "0.5.0"  # whose C API is declared here; setup.cfg pins the same
 
@@ -168,7 +168,7 @@ def find() -> Path:
         module = Path(spec.origin)
         _check_version("pywasm3", module.parent)
         return module
-    raise EngineError(
+    raise NotInstalledError(
         f"wasm3 is not installed: pip install pywasm3=={VERSION}, which needs a C compiler (with "
         "GCC 14 or later, CFLAGS=-Wno-incompatible-pointer-types), or a wheel by "
         "scripts/build-wasm3, which needs none"

@@ -10,7 +10,7 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.errors import EngineError, ModuleError
+from edge_agent.errors import EngineError, ModuleError, NotInstalledError
 from edge_agent.wasm.engines.signals import come_before_the_engine
 from edge_agent.wasm.module import ModuleInfo
 
@@ -80,7 +80,7 @@ def _binding() -> Any:
     try:
         native: Any = importlib.import_module("edge_agent_wasmer")
     except ImportError as error:
-        raise EngineError(
+        raise NotInstalledError(
             f"wasmer is not installed ({error}): install the wheel edge-agent-wasmer for this "
             "processor (x86-64, aarch64, riscv64); docs/install.md says where it comes from"
         ) from None

@@ -13,7 +13,7 @@ from ctypes import POINTER, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import EngineError
+from edge_agent.errors import EngineError, NotInstalledError
 
 VERSION = "50.0.1"  # whose C API is declared here; setup.cfg pins the same
 
@@ -255,7 +255,7 @@ def find() -> Path:
     """The library's path. EngineError: not installed here, or another version."""
     spec = importlib.util.find_spec("wasmtime")
     if spec is None or not spec.submodule_search_locations:
-        raise EngineError(
+        raise NotInstalledError(
             f"wasmtime is not installed: pip install wasmtime=={VERSION} (x86-64 and aarch64 only)"
         )
     package = Path(spec.submodule_search_locations[0])
