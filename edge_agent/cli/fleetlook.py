@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -24,7 +25,7 @@ from edge_agent.errors import OperatorError
 from edge_agent.operator import releases
 from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox
-from edge_agent.operator.overview import named
+from edge_agent.operator.overview import behind, expiry, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
 
@@ -37,12 +38,16 @@ STATE_STYLES = {"succeeded": GOOD, "failed": BAD}
 def nodes(arguments: argparse.Namespace) -> int:
     """One line for each node."""
     with opened(arguments) as fleet:
-        view = fleet.view()
-    return show_nodes(view, fleet.settings.name, arguments.json)
+        view, now = fleet.view(), fleet.current()
+    code = show_nodes(view, fleet.settings.name, arguments.json, fleet.trust.version)
+    told = expiry(now.deployment, time.time())
+    if told and not arguments.json:
+        line(f"generation {now.generation}: {told}", BAD)
+    return code
 
 
-def show_nodes(view: View, fleet: str, as_json: bool) -> int:
-    """What `nodes` prints, with its exit code."""
+def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) -> int:
+    """What `nodes` prints, with its exit code; `trust_version` is that of fleet.toml."""
     if as_json:
         for node in view.sorted():
             show_json(_node_facts(node))
@@ -58,7 +63,7 @@ def show_nodes(view: View, fleet: str, as_json: bool) -> int:
                 Cell(node.status or "-", NODE_STYLES.get(node.status, CHANGED)),
                 str(node.generation or "-"),
                 node.agent or "-",
-                Cell(_plugins(node), BAD if _trouble(node) else PLAIN),
+                Cell(_plugins(node, trust_version), BAD if _trouble(node) else PLAIN),
             )
             for node in view.sorted()
         ],
@@ -74,14 +79,15 @@ def node(arguments: argparse.Namespace) -> int:
     """Everything of one node."""
     with opened(arguments) as fleet:
         view, names = fleet.view(), releases.named(fleet.folder)
+        trust_version = fleet.trust.version
     found = view.nodes.get(arguments.node)
     if found is None:
         raise _unknown(arguments.node, view)
-    show_node(found, names, arguments.json)
+    show_node(found, names, arguments.json, trust_version)
     return OK
 
 
-def show_node(found: Node, names: Mapping[str, str], as_json: bool) -> None:
+def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_version: int = 0) -> None:
     """What `node` prints; `names` has digests as `NAME VERSION`."""
     if as_json:
         show_json({**_node_facts(found), "state": found.state})
@@ -111,8 +117,12 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool) -> None:
         trouble = f"; {fetching.trouble}" if fetching.trouble else ""
         text = f"fetching {named(fetching.digest, names)}: {fetching.progress:.0%}{trouble}"
         line(text, BAD if trouble else CHANGED)
+    if behind(found, trust_version):
+        line(f"trusts the keys of version {found.trust_version}, not of {trust_version}", BAD)
+    if found.expired:
+        line(f"generation {found.generation}, which it runs, expired: deploy again", BAD)
     for kind, refusal in found.refused.items():
-        line(f"refuses the {kind} ({refusal.reason}): {refusal.text}", BAD)
+        line(f"refuses the {kind} {refusal}", BAD)
 
 
 def _unknown(node: str, view: View) -> OperatorError:
@@ -226,6 +236,8 @@ def _node_facts(node: Node) -> dict[str, object]:
         "labels": node.labels,
         "generation": node.generation,
         "trust": node.trust_version,
+        "expires": node.expires,
+        "expired": node.expired,
         **({"unreadable": node.unreadable} if node.unreadable else {}),
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,
@@ -233,7 +245,7 @@ def _node_facts(node: Node) -> dict[str, object]:
     }
 
 
-def _plugins(node: Node) -> str:
+def _plugins(node: Node, trust_version: int) -> str:
     found: dict[str, None] = {}
     for each in node.plugins:
         text = f"{each.identity} {each.version}".strip()
@@ -242,15 +254,18 @@ def _plugins(node: Node) -> str:
         found[f"unreadable {node.unreadable}"] = None
     if node.rejected:
         found[f"{len(node.rejected)} rejected"] = None
+    if behind(node, trust_version):
+        found[f"trusts the keys of version {node.trust_version}"] = None
+    if node.expired:
+        found["its deployment expired"] = None
     for kind, refusal in node.refused.items():
         found[f"refuses the {kind}: {refusal.reason}"] = None
     return ", ".join(found) or "-"
 
 
 def _trouble(node: Node) -> bool:
-    return bool(node.rejected or node.refused or node.unreadable) or any(
-        each.status in ("failed", "quarantined") for each in node.plugins
-    )
+    wrong = node.rejected or node.refused or node.unreadable or node.expired
+    return bool(wrong) or any(each.status in ("failed", "quarantined") for each in node.plugins)
 
 
 def _about(node: Node) -> Iterator[tuple[str, str]]:

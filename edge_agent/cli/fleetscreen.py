@@ -14,21 +14,28 @@ from rich.text import Text
 
 from edge_agent.cli.fleetout import BAD, CHANGED, GOOD, QUIET
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.overview import Row, rows, troubles
+from edge_agent.operator.overview import Row, expiry, rows, troubles
 from edge_agent.operator.view import View
 from edge_agent.text import MAX_LINE_CHARS, printable
 
 BAR_WIDTH = 16
 MAX_TROUBLES = 5
 MAX_LINES = 200  # kept; as many as fit are shown
-WARN_DAYS = 5  # before the deployment expires
 
 
 class Screen:
     """A context manager: `draw` replaces what was there before."""
 
-    def __init__(self, console: Console, fleet: str, url: str, names: Mapping[str, str]) -> None:
-        """`names` has digests as `NAME VERSION`."""
+    def __init__(
+        self,
+        console: Console,
+        fleet: str,
+        url: str,
+        names: Mapping[str, str],
+        trust_version: int = 0,
+    ) -> None:
+        """`names` has digests as `NAME VERSION`; `trust_version` is that of fleet.toml."""
+        self._trust_version = trust_version
         self._console = console
         self._fleet = fleet
         self._url = url
@@ -63,7 +70,7 @@ class Screen:
         releases = rows(view, current.deployment)
         if releases:
             parts += [Text(), _releases(releases)]
-        wrong = troubles(view, self._names)
+        wrong = troubles(view, self._names, self._trust_version)
         if wrong:
             parts.append(Text())
             for each in wrong[:MAX_TROUBLES]:
@@ -81,9 +88,8 @@ class Screen:
         head.append(self._fleet, "bold")
         generation = f"generation {current.generation}" if current.generation else "no deployment"
         head.append(f"  {generation}  ", BAD if current.problem else "")
-        left_days = (current.deployment.expires - time.time()) / 86_400 if current.deployment else 0
-        if current.deployment and left_days < WARN_DAYS:
-            head.append(f"expires in {max(0.0, left_days):.0f} days: deploy again  ", BAD)
+        if told := expiry(current.deployment, time.time()):
+            head.append(f"{told}  ", BAD)
         online, known = view.online, len(view.nodes)
         head.append(f"{online} of {known} nodes online", GOOD if online == known else CHANGED)
         head.append(_safe(f"  {trouble or self._url}"), BAD if trouble else QUIET)

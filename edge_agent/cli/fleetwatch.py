@@ -132,7 +132,8 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
 def _screen(fleet: Fleet) -> "Screen":
     from edge_agent.cli.fleetscreen import Screen
 
-    return Screen(terminal(), fleet.settings.name, fleet.client.url, releases.named(fleet.folder))
+    names, trust_version = releases.named(fleet.folder), fleet.trust.version
+    return Screen(terminal(), fleet.settings.name, fleet.client.url, names, trust_version)
 
 
 def step_text(name: str, version: str, step: course.Step, exact: bool = False) -> str:

@@ -7,7 +7,7 @@ before the trust set that vouches for it) is looked at again.
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import CryptoError, RefusedError
@@ -16,9 +16,12 @@ from edge_agent.fleet.deployment import Deployment
 from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
 from edge_agent.fleet.mailbox import Mailbox
 from edge_agent.fleet.node import Node
-from edge_agent.fleet.refusals import Refusal, Refusals
+from edge_agent.fleet.refusals import Refusals
 from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
 from edge_agent.store.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import Refusal, TrustState
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Documents:
         self._node = node
         self._clock = clock
         self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_DOCUMENT_BYTES)
-        self._refusals = Refusals()
+        self._refusals = Refusals(clock)
         self._trust = TrustKeeper(config, node.fleet)
         self._taken = {DEPLOYMENT: b"", TRUST: b""}  # looked at last
         self._unsigned = b""  # the latest deployment that a later trust set may vouch for
@@ -115,11 +118,11 @@ class Documents:
         return Standing(self._trust.current(catalogue), self._trust.trouble, now)
 
     @property
-    def refused(self) -> Refusal | None:
+    def refused(self) -> "Refusal | None":
         """The deployment refused last, unless one was taken since."""
         return self._refusals.latest(DEPLOYMENT)
 
-    def trust_status(self) -> dict[str, Any]:
+    def trust_status(self) -> "TrustState":
         """For reports."""
         return {**self._trust.status(), "refused": self._refusals.latest(TRUST)}
 

@@ -1,10 +1,15 @@
 """What came from the broker and was not taken: told with its reason, counted, logged once. Pure."""
 
 import logging
-from typing import TypedDict
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import CryptoError, RefusedError
 from edge_agent.text import printable
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -12,19 +17,12 @@ log = logging.getLogger(__name__)
 MAX_TEXT = 300
 
 
-class Refusal(TypedDict):
-    """The latest refusal of one kind of message, for reports."""
-
-    reason: str  # a word: `signature`, `rollback`, ... (docs/fleet-protocol.md)
-    text: str
-    count: int  # refused in a row, for whatever reasons
-    generation: int | None  # what it says of itself, where trusted keys signed it
-
-
 class Refusals:
     """By kind of message: `deployment` or `trust`. Memory is bounded by kinds times reasons."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock` counts seconds from 1970, as well as this node knows."""
+        self._clock = clock
         self._latest: dict[str, Refusal] = {}
         self._told: set[tuple[str, str]] = set()
 
@@ -36,7 +34,14 @@ class Refusals:
         text = printable(str(error))[:MAX_TEXT]
         before = self._latest.get(kind)
         count = before["count"] + 1 if before else 1
-        self._latest[kind] = Refusal(reason=reason, text=text, count=count, generation=generation)
+        since = before["since"] if before and before["reason"] == reason else int(self._clock())
+        self._latest[kind] = {
+            "reason": reason,
+            "text": text,
+            "count": count,
+            "since": since,
+            "generation": generation,
+        }
         if (kind, reason) not in self._told:
             self._told.add((kind, reason))
             log.warning("the %s from the broker is refused (%s): %s", kind, reason, text)
@@ -48,6 +53,6 @@ class Refusals:
         if new:
             self._told = {told for told in self._told if told[0] != kind}
 
-    def latest(self, kind: str) -> Refusal | None:
+    def latest(self, kind: str) -> "Refusal | None":
         """None when the latest of this kind was taken."""
         return self._latest.get(kind)

@@ -1,7 +1,7 @@
 """Whose word counts here and now: from the node's files, and what the fleet made of them since."""
 
 import logging
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import ConfigError, RefusedError
@@ -9,6 +9,9 @@ from edge_agent.fleet import trust, trustfiles
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import TrustState
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ class TrustKeeper:
         log.info("trust becomes version %d, with %d keys", newest.version, len(newest.keys))
         return catalogues.trusted(catalogue, trust.to_payload(newest), trust.name(self._root))
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> "TrustState":
         """For reports."""
         if self._current is None:
             return {"trouble": self.trouble}

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
@@ -35,6 +35,9 @@ from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.layout import Layout
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import UpdatesState
 
 log = logging.getLogger(__name__)
 
@@ -355,12 +358,12 @@ class Updater:
         return wishes
 
     def _tell(self) -> None:
-        status = self._make_status()
+        status: dict[str, Any] = {**self._make_status()}
         if status != self._status:
             self._status = status
             self._changed()
 
-    def _make_status(self) -> dict[str, Any]:
+    def _make_status(self) -> "UpdatesState":
         catalogue, pending, active = self._catalogue, self._pending, self._active
         return {
             "generation": active.generation if active else 0,
@@ -368,6 +371,7 @@ class Updater:
             "epoch": catalogue.known.epoch,
             "form": MAX_FORM,
             "pending": pending.generation if pending else None,
+            "expires": int(active.expires) if active else None,
             "expired": active is not None and self._documents.expired(active, catalogue),
             "refused": self._documents.refused,
             "trust": self._documents.trust_status(),

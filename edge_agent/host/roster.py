@@ -7,7 +7,7 @@ what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
 from edge_agent.host.loader import Loader
@@ -19,6 +19,9 @@ from edge_agent.host.release import Release
 from edge_agent.host.runtime import Runtime
 from edge_agent.host.seat import Assignment, Seat
 from edge_agent.loop import Loop
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import PluginState
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +172,9 @@ class Roster:
             found.append(entry)
         return found
 
-    def plugins(self) -> list[dict[str, Any]]:
+    def plugins(self) -> "list[PluginState]":
         """For people and the fleet: each plugin at each runtime that is there."""
-        found: list[dict[str, Any]] = []
+        found: list[PluginState] = []
         for identity, release in sorted(self._releases.items()):
             entries = [
                 self._entry(identity, release, runtime)
@@ -184,10 +187,10 @@ class Roster:
                 found.append({"name": name, "status": "failed", "error": _short(error)})
         return found
 
-    def _entry(self, identity: str, release: Release, runtime: Runtime) -> dict[str, Any]:
+    def _entry(self, identity: str, release: Release, runtime: Runtime) -> "PluginState":
         seat = runtime.seats[identity]
         stats = seat.record.stats
-        entry: dict[str, Any] = {
+        entry: PluginState = {
             "name": release.name,
             "index": release.index,
             "version": release.version,

@@ -65,7 +65,7 @@ def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str])
             found.append(News(node, f"rejected {named(digest, names)}: {reason}", "bad"))
     for kind, refusal in after.refused.items():
         if before.refused.get(kind) != refusal:
-            text = f"refuses the {kind} ({refusal.reason}): {refusal.text}"
+            text = f"refuses the {kind} {refusal}"
             found.append(News(node, text, "bad"))
     return found
 

@@ -277,4 +277,4 @@ def _refusal(node: Node, deployment: Deployment) -> str | None:
         return None
     if refusal.generation not in (0, deployment.generation):
         return None
-    return f"refuses the deployment ({refusal.reason}): {refusal.text}"
+    return f"refuses the deployment {refusal}"

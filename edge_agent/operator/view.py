@@ -5,8 +5,10 @@ Nodes are believed as far as it concerns themselves. What one says in a wrong fo
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edge_agent.fleet.reported import refusals
 from edge_agent.mqtt.topics import read_node_topic
 from edge_agent.operator.broker import Received
 from edge_agent.operator.foreign import UnreadableError, read_object
@@ -35,6 +37,10 @@ class Refusal(NamedTuple):
     reason: str
     text: str
     generation: int  # of the deployment, where trusted keys signed it; else 0
+    since: int  # Unix time, s; 0: not said (agents before 0.2)
+
+    def __str__(self) -> str:
+        return f"({self.reason}{_since(self.since)}): {self.text}"
 
 
 class Fetching(NamedTuple):
@@ -99,14 +105,25 @@ class Node:
     @property
     def refused(self) -> dict[str, Refusal]:
         """What it does not take at present: `deployment`, `trust`."""
-        refused = self.updates.get("refused")
         return {
             kind: Refusal(
-                _text(told.get("reason")), _text(told.get("text")), _count(told.get("generation"))
+                _text(told.get("reason")),
+                _text(told.get("text")),
+                _count(told.get("generation")),
+                _count(told.get("since")),
             )
-            for kind, told in (refused.items() if isinstance(refused, Mapping) else ())
-            if isinstance(told, Mapping)
+            for kind, told in refusals(self.updates)
         }
+
+    @property
+    def expires(self) -> int:
+        """When the deployment that it runs ends, in seconds of Unix time; 0: not said."""
+        return _count(self.updates.get("expires"))
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deployment that it runs has expired, by its own clock."""
+        return self.updates.get("expired") is True
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -228,6 +245,15 @@ class View:
 
     def sorted(self) -> list[Node]:
         return [self.nodes[name] for name in sorted(self.nodes)]
+
+
+def _since(seconds: int) -> str:
+    """For people; "" for a time that is none."""
+    try:
+        when = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return f" since {when:%Y-%m-%d %H:%M} UTC" if seconds else ""
 
 
 def same(digest: str, told: str) -> bool:

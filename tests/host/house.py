@@ -148,7 +148,7 @@ class House:
         [found] = [
             each for each in self.roster.plugins() if f"{each['index']}-{each['name']}" == identity
         ]
-        return found
+        return {**found}
 
     def status(self, identity: str) -> str:
         return str(self.entry(identity)["status"])

@@ -18,6 +18,7 @@ from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet import requests, signedrequests
 from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment, accept
+from edge_agent.fleet.reported import Refusal
 from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.fleet.trust import TrustSet, rotated
 from edge_agent.mqtt.packing import MsgpackPacking
@@ -42,7 +43,7 @@ class Peer:
         self.name = name
         self.deployment: Deployment | None = None
         self.known = Known()
-        self.refused: dict[str, object] = {}
+        self.refused: Refusal | None = None
         self.requests: list[requests.Request] = []
         self._asked: signedrequests.Memory = {}
         self._current: dict[str, Choice] = {}
@@ -127,10 +128,15 @@ class Peer:
                 raw, fleet=self._trust.fleet, trust=self._trust, known=self.known, clock=0.0
             )
         except RefusedError as error:
-            refused = {"reason": error.reason, "text": str(error), "count": 1}
-            self.refused = {"deployment": refused}
+            self.refused = {
+                "reason": error.reason,
+                "text": str(error),
+                "count": 1,
+                "since": 1_764_000_000,
+                "generation": None,
+            }
         else:
-            self.refused = {}
+            self.refused = None
             if deployment is not None:
                 self.deployment, self.known = deployment, deployment.known
         self._choose()

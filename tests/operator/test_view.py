@@ -117,12 +117,12 @@ def test_news_are_what_changed() -> None:
         node(
             {**there, "version": "1.1", "digest": TWO, "status": "failed", "error": "trap"},
             rejected={TWO: "trap"},
-            refused={"deployment": {"reason": "expired", "text": "it expired", "count": 1}},
+            refused={"reason": "expired", "text": "it expired", "count": 1, "since": 1764000000},
         )
     )
     assert [(each.text, each.tone) for each in news("a", first, after, {TWO: "x 1.1"})] == [
         ("10-x 1.1 failed: trap", "bad"),
         ("rejected x 1.1: trap", "bad"),
-        ("refuses the deployment (expired): it expired", "bad"),
+        ("refuses the deployment (expired since 2025-11-24 16:00 UTC): it expired", "bad"),
     ]
     assert [each.text for each in news("a", first, snapshot(node()), {})] == ["10-x ended"]

@@ -6,11 +6,14 @@ One that must pause lets the next one try.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import StoreError
 from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.fetch import Fetch, Means
+
+if TYPE_CHECKING:
+    from edge_agent.fleet.reported import FetchState
 
 
 class Wish(NamedTuple):
@@ -75,7 +78,7 @@ class Queue:
         busy = [fetch.due for fetch in self._fetches.values() if fetch.busy]
         return min(busy or (fetch.due for fetch in self._fetches.values()), default=math.inf)
 
-    def status(self) -> list[dict[str, object]]:
+    def status(self) -> "list[FetchState]":
         """For reports: each blob with its progress and its latest trouble."""
         return [
             {
