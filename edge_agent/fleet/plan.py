@@ -106,6 +106,17 @@ def wish(supply: Supply, config: UpdatesConfig) -> Wish:
     return Wish(blob, sources, "" if sources else "[updates] allows none of its sources")
 
 
+def named(documents: Iterable[Deployment]) -> set[str]:
+    """Digests and setups of all that the documents name, for whatever nodes."""
+    return {
+        key
+        for document in documents
+        for entry in document.plugins
+        for release in entry.releases
+        for key in (release.blob.digest, Choice(entry, release).setup)
+    }
+
+
 def held_against(
     documents: Iterable[Deployment | None], catalogue: Catalogue, identity: str
 ) -> set[str]:

@@ -274,6 +274,9 @@ class Updater:
         else:  # the one that is active already; another may be on its way
             new = catalogues.activated(replace(before, pending=""), target.running)
             new = replace(new, pending=before.pending)
+        if new.rejected:  # of what is gone from the documents nothing is held any more
+            left = [document] if document is self._pending else self._accepted()
+            new = catalogues.settled(new, plan.named(left))
         if new == before or not self._commit(new):
             return
         if document is self._pending:

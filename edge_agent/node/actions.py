@@ -26,8 +26,9 @@ class Updates(Protocol):
     def sync(self) -> bool:
         """Look at everything that the broker holds once more. False: too much else waits."""
 
-    def release(self, identity: str) -> bool:
-        """Hold nothing against this plugin's releases any more. False as above."""
+    def release_for(self, identity: str, done: Callable[[int | None], None]) -> None:
+        """Hold nothing against this plugin's releases any more; `done` gets how many modules that
+        concerned, or None for a defect, on another thread."""
 
 
 class Actions:
@@ -92,12 +93,22 @@ class Actions:
         identity = job.arguments["plugin"]
         lifted = self._roster.release(identity)
         updates = self._updates()
-        if updates is not None:  # it may hold more against it than a quarantine
-            if not updates.release(identity):
-                raise _busy(job)
-        elif not lifted:
-            raise RequestError(job.request.id, f"nothing is held against {identity}")
+        if updates is None:
+            _end_release(job, lifted, 0)
+        else:  # it may hold more against it than a quarantine
+            updates.release_for(identity, partial(_end_release, job, lifted))
+
+
+def _end_release(job: Job, lifted: bool, modules: int | None) -> None:
+    """`lifted`: a quarantine was; `modules`: so many were held by the fleet's part. Any thread."""
+    if lifted or modules:
         job.succeeded()
+    elif modules is None:
+        job.failed("the agent failed; its log says why")
+    else:
+        job.failed(
+            f"nothing is held against {job.arguments['plugin']}: no quarantine, no rejection"
+        )
 
 
 def _examine(job: Job, config_path: Path) -> None:

@@ -92,6 +92,19 @@ class Updates:
         """Hold nothing against this plugin's releases any more. False as above."""
         return self._ask(identity, lambda updater: updater.release(identity))
 
+    def release_for(self, identity: str, done: Callable[[int | None], None]) -> None:
+        """The same; `done` gets how many modules that concerned (None: a defect), on the worker's
+        thread. Requests bound how many of these wait (fleet/requests.MAX_OPEN)."""
+
+        def work(updater: "Updater") -> int | None:
+            try:
+                return updater.release(identity)
+            except Exception:
+                log.exception("what is held against %s could not be lifted", identity)
+                return None
+
+        self._worker.call(work, done)
+
     def vouch(
         self, verb: str, sealed: Sealed, done: Callable[[Request | RequestError], None]
     ) -> None:

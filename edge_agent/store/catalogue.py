@@ -4,7 +4,7 @@ The value is immutable, and its transitions are named as the protocol's steps. H
 disk is cataloguefile's business.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -187,6 +187,24 @@ def released(catalogue: Catalogue, digest: str) -> Catalogue:
         },
         quarantined=_without(catalogue.quarantined, digest),
     )
+
+
+def settled(catalogue: Catalogue, named: Collection[str]) -> Catalogue:
+    """No rejection is remembered of what no document names any more.
+
+    `named` are the digests and setups of the documents; what runs here counts too.
+    """
+    runs = [
+        running
+        for kept in catalogue.plugins.values()
+        for running in (kept.current, kept.previous)
+        if running is not None
+    ]
+    here = {key for running in runs for key in (running.digest, running.setup)}
+    left = {
+        key: reason for key, reason in catalogue.rejected.items() if key in named or key in here
+    }
+    return catalogue if left == catalogue.rejected else replace(catalogue, rejected=left)
 
 
 def _with(catalogue: Catalogue, identity: str, plugin: Kept | None) -> Catalogue:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import strictjson
+from edge_agent.fleet import deployment
 from edge_agent.fleet.transfer.window import IDLE_S
 from edge_agent.store import cataloguefile
 from edge_agent.store.catalogue import Known
@@ -705,6 +706,90 @@ def test_one_document_cannot_use_up_the_numbers(board: Board, operator: Operator
     operator.deploy(plugin("guard", release("2", B)), generation=2)
     board.wait(1)
     assert board.running() == {"10-guard": "2"}
+
+
+def test_a_rejection_goes_when_its_deployment_goes(board: Board, operator: Operator) -> None:
+    proven(board, operator)
+    operator.deploy(plugin("guard", release("2", B), release("1", A)))
+    board.wait(1)
+    board.reject("10-guard")
+    assert board.status()["rejected"] == {B.blob.digest: "trap"}
+    operator.deploy(plugin("guard", release("2", B), release("1", A), report="errors"))
+    board.wait(1)
+    board.keep("10-guard")
+    assert board.status()["rejected"] == {B.blob.digest: "trap"}  # it is still named
+    operator.deploy(plugin("guard", release("1", A), report="errors"))
+    board.wait(1)
+    assert board.status()["rejected"] == {}
+    assert again(board).start().status()["rejected"] == {}
+    operator.deploy(plugin("guard", release("2", B), release("1", A), report="errors"))
+    board.wait(1)
+    assert board.running() == {"10-guard": "2"}  # named anew, it is tried anew
+
+
+def test_a_rejected_configuration_is_forgotten_with_its_deployment(
+    board: Board, operator: Operator
+) -> None:
+    proven(board, operator)
+    operator.deploy(plugin("guard", release("1", A), config="bad"))
+    board.wait(1)
+    board.reject("10-guard")
+    (held,) = board.status()["rejected"]
+    assert held.startswith(f"{A.blob.digest}+")
+    board = again(board).start()
+    assert list(board.status()["rejected"]) == [held]
+    operator.deploy(plugin("guard", release("1", A), config="mended"))
+    board.wait(1)
+    assert board.status()["rejected"] == {}
+
+
+# --- configuration as part of a release
+
+
+SECOND_KIND = {"kind": deployment.KIND_2}
+
+
+def configured(board: Board) -> str:
+    """What Configure gets."""
+    return board.plans[-1].releases[0].config
+
+
+def test_a_releases_own_configuration_is_tried_kept_and_taken_back(
+    board: Board, operator: Operator
+) -> None:
+    proven(board, operator)
+    old, new = release("1", A), release("1+2", A, config="new", permissions=["env"])
+    operator.deploy(plugin("guard", new, old), **SECOND_KIND)
+    board.wait(1)
+    assert board.running() == {"10-guard": "1+2"}
+    assert (configured(board), board.plans[-1].releases[0].on_probation) == ("new", True)
+    assert board.plans[-1].releases[0].settings.permissions == ("env",)
+    board = again(board).start()
+    assert (configured(board), board.plans[-1].releases[0].on_probation) == ("new", True)
+    board.keep("10-guard")
+    assert not board.plans[-1].releases[0].on_probation
+    operator.deploy(plugin("guard", old))
+    board.wait(1)
+    assert (board.running(), configured(board)) == ({"10-guard": "1"}, "")
+
+
+def test_a_releases_own_configuration_that_fails_condemns_neither_module_nor_the_one_before(
+    board: Board, operator: Operator
+) -> None:
+    proven(board, operator)
+    old, bad = release("1", A), release("1+2", A, config="bad")
+    operator.deploy(plugin("guard", bad, old), **SECOND_KIND)
+    board.wait(1)
+    board.reject("10-guard")
+    assert (board.running(), configured(board)) == ({"10-guard": "1"}, "")
+    (held,) = board.status()["rejected"]
+    assert held.startswith(f"{A.blob.digest}+")
+    board = again(board).start()
+    assert (board.running(), configured(board)) == ({"10-guard": "1"}, "")
+    operator.deploy(plugin("guard", release("1+3", A, config="good"), old), **SECOND_KIND)
+    board.wait(1)
+    assert (board.running(), configured(board)) == ({"10-guard": "1+3"}, "good")
+    assert board.status()["rejected"] == {}
 
 
 def test_node_without_trusted_keys_says_so_and_runs_on(

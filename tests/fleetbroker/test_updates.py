@@ -16,9 +16,12 @@ from edge_agent.config import MqttConfig
 from edge_agent.fleet import signedrequests
 from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.operator import folder as folders
+from edge_agent.operator.asking import ask
 from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.course import Step, follow, without
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import Keyring
+from edge_agent.operator.rollout import Course
 from edge_agent.sim.cast import another_build
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
@@ -191,6 +194,55 @@ def test_a_release_that_cannot_even_start_never_takes_over(closed: Closed) -> No
     closed.wait_version("1.0.0", "running")
     assert closed.container() == LIMITED
     assert closed.agent.entry(GUARD)["restarts"] == before
+
+
+def rolled_out(closed: Closed, version: str, config: str) -> list[Step]:
+    """A configuration of its own for all nodes, watched to its end."""
+    (closed.fleet_folder.path / f"{version}.conf").write_text(config)
+    with closed.operator() as fleet:
+        fleet.deploy(fleet.rolled_out("guard", version, 100, config_file=f"{version}.conf"))
+        course = Course(soak_s=0, timeout_s=120)
+        return list(follow(fleet, "guard", version, course))
+
+
+def test_a_configuration_goes_out_is_proven_and_is_taken_back_like_a_module(
+    closed: Closed,
+) -> None:
+    closed.first()
+    *_, last = rolled_out(closed, "1.0.0+2", CONFIG.replace("64Mi", "96Mi"))
+    assert (last.action, last.standing.running) == ("done", ("alice",))
+    assert closed.container() == 96 << 20
+    entry = closed.agent.entry(GUARD)
+    assert (entry["version"], entry["status"]) == ("1.0.0+2", "running")
+    with closed.operator() as fleet:
+        fleet.deploy(without(fleet, "guard", "1.0.0+2"))
+    closed.wait_version("1.0.0", "running")
+    wait_until(lambda: closed.container() == LIMITED, "the configuration before is back")
+
+
+def test_a_configuration_that_fails_is_taken_back_by_itself(closed: Closed) -> None:
+    closed.first()
+    *_, last = rolled_out(closed, "1.0.0+2", "this is no configuration\n")
+    assert (last.action, list(last.standing.failed)) == ("abort", ["alice"])
+    assert last.standing.failed["alice"]  # the node's own words
+    assert closed.container() == LIMITED
+    closed.wait_version("1.0.0", "running")
+    closed.agent.wait_for(
+        lambda status: status["updates"]["generation"] == 3 and not status["updates"]["rejected"],
+        "the rejection goes with its deployment",
+    )
+    *_, last = rolled_out(closed, "1.0.0+3", CONFIG.replace("64Mi", "96Mi"))
+    assert last.action == "done"
+    assert closed.container() == 96 << 20
+
+
+def test_a_node_that_is_told_to_lift_what_is_not_there_says_so(closed: Closed) -> None:
+    closed.first()
+    with closed.operator() as fleet:
+        words = (FLEET, "alice", "release", {"plugin": GUARD}, 120)
+        answers = list(ask(fleet.client, *words, fleet.keyring.at_hand(fleet.trust.keys)))
+    assert [each["state"] for each in answers] == ["accepted", "failed"]
+    assert "nothing is held against 20-guard" in answers[-1]["reason"]
 
 
 def test_without_any_broker_the_board_runs_what_it_has(closed: Closed) -> None:

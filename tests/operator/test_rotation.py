@@ -1,11 +1,20 @@
 """Trust that changes hands, followed by the nodes' own rules."""
 
 import json
+import re
+import shutil
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from edge_agent.cli import fleetwatch
 from edge_agent.fleet import trust
 from edge_agent.fleet.trustfiles import read_root
 from edge_agent.operator import signing
+from edge_agent.operator.course import follow
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.rollout import Course
 from edge_agent.operator.rotation import chained
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto
@@ -87,6 +96,46 @@ def test_somebody_elses_rotation_is_not_overwritten(home: Home) -> None:
     carol = operator(home, "carol")
     code, _, errors = home.tried("trust", "rotate", "--add", public(carol, "carol"), "-y")
     assert (code, "somebody else rotated" in errors) == (1, True), errors
+
+
+def with_new_keys(home: Home) -> Home:
+    """Bob's clone, in which alice's key is rotated out and a deployment signed anew."""
+    bob = operator(home, "bob")
+    home.fleet("trust", "rotate", "--add", public(bob, "bob"), "-y")
+    bob.path = home.path.with_name("clone")
+    shutil.copytree(home.path, bob.path)
+    bob.fleet("trust", "rotate", "--remove", "alice", "-y")
+    bob.fleet("deploy", "-y")
+    return bob
+
+
+def test_a_watch_goes_on_over_a_rotation(published: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    with published.opened() as fleet:  # with the keys of before
+        with_new_keys(published)
+        console = Console(file=StringIO(), width=80, height=24, force_terminal=True)
+        monkeypatch.setattr(fleetwatch, "terminal", lambda: console)
+        fleetwatch._on_screen(fleet, 1.5)
+        assert isinstance(console.file, StringIO)
+        drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    assert "trust became version 3" in drawn
+    assert re.findall(r"greenhouse +generation (\d+)", drawn)[-1] == "2"
+
+
+def test_a_watched_rollout_goes_on_over_a_rotation_in_its_folder(published: Home) -> None:
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    bob = operator(published, "bob")
+    published.fleet("trust", "rotate", "--add", public(bob, "bob"), "-y")
+    with bob.opened() as fleet:
+        steps = follow(fleet, "guard", "1.0.0", Course())
+        assert next(steps).current.generation == 1
+        bob.fleet("trust", "rotate", "--remove", "alice", "-y")
+        for _ in range(60):
+            assert next(steps).current.generation == 1
+            if fleet.trust.version == 3:
+                break
+        assert fleet.trust.version == 3
+        assert fleet.settings.keys == ("bob",)
 
 
 def test_a_chain_stays_within_a_message() -> None:
