@@ -90,6 +90,7 @@ def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
         assert entry["status"] == "quarantined"
         assert "the agent died while it ran, 2 times" in entry["error"]
         assert agent.entry("20-edge")["status"] == "running"
+        assert "its last words: Fatal Python error: " in agent.log()
         agent.wait_for(lambda _: "refusing" in agent.entry("10-hostile"), "it is not missed")
         pod = runtime.run_pod("p").pod
         refused = runtime.create_container(pod, "c").error
