@@ -20,6 +20,7 @@ from edge_agent.cli.agentchecks import (
 )
 from edge_agent.cli.finding import Finding, Level
 from edge_agent.cli.observe import Facts
+from edge_agent.cli.requiredplugins import check_required
 from edge_agent.cli.runtimes import Runtime
 
 # A compiled Go plugin takes some 15 MiB; state and the next release come on top.
@@ -47,6 +48,7 @@ def judge(facts: Facts) -> list[Finding]:
         *check_plugins(facts),
         *check_sockets(facts),
         *check_runtimes(facts),
+        *check_required(facts),
         *check_mqtt(facts),
         *check_updates(facts),
     ]

@@ -9,7 +9,7 @@ earlier one. Lists are joined. Of a plugin's section containerd 2 overrides sing
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,3 +112,12 @@ def _override(into: dict[str, object], later: dict[str, object]) -> None:
 def below(root: Path, path: Path) -> Path:
     """An absolute path of the machine whose root is `root`."""
     return root / path.relative_to("/") if path.is_absolute() else root / path
+
+
+def required(nri: Mapping[str, object]) -> frozenset[str]:
+    """The plugins that containerd's section on NRI requires: names, or NN-name."""
+    validator = nri.get("default_validator")
+    if not isinstance(validator, Mapping) or validator.get("enable") is not True:
+        return frozenset()
+    names = validator.get("required_plugins")
+    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_agent.cli import containerdfiles
-from edge_agent.cli.containerdfiles import below
+from edge_agent.cli.containerdfiles import below, required
 from edge_agent.cli.daemons import Daemon, running
 from edge_agent.config.document import MAX_FILE_BYTES
 
@@ -46,6 +46,7 @@ class Runtime:
     serves: bool = True  # False: its NRI sees no container
     problem: str | None = None  # why its files could not be understood
     said: str = ""  # where the decisive word stands, if not in `config`
+    required: frozenset[str] = frozenset()  # plugins without which it creates no container
     unseen: bool = False  # its command line, which counts for more, cannot be seen from here
 
     @property
@@ -111,7 +112,8 @@ def _containerd(root: Path, daemon: Daemon) -> Runtime:
         )
     switched_on, socket = _containerd_nri(files.plugins)
     said = "" if source == config else f"{source}, which {config} imports"
-    return replace(runtime, switched_on=switched_on, socket=socket, said=said)
+    needed = required(_below(files.plugins, _CONTAINERD_NRI))
+    return replace(runtime, switched_on=switched_on, socket=socket, said=said, required=needed)
 
 
 def _containerd_nri(plugins: dict[str, object]) -> tuple[bool | None, Path | None]:

@@ -67,7 +67,10 @@ def render(answer: Record, now: float) -> str:
     plugins = _records(answer, "plugins")
     rows = [_plugin_row(plugin, now) for plugin in plugins]
     errors = [
-        f"{_name(plugin)}: {_word(plugin, 'error')}" for plugin in plugins if plugin.get("error")
+        f"{_name(plugin)}: {_word(plugin, key)}"
+        for plugin in plugins
+        for key in ("error", "reason")
+        if plugin.get(key)
     ]
     parts = [
         _head(answer),
@@ -126,7 +129,7 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
         _name(plugin),
         _word(plugin, "version"),
         _word(plugin, "runtime"),
-        _word(plugin, "status"),
+        _word(plugin, "status") + (", containers are refused" if plugin.get("refusing") else ""),
         _word(plugin, "since") if isinstance(since, str) else duration(age),
         _word(plugin, "events"),
         ", ".join(f"{_word(failures, kind)} {printable(kind)}" for kind in failures) or "none",

@@ -1,7 +1,7 @@
 """What a node should run, and what of that it can: between documents and disk. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ class Wanted:
     config: str
     settings: PluginSettings
     on_probation: bool
+    unusable: str = ""  # why it cannot run, although nothing else is there to run in its place
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,35 @@ def usable(running: Running, catalogue: Catalogue, proven: bool) -> bool:
 def runnable(catalogue: Catalogue, has: Callable[[str], bool], path: Callable[[str], Path]) -> Plan:
     """What of the catalogue can run: of each plugin the current release, or the one before.
 
-    `has` and `path` tell by digest whether a module is here and where.
+    `has` and `path` tell by digest whether a module is here and where. A plugin that served here
+    and of which nothing can run any more is told as unusable, since it may be that no container
+    must be created without it. One whose first release was rejected never served: it is as if it
+    had not been deployed.
     """
     releases = []
     for kept in catalogue.plugins.values():
+        unusable = None
         for running in (kept.current, kept.previous):
             if running is None:
                 continue
             on_probation = kept.probation and running is kept.current
-            if usable(running, catalogue, not on_probation) and has(running.digest):
+            reason = _missing(running, catalogue, has)
+            if not reason and usable(running, catalogue, not on_probation):
                 releases.append(_wanted(running, path(running.digest), on_probation))
                 break
+            if reason and unusable is None:
+                unusable = replace(_wanted(running, path(running.digest), False), unusable=reason)
+        else:
+            if unusable is not None:
+                releases.append(unusable)
     return Plan(tuple(releases), catalogue.digests)
+
+
+def _missing(running: Running, catalogue: Catalogue, has: Callable[[str], bool]) -> str:
+    """What keeps a release from running that has nothing to do with a probation."""
+    if running.digest in catalogue.quarantined:
+        return catalogue.quarantined[running.digest] or "quarantined"
+    return "" if has(running.digest) else "its module is not on this node's disk any more"
 
 
 def wish(supply: Supply, config: UpdatesConfig) -> Wish:

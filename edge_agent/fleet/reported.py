@@ -65,6 +65,7 @@ class PluginState(TypedDict, total=False):
     digest: str
     running: str
     status: str
+    failure_policy: str
     reason: str
     refusing: bool
     since: float

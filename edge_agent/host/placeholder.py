@@ -22,7 +22,7 @@ from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
 from edge_agent.nri.link import Link, SocketFile
-from edge_agent.nri.session import Call, Incoming, Session, State, Updated
+from edge_agent.nri.session import Call, Incoming, RuntimeInfo, Session, State, Updated
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ class Placeholder:
             return
         runtime = self.session.runtime
         skipped = ""
-        if call.event == events.CONFIGURE:
+        if call.event == events.CONFIGURE and runtime is not None:
+            self._place.configured(runtime)
             skipped = why_skipped(self.release.settings, self._socket, runtime)
         if skipped:
             self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {skipped}")
@@ -109,8 +110,8 @@ class Placeholder:
 class PlaceholderSlot:
     """Keeps a placeholder at one runtime for as long as one is wanted.
 
-    `skipped` is called when the plugin turns out not to be meant for this runtime, `changed` on any
-    news, `report` with each creation that was refused.
+    `configured` is called with what the runtime says of itself, `skipped` when the plugin turns
+    out not to be meant for it, `changed` on any news, `report` with each creation that was refused.
     """
 
     def __init__(
@@ -118,10 +119,12 @@ class PlaceholderSlot:
         loop: Loop,
         runtime: Endpoint,
         report: Callable[[Outcome], None],
+        configured: Callable[[RuntimeInfo], None],
         skipped: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
         self.report = report
+        self.configured = configured
         self._skipped = skipped
         self._loop = loop
         self._runtime = runtime

@@ -206,6 +206,8 @@ class Roster:
             del entry["version"]
         if not release.digest:
             del entry["digest"]
+        if release.settings.failure_policy == "Ignore":
+            entry["failure_policy"] = "Ignore"
         if seat.skipped_for:
             entry["reason"] = _short(seat.skipped_for)
         if seat.refusing:

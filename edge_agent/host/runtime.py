@@ -73,7 +73,7 @@ class Runtime:
     def description(self) -> tuple[str, str, str] | None:
         """(name, version, NRI version) as it told a plugin, if it did."""
         for seat in self.seats.values():
-            info = seat.plugin.session.runtime if seat.plugin is not None else None
+            info = seat.plugin.session.runtime if seat.plugin is not None else seat.runtime
             if info is not None:
                 return info.name, info.version, info.nri_version
         return None

@@ -28,7 +28,7 @@ from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
-from edge_agent.nri.session import Call, State
+from edge_agent.nri.session import Call, RuntimeInfo, State
 from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Seat:
         self.release: Release | None = None
         self.record = Record()
         self.known_events: int | None = None
+        self.runtime: RuntimeInfo | None = None  # as it described itself to a session here
         self._loop = loop
         self._runtime = runtime
         self._socket = runtime.socket
@@ -78,7 +79,9 @@ class Seat:
         self._skipped = ""  # why it is not registered at this runtime
         self._failing = ""  # why there is no guest, or none that works
         self._late: Timer | None = None  # fires once the plugin should be registered
-        self._placeholder = PlaceholderSlot(loop, runtime, self._refused, self._skip, changed)
+        self._placeholder = PlaceholderSlot(
+            loop, runtime, self._refused, self._configured, self._skip, changed
+        )
         self._renewal = False  # a successor of the same release is wanted
         self._loading = False
         self._compiling = False  # for the first time on this board
@@ -198,6 +201,7 @@ class Seat:
 
     def _forgive(self) -> None:
         self.known_events = None
+        self.runtime = None
         self._settle_place()  # another runtime may have come to this socket
         if not self._failing:  # that is the plugin's own
             self._backoff.reset()
@@ -228,7 +232,7 @@ class Seat:
 
     def skipped(self, plugin: Plugin) -> str:
         """Asked by a session that the runtime configures."""
-        runtime = plugin.session.runtime
+        runtime = self.runtime = plugin.session.runtime
         reason = why_skipped(plugin.release.settings, self._socket, runtime)
         if reason and plugin is self._successor:
             self._skip(reason)
@@ -429,6 +433,9 @@ class Seat:
         if self.release is not None:
             runtime = self._incumbent.session.runtime if self._incumbent is not None else None
             self._skipped = why_skipped(self.release.settings, self._socket, runtime)
+
+    def _configured(self, runtime: RuntimeInfo) -> None:
+        self.runtime = runtime
 
     def _skip(self, reason: str) -> None:
         """The runtime has said its name, and the plugin is not meant for it."""

@@ -9,7 +9,7 @@ from edge_agent.loop import Loop, Timer
 GATHER_S = 0.1  # changes are gathered this long before the state is made anew
 REFRESH_S = 10.0  # counters in the reported state are at most this old
 
-_WELL = ("running", "probation")
+_WELL = ("running", "probation", "skipped")
 
 State = dict[str, Any]
 

@@ -200,6 +200,7 @@ class Updates:
             settings=wanted.settings,
             version=wanted.version,
             probation=terms if wanted.on_probation else None,
+            unusable=wanted.unusable,
         )
 
 

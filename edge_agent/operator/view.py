@@ -152,24 +152,28 @@ class Node:
         return _count(trust.get("version")) if isinstance(trust, Mapping) else 0
 
     def runs(self, digest: str, version: str = "") -> bool:
-        """Whether this release serves here, at every runtime, and is no longer on trial.
+        """Whether this release serves here, at every runtime that it is for, and is no longer on
+        trial.
 
         `version` tells releases of one module apart, which differ in their configuration.
         """
         found = [
             each
             for each in self.plugins
-            if (same(digest, each.digest) and version in ("", each.version))
-            or (same(digest, each.running) and not same(digest, each.digest))
+            if each.status != "skipped"
+            and (
+                (same(digest, each.digest) and version in ("", each.version))
+                or (same(digest, each.running) and not same(digest, each.digest))
+            )
         ]
         return bool(found) and all(
             each.status == "running" and same(digest, each.running) for each in found
         )
 
     def waits_for_a_runtime(self, digest: str) -> bool:
-        """Whether this release is here, and no container runtime is."""
+        """Whether this release is here, and no container runtime that it is for is."""
         found = [each.status for each in self.plugins if same(digest, each.digest)]
-        return bool(found) and set(found) == {"waiting"}
+        return bool(found) and set(found) <= {"waiting", "skipped"}
 
     def progress_of(self, digest: str) -> str:
         """How far a release is here that does not run yet, in a word."""

@@ -345,11 +345,30 @@ def test_release_request_lifts_it(board: Board, operator: Operator) -> None:
     proven(board, operator)
     board.updater.quarantine(A.blob.digest, "died")
     assert board.running() == {}
+    assert board.unusable() == {"10-guard": "died"}  # the host may have to refuse containers
     assert board.updater.release("20-other") == 0
     assert board.running() == {}
     assert board.updater.release("10-guard") == 1
     assert board.running() == {"10-guard": "1"}
+    assert board.unusable() == {}
     assert again(board).start().running() == {"10-guard": "1"}
+
+
+def test_a_module_that_is_gone_from_the_disk_is_missed(board: Board, operator: Operator) -> None:
+    proven(board, operator)
+    board.layout.blob(A.blob.digest).unlink()
+    board = again(board).start()
+    [missed] = board.plans[0].releases
+    assert (missed.identity, missed.version) == ("10-guard", "1")
+    assert "not on this node's disk" in missed.unusable
+    assert board.running() == {"10-guard": "1"}  # the broker has it still
+
+
+def test_a_first_release_that_is_rejected_is_not_missed(board: Board, operator: Operator) -> None:
+    operator.deploy(plugin("guard", release("1", A)))
+    board.start()
+    board.reject("10-guard")
+    assert board.running() == board.unusable() == {}
 
 
 def test_release_request_lets_a_rejected_release_be_tried_again(

@@ -173,7 +173,12 @@ class Board:
     def running(self) -> dict[str, str]:
         """What the host was last told to run: versions by identity."""
         releases = self.plans[-1].releases if self.plans else ()
-        return {each.identity: each.version for each in releases}
+        return {each.identity: each.version for each in releases if not each.unusable}
+
+    def unusable(self) -> dict[str, str]:
+        """Why plugins that served here cannot run any more, by identity."""
+        releases = self.plans[-1].releases if self.plans else ()
+        return {each.identity: each.unusable for each in releases if each.unusable}
 
     def keep(self, identity: str) -> None:
         """The host's good word on what runs."""
