@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SECTION = "plugins.'io.containerd.nri.v1.nri'.default_validator"
 # So that a pod which brings the plugins themselves can be excused (docs/runtimes.md).
-TOLERATION = "tolerate-missing-plugins.noderesource.dev"
+TOLERATION = "tolerate-missing-nri-plugins.noderesource.dev"
 
 
 def check_required(facts: "Facts") -> Iterator[Finding]:
