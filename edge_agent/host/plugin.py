@@ -126,6 +126,10 @@ class Plugin:
         """The guest is no longer needed; the session may have to stay a while."""
         self._prepared.close()
 
+    def finish(self) -> bool:
+        """Take no further event, and answer one that has come. Whether one had."""
+        return self._link.finish()
+
     def close(self, reason: str) -> None:
         """End session and guest."""
         self._link.close(reason)

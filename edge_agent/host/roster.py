@@ -5,11 +5,13 @@ what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
+from edge_agent.host.leaving import QUIET_S
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
@@ -110,8 +112,14 @@ class Roster:
         )
 
     def close(self) -> None:
-        """Close every session: the runtimes go on without these plugins."""
+        """Close every session: the runtimes go on without these plugins.
+
+        An event that has come is answered and reported first, and the runtime gets the time to
+        read the answer: then this waits QUIET_S, where nothing is left to be answered.
+        """
         self._trials.close()
+        if sum(runtime.finish() for runtime in self._runtimes):
+            time.sleep(QUIET_S)
         for runtime in self._runtimes:
             runtime.close()
 

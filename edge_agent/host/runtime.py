@@ -55,6 +55,10 @@ class Runtime:
             seat = self.seats.get(identity) or self._add(identity)
             seat.assign(assignment)
 
+    def finish(self) -> bool:
+        """Take no further event, and answer those that have come. Whether any had."""
+        return sum(seat.finish() for seat in self.seats.values()) > 0  # all of them
+
     def close(self) -> None:
         """Close every session."""
         self._watch.close()

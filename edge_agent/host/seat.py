@@ -130,6 +130,10 @@ class Seat:
         self._leave()
         self._changed()
 
+    def finish(self) -> bool:
+        """The agent ends: take no further event, and answer one that has come. Whether one had."""
+        return sum(plugin.finish() for plugin in self._sessions) > 0  # both of them
+
     def close(self) -> None:
         """The agent ends: close every session at once."""
         self.vacate()

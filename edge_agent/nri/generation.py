@@ -31,5 +31,5 @@ def known_events(runtime: str, version: str, nri_version: str) -> int:
 def forgives_lost_validators(nri_version: str) -> bool:
     """Whether the runtime passes over a validator whose session has closed (NRI 0.12.5);
     before, its next CreateContainer fails."""
-    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", nri_version)
+    found = re.match(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})", nri_version)
     return found is not None and tuple(map(int, found.groups())) >= (0, 12, 5)

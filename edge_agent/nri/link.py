@@ -89,6 +89,7 @@ class Link:
         self._session = session
         self._received = received
         self._closed: Callable[[str], None] | None = closed
+        self._finishing = False  # nothing more is taken
         self._unsent = bytearray()  # one buffer: many small answers would cost more as pieces
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.file = find_socket(path)
@@ -134,6 +135,23 @@ class Link:
             self._socket.close()
             closed(reason)
 
+    def finish(self) -> bool:
+        """Take nothing more, and answer what had come. Whether anything had.
+
+        From now on the peer cannot send; what it had sent is no longer left unread, as by `close`.
+        """
+        if self._closed is None:
+            return False
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            return False  # the peer is gone
+        self._finishing = True
+        found = False
+        while self._closed is not None and (more := self._read()) is not None:
+            found = found or more
+        return found
+
     @property
     def open(self) -> bool:
         return self._closed is not None
@@ -153,33 +171,36 @@ class Link:
         if self._closed is not None and (events & selectors.EVENT_WRITE):
             self.flush()
 
-    def _read(self) -> None:
+    def _read(self) -> bool | None:
+        """Whether anything happened; None: there is nothing more to read."""
         for _ in range(_READS_PER_TURN):
             if self._closed is None:
-                return
+                return None
             try:
                 size = self._socket.recv_into(_buffer)
             except BlockingIOError:
-                return
+                return None
             except OSError as error:
                 self.close(f"the runtime went away: {error.strerror}")
-                return
+                return None
             if not size:
-                self.close("the runtime closed the connection")
-                return
+                if not self._finishing:
+                    self.close("the runtime closed the connection")
+                return None
             try:
                 # Whole messages are copies: the buffer is free again for calls to come.
                 happened = self._session.receive(_view[:size])
             except Refused as error:
                 self.close(str(error))
-                return
+                return None
             except ProtocolError as error:
                 self.close(f"the runtime broke the protocol: {error}")
-                return
+                return None
             for incoming in happened:
                 if self._closed is None:
-                    return
+                    return None
                 self._received(incoming)
             self.flush()
             if happened:
-                return  # answered: the runtime will be a while
+                return True  # answered: the runtime will be a while
+        return False

@@ -22,6 +22,7 @@ NRI_VERSION = "v0.12.0"  # the newest generation whose every method is known her
 DEFAULT_REQUEST_TIMEOUT_MS = 2000  # upstream's DefaultPluginRequestTimeout
 MAX_SYNC_BYTES = 16 << 20  # ours, all parts of one synchronisation: half a guest's memory
 MAX_SYNC_PARTS = 4096  # ours: upstream sends at least 8 objects a part
+MAX_NAME_CHARS = 128  # ours: of what a runtime says of itself, which each result repeats
 MAX_UNANSWERED = 64  # ours: requests that the runtime owes an answer; it takes its time
 
 
@@ -244,9 +245,9 @@ class Session:
             raise ProtocolError("the runtime configures a plugin that has not registered, or twice")
         request = decode(CONFIGURE, nri_pb2.ConfigureRequest, payload)
         self.runtime = RuntimeInfo(
-            request.runtime_name,
-            request.runtime_version,
-            request.NRI_version,
+            request.runtime_name[:MAX_NAME_CHARS],
+            request.runtime_version[:MAX_NAME_CHARS],
+            request.NRI_version[:MAX_NAME_CHARS],
             request.request_timeout if request.request_timeout > 0 else DEFAULT_REQUEST_TIMEOUT_MS,
         )
         request.config = self._config or request.config

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import select
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from edge_agent import memory
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
+from edge_agent.sim.asking import Outcome
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
 from tests.support.agent import guest
@@ -259,3 +262,25 @@ def test_memory_is_given_back_once_the_replaced_guest_is_gone(
     monkeypatch.setattr(memory, "trim", watched)
     house.run(two)
     house.until(lambda: 0 in held, "the heap is trimmed without it")
+
+
+def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house: House) -> None:
+    guests = {"10-edge": "edge", "20-bench": "bench"}  # "Ignore": no placeholder beside them
+    house.run(*(house.release(*each, failure_policy="Ignore") for each in guests.items()))
+    pod = house.during(lambda: house.runtime.run_pod("p")).pod
+    link = house.seat("10-edge").plugin._link
+    outcomes: list[Outcome] = []
+    asking = threading.Thread(
+        target=lambda: outcomes.append(house.runtime.create_container(pod, "c", start=False))
+    )
+    asking.start()
+    select.select([link._socket], [], [], 30)  # it has come, and the loop has ended
+    told = len(house.outcomes)
+    house.roster.close()
+    asking.join()
+    [outcome] = outcomes
+    assert outcome.ok
+    assert outcome.container.annotations["edge.test/count"] == "1"
+    [counted] = house.outcomes[told:]
+    assert (counted.plugin, counted.event, counted.kind) == ("10-edge", "CreateContainer", "ok")
+    assert house.seat("10-edge").plugin is None

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events, session
 from edge_agent.nri.events import BY_METHOD
-from edge_agent.nri.generation import NEW_EVENTS, OLD_EVENTS
+from edge_agent.nri.generation import (
+    NEW_EVENTS,
+    OLD_EVENTS,
+    forgives_lost_validators,
+    known_events,
+)
 from edge_agent.nri.session import Call, Refused, Session, State
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.sim import upstream
@@ -369,3 +374,18 @@ def test_shutdown_reaches_the_guest() -> None:
     runtime = RuntimeSide(a_session()).start()
     call = runtime.call("Shutdown")
     assert call == Call(call.stream, "Shutdown", "plugin_shutdown", b"", 2.0)
+
+
+@pytest.mark.parametrize("version", ["v" + "9" * 5000 + ".0.0", "0.11." + "1" * 5000, "v0.12", ""])
+def test_a_version_of_any_length_is_none_or_an_old_one(version: str) -> None:
+    """Python refuses to make a number of more than 4,300 digits."""
+    assert not forgives_lost_validators(version)
+    assert known_events("containerd", version, "") == OLD_EVENTS
+
+
+def test_what_a_runtime_says_of_itself_is_kept_up_to_a_length() -> None:
+    """It stands in each result and in the state."""
+    peer = RuntimeSide(a_session(exports("CreateContainer")))
+    peer.configure(0, "r" * 10_000, "v" * 10_000, "n" * 10_000)
+    assert peer.session.runtime is not None
+    assert len(str(peer.session.runtime)) < 500
