@@ -20,6 +20,7 @@ from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
+from edge_agent.store.catalogue import setup_key
 from tests.host.house import House
 from tests.support.wat import constant
 
@@ -278,6 +279,20 @@ def test_one_that_fails_later_goes_and_the_one_before_comes_back(house: House) -
     assert create(house, "d") == ""
     assert house.entry("10-hostile")["restarts"] == 2
     assert house.entry("10-hostile")["status"] == "running"
+
+
+def test_the_state_tells_that_the_configuration_before_still_answers(house: House) -> None:
+    """Module and status are the same; only this tells an operator that the new one does not run."""
+    old = replace(house.release("10-hostile", "hostile", config="* : ok\n"), version="1")
+    house.run(old)
+    assert "running" not in house.entry("10-hostile")
+    new = replace(tried(old), config="# new\n* : ok\n", version="1+2")
+    house.apply(new)
+    entry = house.entry("10-hostile")
+    assert (entry["version"], entry["status"]) == ("1+2", "running")
+    assert entry["running"] == setup_key(f"sha256:{old.digest}", old.config, old.settings)
+    house.run(new)
+    assert "running" not in house.entry("10-hostile")
 
 
 def test_a_refused_permission_is_a_failure(house: House) -> None:

@@ -38,8 +38,9 @@ class Peer:
         trust: TrustSet,
         labels: Mapping[str, str] | None = None,
         dislikes: frozenset[str] = frozenset(),
+        form: int = 2,
     ) -> None:
-        """It rejects the versions that it `dislikes`."""
+        """It rejects the versions that it `dislikes`; `form` is what it says that it reads."""
         self.name = name
         self.deployment: Deployment | None = None
         self.known = Known()
@@ -49,6 +50,7 @@ class Peer:
         self._current: dict[str, Choice] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
+        self._form = form
         self._labels = dict(labels or {})
         self._trust = trust
         self._port = port
@@ -85,6 +87,10 @@ class Peer:
     def runs(self) -> dict[str, str]:
         """Versions by plugin."""
         return {identity: choice.release.version for identity, choice in self._current.items()}
+
+    def config_of(self, identity: str) -> str:
+        """What a plugin is configured with."""
+        return self._current[identity].config
 
     def wait_for(self, generation: int) -> None:
         wait_until(
@@ -147,8 +153,11 @@ class Peer:
         deployment = self.deployment
         while deployment is not None:
             found = wanted(deployment, self.name, self._labels, self._rejected)
+            proven = {each.release.blob.digest for each in self._current.values()}
             bad = {
-                choice.release.blob.digest: "trap: unreachable"
+                choice.setup
+                if choice.release.blob.digest in proven
+                else choice.release.blob.digest: "trap: unreachable"
                 for choice in found.values()
                 if choice.release.version in self._dislikes
             }
@@ -216,7 +225,7 @@ class Peer:
                 "generation": self.generation,
                 "accepted": self.known.generation,
                 "epoch": self.known.epoch,
-                "form": 2,
+                "form": self._form,
                 "refused": self.refused,
                 "rejected": self._rejected,
             },

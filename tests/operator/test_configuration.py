@@ -1,0 +1,115 @@
+"""Configuration as part of a release, at a real broker, taken by peers by the nodes' rules."""
+
+import json
+from collections.abc import Callable
+
+from tests.operator.conftest import Home
+from tests.operator.peer import Peer
+from tests.support.mosquitto import needs_mosquitto
+
+pytestmark = needs_mosquitto
+Peers = Callable[..., list[Peer]]
+FIRST = ("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+OLD, NEW = "[default]\nmemory = 64Mi\n", "[default]\nmemory = 96Mi\n"
+
+
+def configured(home: Home) -> None:
+    """The plugin has a configuration for all its releases, and runs with it."""
+    home.fleet(*FIRST)
+    file = home.path / "deployment.toml"
+    file.write_text(
+        file.read_text().replace('\nindex = "20"', '\nindex = "20"\nconfig_file = "guard.conf"')
+    )
+    (home.path / "guard.conf").write_text(OLD)
+    (home.path / "guard-2.conf").write_text(NEW)
+    home.fleet("deploy", "-y")
+
+
+def configs(nodes: list[Peer]) -> list[str]:
+    return [node.config_of("20-guard") for node in nodes]
+
+
+def test_a_configuration_goes_out_by_steps_and_back(published: Home, peers: Peers) -> None:
+    nodes = peers("board-1", "board-2", "board-3")
+    configured(published)
+    words = ("--config-file", str(published.path / "guard-2.conf"), "--nodes", "board-2")
+    told = published.fleet("rollout", "guard", "1.0.0+2", *words, "-y")
+    assert "guard 1.0.0+2 at 1 named node: 1 of 3 nodes: board-2" in told
+    assert "20-guard: configuration on 1 node" in told
+    lines = [line.strip() for line in told.splitlines()]
+    assert "-memory = 64Mi" in lines
+    assert "+memory = 96Mi" in lines
+    for node in nodes:
+        node.wait_for(3)
+    assert configs(nodes) == [OLD, NEW, OLD]
+    text = (published.path / "deployment.toml").read_text()
+    assert 'module = "1.0.0"' in text
+    assert 'config_file = "guard-2.conf"' in text
+    published.fleet("rollout", "guard", "1.0.0+2", "--percent", "100", "-y")
+    for node in nodes:
+        node.wait_for(4)
+    assert configs(nodes) == [NEW, NEW, NEW]
+    assert "guard 1.0.0+2 is taken back" in published.fleet("rollback", "guard", "-y")
+    for node in nodes:
+        node.wait_for(5)
+    assert configs(nodes) == [OLD, OLD, OLD]
+
+
+def test_a_watched_configuration_is_taken_back_where_it_fails(
+    published: Home, peers: Peers
+) -> None:
+    nodes = peers("board-1", "board-2", dislikes=frozenset(["1.0.0+2"]))
+    configured(published)
+    words = ("--config-file", str(published.path / "guard-2.conf"), "--count", "1", "--watch", "-y")
+    code, told, _ = published.tried("rollout", "guard", "1.0.0+2", *words)
+    assert (code, "too many failed: taken back" in told) == (1, True)
+    for node in nodes:
+        node.wait_for(4)
+    assert configs(nodes) == [OLD, OLD]
+    assert "1.0.0+2" not in (published.path / "deployment.toml").read_text()
+
+
+def test_the_plan_shows_what_an_edited_configuration_and_settings_change(
+    published: Home, peers: Peers
+) -> None:
+    peers("board-1", "board-2")
+    configured(published)
+    (published.path / "guard.conf").write_text(NEW)
+    file = published.path / "deployment.toml"
+    file.write_text(
+        file.read_text().replace('\nindex = "20"', '\nindex = "20"\nfailure_policy = "Ignore"')
+    )
+    plan = json.loads(published.fleet("plan", "--json"))
+    (difference,) = plan["differences"]
+    assert (difference["identity"], difference["nodes"]) == ("20-guard", 2)
+    lines = difference["text"].splitlines()
+    assert [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
+        *("-memory = 64Mi", "+memory = 96Mi"),
+        *("-failure_policy = Fail", "+failure_policy = Ignore"),
+    ]
+    assert {change["kind"] for change in plan["changes"]} == {"settings"}
+
+
+def test_nodes_that_do_not_know_the_second_kind_are_named(published: Home, peers: Peers) -> None:
+    peers("board-1")
+    peers("board-2", form=1)
+    configured(published)
+    words = ("--config-file", str(published.path / "guard-2.conf"), "--percent", "100", "-y")
+    told = published.fleet("rollout", "guard", "1.0.0+2", *words)
+    assert "1 node would refuse it" in told
+    assert "board-2" in told.partition("would refuse it")[2]
+
+
+def test_a_configuration_outside_the_folder_and_a_module_that_is_not_there_are_refused(
+    published: Home,
+) -> None:
+    configured(published)
+    outside = published.path.parent / "guard.conf"
+    outside.write_text(NEW)
+    for version, file, said in (
+        ("1.0.0+2", outside, "must be in the fleet's folder"),
+        ("3.0.0+2", published.path / "guard-2.conf", "guard 3.0.0 was not published"),
+    ):
+        words = ("rollout", "guard", version, "--config-file", str(file), "--percent", "10", "-y")
+        code, _, errors = published.tried(*words)
+        assert (code, said in errors) == (1, True), errors
