@@ -56,7 +56,7 @@ def the_compiler(parent: int) -> int:
 def test_a_file_becomes_an_artifact_that_the_engine_loads(output: Path) -> None:
     compile_(BENCH, output)
     wasmtime().load(output, inspect(BENCH.read_bytes()), 512 << 10).close()
-    assert output.stat().st_mode & 0o7777 == 0o600
+    assert output.stat().st_mode & 0o7777 == 0o400
 
 
 def test_a_file_that_is_another_by_now_is_not_compiled(output: Path) -> None:
