@@ -19,6 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Broker, MqttConfig
 from tests.support.mosquitto import MOSQUITTO, Mosquitto, free_port
+from tests.support.names import require_localhost
 from tests.support.wait import wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mosquitto"
@@ -34,6 +35,7 @@ class FleetBroker(Mosquitto):
     """
 
     def __init__(self, folder: Path, *nodes: str) -> None:
+        require_localhost()
         self.folder = folder
         for words in (
             ("ca",),

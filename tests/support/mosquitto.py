@@ -11,6 +11,7 @@ from typing import Self
 
 import pytest
 
+from tests.support.names import require_localhost
 from tests.support.wait import wait_until
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -91,6 +92,7 @@ class Certificates:
     """An authority, a broker's certificate for `localhost` and a client's, made by openssl."""
 
     def __init__(self, folder: Path) -> None:
+        require_localhost()
         self.ca, self._ca_key = folder / "ca.pem", folder / "ca.key"
         _openssl(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.mosquitto import Certificates
+from tests.support.names import require_localhost
 
 Answer = Callable[["Handler"], None]
 
@@ -71,6 +72,7 @@ class WebServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, certificates: Certificates | None) -> None:
+        require_localhost()
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.answers: dict[str, Answer] = {}
