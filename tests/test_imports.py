@@ -42,10 +42,11 @@ ALWAYS = _named(
     edge_agent: pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff failures changeover folder handover leaving loader marker outcome
+    edge_agent.host: backoff creations failures changeover folder handover leaving loader marker
     edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
-    edge_agent.host: eligibility ending placeholder plugin stats subject
+    edge_agent.host: eligibility ending outcome placeholder plugin stats subject
     edge_agent.host: endpoint reconnect
+    edge_agent.nri: applied difference leaves ownership
     edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files

@@ -28,6 +28,10 @@ _PLUGIN_STATES: dict[str, tuple[Level, str]] = {
     ),
     "failed": ("fail", "set right what it says; `edge-agent plugin check FILE` tells more"),
 }
+_DROPS = (
+    "a newer runtime, or another way to set it: docs/runtimes.md, What a runtime drops; "
+    "`edge-agent status` counts for how many containers"
+)
 _ASK_AGAIN = "see what keeps it from running: `edge-agent status`, `journalctl -u edge-agent`"
 _RESTART = "restart the agent: it runs with another configuration than this one"
 
@@ -93,6 +97,12 @@ def _plugins_by_status(facts: Facts, status: Record) -> Iterator[Finding]:
             level, todo = _PLUGIN_STATES["backoff"]  # the next attempt of one that fails
         if entry.get("refusing"):
             level, reason = "fail", f", containers are refused{reason}"
+        if state in ("running", "probation") and reason and level == "ok":
+            level, todo = "warn", _ASK_AGAIN
+        if isinstance(lost := entry.get("not_carried"), list) and lost:
+            named = ", ".join(map(str, lost))
+            text = f"{name}: the runtime{at} does not carry {named}, which the plugin may touch"
+            yield Finding("warn", "plugin", text, _DROPS)
         if entry.get("running"):
             level, todo = "warn" if level == "ok" else level, todo or _ASK_AGAIN
             reason = f"; still another version than the one that is wanted{reason}"

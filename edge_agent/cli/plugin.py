@@ -65,6 +65,11 @@ def _add_plugin_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--settings", type=Path, metavar="FILE", help="limits and so on (default: FILE's .toml)"
     )
+    action.add_argument(
+        "--runtime",
+        metavar="NAME@VERSION",
+        help="such as containerd@1.7.24: as --runtime-name and --runtime-version",
+    )
     action.add_argument("--runtime-name", metavar="NAME", help="default: containerd")
     action.add_argument("--runtime-version", metavar="VERSION", help="default: v2.3.0")
     action.add_argument("--json", action="store_true", help="for tools")
@@ -157,7 +162,13 @@ def _plugin(arguments: argparse.Namespace) -> "PluginFile":
 
 def _runtime(arguments: argparse.Namespace) -> "Runtime":
     from edge_agent.cli.tryout import Runtime
+    from edge_agent.errors import ConfigError
 
-    return Runtime(
-        arguments.runtime_name or Runtime.name, arguments.runtime_version or Runtime.version
-    )
+    name, version = arguments.runtime_name, arguments.runtime_version
+    if arguments.runtime is not None:
+        if name or version:
+            raise ConfigError("--runtime says what --runtime-name and --runtime-version say")
+        name, at, version = arguments.runtime.partition("@")
+        if not (name and at and version):
+            raise ConfigError(f"--runtime wants NAME@VERSION, not {printable(arguments.runtime)}")
+    return Runtime(name or Runtime.name, version or Runtime.version)

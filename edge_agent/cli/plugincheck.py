@@ -3,11 +3,16 @@
 from typing import Any
 
 from edge_agent.cli.checks import Finding, Level
+from edge_agent.cli.samples import sample
 from edge_agent.cli.tryout import PluginFile, Runtime, Tryout
+from edge_agent.config import PERMISSIONS
 from edge_agent.config.units import format_size
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.nri import events, permissions
+from edge_agent.nri.applied import asked_fields
+from edge_agent.nri.capabilities import carrier
 from edge_agent.nri.difference import changes
+from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import wasi
 from edge_agent.wasm.guestlog import WARN
@@ -24,6 +29,10 @@ _FAULTS = {
     "trap": "it crashed; its own log lines and a debug build tell where",
     "abi": "it does not keep to the guest ABI (docs/plugins.md)",
 }
+
+
+CREATE = "CreateContainer"
+_DROPS = "docs/runtimes.md, What a runtime drops; another build of that version may differ"
 
 
 class Check:
@@ -44,6 +53,7 @@ class Check:
             (self._start, "start", True),
             (self._configure, "configure", True),
             (self._synchronize, "synchronize", True),
+            (self._carried, "runtime", False),
         )
 
     @property
@@ -166,10 +176,54 @@ class Check:
         if events.EXPORTS[events.SYNCHRONIZE] in tryout.exports:
             self._add("ok", "synchronize", "takes the state of a runtime with nothing running")
 
+    def _carried(self, tryout: Tryout) -> None:
+        """What the runtime would drop, by the table; its own events tell more once it runs."""
+        runtime = self.runtime
+        known = carrier(runtime.name, runtime.version, "")
+        about = f"{runtime.name} {runtime.version} (NRI {known})"
+        granted = self.plugin.settings.permissions
+        lost = known.missing(PERMISSIONS if granted is None else granted)
+        used = _asked_of(tryout)
+        dropped = [
+            field for field in used if known.carries(field) is False and not known.fails(field)
+        ]
+        fails = [field for field in used if known.fails(field)]
+        self.facts["runtime"] = {"name": runtime.name, "version": runtime.version}
+        self.facts["runtime"] |= {"nri": str(known), "drops": lost}
+        self.facts["runtime"] |= {"asked": used, "asked_dropped": dropped, "asked_fails": fails}
+        if dropped:
+            text = f"{about} drops {', '.join(dropped)}, which it asks for in the built-in request"
+            self._add("warn", "runtime", text, _DROPS)
+        if fails:
+            text = f"{about} fails a creation over {', '.join(fails)}, which it asks for"
+            self._add("warn", "runtime", f"{text} in the built-in request", _DROPS)
+        if lost and granted is not None:
+            text = f"{about} does not carry {', '.join(lost)}, for which it has permission"
+            self._add("warn", "runtime", text, _DROPS)
+        elif lost:
+            text = f"{about} does not carry {', '.join(lost)}; without permissions it may use them"
+            self._add("ok", "runtime", text, "what it asks for other containers is not known here")
+        elif not dropped and not fails:
+            self._add("ok", "runtime", f"{about} carries what it may touch")
+
     def _lines(self, tryout: Tryout) -> None:
         self.facts["log"] = [{"level": level, "text": text} for level, text in tryout.lines]
         for level, text in tryout.lines:
             self._add("warn" if level >= WARN else "ok", "log", text)
+
+
+def _asked_of(tryout: Tryout) -> list[str]:
+    """The fields that it adjusts in the built-in CreateContainer request; [] if it fails there."""
+    export = events.EXPORTS[CREATE]
+    if export not in tryout.exports:
+        return []
+    request = sample(CREATE)
+    assert isinstance(request, nri_pb2.CreateContainerRequest)
+    try:
+        reply = tryout.call(export, request.SerializeToString())
+        return asked_fields(nri_pb2.CreateContainerResponse.FromString(reply).adjust)
+    except (EdgeAgentError, *DECODE_ERRORS):
+        return []  # `plugin run` tells why; the request may be none for it
 
 
 def _list(methods: list[str]) -> str:

@@ -72,6 +72,13 @@ def render(answer: Record, now: float) -> str:
         for key in ("error", "reason")
         if plugin.get(key)
     ]
+    for plugin in plugins:
+        lost = plugin.get("not_carried")
+        if isinstance(lost, list) and lost:
+            names = ", ".join(printable(str(each)) for each in lost)
+            errors.append(
+                f"{_name(plugin)}: the runtime does not carry {names}, which it may touch"
+            )
     parts = [
         _head(answer),
         table(RUNTIME_COLUMNS, runtimes) if runtimes else "no runtime is configured",

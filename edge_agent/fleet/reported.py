@@ -75,6 +75,7 @@ class PluginState(TypedDict, total=False):
     restarts: int
     latency_ms: Mapping[str, float]
     memory_bytes: int
+    not_carried: list[str]
     error: str
 
 

@@ -23,7 +23,7 @@ _STATUSES = (
     "waiting",
     "skipped",
 )
-_FIGURES = ("latency_ms", "memory_bytes", "restarts")
+_FIGURES = ("latency_ms", "memory_bytes", "restarts", "not_carried")
 
 Entry = dict[str, Any]
 Step = Callable[[list[Entry]], list[Entry]]

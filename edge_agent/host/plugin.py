@@ -14,13 +14,16 @@ from typing import Protocol
 
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.host import outcome
+from edge_agent.host.creations import Finding
 from edge_agent.host.loader import Prepared
 from edge_agent.host.marker import LOOP, NOBODY
 from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
+from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import MAX_UNANSWERED, Call, Incoming, Session, State, Updated
+from edge_agent.pb import nri_pb2
 from edge_agent.wasm.imports import Report
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
 """Of the time that the runtime gives: for an answer, and for being shown an event. Another
 plugin's answer may have to wait for the latter; both together are in time."""
 
+CREATE = "CreateContainer"
 UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's stub sends it
 
 
@@ -52,6 +56,18 @@ class Place(Protocol):
 
     def skipped(self, plugin: "Plugin") -> str:
         """Why it is not meant for the runtime that configures it; empty: it is."""
+
+    def replied(self, plugin: "Plugin", call: Call, reply: bytes) -> None:
+        """The runtime has this reply, which asks for something."""
+
+    def created(self, plugin: "Plugin", call: Call) -> None:
+        """The runtime shows a container as it was made, and has its answer."""
+
+    def rejected(self, plugin: "Plugin", call: Call, reason: str) -> tuple[str, ...]:
+        """The guest, a validator, refuses what others adjusted; the names of those hosted here."""
+
+    def not_updated(self, plugin: "Plugin", updated: Updated) -> None:
+        """The runtime did not do what the guest asked for by itself."""
 
     def synchronised(self, plugin: "Plugin") -> None:
         """The runtime has told the guest its state; events may come."""
@@ -93,11 +109,19 @@ class Plugin:
             self.release.name,
             prepared.exports,
             self.release.config,
-            # A validator leaves on an event that is not part of a creation (docs/adr/0005).
-            extra_events=events.POST_CREATE.bit if validates else 0,
+            # A validator leaves on an event that is not part of a creation (docs/adr/0005); and
+            # that event shows what an adjustment came to (docs/adr/0035).
+            extra_events=events.POST_CREATE.bit if validates or self._may_adjust else 0,
             known_events=known_events,
         )
         self._link = Link(loop, socket, self.session, self._received, self._closed)
+
+    @property
+    def _may_adjust(self) -> bool:
+        granted = self.release.settings.permissions
+        return events.EXPORTS[CREATE] in self._prepared.exports and (
+            granted is None or not set(granted) <= {"update", "evict"}
+        )
 
     @property
     def identity(self) -> str:
@@ -137,12 +161,7 @@ class Plugin:
     def _received(self, incoming: Incoming) -> None:
         if isinstance(incoming, Updated):
             if incoming.error or incoming.failed:
-                log.warning(
-                    "%s: the runtime did not update %s %s",
-                    self.identity,
-                    ", ".join(incoming.failed) or "the containers",
-                    incoming.error,
-                )
+                self._place.not_updated(self, incoming)
             return
         if incoming.event in events.BY_METHOD:
             self._serve(incoming)
@@ -199,6 +218,7 @@ class Plugin:
         if not call.export:  # subscribed only for the chance to leave on it
             self.session.answer(call, b"")
             self._link.flush()
+            self._seen(call)
             return
         if role is Role.ANSWER:
             self._answer(call)
@@ -208,10 +228,16 @@ class Plugin:
             if role is Role.WATCH:
                 self._watch(call)
         self._place.answered(self, call)
+        self._seen(call)
+
+    def _seen(self, call: Call) -> None:
+        if call.event == events.POST_CREATE.method:
+            self._place.created(self, call)
 
     def _answer(self, call: Call) -> None:
         began = time.perf_counter_ns()
         kind, reply, text = outcome.OK, b"", ""
+        others: tuple[str, ...] = ()
         fault = self.fault
         try:
             if fault is None:
@@ -232,7 +258,13 @@ class Plugin:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {text}")
         self._link.flush()
         # The runtime has its answer; the rest is on nobody's time.
-        self._tell(call, began, kind, reply, text)
+        if reply and kind == outcome.OK:
+            if call.event == CREATE:
+                self._place.replied(self, call, reply)
+            elif call.event == events.VALIDATE.method and (reason := _rejection(reply)):
+                kind, text = outcome.REJECTED, reason
+                others = self._place.rejected(self, call, reason)
+        self._tell(call, began, kind, reply, text, others)
         self._send_updates()
         if fault is not None and self.fault is None:
             self._fail(fault)
@@ -280,7 +312,36 @@ class Plugin:
         finally:
             running[LOOP] = NOBODY
 
-    def _tell(self, call: Call, began: int, kind: str, reply: bytes, text: str) -> None:
+    def aftermath(self, finding: Finding) -> Outcome:
+        """What became of a reply, as a result of its own beside the one of the event."""
+        details = {"fields": finding.fields, "with": finding.others}
+        details["containers"] = finding.containers
+        return Outcome(
+            time.time_ns(),
+            self.identity,
+            self.release.digest,
+            self._socket,
+            CREATE if finding.request else permissions.UPDATE_CONTAINERS,
+            "",
+            finding.kind,
+            0,
+            finding.request,
+            b"",
+            finding.text,
+            (),
+            self.release.settings.report,
+            tuple((key, texts) for key, texts in details.items() if texts),
+        )
+
+    def _tell(
+        self,
+        call: Call,
+        began: int,
+        kind: str,
+        reply: bytes,
+        text: str,
+        others: tuple[str, ...] = (),
+    ) -> None:
         # A synchronisation may have 16 MiB, and is about no pod in particular.
         request = call.payload if call.event in events.BY_METHOD else b""
         self._report(
@@ -298,6 +359,7 @@ class Plugin:
                 text,
                 self._take_reports(),
                 self.release.settings.report,
+                (("with", others),) if others else (),
             )
         )
 
@@ -332,3 +394,12 @@ class Plugin:
     def _closed(self, reason: str) -> None:
         self._prepared.close()
         self._place.closed(self, reason)
+
+
+def _rejection(reply: bytes) -> str:
+    """Why a validator rejects; empty if it does not, or the runtime cannot read it either."""
+    try:
+        answer = nri_pb2.ValidateContainerAdjustmentResponse.FromString(reply)
+    except DECODE_ERRORS:
+        return ""
+    return (answer.reason or "no reason given") if answer.reject else ""

@@ -20,6 +20,7 @@ class Record:
     def __init__(self) -> None:
         self.stats = Stats()
         self.error = ""
+        self.finding = ""  # what became of its replies, where that was not what it asked for
         self.since = time.time()  # when the incumbent took over, or the seat was made
         self._release: Release | None = None
         self._trial: Trial | None = None
@@ -30,6 +31,7 @@ class Record:
         self._release, self._trial = release, trial
         self._turned_away = 0
         self.error = error
+        self.finding = ""
 
     def judge(self, trial: Trial | None, plugin: Plugin | None) -> None:
         """The same release, which is on probation from now on, or not any more."""
@@ -81,6 +83,15 @@ class Record:
         """Nobody answers, or somebody else."""
         if self._trial is not None:
             self._trial.rests(self, time.monotonic())
+
+    def noticed(self, kind: str, text: str, identity: str) -> bool:
+        """A reply did not come to what it asked for. True: that is news."""
+        self.stats.failed(kind)
+        if text == self.finding:
+            return False
+        self.finding = text
+        log.warning("%s: %s", identity, text, extra={"plugin": identity})
+        return True
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """Its guest is finished."""

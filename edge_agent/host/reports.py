@@ -40,6 +40,8 @@ def describe(outcome: Outcome) -> dict[str, Any] | None:
     }
     if adjusted:
         record["adjusted"] = adjusted
+    for key, texts in outcome.details:
+        record[key] = list(texts)
     if error:
         record["error"] = error[:MAX_ERROR_CHARS]
     if outcome.reports:

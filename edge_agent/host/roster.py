@@ -11,9 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
+from edge_agent.host.creations import Creations, carrier_of, load_comparison
 from edge_agent.host.leaving import QUIET_S
 from edge_agent.host.loader import Loader
 from edge_agent.host.outcome import Outcome
+from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
 from edge_agent.host.quarantine import Quarantine
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 # Of an error in the status: the log has all of it, and the state of a hundred plugins has
 # to fit one MQTT message of 64 KiB.
 MAX_ERROR_CHARS = 200
+MAX_NOT_CARRIED = 6  # fields of one plugin that are named, for the same reason
 
 
 class Roster:
@@ -63,6 +66,7 @@ class Roster:
         self._quarantine = quarantine
         self._told: dict[str, str] = {}  # digests whose quarantine was told, by plugin
         self._states = states
+        self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
         self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
 
     def apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
@@ -81,6 +85,8 @@ class Roster:
         self._releases = dict(releases)
         self._applied = True
         self._assign()
+        if releases:
+            self._loader.run(load_comparison)  # after what was asked to be loaded
         self._states.drop(releases.keys() | set().union(*(each.seats for each in self._runtimes)))
         self._changed()
 
@@ -151,7 +157,15 @@ class Roster:
 
     def _seat(self, runtime: Runtime, identity: str) -> Seat:
         state = self._states.of(identity)
-        return Seat(self._loop, runtime, self._loader, state, self._report, self._changed)
+        return Seat(
+            self._loop,
+            runtime,
+            self._loader,
+            state,
+            self._creations[runtime.socket],
+            self._report,
+            self._changed,
+        )
 
     def unsettled(self) -> list[str]:
         """What is still to come: "NN-name at SOCKET" for each plugin that is neither registered
@@ -230,7 +244,11 @@ class Roster:
                 entry["running"] = f"sha256:{running.digest}"
             elif running != release:  # the same module, still as it was configured before
                 entry["running"] = _setup(running)
+            lost = _not_carried(seat.plugin)
+            if lost:
+                entry["not_carried"] = lost
         error = seat.record.error or self._errors.get(identity, "") or release.unusable
+        error = error or seat.record.finding
         if error:
             entry["error"] = _short(error)
         return entry
@@ -245,3 +263,11 @@ def _setup(release: Release) -> str:
 
 def _short(error: str) -> str:
     return error if len(error) <= MAX_ERROR_CHARS else f"{error[: MAX_ERROR_CHARS - 3]}..."
+
+
+def _not_carried(plugin: Plugin) -> list[str]:
+    """What it has permission for and its runtime drops without a word (docs/runtimes.md)."""
+    granted, runtime = plugin.release.settings.permissions, plugin.session.runtime
+    if granted is None or runtime is None:
+        return []
+    return carrier_of(runtime).missing(granted)[:MAX_NOT_CARRIED]

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from edge_agent.errors import EdgeAgentError, GuestFault, SupersededError
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.changeover import Changeover
+from edge_agent.host.creations import Creations, Finding
 from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
-from edge_agent.host.outcome import Outcome
+from edge_agent.host.outcome import UPDATE_REFUSED, Outcome
 from edge_agent.host.placeholder import PlaceholderSlot
 from edge_agent.host.plugin import Plugin, Role
 from edge_agent.host.probation import Trial
@@ -28,13 +29,14 @@ from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
-from edge_agent.nri.session import Call, RuntimeInfo, State
+from edge_agent.nri.session import Call, RuntimeInfo, State, Updated
 from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)
 
 HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
 GRACE_S = 0.5  # for a plugin to be registered, where nothing is known to stand in its way
+MAX_CONTAINERS, MAX_ID_CHARS = 16, 128  # named in one result
 START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own limits are 5 + 2 + 2
 
 
@@ -55,6 +57,7 @@ class Seat:
         runtime: Endpoint,
         loader: Loader,
         state: PluginState,
+        creations: Creations,
         report: Callable[[Outcome], None],
         changed: Callable[[], None],
     ) -> None:
@@ -67,6 +70,7 @@ class Seat:
         self._socket = runtime.socket
         self._loader = loader
         self._state = state
+        self._creations = creations
         self._report = report
         self._changed = changed
         self._incumbent: Plugin | None = None
@@ -241,6 +245,37 @@ class Seat:
         if reason and plugin is self._successor:
             self._skip(reason)
         return reason
+
+    def replied(self, plugin: Plugin, call: Call, reply: bytes) -> None:
+        """The runtime has this reply, which asks for something."""
+        runtime = plugin.session.runtime
+        assert runtime is not None
+        self._creations.replied(self, plugin.identity, runtime, call, reply)
+
+    def created(self, plugin: Plugin, call: Call) -> None:
+        """The runtime shows a container as it was made."""
+        runtime = plugin.session.runtime
+        assert runtime is not None
+        self._creations.created(runtime, call)
+
+    def rejected(self, plugin: Plugin, call: Call, reason: str) -> tuple[str, ...]:
+        """A validator refuses what these plugins adjusted."""
+        return tuple(self._creations.rejected(plugin.identity, call, reason))
+
+    def not_updated(self, plugin: Plugin, updated: Updated) -> None:
+        """The runtime did not do what the guest asked for by itself."""
+        containers = tuple(each[:MAX_ID_CHARS] for each in updated.failed[:MAX_CONTAINERS])
+        text = f"the runtime did not update {', '.join(containers) or 'the containers'}"
+        text += f": {updated.error}" if updated.error else ""
+        finding = Finding(UPDATE_REFUSED, text, containers=containers)
+        self.found(plugin.identity, finding)
+
+    def found(self, identity: str, finding: Finding) -> None:
+        """What a reply asked for did not come about (edge_agent.host.creations)."""
+        if self.record.noticed(finding.kind, finding.text, identity):
+            self._changed()
+        if self._incumbent is not None:
+            self._report(self._incumbent.aftermath(finding))
 
     def synchronised(self, plugin: Plugin) -> None:
         """A session is ready for events."""

@@ -47,6 +47,7 @@ class RuntimeInfo:
     version: str
     nri_version: str
     request_timeout_ms: int
+    tells_timeouts: bool = True  # in Configure: NRI 0.7 or later
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}" + (
@@ -69,6 +70,7 @@ class Call:
     export: str
     payload: bytes
     timeout_s: float
+    state_change: bool = False  # the payload is a StateChangeEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +222,9 @@ class Session:
             self._respond(stream, envelope.EMPTY)
             return None
         if not self.subscribed & event.bit:
-            return self._not_for_the_guest(stream, event, payload, timeout_s)
+            return self._not_for_the_guest(stream, event, payload, timeout_s, True)
         if EXPORTS[STATE_CHANGE] in self._exports:
-            return Call(stream, event.method, EXPORTS[STATE_CHANGE], payload, timeout_s)
+            return Call(stream, event.method, EXPORTS[STATE_CHANGE], payload, timeout_s, True)
         # A guest of the newer generation under an older runtime: give it its own method.
         change = decode(STATE_CHANGE, nri_pb2.StateChangeEvent, payload)
         request = getattr(nri_pb2, f"{event.method}Request")(pod=change.pod)
@@ -233,10 +235,15 @@ class Session:
         )
 
     def _not_for_the_guest(
-        self, stream: int, event: events.Event, payload: bytes, timeout_s: float
+        self,
+        stream: int,
+        event: events.Event,
+        payload: bytes,
+        timeout_s: float,
+        state_change: bool = False,
     ) -> Call | None:
         if self._extra_events & event.bit:
-            return Call(stream, event.method, "", payload, timeout_s)
+            return Call(stream, event.method, "", payload, timeout_s, state_change)
         self._respond(stream, envelope.EMPTY)
         return None
 
@@ -249,6 +256,7 @@ class Session:
             request.runtime_version[:MAX_NAME_CHARS],
             request.NRI_version[:MAX_NAME_CHARS],
             request.request_timeout if request.request_timeout > 0 else DEFAULT_REQUEST_TIMEOUT_MS,
+            request.request_timeout > 0 or request.registration_timeout > 0,
         )
         request.config = self._config or request.config
         return request.SerializeToString()

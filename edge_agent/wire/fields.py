@@ -42,6 +42,26 @@ def field_paths(message: bytes, nested: Collection[Path]) -> tuple[set[Path], bo
     return found, True
 
 
+def nested_bytes(message: bytes, path: Path) -> bytes | None:
+    """The first string or message at `path`, without what stands beside it; None: there is none,
+    or it comes after MAX_FIELDS others. ValueError: this is no message."""
+    at, end = 0, len(message)
+    left = MAX_FIELDS
+    for number in path:
+        while True:
+            if at >= end or not left:
+                return None
+            left -= 1
+            tag, at = _varint(message, at)
+            begin, at = _value(message, at, tag & 7)
+            if at > end:
+                raise ValueError("a field that ends outside of its message")
+            if tag >> 3 == number and tag & 7 == _BYTES:
+                at, end = begin, at
+                break
+    return message[at:end]
+
+
 def _value(message: bytes, at: int, kind: int) -> tuple[int, int]:
     """Where the value of a field begins and ends, perhaps beyond the message."""
     if kind == _BYTES:

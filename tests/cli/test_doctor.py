@@ -460,3 +460,19 @@ def test_trusted_keys_are_looked_at(tmp_path: Path) -> None:
     key = SigningKey(bytes(32)).public
     (tmp_path / "trust" / "a.pem").write_text(public_pem(key))
     assert observe(config).trusted == f"1 of 1 keys must sign: {key.keyid[:12]}"
+
+
+def test_what_a_runtime_drops_is_told_before_a_container_is_made() -> None:
+    (found,) = troubles(_plugin("running", not_carried=["linux.resources.pids"]))
+    assert found.level == "warn"
+    assert found.text == (
+        "10-guard: the runtime at /s does not carry linux.resources.pids, "
+        "which the plugin may touch"
+    )
+    assert "docs/runtimes.md" in found.todo
+
+
+def test_a_running_plugin_whose_replies_came_to_nothing_is_not_well() -> None:
+    error = "containerd 1.7.24 makes containers without linux.resources.pids.limit"
+    (found,) = troubles(_plugin("running", error=error, failures={"dropped": 3}))
+    assert (found.level, found.text) == ("warn", f"10-guard: running at /s: {error}")

@@ -227,6 +227,57 @@ def test_check_tells_which_events_an_older_runtime_does_not_send(tool: Tool) -> 
     )
 
 
+@pytest.fixture
+def guard(tmp_path: Path) -> Path:
+    """resource-guard, which limits the processes of the built-in request, with permissions."""
+    path = tmp_path / "10-guard.wasm"
+    path.write_bytes((REPOSITORY / "plugins/resource-guard/resource-guard.wasm").read_bytes())
+    path.with_suffix(".conf").write_text("[default]\npids.default = 7\n")
+    path.with_suffix(".toml").write_text('permissions = ["linux.resources", "update"]\n')
+    return path
+
+
+def test_check_tells_what_a_runtime_drops_before_anything_runs(tool: Tool, guard: Path) -> None:
+    code, said = tool("check", guard, "--runtime", "containerd@1.7.24~ds1")
+    assert code == 0
+    asked, granted = lines(said, "runtime")
+    assert asked == (
+        "warn containerd 1.7.24~ds1 (NRI 0.6) drops linux.resources.pids.limit, "
+        "which it asks for in the built-in request"
+    )
+    assert granted == (
+        "warn containerd 1.7.24~ds1 (NRI 0.6) does not carry linux.resources.pids, "
+        "for which it has permission"
+    )
+    code, said = tool("check", guard, "--runtime", "containerd@1.7.24", "--json")
+    told = json.loads(said)["runtime"]
+    assert (told["nri"], told["drops"]) == ("0.6", ["linux.resources.pids"])
+    assert told["asked"] == told["asked_dropped"] == ["linux.resources.pids.limit"]
+
+
+def test_check_finds_nothing_that_a_newer_runtime_drops(tool: Tool, guard: Path) -> None:
+    _, said = tool("check", guard, "--runtime", "containerd@2.1.9")
+    assert lines(said, "runtime") == ["ok containerd 2.1.9 (NRI 0.8) carries what it may touch"]
+
+
+def test_check_tells_what_docker_fails(tool: Tool, guard: Path) -> None:
+    guard.with_suffix(".conf").write_text("[default]\nmemory.maximum = 1Mi\n")
+    _, said = tool("check", guard, "--runtime", "docker@29.7.2")
+    assert lines(said, "runtime")[0] == (
+        "warn docker 29.7.2 (NRI 0.12) fails a creation over linux.resources.memory.limit, "
+        "linux.resources.memory.swap, which it asks for in the built-in request"
+    )
+
+
+@pytest.mark.parametrize("words", ["containerd", "@1", "containerd@"])
+def test_check_wants_a_runtimes_name_and_version(tool: Tool, guard: Path, words: str) -> None:
+    code, said = tool("check", guard, "--runtime", words)
+    assert code == 1
+    assert said == f"--runtime wants NAME@VERSION, not {words}\n"
+    code, said = tool("check", guard, "--runtime", "a@1", "--runtime-name", "b")
+    assert code == 1
+
+
 def test_check_shows_what_the_plugin_asks_at_synchronisation(tool: Tool, plugin: Write) -> None:
     update = nri_pb2.ContainerUpdate(container_id="c")
     update.linux.resources.pids.limit = 7

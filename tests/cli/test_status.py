@@ -195,3 +195,11 @@ def test_what_the_fleet_deploys_is_told() -> None:
     ):
         assert line in text.splitlines()
     assert "nothing is deployed" in render({**ANSWER, "updates": {"generation": 0}}, NOW)
+
+
+def test_what_a_runtime_drops_is_shown() -> None:
+    plugin = {"index": "10", "name": "guard", "not_carried": ["linux.resources.pids", "args\x1b"]}
+    said = (
+        "10-guard: the runtime does not carry linux.resources.pids, args\\x1b, which it may touch"
+    )
+    assert said in render({"plugins": [plugin]}, NOW).splitlines()

@@ -65,6 +65,7 @@ def test_device_injector_gives_the_devices_that_the_pods_annotations_name(
         written = cri.exec(motor, "sh", "-c", "echo on > /dev/relay0")
         assert "No space left on device" in written.errors
 
+        assert agent.entry("10-device-injector")["failures"] == {}
         assert "/dev/relay0" not in str(cri.spec(other))
         assert cri.exec(other, "ls", "/dev/relay0").code != 0
 
@@ -101,6 +102,9 @@ def test_resource_guard_limits_containers_that_have_no_limit_and_lowers_too_high
             assert kernels_limit(container) == size * MIB
         assert cri.spec(without)["linux"]["resources"]["pids"]["limit"] == 77
         assert containerd.cgroup_file(without, "pids", "pids.max", "pids.max") == "77"
+
+        # This containerd applies all of it, and what it shows afterwards says so.
+        assert agent.entry("10-resource-guard")["failures"] == {}
 
         cri.update(modest, memory_limit_in_bytes=256 * MIB)
         assert kernels_limit(modest) == 96 * MIB

@@ -159,3 +159,16 @@ def test_the_runtime_of_a_result_is_that_of_the_state(tmp_path: Path) -> None:
         told = {each.runtime for each in house.outcomes}
         assert told == {each["socket"] for each in house.roster.runtimes()}
         assert told == {each["runtime"] for each in house.roster.plugins()}
+
+
+def test_what_became_of_a_reply_has_its_fields_and_the_other_plugin() -> None:
+    details = (("fields", ("env A",)), ("with", ("20-b",)))
+    aftermath = outcome(kind="conflict", reply=b"", error="env A: ...", details=details)
+    for wanted in ("all", "changes", "errors"):
+        record = describe(aftermath._replace(wanted=wanted))
+        assert record is not None
+        assert record["outcome"] == "conflict"
+        assert (record["fields"], record["with"]) == (["env A"], ["20-b"])
+        assert record["container"]["name"] == "main"
+        assert "adjusted" not in record
+    assert aftermath.size == len(REQUEST) + len("env A: ...") + len("env A") + len("20-b")

@@ -16,6 +16,7 @@ GO_MISSING = "Go is not installed"
 
 ROOT = Path(__file__).resolve().parents[2]
 NRI_RUNTIME_SOURCE = ROOT / "tests" / "peers" / "nri-runtime"
+SPEC_RUNTIME_SOURCE = ROOT / "tests" / "peers" / "spec-runtime"
 NATIVE_PLUGIN_SOURCE = ROOT / "tests" / "peers" / "native-plugin"
 REGISTRY_SOURCE = ROOT / "tests" / "peers" / "registry"
 ORAS_SOURCE = ROOT / "tests" / "peers" / "oras"
@@ -49,6 +50,12 @@ def nri_runtime_binary(*, older: bool = False) -> Path:
     """The runtime peer; with ``older`` on the first upstream release of the same generation."""
     arguments = ["-modfile=older.mod"] if older else []
     return _build(NRI_RUNTIME_SOURCE, "nri-runtime", arguments, {})
+
+
+def spec_runtime_binary(*, newer: bool = False) -> Path:
+    """The peer that makes specifications: NRI 0.6.1, with ``newer`` 0.8.0."""
+    arguments = ["-modfile=newer.mod"] if newer else []
+    return _build(SPEC_RUNTIME_SOURCE, "spec-runtime", arguments, {})
 
 
 def native_plugin_binary() -> Path:

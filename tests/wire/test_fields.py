@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.pb import nri_pb2
-from edge_agent.wire.fields import MAX_FIELDS, Path, field_paths
+from edge_agent.wire.fields import MAX_FIELDS, Path, field_paths, nested_bytes
 
 ADJUST = (nri_pb2.CreateContainerResponse.ADJUST_FIELD_NUMBER,)
 LINUX = (*ADJUST, nri_pb2.ContainerAdjustment.LINUX_FIELD_NUMBER)
@@ -94,3 +94,27 @@ def test_nothing_that_can_be_decoded_hides_a_field(raw: bytes) -> None:
         return  # refused altogether, such as a group
     assert whole
     assert set_fields <= found
+
+
+def test_a_nested_string_is_found_without_what_stands_beside_it() -> None:
+    request = nri_pb2.CreateContainerRequest(
+        pod=nri_pb2.PodSandbox(id="pod", name="x" * 300),
+        container=nri_pb2.Container(id="ctr", name="y"),
+    ).SerializeToString()
+    assert nested_bytes(request, (2, 1)) == b"ctr"
+    assert nested_bytes(request, (1, 1)) == b"pod"
+    assert nested_bytes(request, (2, 3)) == b"y"
+    assert nested_bytes(request, (3, 1)) is None
+    assert nested_bytes(b"", (2, 1)) is None
+    assert nested_bytes(b"\x08\x01" * (MAX_FIELDS + 1) + request, (2, 1)) is None
+    with pytest.raises(ValueError, match="ends outside"):
+        nested_bytes(request[:-1], (2, 3))
+
+
+@given(st.binary(max_size=200))
+def test_a_nested_string_of_anything(message: bytes) -> None:
+    try:
+        found = nested_bytes(message, (2, 1))
+    except ValueError:
+        return
+    assert found is None or found in message
