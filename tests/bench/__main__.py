@@ -18,6 +18,7 @@ from tests.bench import (
     memory,
     outbox,
     report,
+    restart,
     start,
     summary,
     swap,
@@ -34,6 +35,7 @@ PARTS = {
     "start": start,
     "board": board,
     "swap": swap,
+    "restart": restart,
     "fleet": fleet,
     "outbox": outbox,
 }

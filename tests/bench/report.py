@@ -5,6 +5,7 @@ from typing import Any
 
 MB = 1e6
 _SHOWN = 8  # mappings by name
+_RESTART_KEYS = ("unseen", "partly", "first_ms", "all_ms")
 _SMALL = ("alone", "pss", "private_dirty")
 
 HEADS = {
@@ -15,6 +16,7 @@ HEADS = {
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
     "swap": "CreateContainer while the plugin is replaced",
+    "restart": "Containers that a restarted runtime creates before its plugins are back",
     "fleet": "A fleet, from deploy until every node runs the plugin",
     "outbox": "Results that wait for the broker",
 }
@@ -200,6 +202,27 @@ def _swap(result: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def _restart(result: Mapping[str, Any]) -> str:
+    head = (
+        f"{result['asked_per_s']} containers a second, {result['rounds']} restarts",
+        "plugins",
+        "seen by none",
+        "not by all",
+        "first seen ms",
+        "by all ms",
+    )
+    rows = [
+        (
+            name,
+            str(found["plugins"]),
+            *(f"{found[key]['median']:.0f} ({found[key]['high']:.0f})" for key in _RESTART_KEYS),
+        )
+        for name, of in result["contestants"].items()
+        for found in of
+    ]
+    return f"{table(head, rows)}\n\nMedian, and the most, of the restarts."
+
+
 def _outbox(result: Mapping[str, Any]) -> str:
     queue, writes, answers = (result[key] for key in ("queue", "writes", "answers"))
     first, last = queue["marks"][0], queue["marks"][-1]
@@ -287,6 +310,7 @@ _PARTS = {
     "start": _start,
     "board": _board,
     "swap": _swap,
+    "restart": _restart,
     "fleet": _fleet,
     "outbox": _outbox,
 }

@@ -228,6 +228,23 @@ def test_docker_engines_reload_takes_the_plugins_along(path: Path, tmp_path: Pat
         assert [agent.entry(each)["failures"] for each in plugins] == [{}, {}, {}]
 
 
+def test_a_placeholder_comes_along_at_a_reload_and_a_restart(path: Path, tmp_path: Path) -> None:
+    """A plugin that must not be missed, and cannot be loaded: its containers stay refused."""
+    broken = {"10-broken": b"\0asm\1\0\0\0"}
+    with Agent(tmp_path / "agent", sockets=[path], plugins=broken) as agent:
+        with NriRuntime(path, careless=True) as runtime:
+            runtime.wait_for_plugins("10-broken")
+            assert "10-broken" in runtime.create_container("c1").error
+            runtime.reload()
+            runtime.wait_for_plugins("10-broken")
+            assert "10-broken" in runtime.create_container("c2").error
+            runtime.kill()
+        with NriRuntime(path) as runtime:
+            runtime.wait_for_plugins("10-broken")
+            assert "10-broken" in runtime.create_container("c3").error
+        agent.wait_for(lambda status: status["runtimes"][0]["state"] == "waiting", "it is missed")
+
+
 def test_a_reload_is_seen_without_inotify(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

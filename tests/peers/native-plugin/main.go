@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
@@ -44,6 +45,7 @@ func run(arguments []string) error {
 	flags.Var(pairs{&p.behaviour.fail}, "fail", "`Event=text`: answer with that error; repeatable")
 	flags.Var(pairs{&p.behaviour.hang}, "hang", "`Event=duration`: answer so late; repeatable")
 	flags.StringVar(&p.behaviour.drop, "drop", "", "close the connection instead of answering `Event`")
+	again := flags.Duration("again", 0, "connect again so long after a lost or refused connection")
 	flags.StringVar(&p.behaviour.leave, "leave", "", "close the connection just after answering `Event`")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -61,7 +63,26 @@ func run(arguments []string) error {
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
-	connection, err := dial(*socket)
+	if *commands {
+		go func() { defer cancel(); p.obey(os.Stdin) }()
+	}
+	for {
+		err := p.live(ctx, *socket, *index, *name)
+		if *again == 0 || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(*again):
+		}
+	}
+}
+
+// live is one connection, until it is lost or ctx is done.
+func (p *plugin) live(ctx context.Context, socket, index, name string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	connection, err := dial(socket)
 	if err != nil {
 		return err
 	}
@@ -72,15 +93,12 @@ func run(arguments []string) error {
 	}
 	p.stub, err = stub.New(handlers,
 		stub.WithConnection(connection),
-		stub.WithPluginIdx(*index),
-		stub.WithPluginName(*name),
+		stub.WithPluginIdx(index),
+		stub.WithPluginName(name),
 		stub.WithOnClose(func() { p.say("closed", nil); cancel() }),
 	)
 	if err != nil {
 		return err
-	}
-	if *commands {
-		go func() { defer cancel(); p.obey(os.Stdin) }()
 	}
 	if err := p.stub.Start(ctx); err != nil {
 		return err
