@@ -22,6 +22,7 @@ from edge_agent.cli.fleetout import (
     show_table,
     size,
     some,
+    without_state,
 )
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment, trust
@@ -154,6 +155,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
             f" later one, which nothing signed here shows: {_listed(prepared.ahead)}",
             BAD,
         )
+    if view.silent:
+        line(without_state(view), BAD)
     if not view.nodes:
         line("no node has reported yet; those that connect will take it", CHANGED)
     elif not prepared.changes:

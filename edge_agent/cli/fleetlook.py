@@ -20,6 +20,7 @@ from edge_agent.cli.fleetout import (
     show_json,
     show_table,
     some,
+    without_state,
 )
 from edge_agent.errors import OperatorError
 from edge_agent.operator import releases
@@ -51,7 +52,7 @@ def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) ->
     if as_json:
         for node in view.sorted():
             show_json(_node_facts(node))
-        return PROBLEM if view.unreadable else OK
+        return PROBLEM if view.unreadable or view.silent else OK
     if not view.nodes:
         line(f"no node of the fleet {fleet} has reported to this broker yet")
         return OK
@@ -69,10 +70,11 @@ def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) ->
         ],
     )
     line(f"{view.online} of {some(len(view.nodes), 'node')} online", QUIET)
-    if not view.unreadable:
-        return OK
-    line(f"{some(view.unreadable, 'node')} say what cannot be read", BAD)
-    return PROBLEM
+    if view.silent:
+        line(without_state(view), BAD)
+    if view.unreadable:
+        line(f"{some(view.unreadable, 'node')} say what cannot be read", BAD)
+    return PROBLEM if view.silent or view.unreadable else OK
 
 
 def node(arguments: argparse.Namespace) -> int:
@@ -238,6 +240,7 @@ def _node_facts(node: Node) -> dict[str, object]:
         "trust": node.trust_version,
         "expires": node.expires,
         "expired": node.expired,
+        **({"state_missing": True} if node.status and not node.state else {}),
         **({"unreadable": node.unreadable} if node.unreadable else {}),
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,

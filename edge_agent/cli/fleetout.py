@@ -18,6 +18,8 @@ from edge_agent.text import MAX_LINE_CHARS, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edge_agent.operator.view import View
+
 # A column is as wide as its widest cell: nobody's name or error may push the others off the screen.
 MAX_CELL_CHARS = 300
 GOOD, BAD, CHANGED, QUIET, PLAIN = "green", "red", "yellow", "dim", ""
@@ -91,6 +93,12 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> object
 def _cell(given: Cell | str) -> Cell:
     text, style = given if isinstance(given, Cell) else (given, PLAIN)
     return Cell(printable(text, MAX_CELL_CHARS), style)
+
+
+def without_state(view: "View") -> str:
+    """The line about nodes of which only the status is known."""
+    named = ", ".join(view.silent[:5]) + (", ..." if len(view.silent) > 5 else "")
+    return f"{some(len(view.silent), 'node')} with a status and without a state: {named}"
 
 
 def size(count: int) -> str:

@@ -19,7 +19,7 @@ from edge_agent.cli.fleetout import (
     show_json,
     terminal,
 )
-from edge_agent.operator import course, releases
+from edge_agent.operator import course, listing, releases
 from edge_agent.operator.broker import Received
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.news import NOTHING, News, Snapshot, news, snapshot
@@ -208,6 +208,9 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
             *(f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves),
         )
     ) as subscription:
+        # The subscription alone brings what the broker lets wait for one client.
+        for topic, payload in listing.read(fleet.client, fleet.nodes_topic).items():
+            yield Received(topic, payload, True)
         while deadline is None or time.monotonic() < deadline:
             yield subscription.take(REDRAW_S)
 

@@ -65,6 +65,8 @@ class Subscription:
     def __init__(self, filters: tuple[str, ...]) -> None:
         self.filters = filters
         self.answer: str | None = None  # the broker's: "", or why it refuses
+        self._plain = frozenset(each for each in filters if not set(each) & {"+", "#"})
+        self._wild = tuple(each for each in filters if each not in self._plain)
         self._queue: queue.SimpleQueue[Received] = queue.SimpleQueue()
 
     def take(self, timeout_s: float | None = None) -> Received | None:
@@ -75,7 +77,9 @@ class Subscription:
             return None
 
     def wants(self, topic: str) -> bool:
-        return any(paho.topic_matches_sub(each, topic) for each in self.filters)
+        return topic in self._plain or any(
+            paho.topic_matches_sub(each, topic) for each in self._wild
+        )
 
     def put(self, message: Received) -> None:
         self._queue.put(message)
@@ -213,6 +217,11 @@ class BrokerClient:
     # --- using
 
     @property
+    def config(self) -> MqttConfig:
+        """For another connection to the same broker."""
+        return self._config
+
+    @property
     def trouble(self) -> str:
         """Why there is no connection at the moment; "" while there is one."""
         return self._lost
@@ -328,6 +337,8 @@ class BrokerClient:
         with self.subscribed((topic,)) as marks:
             self.publish(topic, nonce, retain=False)
             while (message := marks.take(MARK_TIMEOUT_S)) is not None:
+                if self._keep_session_s:
+                    self.acknowledge(message)
                 if message.payload == nonce:
                     return
         raise LinkError(
@@ -364,7 +375,14 @@ class BrokerClient:
         wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
         wanted = [(each, 1) for each in subscription.filters]
         if client.protocol == MQTTProtocolVersion.MQTTv5:
-            wanted = [(each, SubscribeOptions(qos=1)) for each in subscription.filters]
+            # A session that is taken up again brings what it held, not all that is retained anew.
+            handling = (
+                SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+                if self._keep_session_s
+                else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            )
+            options = SubscribeOptions(qos=1, retainHandling=handling)
+            wanted = [(each, options) for each in subscription.filters]
         with self._lock:  # or the answer might come before it is known to whom
             _, packet_id = client.subscribe(wanted)
             if packet_id is not None:  # without a connection: `_on_connect` does it again

@@ -13,9 +13,9 @@ from edge_agent.fleet import deployment, trust
 from edge_agent.fleet.choice import place
 from edge_agent.fleet.deployment import Deployment
 from edge_agent.mqtt.topics import fleet_topics
-from edge_agent.operator import deploy, edit, plan, publish, releases, signing
+from edge_agent.operator import deploy, edit, listing, plan, publish, releases, signing
 from edge_agent.operator.blobs import pack
-from edge_agent.operator.broker import QUIET_S, BrokerClient, Received
+from edge_agent.operator.broker import BrokerClient, Received
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.draft import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
@@ -66,9 +66,8 @@ class Fleet:
 
     def view(self) -> View:
         """What the nodes say of themselves at the moment."""
-        filters = (f"{self.nodes_topic}/+/status", f"{self.nodes_topic}/+/state")
         view = View()
-        for topic, payload in self.client.retained(filters, quiet_s=QUIET_S).items():
+        for topic, payload in listing.read(self.client, self.nodes_topic).items():
             view.feed(Received(topic, payload, True))
         return view
 

@@ -93,6 +93,8 @@ def troubles(view: View, names: Mapping[str, str], trust_version: int = 0) -> li
     for node in view.sorted():
         if node.status == "lost":
             found.append(Trouble(node.name, "lost: it did not say goodbye"))
+        if node.status and not node.state:
+            found.append(Trouble(node.name, "has a status and no state"))
         if node.unreadable:
             found.append(Trouble(node.name, f"says what cannot be read: {node.unreadable}"))
         if behind(node, trust_version):

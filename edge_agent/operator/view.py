@@ -239,6 +239,11 @@ class View:
         return node
 
     @property
+    def silent(self) -> list[str]:
+        """The nodes that have a status and no state: nobody knows what they run."""
+        return [node.name for node in self.sorted() if node.status and not node.state]
+
+    @property
     def unreadable(self) -> int:
         """How many nodes say what cannot be read."""
         return sum(bool(node.unreadable) for node in self.nodes.values())
