@@ -37,7 +37,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         *(_keygen, _init, _publish, _plan, _deploy, _sign, _rollout, _rollback),
-        *(_watch, _nodes, _node, _request, _results, _gc, _trust),
+        *(_watch, _nodes, _node, _request, _results, _doctor, _gc, _trust),
     ):
         add(commands)
 
@@ -96,6 +96,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 def _keygen(commands: "Subparsers") -> None:
     parser = _command(commands, "keygen", "fleetsetup", "make a signing key", folder=False)
     parser.add_argument("name", nargs="?", help="the key's name (default: your login name)")
+    parser.add_argument("--encrypt", action="store_true", help="ask for a passphrase for it")
 
 
 def _init(commands: "Subparsers") -> None:
@@ -121,7 +122,10 @@ def _init(commands: "Subparsers") -> None:
         " repeated (default: the only key there is)",
     )
     parser.add_argument(
-        "--threshold", type=int, default=1, metavar="N", help="signatures needed (default: 1)"
+        "--threshold",
+        type=int,
+        metavar="N",
+        help="signatures needed (default: 2, or 1 where only one key is named)",
     )
 
 
@@ -272,6 +276,19 @@ def _results(commands: "Subparsers") -> None:
         "--forget", action="store_true", help="tell the broker to keep none for this folder"
     )
     _add_seconds(parser)
+
+
+def _doctor(commands: "Subparsers") -> None:
+    text = "try out whether the broker does what a fleet needs"
+    parser = _command(commands, "doctor", "fleetdoctor", text)
+    parser.add_argument(
+        "--broker", action="store_true", help="the broker (all there is to try, so far)"
+    )
+    parser.add_argument(
+        "--restarted",
+        action="store_true",
+        help="the broker was restarted since: look for what was left there",
+    )
 
 
 def _gc(commands: "Subparsers") -> None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.config import MqttConfig
+from edge_agent.config import Broker, MqttConfig
 from edge_agent.config.agent import (
     MAX_KEYS,
     NAME_FORM,
@@ -33,6 +33,10 @@ class FleetSettings:
     threshold: int = 1
     trust_version: int = 1
     epoch: int = 0  # the trust set's version that began the present count of generations
+
+    def for_broker(self, broker: Broker) -> MqttConfig:
+        """How to connect to this one of several alone."""
+        return replace(self.mqtt, brokers=(broker,))
 
 
 def load_settings(path: Path) -> FleetSettings:

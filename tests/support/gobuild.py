@@ -72,6 +72,11 @@ def oras_binary() -> Path:
     return _build(ORAS_SOURCE, "oras", ["-ldflags=-s -w"], {})
 
 
+def broker_binary(name: str) -> Path:
+    """A broker that tests/peers/NAME makes of its maker's module."""
+    return _build(ROOT / "tests" / "peers" / name, name, ["-ldflags=-s -w"], {})
+
+
 def go_annotator_module() -> Path:
     """The Go plugin as a Wasm module."""
     return _build(GO_ANNOTATOR_SOURCE, "go-annotator.wasm", _REACTOR, _WASI)
