@@ -4,7 +4,9 @@ What nodes will do is shown before anything is changed, and asked on a terminal.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import getpass
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,12 +43,17 @@ MAX_NAMED = 20  # nodes of a step; --json has all
 _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
 
 
+def asker() -> Callable[[str], str] | None:
+    """Who is asked for a passphrase: a person at a terminal, or nobody."""
+    return getpass.getpass if sys.stdin.isatty() else None
+
+
 @contextmanager
 def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
     """The fleet of the folder, connected."""
     folder = find(arguments.folder)
     with BrokerClient(folder.settings().mqtt) as client:
-        yield Fleet(folder, client, Keyring(arguments.keys))
+        yield Fleet(folder, client, Keyring(arguments.keys, asker()))
 
 
 def publish(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import sys
 from pathlib import Path
 
 from edge_agent.cli import OK
@@ -18,7 +19,7 @@ def keygen(arguments: argparse.Namespace) -> int:
     """Make a key pair; the private one stays here."""
     keyring = Keyring(arguments.keys)
     name = arguments.name or getpass.getuser()
-    public = keyring.generate(name)
+    public = keyring.generate(name, _new_passphrase() if arguments.encrypt else "")
     private_file, public_file = keyring.private_file(name), keyring.public_file(name)
     if arguments.json:
         facts = {"name": name, "keyid": public.keyid}
@@ -34,6 +35,7 @@ def init(arguments: argparse.Namespace) -> int:
     """Make the folder that holds everything of a fleet but its secrets."""
     path: Path = arguments.path
     keys = _trusted(Keyring(arguments.keys), arguments.key)
+    threshold = arguments.threshold or min(2, len(keys))
     # What is named here is meant from here; the file is read from its own folder.
     mqtt = {
         key: value if key == "username" else _below_home(Path(value).expanduser().absolute())
@@ -45,7 +47,7 @@ def init(arguments: argparse.Namespace) -> int:
         name=arguments.name or path.absolute().name,
         url=arguments.broker,
         keys=keys,
-        threshold=arguments.threshold,
+        threshold=threshold,
         **mqtt,
     )
     name = made.settings().name
@@ -54,11 +56,22 @@ def init(arguments: argparse.Namespace) -> int:
         show_json({"fleet": name, "folder": str(path.absolute()), "keys": keyids})
         return OK
     line(f"made {path}/ for the fleet {name}, which trusts {', '.join(sorted(keys))}")
+    if threshold == 1:
+        line("one key alone deploys; with two people, name two keys with --key: two must sign then")
     line("next")
     line(f'  on each board: fleet = "{name}" and [updates] in /etc/edge-agent/agent.toml,')
     line(f"  and {path}/trust/*.pem in /etc/edge-agent/trust/")
     line(f"  here: cd {path}; edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0")
     return OK
+
+
+def _new_passphrase() -> str:
+    if not sys.stdin.isatty():
+        raise OperatorError("--encrypt asks for a passphrase, and this is no terminal")
+    passphrase = getpass.getpass("passphrase: ")
+    if not passphrase or getpass.getpass("once more: ") != passphrase:
+        raise OperatorError("no passphrase, or not the same twice; nothing was made")
+    return passphrase
 
 
 def _below_home(path: Path) -> str:
@@ -79,6 +92,6 @@ def _trusted(keyring: Keyring, names: list[str] | None) -> dict[str, PublicKey]:
             )
     keys = {}
     for name in names:
-        path = Path(name) if name.endswith(".pem") else keyring.public_file(name)
+        path = Path(name) if name.endswith((".pem", ".pub")) else keyring.public_file(name)
         keys[path.stem] = read_public(path)
     return keys

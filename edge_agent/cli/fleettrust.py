@@ -99,7 +99,9 @@ def _new_set(
 
 
 def _public(fleet: Fleet, name: str) -> PublicKey:
-    return read_public(Path(name) if name.endswith(".pem") else fleet.keyring.public_file(name))
+    return read_public(
+        Path(name) if name.endswith((".pem", ".pub")) else fleet.keyring.public_file(name)
+    )
 
 
 def _show_stale(stale: Sequence[gc.Stale]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError
 from edge_agent.fleet import keys
-from edge_agent.fleet.keys import PublicKey, SigningKey
+from edge_agent.fleet.keys import PublicKey, Signer
 
 # A message of this size passes every broker that was looked at (AWS IoT Core: 128 KiB).
 MAX_DOCUMENT_BYTES = 64 << 10
@@ -35,7 +35,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def seal(payload_type: str, payload: bytes, signers: Sequence[SigningKey]) -> bytes:
+def seal(payload_type: str, payload: bytes, signers: Sequence[Signer]) -> bytes:
     """An envelope around `payload` with one signature of each signer. CryptoError."""
     message = pae(payload_type, payload)
     signatures = [

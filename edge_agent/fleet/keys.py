@@ -8,7 +8,7 @@ import binascii
 import os
 import re
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edge_agent.errors import CryptoError, KeyFormatError
 from edge_agent.store.digest import sha256_hex
@@ -22,8 +22,8 @@ _SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes the 32 bytes 
 _PKCS8 = bytes.fromhex("302e020100300506032b657004220420")  # and of a private one
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s([A-Za-z0-9+/=\s]*+)-----END \1-----")
 _KINDS = {
-    "ENCRYPTED PRIVATE KEY": "it is encrypted; write it out with: openssl pkey -in FILE",
-    "OPENSSH PRIVATE KEY": "it is a key of ssh; make one with: edge-agent fleet keygen",
+    "ENCRYPTED PRIVATE KEY": "it is encrypted; the operator's tool asks for its passphrase",
+    "OPENSSH PRIVATE KEY": "it is a key of ssh, which ssh-agent signs with: ssh-add FILE",
     "CERTIFICATE": "it is a certificate; the public key alone is wanted",
     "PRIVATE KEY": "it is a private key, which belongs on no node; the public one is wanted",
     "PUBLIC KEY": "it is the public key; the private one is wanted",
@@ -64,6 +64,15 @@ def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
     except nacl.exceptions.BadSignatureError:
         return False
     return True
+
+
+class Signer(Protocol):
+    """What signs: a key at hand, or one that somebody else keeps."""
+
+    public: PublicKey
+
+    def sign(self, message: bytes, /) -> bytes:
+        """The signature of 64 bytes."""
 
 
 class SigningKey:

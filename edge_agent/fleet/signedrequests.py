@@ -22,7 +22,7 @@ from edge_agent.config.document import Document
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, RefusedError, RepeatedError, RequestError
 from edge_agent.fleet import envelope, form, requests
-from edge_agent.fleet.keys import PublicKey, SigningKey
+from edge_agent.fleet.keys import PublicKey, Signer
 from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.trust import MAX_KEYS
 
@@ -75,7 +75,7 @@ def seal(
     *,
     issued: float,
     valid_s: float,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> bytes:
     """A request as a message; `requests.checked` tells whether a node takes it. CryptoError.
 

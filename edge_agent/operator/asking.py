@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_agent.errors import OperatorError, RequestError
 from edge_agent.fleet import requests, signedrequests
-from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.keys import Signer
 from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.mqtt.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
@@ -26,7 +26,7 @@ def ask(
     verb: str,
     arguments: Mapping[str, object],
     timeout_s: float,
-    signers: Sequence[SigningKey] = (),
+    signers: Sequence[Signer] = (),
 ) -> Iterator[dict[str, Any]]:
     """Each answer as it comes: `accepted`, `running`, then `succeeded` or `failed`.
 

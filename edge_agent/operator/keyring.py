@@ -2,11 +2,19 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet.keys import MAX_PEM_BYTES, PublicKey, SigningKey, parse_public, public_pem
+from edge_agent.fleet.keys import (
+    MAX_PEM_BYTES,
+    PublicKey,
+    Signer,
+    SigningKey,
+    parse_public,
+    public_pem,
+)
+from edge_agent.operator import passphrases, sshagent
 from edge_agent.operator.settings import KEY_FORM, KEY_PATTERN
 from edge_agent.store import files
 
@@ -18,8 +26,11 @@ _SHARED = ("fleet.toml", ".git")
 class Keyring:
     """A folder of `NAME.key` (private, PKCS #8) and `NAME.pem` (public) files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ask: Callable[[str], str] | None = None) -> None:
+        """`ask` shows a question and returns a passphrase; None: there is nobody to ask."""
         self.folder = folder
+        self._ask = ask
+        self._opened: dict[Path, SigningKey] = {}  # asked for once
 
     def private_file(self, name: str) -> Path:
         return self.folder / f"{name}.key"
@@ -27,8 +38,9 @@ class Keyring:
     def public_file(self, name: str) -> Path:
         return self.folder / f"{name}.pem"
 
-    def generate(self, name: str) -> PublicKey:
-        """Make a key. OperatorError: there is one of this name, or the folder is shared."""
+    def generate(self, name: str, passphrase: str = "") -> PublicKey:
+        """Make a key, encrypted with a `passphrase`. OperatorError: there is one of this name, or
+        the folder is shared."""
         if not re.fullmatch(KEY_PATTERN, name):
             raise OperatorError(f'"{name}" cannot name a key; a name is {KEY_FORM}')
         self._refuse_shared_folder()
@@ -37,7 +49,8 @@ class Keyring:
             raise OperatorError(f"{private}: there is a key of this name; give another name")
         files.make_folder(self.folder)
         key = SigningKey.generate()
-        files.write(private, key.to_pem().encode(), files.PRIVATE_FILE)
+        text = passphrases.lock(key.to_pem(), passphrase) if passphrase else key.to_pem()
+        files.write(private, text.encode(), files.PRIVATE_FILE)
         files.write(self.public_file(name), public_pem(key.public).encode(), PUBLIC_FILE)
         return key.public
 
@@ -46,14 +59,49 @@ class Keyring:
         return sorted(path.stem for path in self.folder.glob("*.key"))
 
     def load(self, name: str) -> SigningKey:
-        """A private key. OperatorError: absent, readable by others, or no key."""
-        return _read_private(self.private_file(name))
+        """A private key. OperatorError: absent, readable by others, no key, or not opened."""
+        path = self.private_file(name)
+        return self._opened.get(path) or self._read_private(path)
 
-    def at_hand(self, wanted: Collection[PublicKey]) -> list[SigningKey]:
-        """The private keys here whose public ones are `wanted`. OperatorError as for `load`."""
+    def at_hand(self, wanted: Collection[PublicKey]) -> list[Signer]:
+        """What signs here for the public keys that are `wanted`: files, then the ssh-agent's.
+
+        OperatorError as for `load`.
+        """
         keyids = {key.keyid for key in wanted}
-        keys = [self.load(name) for name in self.names()]
-        return [key for key in keys if key.public.keyid in keyids]
+        found: dict[str, Signer] = {}
+        for name in self.names():
+            if self._is_another(name, keyids):
+                continue  # nobody need be asked for its passphrase
+            key = self.load(name)
+            found[key.public.keyid] = key
+        if keyids - found.keys():
+            for other in sshagent.signers():
+                found.setdefault(other.public.keyid, other)
+        return [key for keyid, key in found.items() if keyid in keyids]
+
+    def _is_another(self, name: str, keyids: Collection[str]) -> bool:
+        """Whether the public key beside a private one says that it is none of these."""
+        try:
+            return read_public(self.public_file(name)).keyid not in keyids
+        except OperatorError:
+            return False
+
+    def _read_private(self, path: Path) -> SigningKey:
+        text = _read(path)
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise OperatorError(f"{path}: others can read this private key: chmod 600 {path}")
+        try:
+            if passphrases.MARK in text:
+                if self._ask is None:
+                    raise OperatorError("it is encrypted, and there is no terminal to ask at")
+                text = passphrases.unlock(text, self._ask(f"passphrase of {path}: "))
+                self._opened[path] = SigningKey.from_pem(text)
+                return self._opened[path]
+            return SigningKey.from_pem(text)
+        except (KeyFormatError, OperatorError) as error:
+            raise OperatorError(f"{path}: {error}") from error
 
     def _refuse_shared_folder(self) -> None:
         for parent in (self.folder, *self.folder.absolute().parents):
@@ -67,20 +115,10 @@ class Keyring:
 
 
 def read_public(path: Path) -> PublicKey:
-    """The public key in a PEM file. OperatorError names the file and what is wrong."""
+    """The public key in a PEM file, or in a .pub of ssh. OperatorError: what is wrong with it."""
     try:
-        return parse_public(_read(path))
-    except KeyFormatError as error:
-        raise OperatorError(f"{path}: {error}") from error
-
-
-def _read_private(path: Path) -> SigningKey:
-    text = _read(path)
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise OperatorError(f"{path}: others can read this private key: chmod 600 {path}")
-    try:
-        return SigningKey.from_pem(text)
+        text = _read(path)
+        return sshagent.parse_public(text) if text.startswith("ssh-") else parse_public(text)
     except KeyFormatError as error:
         raise OperatorError(f"{path}: {error}") from error
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 from edge_agent import strictjson
 from edge_agent.errors import OperatorError
 from edge_agent.fleet import envelope
-from edge_agent.fleet.keys import PublicKey, SigningKey
+from edge_agent.fleet.keys import PublicKey, Signer
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.operator.folder import FleetFolder
 
@@ -41,13 +41,13 @@ def trust_set(folder: FleetFolder) -> TrustSet:
 
 
 def sign(
-    payload_type: str, payload: bytes, trusted: Sequence[PublicKey], keys: Sequence[SigningKey]
+    payload_type: str, payload: bytes, trusted: Sequence[PublicKey], keys: Sequence[Signer]
 ) -> Signed:
     """A new envelope, signed by all of `keys`."""
     return read(envelope.seal(payload_type, payload, keys), trusted)
 
 
-def add(signed: Signed, trusted: Sequence[PublicKey], keys: Sequence[SigningKey]) -> Signed:
+def add(signed: Signed, trusted: Sequence[PublicKey], keys: Sequence[Signer]) -> Signed:
     """The envelope with the signatures of those `keys` that have not signed yet."""
     new = [key for key in keys if key.public not in signed.signers]
     if not new:

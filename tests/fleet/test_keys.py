@@ -138,8 +138,8 @@ def test_what_is_no_public_key_is_refused_with_its_reason(pem: str, said: str) -
 
 BAD_PRIVATE: dict[str, tuple[str, str]] = {
     "public": (PUBLIC, "the public key"),
-    "encrypted": (PRIVATE.replace("PRIVATE", "ENCRYPTED PRIVATE"), "openssl pkey"),
-    "of ssh": (PRIVATE.replace("PRIVATE", "OPENSSH PRIVATE"), "keygen"),
+    "encrypted": (PRIVATE.replace("PRIVATE", "ENCRYPTED PRIVATE"), "asks for its passphrase"),
+    "of ssh": (PRIVATE.replace("PRIVATE", "OPENSSH PRIVATE"), "ssh-add"),
 }
 
 

@@ -74,7 +74,9 @@ def test_only_keys_that_count_are_taken(keyring: Keyring) -> None:
     keyring.generate("carol")
     assert [key.public for key in keyring.at_hand([bob])] == [bob]
     keyring.private_file("carol").write_text("rubbish")
-    with pytest.raises(OperatorError, match=r"carol.key: .*PEM"):
+    assert [key.public for key in keyring.at_hand([bob])] == [bob]  # carol.pem is another's
+    keyring.private_file("bob").write_text("rubbish")
+    with pytest.raises(OperatorError, match=r"bob.key: .*PEM"):
         keyring.at_hand([bob])
 
 
