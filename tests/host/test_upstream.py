@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.host.versions import version
 from tests.support.agent import Agent, guest, rename_into
 from tests.support.gopeers import NativePlugin, NriRuntime, go_annotator_module, require_go
@@ -180,3 +182,25 @@ def test_sighup_keeps_a_plugin_whose_files_are_wrong(runtime: NriRuntime, agent:
     agent.wait_running("20-edge")  # so the folder was read after the signal
     assert runtime.create_container().called == ["10-bench", "20-edge"]
     assert agent.entry("10-bench")["restarts"] == 0
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_agent_that_ends_in_order_fails_no_container(tmp_path: Path, older: bool) -> None:
+    """Nor those that are being created: what has come is answered, nothing more is taken."""
+    require_go()
+    socket = tmp_path / "nri.sock"
+    with (
+        NriRuntime(socket, older=older) as runtime,
+        Agent(tmp_path / "agent", sockets=[socket], plugins={"10-edge": guest("edge")}) as agent,
+    ):
+        runtime.burst_start()
+        for _ in range(4):
+            agent.wait_running("10-edge")
+            runtime.wait_for_burst(runtime.burst_made() + 50)
+            agent.stop()
+            runtime.wait_for_burst(runtime.burst_made() + 50)
+            agent.start()
+        made = runtime.burst_stop()
+    assert [each.errors for each in made if each.errors] == []
+    adjusted = ["edge.test/count" in each.annotations for each in made]
+    assert {True, False} == set(adjusted)
