@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edge_agent.sim.asking import Outcome
 from edge_agent.sim.board import WAIT_S
-from edge_agent.sim.cast import CONFIGS, IDENTITIES, module
+from edge_agent.sim.cast import CONFIGS, IDENTITIES, SETTINGS, module
 from edge_agent.sim.scene import MIB, Line, Scene, Tone, answer_lines, milliseconds, result_lines
 from edge_agent.sim.stage import Stage
 from edge_agent.sim.tally import Tally
@@ -25,7 +25,7 @@ def the_board_starts(stage: Stage, _tally: Tally) -> Scene:
         "each of them under its own name.",
     )
     for name, identity in IDENTITIES.items():
-        stage.board.put(identity, module(name), CONFIGS[name])
+        stage.board.put(identity, module(name), CONFIGS[name], SETTINGS)
     stage.board.start_agent()
     plugins = stage.board.wait_for_plugins(*IDENTITIES)
     for plugin in plugins:

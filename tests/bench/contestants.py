@@ -159,6 +159,8 @@ class Agent(Contestant):
         plugins.mkdir(exist_ok=True)
         for identity, given in self._modules.items():
             module, text = given if isinstance(given, tuple) else (given, "")
+            # Or a placeholder would be registered first while the module is compiled, and be timed.
+            (plugins / f"{identity}.toml").write_text('failure_policy = "Ignore"\n')
             (plugins / f"{identity}.wasm").write_bytes(module)
             if text:
                 (plugins / f"{identity}.conf").write_text(text)
