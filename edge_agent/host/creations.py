@@ -215,14 +215,16 @@ def _dropped(replies: Sequence[_Reply], shown: Call | None, runtime: RuntimeInfo
     known = carrier_of(runtime)
     after = _shown(shown) if shown is not None else None
     asked = [_response(each.reply).adjust for each in replies]
-    taken = [removals(each) for each in asked]
+    taken = [removals(each) if len(asked) > 1 else set() for each in asked]
     name = f"{runtime.name} {runtime.version}"
     found: _Found = []
     for at, reply in enumerate(replies):
         before = nri_pb2.CreateContainerRequest.FromString(reply.request).container
         removed = set().union(*taken[:at], *taken[at + 1 :])
         fields = dropped(asked[at], before, after, known, removed)
-        failing = [field for field in asked_fields(asked[at]) if known.fails(field)]
+        failing: list[str] = []
+        if fails_creations(runtime.name):
+            failing = [field for field in asked_fields(asked[at]) if known.fails(field)]
         if failing:
             text = f"{name} takes no {', '.join(failing)} from a plugin and fails the creation"
             found.append((reply, Finding(UNSUPPORTED, text, reply.request, tuple(failing))))
