@@ -239,6 +239,7 @@ def _rollback(commands: "Subparsers") -> None:
 def _watch(commands: "Subparsers") -> None:
     text = "show nodes, versions, failures and results as they come"
     parser = _command(commands, "watch", "fleetwatch", text)
+    _add_filters(parser)
     _add_seconds(parser)
 
 
@@ -275,6 +276,7 @@ def _results(commands: "Subparsers") -> None:
     parser.add_argument(
         "--forget", action="store_true", help="tell the broker to keep none for this folder"
     )
+    _add_filters(parser)
     _add_seconds(parser)
 
 
@@ -352,6 +354,21 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    for name, text in (
+        ("node", "results of this node only"),
+        ("plugin", "results of this plugin only, NAME or NN-name"),
+        ("outcome", "results with this outcome only, such as error or adjusted"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="NAME" if name != "outcome" else "OUTCOME",
+            help=f"{text}; may be repeated",
+        )
 
 
 def _add_seconds(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,10 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.cli.fleetdeploy import opened
@@ -23,12 +24,15 @@ from edge_agent.cli.fleetout import (
     without_state,
 )
 from edge_agent.errors import OperatorError
+from edge_agent.mqtt.packing import bytes_as_json
 from edge_agent.operator import releases
 from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox
 from edge_agent.operator.overview import behind, expiry, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
+
+MAX_REPORT_CHARS = 200  # in a line; --json has all
 
 NODE_STYLES = {"online": GOOD, "offline": QUIET, "lost": BAD}
 PLUGIN_STYLES = {"running": GOOD, "failed": BAD, "quarantined": BAD}
@@ -174,17 +178,49 @@ def results(arguments: argparse.Namespace) -> int:
                     "from now on the broker keeps results for this folder, within its own bounds",
                     QUIET,
                 )
-            for item in inbox.items(arguments.follow, arguments.seconds):
-                if arguments.json:
-                    show_json(item.as_json())
-                else:
-                    line(*result_line(item))
-            for item in inbox.take_missing():
+            wanted = Wanted.of(arguments)
+            found = inbox.items(arguments.follow, arguments.seconds)
+            # What is not shown is read all the same.
+            for item in chain(found, later(inbox.take_missing)):
+                if not wanted.takes(item):
+                    continue
                 if arguments.json:
                     show_json(item.as_json())
                 else:
                     line(*result_line(item))
     return OK
+
+
+def later(make: Callable[[], Iterable[Item]]) -> Iterator[Item]:
+    """What `make` gives, once it is needed."""
+    yield from make()
+
+
+class Wanted(NamedTuple):
+    """Which results are shown; an empty set stands for all."""
+
+    nodes: frozenset[str] = frozenset()
+    plugins: frozenset[str] = frozenset()
+    outcomes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> "Wanted":
+        """As --node, --plugin and --outcome say."""
+        return cls(*map(frozenset, (arguments.node, arguments.plugin, arguments.outcome)))
+
+    def takes(self, item: Item) -> bool:
+        """Of what is missing only the node is known: that is shown whatever else is asked for."""
+        if self.nodes and item.node not in self.nodes:
+            return False
+        if item.kind != "record":
+            return True
+        name = str(item.record.get("plugin", ""))
+        return (not self.plugins or bool({name, name[3:]} & self.plugins)) and (
+            not self.outcomes or item.record.get("outcome") in self.outcomes
+        )
+
+
+ALL = Wanted()
 
 
 def result_line(item: Item) -> tuple[str, str]:
@@ -210,7 +246,22 @@ def result_line(item: Item) -> tuple[str, str]:
         words.append(",".join(map(str, adjusted)))
     if error := record.get("error"):
         words.append(str(error))
+    if isinstance(reports := record.get("reports"), list):
+        words += [_report(each) for each in reports if isinstance(each, Mapping)]
     return "  ".join(word for word in words if word), OUTCOME_STYLES.get(outcome, BAD)
+
+
+def _report(report: Mapping[str, Any]) -> str:
+    """What a plugin said by `edge.report`, as far as a line goes."""
+    payload = report.get("payload")
+    if isinstance(payload, Mapping):  # bytes, in JSON's form for them
+        payload = payload.get("base64")
+    elif isinstance(payload, bytes):
+        payload = bytes_as_json(payload)
+        payload = payload["base64"] if isinstance(payload, dict) else payload
+    text = str(payload)
+    cut = f"{text[:MAX_REPORT_CHARS]}..." if len(text) > MAX_REPORT_CHARS else text
+    return f"{report.get('kind') or 'report'}: {cut}"
 
 
 def _subject(record: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.cli.fleetdeploy import opened
-from edge_agent.cli.fleetlook import result_line
+from edge_agent.cli.fleetlook import ALL, Wanted, result_line
 from edge_agent.cli.fleetout import (
     BAD,
     CHANGED,
@@ -39,9 +39,9 @@ def watch(arguments: argparse.Namespace) -> int:
     """Until interrupted, or for --seconds."""
     with opened(arguments) as fleet:
         if not arguments.json and on_terminal():
-            _on_screen(fleet, arguments.seconds)
+            _on_screen(fleet, arguments.seconds, Wanted.of(arguments))
         else:
-            _as_lines(fleet, arguments.seconds, arguments.json)
+            _as_lines(fleet, arguments.seconds, arguments.json, Wanted.of(arguments))
     return OK
 
 
@@ -95,7 +95,7 @@ def _steps_on_screen(
     return step
 
 
-def _on_screen(fleet: Fleet, seconds: float | None) -> None:
+def _on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> None:
     view, merger, current = View(), Merger(), fleet.current()
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
@@ -116,7 +116,8 @@ def _on_screen(fleet: Fleet, seconds: float | None) -> None:
                     screen.say(f"generation {current.generation} was deployed", CHANGED)
             elif message.topic.endswith("/results"):
                 for item in merger.feed(message.topic, message.payload):
-                    screen.append(*result_line(item))
+                    if wanted.takes(item):
+                        screen.append(*result_line(item))
             else:
                 for each in changed(view, known, message, names):
                     if not message.retained:
@@ -174,7 +175,7 @@ def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]
     }
 
 
-def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
+def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool, wanted: Wanted) -> None:
     view, merger = View(), Merger()
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
@@ -182,7 +183,7 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool) -> None:
         if message is None:
             continue
         if message.topic.endswith("/results"):
-            for item in merger.feed(message.topic, message.payload):
+            for item in filter(wanted.takes, merger.feed(message.topic, message.payload)):
                 if as_json:
                     show_json({"result": item.as_json()})
                 else:

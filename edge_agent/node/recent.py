@@ -1,7 +1,12 @@
-"""The latest lines of the log, kept for whoever asks from afar; bounded in number and bytes."""
+"""The latest lines of the log, kept for whoever asks from afar; bounded in number and bytes.
+
+What plugins say below a warning has a part of its own: however much that is, the agent's lines
+and everybody's warnings stay.
+"""
 
 import logging
 from collections import deque
+from heapq import merge
 from typing import NamedTuple
 
 from edge_agent.logs import message_of, plugin_of
@@ -20,23 +25,44 @@ class Line(NamedTuple):
     message: str
 
 
+class _Kept(NamedTuple):
+    number: int  # in the order of logging
+    level: int
+    plugin: str | None
+    line: Line
+
+
+class _Part:
+    """Half of the memory; the oldest lines go first."""
+
+    def __init__(self) -> None:
+        self.lines: deque[_Kept] = deque()
+        self._bytes = 0
+
+    def add(self, kept: _Kept) -> None:
+        self.lines.append(kept)
+        self._bytes += len(kept.line.message)
+        while len(self.lines) > MAX_LINES // 2 or self._bytes > MAX_BYTES // 2:
+            self._bytes -= len(self.lines.popleft().line.message)
+
+
 class Recent(logging.Handler):
-    """Attached to the root logger it forgets the oldest lines first."""
+    """Attached to the root logger it forgets the oldest lines of each part first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: deque[tuple[int, str | None, Line]] = deque()
-        self._bytes = 0
+        self._talk, self._rest = _Part(), _Part()  # of plugins, below a warning; all else
+        self._count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         message = message_of(record)[:MAX_LINE_CHARS]
         plugin = plugin_of(record)
         source = plugin or record.name.removeprefix("edge_agent.")
         line = Line(record.created, record.levelname.lower(), source, message)
-        self._lines.append((record.levelno, plugin, line))
-        self._bytes += len(message)
-        while len(self._lines) > MAX_LINES or self._bytes > MAX_BYTES:
-            self._bytes -= len(self._lines.popleft()[2].message)
+        self._count += 1
+        talk = plugin is not None and record.levelno < logging.WARNING
+        kept = _Kept(self._count, record.levelno, plugin, line)
+        (self._talk if talk else self._rest).add(kept)
 
     def latest(
         self, count: int, level: str = "debug", plugin: str | None = None, chars: int = MAX_BYTES
@@ -49,8 +75,10 @@ class Recent(logging.Handler):
         found: list[Line] = []
         self.acquire()
         try:
-            for number, about, line in reversed(self._lines):
-                if number < least or (plugin is not None and about != plugin):
+            parts = (reversed(self._talk.lines), reversed(self._rest.lines))
+            for kept in merge(*parts, key=lambda each: each.number, reverse=True):
+                line = kept.line
+                if kept.level < least or (plugin is not None and kept.plugin != plugin):
                     continue
                 chars -= len(line.message)
                 if len(found) == count or chars < 0:

@@ -53,14 +53,32 @@ def test_lines_are_safe_to_print_and_cut(logger: logging.Logger, recent: Recent)
 
 
 def test_memory_is_bounded_in_lines_and_in_bytes(logger: logging.Logger, recent: Recent) -> None:
-    for number in range(2 * MAX_LINES):
-        logger.info("%d", number)
+    def both(text: str) -> None:
+        logger.info(text)
+        logger.handle(PluginRecord("10-guard", logging.INFO, text))
+
+    for number in range(MAX_LINES):
+        both(f"{number}")
     assert len(recent.latest(10 * MAX_LINES)) == MAX_LINES
-    for _ in range(2 * MAX_LINES):
-        logger.info("x" * MAX_LINE_CHARS)
+    for _ in range(MAX_LINES):
+        both("x" * MAX_LINE_CHARS)
     kept = recent.latest(10 * MAX_LINES)
     assert sum(len(line.message) for line in kept) <= MAX_BYTES
-    assert len(kept) == MAX_BYTES // MAX_LINE_CHARS
+    assert len(kept) == 2 * (MAX_BYTES // 2 // MAX_LINE_CHARS)
+
+
+def test_a_talkative_plugin_displaces_neither_the_agents_lines_nor_warnings(
+    logger: logging.Logger, recent: Recent
+) -> None:
+    logger.info("connected")
+    logger.handle(PluginRecord("10-guard", logging.WARNING, "no such device"))
+    for number in range(10 * MAX_LINES):
+        logger.handle(PluginRecord("20-logger", logging.INFO, f"{number}"))
+    logger.error("the disk is full")
+    told = texts(recent, 10 * MAX_LINES)
+    assert told[:2] == ["connected", "no such device"]
+    assert told[-2:] == [f"{10 * MAX_LINES - 1}", "the disk is full"]  # in their order
+    assert texts(recent, level="warning") == ["no such device", "the disk is full"]
 
 
 def test_what_is_given_is_bounded_in_characters(logger: logging.Logger, recent: Recent) -> None:

@@ -206,3 +206,25 @@ def test_results_are_shown_as_lines(home: Home, peers: Peers) -> None:
     )
     assert lines[1] == "board-1: 3 records (2 to 4) dropped by its full queue"
     assert lines[2].endswith("error  default/web/app  no \\x1b[31m such device")
+
+
+def test_reports_are_shown_and_results_are_chosen(home: Home, peers: Peers) -> None:
+    first, second = peers("board-1", "board-2")
+    home.fleet("results")
+    head = {"time": 0, "event": "CreateContainer"}
+    told = {"kind": "inventory", "content_type": "text/plain", "payload": b"two cameras"}
+    first.report("s1", {"seq": 1, "plugin": "20-guard", "outcome": "ok", "reports": [told], **head})
+    first.report("s1", {"seq": 3, "plugin": "20-guard", "outcome": "error", **head})
+    raw = {**told, "payload": b"\xff\xfe"}
+    second.report("s2", {"seq": 1, "plugin": "30-log", "outcome": "ok", "reports": [raw], **head})
+    lines = home.fleet("results", "--plugin", "guard", "--outcome", "ok").splitlines()
+    assert [line.split("  ")[1:] for line in lines if "guard" in line] == [
+        ["board-1", "20-guard", "CreateContainer", "ok", "inventory: two cameras"]
+    ]
+    assert any("never came" in line for line in lines)  # whose plugin nobody knows
+    assert not any("30-log" in line for line in lines)
+    second.report("s2", {"seq": 2, "plugin": "30-log", "outcome": "ok", "reports": [raw], **head})
+    first.report("s1", {"seq": 4, "plugin": "30-log", "outcome": "ok", **head})
+    (line,) = home.fleet("results", "--node", "board-2", "--plugin", "30-log").splitlines()
+    assert line.endswith("inventory: //4=")
+    assert home.fleet("results") == ""  # what was not shown was read all the same
