@@ -183,6 +183,9 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         _show_step(step)
     for each in plan.differences(view, prepared.current.deployment, document):
         _show_difference(each)
+    if any(each.kind == "settings" and each.before == each.after for each in prepared.changes):
+        line("this changes on all of them at once; by steps: edge-agent fleet rollout NAME", QUIET)
+        line("  VERSION+2 --config-file FILE, a release with its own configuration", QUIET)
     if refusing := plan.refusing(view, document):
         line(
             f"{some(len(refusing), 'node')} would refuse it: the agent there knows no named nodes,"

@@ -248,7 +248,7 @@ def _rejected_setup(node: Node, deployment: Deployment, choice: Choice) -> str |
     It names what it rejected with its own defaults in it, which are not known here.
     """
     told = [each for each in node.plugins if each.identity == choice.entry.identity]
-    if (node.epoch, node.generation) < deployment.order or not told:
+    if (node.epoch, node.accepted) < deployment.order or not (told and node.at_rest):
         return None
     if any(each.version in ("", choice.release.version) for each in told):
         return None  # it is on its way there

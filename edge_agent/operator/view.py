@@ -89,8 +89,14 @@ class Node:
 
     @property
     def accepted(self) -> int:
-        """The highest generation that this node believed; 0: none."""
-        return max(self.generation, _count(self.updates.get("accepted")))
+        """The highest generation that this node believed, in `epoch`; 0: none."""
+        told = self.updates.get("accepted")
+        return self.generation if told is None else _count(told)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it fetches nothing for a deployment that it accepted."""
+        return self.updates.get("pending") is None
 
     @property
     def epoch(self) -> int:

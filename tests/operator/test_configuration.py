@@ -79,6 +79,7 @@ def test_the_plan_shows_what_an_edited_configuration_and_settings_change(
     file.write_text(
         file.read_text().replace('\nindex = "20"', '\nindex = "20"\nfailure_policy = "Ignore"')
     )
+    assert "this changes on all of them at once" in published.fleet("plan")
     plan = json.loads(published.fleet("plan", "--json"))
     (difference,) = plan["differences"]
     assert (difference["identity"], difference["nodes"]) == ("20-guard", 2)

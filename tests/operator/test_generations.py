@@ -10,8 +10,10 @@ from edge_agent.errors import OperatorError
 from edge_agent.fleet import deployment, envelope
 from edge_agent.fleet.deployment import MAX_GENERATION_STEP
 from edge_agent.fleet.keys import SigningKey
-from edge_agent.operator.deploy import Current, Deployed, Numbers, chosen, numbers
+from edge_agent.operator.broker import Received
+from edge_agent.operator.deploy import Current, Deployed, Numbers, ahead, chosen, numbers
 from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto
@@ -173,6 +175,17 @@ def test_after_a_rotation_the_folders_own_deployment_is_still_believed(
     (published.path / "deployed.toml").unlink()
     with bob.opened() as fleet:
         assert fleet.current().problem == "0 of 1 trusted keys signed it"
+
+
+def test_what_a_node_accepted_counts_in_its_own_epoch() -> None:
+    """It still runs the document of the epoch before, whose number was driven up."""
+    view = View()
+    updates = {"generation": HIGHEST, "accepted": 1, "epoch": 2, "pending": 1}
+    state = json.dumps({"session": 1, "updates": updates}).encode()
+    view.feed(Received("edge/v1/greenhouse/nodes/board-1/state", state, True))
+    assert ahead(view, 2, 2) == []
+    assert [node.name for node in ahead(view, 2, 1)] == ["board-1"]
+    assert [node.name for node in ahead(view, 1, HIGHEST)] == ["board-1"]
 
 
 def found(generation: int, epoch: int = 0) -> Current:
