@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from edge_agent.errors import RefusedError
 from edge_agent.fleet import choice, deployment
 from edge_agent.fleet.deployment import Deployment, Rollout
 from edge_agent.store.catalogue import setup_key
@@ -108,3 +110,54 @@ def test_every_plugin_is_chosen_by_itself() -> None:
     third = {**PLUGIN, "name": "guard", "index": "05", "select": {}}
     found = document(changed("plugins", [PLUGIN, other, third]))
     assert list(choice.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
+
+
+def second(**release: object) -> Deployment:
+    """The second kind, with this in its first release."""
+    values = changed("kind", deployment.KIND_2)
+    values["plugins"][0]["releases"][0] |= release
+    return document(values)
+
+
+def test_what_a_release_has_of_its_own_stands_in_the_place_of_the_entrys() -> None:
+    entry = second().plugins[0]
+    assert choice.Choice(entry, entry.releases[0]).settings == entry.settings
+    found = second(limits={"memory": "32MiB"}, permissions=["*"], config="").plugins[0]
+    own, other = (choice.Choice(found, each) for each in found.releases)
+    assert (own.settings.limits.memory_bytes, own.settings.limits.deadline_ms) == (32 << 20, 500)
+    assert (own.settings.permissions, own.config) == (None, "")
+    assert own.settings.failure_policy == found.settings.failure_policy == "Ignore"
+    assert (other.settings, other.config) == (found.settings, found.config)
+    bare = replace(found.releases[0], config=None, settings=None)
+    assert own.setup != choice.Choice(found, bare).setup
+
+
+WRONG: list[dict[str, object]] = [
+    {"limits": {"memory": "much"}},
+    {"permissions": ["nothing"]},
+    {"config": 1},
+    {"rollout": {"percent": 1, "seed": "s", "nodes": ["Not a name"]}},
+    {"rollout": {"percent": 1, "seed": "s", "nodes": [f"n{number}" for number in range(101)]}},
+    {"rollout": {"percent": 1, "seed": "s", "rings": [{}]}},
+    {"rollout": {"percent": 1, "seed": "s", "rings": [{"a": "b"}] * 9}},
+    {"rollout": {"percent": 1, "seed": "s", "rings": {"a": "b"}}},
+    {"rollout": {"percent": 1, "seed": "s", "sites": ["a"]}},
+]
+
+
+@pytest.mark.parametrize("release", WRONG)
+def test_a_wrong_value_in_the_second_kind_is_refused(release: dict[str, object]) -> None:
+    with pytest.raises(RefusedError) as caught:
+        second(**release)
+    assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("release", [{"config": "x"}, {"limits": {}}, {"report": "all"}])
+def test_the_first_kind_has_nothing_that_older_agents_would_pass_over(
+    release: dict[str, object],
+) -> None:
+    values = changed("plugins.0.releases.0.version", "1.3.0")
+    values["plugins"][0]["releases"][0] |= release
+    with pytest.raises(RefusedError, match="second kind only"):
+        document(values)
+    assert deployment.kind_of(values["plugins"]) == deployment.KIND_2

@@ -11,10 +11,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge_agent import strictjson
+from edge_agent.store import cataloguefile
+from edge_agent.store.catalogue import Known
 from tests.support.blobs import Cut
 from tests.support.faults import Counts, survives
 from tests.support.fleetnode import KEYS, TOPICS, Board, Operator, plugin, release, trust_set, wasm
@@ -176,6 +180,39 @@ def _rotated(story: Story, root: Path) -> None:
     again = Board(root, story.fresh()).start()
     story.arrive(again)
     assert again.status()["trust"]["version"] == 2
+
+
+def test_a_new_epoch_after_numbers_that_were_driven_up_is_never_forgotten(
+    scratch: Path, story: Story
+) -> None:
+    """The old number is the highest that there is; what was signed with it may be played again."""
+    driven = story.operator.deploy(*plugins("1", A, B), generation=strictjson.MAX_INTEGER)
+    story.operator.rotate(trust_set(*KEYS[:2], version=2))
+    story.operator.deploy(*plugins("2", A, B), generation=1, epoch=2)
+
+    def prepare(root: Path) -> None:
+        story.prepare(root)
+        path = root / "store" / "catalogue.json"
+        known = Known(strictjson.MAX_INTEGER, "of an agent of 0.1.0")
+        cataloguefile.save(path, replace(cataloguefile.load(path), known=known))
+
+    def judge(root: Path) -> None:
+        board = story.offline(root)
+        assert board.running() in (OLD, NEW)
+        status = board.status()
+        place = status["epoch"], status["accepted"]
+        assert place in ((0, strictjson.MAX_INTEGER), (2, 1))
+        if board.running() == NEW:
+            assert place == (2, 1)
+        again = Board(root, story.fresh()).start()
+        story.arrive(again)
+        assert (again.status()["epoch"], again.status()["accepted"]) == (2, 1)
+        replayed = Board(root, story.fresh(TOPICS.deployment, driven)).start()
+        assert replayed.status()["refused"]["reason"] == "rollback"
+        assert replayed.running() == NEW
+
+    counts = survives(scratch, prepare, story.act, judge)
+    assert _enough(counts, kill=25, power=20, error=20)
 
 
 def _on_probation(story: Story) -> Callable[[Path], None]:
