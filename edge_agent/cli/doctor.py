@@ -40,7 +40,8 @@ def render(findings: Sequence["Finding"]) -> str:
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
     for finding in findings:
-        lines.append(f"{finding.level:4}  {finding.subject:{width}}  {printable(finding.text)}")
+        subject = printable(finding.subject)
+        lines.append(f"{finding.level:4}  {subject:{width}}  {printable(finding.text)}")
         lines += [f"{'':{width + 6}}  > {printable(line)}" for line in finding.todo.splitlines()]
     count = {level: sum(each.level == level for each in findings) for level in ("warn", "fail")}
     lines.append(f"\n{count['fail']} to set right, {count['warn']} to look at")

@@ -31,6 +31,7 @@ from edge_agent.operator.inbox import Inbox
 from edge_agent.operator.overview import behind, expiry, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
+from edge_agent.text import printable
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
 
@@ -134,7 +135,7 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
 def _unknown(node: str, view: View) -> OperatorError:
     known = ", ".join(sorted(view.nodes)[:10])
     known = f"; known are {known}" if known else ""
-    return OperatorError(f"no node {node} has reported to this broker{known}")
+    return OperatorError(f"no node {printable(node)} has reported to this broker{known}")
 
 
 def request(arguments: argparse.Namespace) -> int:

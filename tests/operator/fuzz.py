@@ -211,7 +211,7 @@ class Operator:
         self.merger = Merger()
         self.key = SigningKey.generate()
         self.trust = TrustSet("f", 1, 1, (self.key.public,))
-        self.document = _deployment()
+        self.document = a_deployment()
         self.payload = self.document.payload
         self.kinds: tuple[Callable[[], None], ...] = (
             *(self.state, self.state, self.status, self.result, self.result),
@@ -293,7 +293,9 @@ class Operator:
         rotation.chained(self.hostile.message([{"payload": "x", "signatures": []}]), b"{}")
 
 
-def _deployment() -> Deployment:
+def a_deployment() -> Deployment:
+    """One plugin, a new release for half of the nodes."""
+
     def release(version: str, digest: str) -> dict[str, object]:
         blob = {"digest": digest, "size": 5000, "encoding": "zlib"}
         return {"version": version, "blob": {**blob, "parts": 1, "part_size": 65536}}
