@@ -4,17 +4,15 @@ A session of its own at the broker (MQTT's clean start off) collects what nodes 
 acknowledged once what came of it was taken and noted, so that an interrupted reader loses nothing.
 """
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from edge_agent.errors import OperatorError
 from edge_agent.operator.broker import BrokerClient, Received
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.results import Item, Merger
+from edge_agent.operator.readmarks import ReadMarks
+from edge_agent.operator.results import Item
 from edge_agent.operator.settings import with_client_id
 
 # Of the session: brokers drop it when nobody has come for so long.
@@ -30,17 +28,17 @@ class Inbox:
     def __init__(self, fleet: Fleet) -> None:
         """OperatorError: what was noted here is damaged."""
         self._fleet = fleet
-        self._file = fleet.folder.own_folder / "results.json"
-        self._client_id, self.merger = self._load()
+        self._marks = ReadMarks(fleet.folder)
+        self.merger = self._marks.merger
         self.first_time = True
-        config = with_client_id(fleet.settings.mqtt, self._client_id)
+        config = with_client_id(fleet.settings.mqtt, self._marks.client_id)
         self._client = BrokerClient(config, keep_session_s=KEEP_S)
         self._arrived = self._client.expect(f"{fleet.nodes_topic}/+/results")
 
     def __enter__(self) -> Self:
         self._client.__enter__()
         self.first_time = not self._client.session_present
-        self._save()  # the id, under which the broker keeps from now on
+        self._marks.save(whole=True)  # the id, under which the broker keeps from now on
         return self
 
     def __exit__(
@@ -68,7 +66,7 @@ class Inbox:
                 yield from self.merger.feed(message.topic, message.payload)
                 taken.append(message)
             if taken and (message is None or len(taken) >= BATCH):
-                self._save()
+                self._marks.save()
                 for each in taken:
                     self._client.acknowledge(each)
                 taken.clear()
@@ -79,27 +77,12 @@ class Inbox:
         """What has not come, of what was read so far; told once."""
         missing = self.merger.take_missing()
         if missing:
-            self._save()
+            self._marks.save()
         return missing
 
     def forget(self) -> None:
         """End the session at the broker, and what is noted here."""
-        config = with_client_id(self._fleet.settings.mqtt, self._client_id)
+        config = with_client_id(self._fleet.settings.mqtt, self._marks.client_id)
         with BrokerClient(config):
             pass
-        self._file.unlink(missing_ok=True)
-
-    def _load(self) -> tuple[str, Merger]:
-        try:
-            values = json.loads(self._file.read_text("utf-8"))
-            return str(values["client_id"]), Merger.from_json(values["streams"])
-        except FileNotFoundError:
-            return f"edgein{os.urandom(8).hex()}", Merger()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OperatorError(
-                f"{self._file}: cannot be read: {error}; remove it, and results may come twice"
-            ) from error
-
-    def _save(self) -> None:
-        values = {"client_id": self._client_id, "streams": self.merger.as_json()}
-        self._fleet.folder.write(self._file, json.dumps(values))
+        self._marks.forget()

@@ -99,12 +99,17 @@ class _Stream:
         self.records = records
         self.known = known  # records and gaps
 
+    def as_json(self, node: str, name: str) -> list[Any]:
+        return [node, name, self.records.ranges(), self.known.ranges()]
+
 
 class Merger:
     """Takes batches in the order of their arrival. `as_json` and `from_json` carry it over."""
 
     def __init__(self) -> None:
-        self._streams: dict[tuple[str, str], _Stream] = {}
+        # By node and name; of each node the one that spoke last is the last.
+        self._nodes: dict[str, dict[str, _Stream]] = {}
+        self._changed: dict[tuple[str, str], None] = {}
         self.duplicates = 0
         self.unreadable = 0  # batches
 
@@ -120,11 +125,8 @@ class Merger:
             yield Item("unreadable", node, "", 0, 0, {"error": str(error)})
             return
         name = str(batch.get("stream", ""))[:64]  # whoever may write there
-        stream = self._streams.pop((node, name), None)
-        if stream is None:
-            self._forget_oldest(node)
-            stream = _Stream(Ranges(), Ranges())
-        self._streams[node, name] = stream  # the last one that spoke
+        stream = self._nodes.get(node, {}).get(name) or _Stream(Ranges(), Ranges())
+        self._put(node, name, stream)
         for record in batch["records"]:
             if isinstance(record, Mapping):
                 yield from self._take(stream, node, name, record)
@@ -135,17 +137,37 @@ class Merger:
         Some may come yet, while a node sends again: they are taken then as any other.
         """
         found = []
-        for (node, name), stream in sorted(self._streams.items()):
-            for first, last in stream.known.absent(stream.known.first, stream.known.last):
-                found.append(Item("missing", node, name, first, last, {}))
-                stream.known.add(first, last)
+        for node, streams in sorted(self._nodes.items()):
+            for name, stream in sorted(streams.items()):
+                for first, last in stream.known.absent(stream.known.first, stream.known.last):
+                    found.append(Item("missing", node, name, first, last, {}))
+                    stream.known.add(first, last)
+                    self._changed[node, name] = None
         return found
 
     def as_json(self) -> list[list[Any]]:
         return [
-            [node, name, stream.records.ranges(), stream.known.ranges()]
-            for (node, name), stream in self._streams.items()
+            stream.as_json(node, name)
+            for node, streams in self._nodes.items()
+            for name, stream in streams.items()
         ]
+
+    def take_changed(self) -> list[list[Any]]:
+        """Of `as_json` what is new since the last call."""
+        changed, self._changed = self._changed, {}
+        return [
+            self._nodes[node][name].as_json(node, name)
+            for node, name in changed
+            if name in self._nodes[node]
+        ]
+
+    def replace(self, value: object) -> None:
+        """One entry of `as_json`. ValueError, TypeError: it is none."""
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        node, name, records, known = value
+        self._put(str(node), str(name), _Stream(_ranges(records), _ranges(known)))
+        self._changed.clear()
 
     @classmethod
     def from_json(cls, value: object) -> "Merger":
@@ -153,15 +175,18 @@ class Merger:
         merger = cls()
         if not isinstance(value, list):
             raise ValueError("not a list")
-        for node, name, records, known in value:
-            merger._streams[str(node), str(name)] = _Stream(_ranges(records), _ranges(known))
+        for each in value:
+            merger.replace(each)
         return merger
 
-    def _forget_oldest(self, node: str) -> None:
+    def _put(self, node: str, name: str, stream: _Stream) -> None:
         """Streams outlive starts of their node; the one that was silent longest is over."""
-        own = [key for key in self._streams if key[0] == node]
-        for key in own[: max(0, len(own) - MAX_STREAMS + 1)]:
-            del self._streams[key]
+        streams = self._nodes.setdefault(node, {})
+        streams.pop(name, None)
+        streams[name] = stream
+        while len(streams) > MAX_STREAMS:
+            del streams[next(iter(streams))]
+        self._changed[node, name] = None
 
     def _take(
         self, stream: _Stream, node: str, name: str, record: Mapping[str, Any]
