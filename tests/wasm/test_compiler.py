@@ -39,9 +39,11 @@ def compile_(wasm: Path | bytes, output: Path, engine: str = "wasmtime", **limit
 
 
 def confined(pid: int) -> bool:
-    """Whether the compiler has set its limits, the last thing before it begins."""
+    """Whether the compiler has set its limits and its filter, the last things before it begins."""
     try:
-        return f"{'Max data size':<26}{MEMORY_BYTES} " in Path(f"/proc/{pid}/limits").read_text()
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+        return f"{'Max data size':<26}{MEMORY_BYTES} " in limits and "\nSeccomp:\t2\n" in status
     except OSError:
         return False
 
@@ -183,6 +185,7 @@ def test_the_compiler_dies_with_its_parent(output: Path) -> None:
     parent.kill()
     parent.wait()
     wait_until(lambda: not confined(child), "the end of the compiler")
+    assert output.stat().st_size == 0  # it was ended, and did not come to its end
 
 
 def test_compiling_does_not_grow_the_parent(output: Path, tmp_path: Path) -> None:
