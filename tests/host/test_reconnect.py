@@ -122,6 +122,29 @@ def test_no_guest_is_made_for_a_runtime_that_was_never_there(tmp_path: Path) -> 
         assert not house.roster._runtimes[1].seats["10-edge"].ready
 
 
+def test_those_that_must_not_be_missed_are_registered_first(tmp_path: Path) -> None:
+    """A runtime takes one after the other, and creates containers in between."""
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    order: list[str] = []
+
+    def noted(index: str, name: str) -> str:
+        order.append(f"{index}-{name}")
+        return ""
+
+    with House(tmp_path, SimRuntime(tmp_path / "nri.sock", refuse=noted)) as house:
+        releases = [
+            house.release(identity, "bench", failure_policy=policy)
+            for identity, policy in zip(names(4), ("Ignore", "Fail", "Ignore", "Fail"), strict=True)
+        ]
+        house.run(*releases)
+        house.during(house.runtime.stop)
+        house.until(lambda: waiting(house, 4), "they wait, ready")
+        order.clear()
+        house.runtime.start()
+        house.run(*releases)
+    assert order == ["11-edge", "13-edge", "10-edge", "12-edge"]
+
+
 def test_another_release_is_what_is_ready_when_the_runtime_is_back(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
