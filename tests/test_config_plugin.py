@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import PERMISSIONS, Limits, PluginSettings, load_plugin_settings
+from edge_agent.config import (
+    PERMISSIONS,
+    Limits,
+    PluginSettings,
+    load_plugin_settings,
+    read_failure_policy,
+)
 from edge_agent.errors import ConfigError
 from edge_agent.pb import nri_pb2
 
@@ -72,3 +78,44 @@ def test_permissions_name_every_field_of_an_adjustment() -> None:
     expected = {name for name in adjustment if name != "linux"}
     expected |= {f"linux.{name}" for name in linux} | {"update", "evict"}
     assert set(PERMISSIONS) == expected
+
+
+def test_runtimes_are_names_and_sockets() -> None:
+    assert load("").runtimes is None
+    text = 'runtimes = ["containerd", "cri-o", "docker", "/run/other/nri.sock"]'
+    assert load(text).runtimes == ("containerd", "cri-o", "docker", "/run/other/nri.sock")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('["contianerd"]', 'did you mean "containerd"'),
+        ('["run/nri.sock"]', "/the/path/of/its/socket"),
+        ("[]", "must name one at least"),
+        ('["docker", "docker"]', "names a runtime twice"),
+        ('"docker"', "must be a list"),
+        ("[1]", "must be a name or a path"),
+        (f'["/{"x" * 107}"]', "107 bytes at most"),
+    ],
+)
+def test_a_runtime_that_cannot_be_is_told(value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"runtimes = {value}")
+    assert "10-guard.toml:1: runtimes: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ('failure_policy = "Ignore"\nlimits = 1', "Ignore"),
+        ('failure_policy = "Fail"\nlimits = 1', "Fail"),
+        ("limits = 1", "Fail"),
+        ('failure_policy = "ignore"', "Fail"),
+        ("failure_policy = [[]]", "Fail"),
+        ('failure_policy = "Ignore', "Fail"),
+        ("[" * 10_000, "Fail"),
+    ],
+)
+def test_the_policy_is_read_alone_and_is_fail_in_doubt(text: str, policy: str) -> None:
+    assert read_failure_policy(FILE, text) == policy

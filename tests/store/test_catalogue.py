@@ -123,3 +123,11 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
 def test_a_trust_set_is_remembered() -> None:
     after = catalogue.trusted(PROVEN, b"set 2", "files")
     assert after == replace(PROVEN, trust="set 2", trust_root="files")
+
+
+def test_a_setup_keeps_the_name_that_it_had_before_there_were_runtimes() -> None:
+    """What was rejected under it by the version before stays rejected."""
+    digest = f"sha256:{'00' * 32}"
+    before = f"{digest}+12d46863cb960b82"  # as that version named it
+    assert catalogue.setup_key(digest, "a", PluginSettings()) == before
+    assert catalogue.setup_key(digest, "a", PluginSettings(runtimes=("docker",))) != before

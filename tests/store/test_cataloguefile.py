@@ -27,6 +27,9 @@ FULL = replace(
     plugins={
         **SECOND.plugins,
         "20-bare": Kept(Running("bare", "20", "1", C, 9, "", PluginSettings())),
+        "30-meant": Kept(
+            Running("meant", "30", "1", C, 9, "", PluginSettings(runtimes=("docker", "/a.sock")))
+        ),
     },
 )
 
@@ -194,3 +197,17 @@ def test_a_catalogue_that_is_too_large_is_not_written(path: Path) -> None:
     with pytest.raises(StoreError, match="possible"):
         save(path, replace(FIRST, pending="x" * MAX_FILE_BYTES))
     assert load(path) == FIRST
+
+
+def test_settings_of_before_there_were_runtimes_are_read(path: Path) -> None:
+    save(path, FULL)
+    for copy in (path, copy_of(path)):
+        file = json.loads(copy.read_bytes())
+        for kept in file["body"]["plugins"].values():
+            for running in filter(None, (kept["current"], kept["previous"])):
+                del running["settings"]["runtimes"]
+        file["sha256"] = cataloguefile._checksum(file["serial"], file["body"])
+        copy.write_text(json.dumps(file))
+    found = load(path).plugins
+    assert {each.current.settings.runtimes for each in found.values()} == {None}
+    assert found.keys() == FULL.plugins.keys()
