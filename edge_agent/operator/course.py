@@ -53,7 +53,7 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
     topics = (fleet.topics.trust, fleet.topics.deployment)
     now = _ours(fleet)
     with fleet.client.subscribed((*topics, *filters)) as subscription:
-        view, clocks = View(), _Clocks()
+        view, clocks = fleet.view(), _Clocks()  # the subscription alone may bring a part
         while True:
             message = subscription.take(TICK_S)
             # At first all nodes, or the few that came first would decide.
