@@ -147,7 +147,7 @@ def test_a_message_before_the_broker_accepted_is_an_offence() -> None:
         peer(script) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,
     ):
-        wait_for_error(link, "not asked for")
+        wait_for_error(link, "before its CONNACK (MQTT 5, 3.2.0-1)")
         assert received == []
 
 
