@@ -52,7 +52,7 @@ def test_a_container_made_at_ready_is_seen_by_every_plugin(
         assert READY not in messages
         nri.block_sync(False)
         wait_until(lambda: manager.has(READY), "the agent is ready")
-        assert nri.create_container().called == ["10-bench", "20-edge"]
+        assert nri.create_container().plugins == ["10-bench", "20-edge"]
 
 
 def test_the_wait_is_bounded_and_says_what_is_missing(
@@ -80,7 +80,7 @@ def test_a_runtime_that_is_not_there_delays_nothing(
             bound.bind(str(other))  # and nobody listens
         with agent_for(tmp_path, other, tmp_path / "nri.sock", ready_wait=FOREVER) as agent:
             wait_until(lambda: manager.has(READY), "the agent is ready")
-            assert nri.create_container().called == ["10-bench", "20-edge"]
+            assert nri.create_container().plugins == ["10-bench", "20-edge"]
             assert "ready after" not in agent.log()
 
 
@@ -93,5 +93,5 @@ def test_a_plugin_that_cannot_start_delays_nothing_once_that_is_told(
     with agent:
         wait_until(lambda: manager.has(READY), "the agent is ready")
         outcome = nri.create_container()
-        assert outcome.called == ["10-bench", "20-edge", "30-fail"]
+        assert outcome.plugins == ["10-bench", "20-edge", "30-fail"]
         assert "plugin 30-fail does not run" in outcome.error

@@ -115,7 +115,7 @@ def test_a_plugin_is_registered_where_it_is_meant_to_be(
         agent.wait_running("10-edge", runtimes=2)
         wait_status(agent, "20-bench", "containerd", "skipped")
         wait_status(agent, "20-bench", "docker", "running")
-        assert containerd.create_container().called == ["10-edge"]
+        assert containerd.create_container().plugins == ["10-edge"]
         assert "20-bench" in docker.create_container().called
         assert f"is meant for {named} only" in at(agent, "20-bench", "containerd")["reason"]
         # Registered by its path it is not even tried at the other.
@@ -130,13 +130,13 @@ def test_a_change_of_mind_moves_a_running_plugin(
         agent.wait_running("20-edge", runtimes=2)
         agent.put("20-edge", settings={"runtimes": ["containerd"]})
         wait_status(agent, "20-edge", "docker", "skipped")
-        wait_until(lambda: docker.create_container().called == [], "it has left")
+        wait_until(lambda: docker.create_container().plugins == [], "it has left")
         assert containerd.create_container().error == ""
         agent.put("20-edge", settings={"runtimes": ["docker"]})
         wait_status(agent, "20-edge", "containerd", "skipped")
         wait_status(agent, "20-edge", "docker", "running")
-        wait_until(lambda: containerd.create_container().called == [], "it has left")
-        assert docker.create_container().called == ["20-edge"]
+        wait_until(lambda: containerd.create_container().plugins == [], "it has left")
+        assert docker.create_container().plugins == ["20-edge"]
 
 
 def test_a_plugin_that_cannot_run_is_missed_only_where_it_is_meant_to_be(
@@ -148,7 +148,7 @@ def test_a_plugin_that_cannot_run_is_missed_only_where_it_is_meant_to_be(
         agent.wait_for(lambda _: "refusing" in at(agent, "20-bench", "containerd"), "it is missed")
         assert "plugin 20-bench does not run" in containerd.create_container().error
         assert docker.create_container().error == ""
-        assert docker.create_container().called == []
+        assert docker.create_container().plugins == []
 
 
 def test_another_runtime_at_the_socket_is_asked_anew(agent: Agent, tmp_path: Path) -> None:
@@ -166,4 +166,4 @@ def test_another_runtime_at_the_socket_is_asked_anew(agent: Agent, tmp_path: Pat
             runtime.kill()
         with NriRuntime(socket) as runtime:
             agent.wait_running("10-edge", "20-bench")
-            assert runtime.create_container().called == ["10-edge", "20-bench"]
+            assert runtime.create_container().plugins == ["10-edge", "20-bench"]

@@ -25,7 +25,7 @@ def test_a_wasm_plugin_stands_between_two_native_ones(
     ):
         runtime.wait_for_plugins("10-before", "50-bench", "90-after")
         outcome = runtime.create_container("c1")
-        assert outcome.called == ["10-before", "50-bench", "90-after"]
+        assert outcome.plugins == ["10-before", "50-bench", "90-after"]
         assert outcome.annotations == {"before": "yes", "edge.bench/plugin": "c", "after": "yes"}
         assert outcome.owner("c1", ANNOTATIONS, "edge.bench/plugin") == "50-bench"
         assert outcome.owner("c1", ENV, "EDGE_BENCH") == "50-bench"
@@ -49,7 +49,7 @@ def test_two_wasm_plugins_are_merged_by_the_runtime(runtime: NriRuntime, agent: 
     agent.put("20-bench", guest("bench"))
     agent.wait_running("10-guard", "20-bench")
     outcome = runtime.create_container("c1")
-    assert outcome.called == ["10-guard", "20-bench"]
+    assert outcome.plugins == ["10-guard", "20-bench"]
     assert outcome.memory_limit == 64 << 20
     assert outcome.owner("c1", MEMORY_LIMIT) == "10-guard"
 
@@ -112,7 +112,7 @@ def test_a_runtime_that_is_restarted_is_served_again(tmp_path: Path) -> None:
             with NriRuntime(socket) as runtime:
                 agent.wait_running("10-bench", "20-edge")
                 outcome = runtime.create_container()
-                assert outcome.called == ["10-bench", "20-edge"]
+                assert outcome.plugins == ["10-bench", "20-edge"]
                 runtime.kill()
             agent.wait_for(
                 lambda status: status["runtimes"][0]["state"] == "waiting", "it is missed"
@@ -126,7 +126,7 @@ def test_an_agent_that_was_killed_comes_back(runtime: NriRuntime, agent: Agent) 
     assert runtime.create_container("c1").error == ""
     agent.start()
     agent.wait_running("10-bench")
-    assert runtime.create_container("c2").called == ["10-bench"]
+    assert runtime.create_container("c2").plugins == ["10-bench"]
 
 
 def test_two_runtimes_at_a_time(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_sighup_keeps_a_plugin_whose_files_are_wrong(runtime: NriRuntime, agent:
     agent.reload()
     agent.put("20-edge", guest("edge"))
     agent.wait_running("20-edge")  # so the folder was read after the signal
-    assert runtime.create_container().called == ["10-bench", "20-edge"]
+    assert runtime.create_container().plugins == ["10-bench", "20-edge"]
     assert agent.entry("10-bench")["restarts"] == 0
 
 

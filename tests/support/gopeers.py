@@ -93,6 +93,11 @@ class Outcome:
         return [call.plugin for call in self.calls]
 
     @property
+    def plugins(self) -> list[str]:
+        """The same, each name once: a placeholder may be about to leave beside its plugin."""
+        return list(dict.fromkeys(self.called))
+
+    @property
     def adjust(self) -> dict[str, Any]:
         adjust: dict[str, Any] = self.reply.get("adjust", {})
         return adjust
