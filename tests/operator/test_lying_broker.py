@@ -121,6 +121,7 @@ AFTER: tuple[tuple[str, ...], ...] = (
     ("nodes",),
     ("gc", "-y"),
     ("sign", "signed.json", "-y"),
+    ("doctor", "--broker"),
     ("trust", "rotate", "--remove", "bob", "-y"),
     ("deploy", "-y"),
 )
