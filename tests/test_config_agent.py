@@ -42,7 +42,7 @@ def test_every_kind_of_value_is_read() -> None:
         node = "greenhouse-7"
         plugin_dir = "plugins"
         control_socket = "/tmp/control.sock"
-        engine = "wasm3"
+        engine = "wasmi"
         [labels]
         "example.org/board" = "rpi4"
         [nri]
@@ -63,7 +63,7 @@ def test_every_kind_of_value_is_read() -> None:
     assert config.nri.reconnect_min_s == 1.5
     assert (config.limits.memory_bytes, config.limits.stack_bytes) == (65536, 65536)
     assert config.limits.deadline_ms == 250
-    assert (config.log.level, config.engine) == ("debug", "wasm3")
+    assert (config.log.level, config.engine) == ("debug", "wasmi")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,10 @@ def test_hostname_without_a_usable_letter_asks_for_a_node() -> None:
         ("limits.memory = 1", "agent.toml:1: limits.memory"),
         ("limits = 3", "limits: must be a table, [limits], not 3"),
         ('engine = "wasmtimes"', '"wasm3", not "wasmtimes"; did you mean "wasmtime"?'),
-        ("engine = []", 'must be one of "auto", "wasmtime", "wasmer", "wasm3", not a list'),
+        (
+            "engine = []",
+            'must be one of "auto", "wasmtime", "wasmer", "wasmi", "wasm3", not a list',
+        ),
         ('node = "Upper"', "node: must be 1 to 63 of a-z"),
         ('fleet = "../x"', "fleet: must be 1 to 63 of a-z"),
         ('plugin_dir = ""', "plugin_dir: must be a path"),

@@ -133,33 +133,21 @@ def test_run_without_mqtt_loads_what_it_needs_and_no_more(tmp_path: Path, bare: 
     _check(loaded - bare, ALWAYS, third_party={"google"}, heavy=set(HEAVY))
 
 
-def test_run_on_wasm3_loads_nothing_of_what_rewrites_modules(
-    tmp_path: Path, bare: set[str]
+@pytest.mark.parametrize(
+    ("name", "without"), [("wasmer", "wasmtime|ticker"), ("wasmi", "wasmtime|ticker|signals")]
+)
+def test_run_on_a_native_engine_loads_its_library_and_no_clock(
+    tmp_path: Path, bare: set[str], name: str, without: str
 ) -> None:
-    engine = engines.make("wasm3")
+    engine = engines.make(name)
     if isinstance(engine, str):
         pytest.skip(engine)
-    with running(tmp_path, engine="wasm3") as loaded:
+    with running(tmp_path, engine=name) as loaded:
         pass
-    ours = {each for each in ALWAYS if not re.search("wasmtime|signals", each)} | _named(
-        """
-        edge_agent.wasm.engines: wasm3 wasm3_capi wasm3_instance
-        edge_agent.wasm.instrument: binary shape
-        """
+    ours = {each for each in ALWAYS if not re.search(without, each)} | _named(
+        f"edge_agent.wasm.engines: native native_instance {name}"
     )
-    _check(loaded - bare, ours, third_party={"google"}, heavy=set(HEAVY))
-
-
-def test_run_on_wasmer_loads_its_binding_and_no_clock(tmp_path: Path, bare: set[str]) -> None:
-    engine = engines.make("wasmer")
-    if isinstance(engine, str):
-        pytest.skip(engine)
-    with running(tmp_path, engine="wasmer") as loaded:
-        pass
-    ours = {each for each in ALWAYS if not re.search("wasmtime|ticker", each)} | _named(
-        "edge_agent.wasm.engines: wasmer wasmer_instance"
-    )
-    _check(loaded - bare, ours, third_party={"google", "edge_agent_wasmer"}, heavy=set(HEAVY))
+    _check(loaded - bare, ours, third_party={"google", "edge_agent_engines"}, heavy=set(HEAVY))
 
 
 def test_run_with_mqtt_adds_the_link_and_what_paho_brings(tmp_path: Path, bare: set[str]) -> None:

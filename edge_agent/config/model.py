@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 KIB = 1024
 MIB = 1024 * KIB
 
-Engine = Literal["auto", "wasmtime", "wasmer", "wasm3"]
+Engine = Literal["auto", "wasmtime", "wasmer", "wasmi", "wasm3"]
 Encoding = Literal["msgpack", "json"]
 FailurePolicy = Literal["Fail", "Ignore"]
 LogFormat = Literal["auto", "human", "json"]

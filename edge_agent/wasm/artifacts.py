@@ -245,7 +245,7 @@ class Artifacts:
 def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -> str:
     """SHA-256 over all that an artifact depends on, as 64 hexadecimal characters."""
     parts = [_FORMAT, digest, engine.name, engine.version, engine.settings(), cpu]
-    if metered and not engine.meters:
+    if metered:
         parts.append(f"fuel={FUEL_RULES}")
     return sha256_hex("\0".join(parts).encode())
 

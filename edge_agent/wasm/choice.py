@@ -22,8 +22,12 @@ class Adapter(NamedTuple):
 ADAPTERS = (
     Adapter("wasmer", "edge_agent.wasm.engines.wasmer", "WasmerEngine"),
     Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),
-    Adapter("wasm3", "edge_agent.wasm.engines.wasm3", "Wasm3Engine"),
+    Adapter("wasmi", "edge_agent.wasm.engines.wasmi", "WasmiEngine"),
 )
+
+
+# What an engine of earlier versions is answered with.
+REPLACED = {"wasm3": "wasmi"}
 
 
 def choose(
@@ -32,8 +36,11 @@ def choose(
     """The engine called `name`, or the first of "auto" that works, and why it is this one.
 
     With `advice` the reason also tells what would have been preferred, and how to install it.
-        EngineError: it is not installed, or none is; the message says what to install.
+    EngineError: it is not installed, or none is; the message says what to install.
     """
+    if name in REPLACED:
+        engine, why = choose(REPLACED[name], adapters)
+        return engine, f'{why}: {name} is no more, set engine to "{AUTO}" or "{REPLACED[name]}"'
     if name != AUTO:
         for adapter in adapters:
             if adapter.name == name:

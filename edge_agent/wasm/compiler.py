@@ -5,7 +5,7 @@ and a hostile module can make it take all there is. So it runs apart, with limit
 
     parent (a worker thread)                    child (this module's `main`)
     module as stdin, new file as stdout   ->    reads it, checks its digest, confines itself
-                                                (wasm/confinement), instruments it if it is to
+                                                (wasm/confinement), meters it if it is to
                                                 be metered, compiles, writes, syncs
     exit status, last words on stderr     <-    exits; dies with its parent
 """
@@ -236,10 +236,10 @@ def main(arguments: list[str]) -> NoReturn:
 
 def compile_here(engine: "Engine", wasm: bytes, *, metered: bool = False) -> bytes:
     """The artifact, made in this process. ModuleError. EngineError. MemoryError."""
-    if metered and not engine.meters:
-        from edge_agent.wasm.instrument import instrument
+    if metered:
+        from edge_agent.wasm.metering import meter
 
-        wasm = instrument(wasm).wasm
+        wasm = meter(wasm)
     return engine.compile(wasm)
 
 

@@ -13,10 +13,10 @@ from typing import Protocol
 from edge_agent.wasm.module import FuncType, ModuleInfo
 
 MEMORY_EXPORT = "memory"
-FUEL_EXPORT = "edge-agent:fuel"  # the global of a metered module, edge_agent.wasm.instrument
+FUEL_EXPORT = "edge-agent:fuel"  # the global of a metered module, edge_agent.wasm.metering
 # Of metering, to be raised with every change of what comes out of it: it is part of the keys
 # under which compiled modules are kept.
-FUEL_RULES = 1
+FUEL_RULES = 2
 
 
 class Guest(Protocol):
@@ -62,7 +62,7 @@ class GuestExit(Exception):
 class Bounds:
     """What one instance may take: bytes of linear memory and of a reply.
 
-    `fuel`: instructions for each call of a method (edge_agent.wasm.instrument), which only
+    `fuel`: instructions for each call of a method (edge_agent.wasm.metering), which only
     a module that is metered counts; None: no limit.
     """
 
@@ -117,7 +117,6 @@ class Engine(Protocol):
 
     name: str
     version: str
-    meters: bool  # whether all that it compiles is metered; else only what was instrumented
 
     def settings(self) -> str:
         """All that an artifact depends on beside module, engine and version."""

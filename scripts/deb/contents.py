@@ -16,7 +16,7 @@ LIBRARY = "/usr/lib/edge-agent"
 COMMAND = "/usr/bin/edge-agent"
 CONFIG = "/etc/edge-agent/agent.toml"
 DOCS = "/usr/share/doc/edge-agent"
-SCRIPTS = ("postinst", "prerm", "postrm")
+SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 # Kinds of files that a Python package brings; beside them lie caches and sources.
 PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
 # Where PyPI has no PyNaCl, Debian's is used: the ends of the names of its part in C.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.deb.wasm3 import wasm3_wheel
+from scripts.deb.engines import PACKAGE, engines_wheel
 from scripts.deb.wheels import WheelError, own_wheels
 from tests.support.debian import DebianUnreachable
 from tests.support.foreign import EMULATED, ForeignBoard, why_not
@@ -22,10 +22,14 @@ TOOLS = "/root/tools"
 SOURCES, VENV = "/root/edge-agent", "/root/venv"
 # Where PyPI lacks wheels, as docs/install.md says: PyNaCl is Debian's, msgpack is in Python.
 SYSTEMS = {"armhf": ("--system-site-packages",), "riscv64": ("--system-site-packages",)}
-COMPILING = ("CFLAGS=-Wno-incompatible-pointer-types",)
 NOT_COMPILING = ("MSGPACK_PUREPYTHON=1",)
-NATIVE = ("arm64",)  # where PyPI has wasmtime
-ENGINES = """if True:
+# What there is for each, in the order in which "auto" looks.
+ENGINES = {
+    "arm64": ("wasmer", "wasmtime", "wasmi"),
+    "armhf": ("wasmi",),
+    "riscv64": ("wasmer", "wasmi"),
+}
+CHOSEN = """if True:
     import sys
     from edge_agent.wasm.choice import choose
     for name in sys.argv[1:]:
@@ -44,12 +48,7 @@ def main() -> int:
         "--wheels",
         type=Path,
         metavar="DIR",
-        help="also install the wheels for this architecture that lie here (engines built by us)",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="wasm3 as PyPI has it, compiled in there, instead of scripts/build-wasm3",
+        help="take the wheels for this architecture that lie here, the engines' (else built here)",
     )
     parser.add_argument("tests", nargs="*", help="only these; options go to pytest, as in -k NAME")
     arguments, options = parser.parse_known_args()
@@ -57,7 +56,7 @@ def main() -> int:
     if reason:
         sys.exit(f"test-arch: {reason}")
     try:
-        with ForeignBoard(arguments.arch, arguments.suite, compiler=arguments.compile) as board:
+        with ForeignBoard(arguments.arch, arguments.suite) as board:
             code = steps(board, arguments, options)
             if arguments.tests or code:
                 return code
@@ -70,10 +69,8 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace, options: list[str]
     """0 if all went well."""
     for_it = own_wheels(arguments.wheels, arguments.arch)
     packages = []
-    if arguments.compile:
-        packages.append("pywasm3==0.5.0")
-    else:
-        for_it.append(wasm3_wheel(arguments.arch))
+    if not any(wheel.name.startswith(PACKAGE) for wheel in for_it):
+        for_it.append(engines_wheel(arguments.arch))
     for wheel in for_it:
         board.path(f"/root/{wheel.name}").write_bytes(wheel.read_bytes())
         packages.append(f"/root/{wheel.name}")
@@ -82,8 +79,6 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace, options: list[str]
     if go_is_installed():
         for place, module in modules_for_a_machine_without_go().items():
             put(board, f"/root/.cache/edge-agent/go/{place}", module)
-    engines = ["wasm3", *["wasmtime"] * (board.arch in NATIVE)]
-    engines += ["wasmer"] * any("wasmer" in wheel.name for wheel in for_it)
     venv = ["python3", "-m", "venv", *SYSTEMS.get(board.arch, ()), VENV]
     pytest = [
         "env",
@@ -101,7 +96,7 @@ def steps(board: ForeignBoard, arguments: argparse.Namespace, options: list[str]
         # What is installed is tested, and not what lies beside the tests.
         ("the checkout's own package goes", ["rm", "-r", f"{SOURCES}/edge_agent"]),
         # Where one is missing its tests would only be skipped.
-        ("the engines", [f"{VENV}/bin/python", "-c", ENGINES, *engines]),
+        ("the engines", [f"{VENV}/bin/python", "-c", CHOSEN, *ENGINES[board.arch]]),
         ("the tests", [*pytest, *(arguments.tests or TESTS), *options]),
     ]
     return 0 if all(done(board, step, command) for step, command in plan) else 1
@@ -134,7 +129,7 @@ def done(board: ForeignBoard, step: str, command: list[str]) -> bool:
         "PIP_DISABLE_PIP_VERSION_CHECK=1",
         "PIP_ROOT_USER_ACTION=ignore",
         "PIP_DEFAULT_TIMEOUT=180",
-        *(COMPILING if board.compiler else NOT_COMPILING),
+        *NOT_COMPILING,
     ]
     words = board.command("sh", "-c", f'cd {SOURCES} && exec "$@"', "sh", *command, env=env)
     code = subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode

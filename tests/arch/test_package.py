@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.sim.runtime import SimRuntime
+from tests.arch.__main__ import ENGINES
 from tests.install.conftest import Build
 from tests.support.agent import guest
 from tests.support.foreign import EMULATED, ForeignBoard
@@ -34,7 +35,6 @@ SIGNED = """if True:
     key = SigningKey.generate()
     print(verify(key.public, b"message", key.sign(b"message")))
 """
-NATIVE_ENGINES = {"arm64": ["wasmtime"]}  # beside wasm3, of which there is one for each
 
 
 def install(board: ForeignBoard, package: Path) -> None:
@@ -82,9 +82,7 @@ def started(board: ForeignBoard) -> Iterator[NotifySocket]:
             process.stdout.close()
 
 
-def test_from_installation_to_purge(
-    board: ForeignBoard, package: Callable[[str], Path], wheels: Path | None
-) -> None:
+def test_from_installation_to_purge(board: ForeignBoard, package: Callable[[str], Path]) -> None:
     assert board.run("python3", "-c", "import platform; print(platform.machine())").strip() == (
         EMULATED[board.arch].machine
     )
@@ -94,7 +92,7 @@ def test_from_installation_to_purge(
     assert list(compiled.glob("agent.*.pyc"))
     assert board.run("edge-agent", "--version").startswith("edge-agent ")
     # In the order in which "auto" looks for them.
-    engines = ["wasmer"] * (wheels is not None) + NATIVE_ENGINES.get(board.arch, []) + ["wasm3"]
+    engines = ENGINES[board.arch]
     findings = json.loads(board.run("edge-agent", "doctor", "--json", fails=True))["findings"]
     (engine,) = (each for each in findings if each["subject"] == "engine")
     assert engine["level"] == "ok", engine

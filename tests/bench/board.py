@@ -31,7 +31,7 @@ SETTLE_S = 2.0
 LOOK_S = 0.001  # between two looks at a process while it updates a plugin
 MORE_C, MORE_GO = 10, 2  # plugins beside the first
 UPDATED = "10-updated"
-_MOST_MB = {"wasm3": 26.0}  # with one C plugin and MQTT over TLS
+_MOST_MB = {"wasmi": 25.0}  # with one C plugin and MQTT over TLS
 _MOST_OTHERS_MB = 32.0
 
 

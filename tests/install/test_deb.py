@@ -51,7 +51,8 @@ def contents(package: Path) -> dict[str, bytes]:
         return {name: file.read() for name, file in files.items() if file is not None}
 
 
-@pytest.fixture(scope="module", params=MACHINES)
+# The other two are built and installed by scripts/test-arch: their engines take minutes to compile.
+@pytest.fixture(scope="module", params=("amd64", "armhf"))
 def arch(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -69,7 +70,7 @@ def test_the_same_sources_give_the_same_bytes(made: Path, build: Build, arch: st
 
 def test_all_machine_code_is_of_the_packages_architecture(made: Path, arch: str) -> None:
     found = {name: file for name, file in contents(made).items() if ".so" in Path(name).suffixes}
-    assert f"{LIBRARY}edge_agent_wasm3/libwasm3.so" in found
+    assert f"{LIBRARY}edge_agent_engines/edge_agent_engines.abi3.so" in found
     assert any("_libwasmtime" in name for name in found) == (arch in WITH_WHEELS)
     machines = {name: int.from_bytes(file[18:20], "little") for name, file in found.items()}
     assert set(machines.values()) == {MACHINES[arch]}
@@ -110,9 +111,9 @@ def test_where_pypi_has_no_pynacl_links_lead_to_debians(arch: str) -> None:
 
 def test_the_pinned_wheels_are_what_setup_cfg_asks_for(made: Path, arch: str) -> None:
     asked = (ROOT / "setup.cfg").read_text()
-    versions = dict(re.findall(r"^ +(wasmtime|pywasm3) == ([\d.]+)", asked, re.M))
+    versions = dict(re.findall(r"^ +(wasmtime) == ([\d.]+)", asked, re.M))
     infos = {Path(name).parts[3] for name in contents(made) if ".dist-info/" in name}
-    assert f"edge_agent_wasm3-{versions['pywasm3']}.dist-info" in infos
+    assert any(re.fullmatch(r"edge_agent_engines-0\.2\.\d+\.dist-info", name) for name in infos)
     assert (f"wasmtime-{versions['wasmtime']}.dist-info" in infos) == (arch in WITH_WHEELS)
     with_code = ("cffi", "pynacl") if arch in WITH_WHEELS else ()
     for distribution in ("msgpack", "paho_mqtt", "protobuf", *with_code):
@@ -154,7 +155,7 @@ def test_every_library_that_machine_code_needs_is_depended_on(made: Path) -> Non
     libraries = {
         name for file in files for name in re.findall(rb"\0([\w+-]+\.so\.\d+)(?=\0)", file)
     }
-    assert libraries  # wasm3's at least
+    assert libraries  # the engines' at least
     assert {PROVIDERS[name.decode()] for name in libraries} <= set(re.findall(r"[\w+-]+", depends))
     versions = {v for file in files for v in re.findall(rb"\0GLIBC_2\.(\d+)(?=[.\0])", file)}
     least = re.search(r"libc6 \(>= 2\.(\d+)\)", depends)

@@ -18,10 +18,10 @@ def _wasmer(wide: bool) -> Engine:
     return WasmerEngine(wide)
 
 
-def _wasm3() -> Engine:
-    from edge_agent.wasm.engines.wasm3 import Wasm3Engine
+def _wasmi() -> Engine:
+    from edge_agent.wasm.engines.wasmi import WasmiEngine
 
-    return Wasm3Engine()
+    return WasmiEngine()
 
 
 # Both ways to reserve a memory's addresses make different code (docs/adr/0006, 0029).
@@ -30,15 +30,15 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "wasmtime-narrow": lambda: _wasmtime(False),
     "wasmer": lambda: _wasmer(True),
     "wasmer-narrow": lambda: _wasmer(False),
-    "wasm3": _wasm3,
+    "wasmi": _wasmi,
 }
 
 
 # What is looked for of each, by the name that is configured: any of these.
 PACKAGES = {
     "wasmtime": ("wasmtime",),
-    "wasmer": ("edge_agent_wasmer",),
-    "wasm3": ("edge_agent_wasm3", "wasm3"),
+    "wasmer": ("edge_agent_engines",),
+    "wasmi": ("edge_agent_engines",),
 }
 
 

@@ -41,7 +41,6 @@ PACKAGES = (
         "tar",
     ),
 )
-COMPILER = ("gcc", "libc6-dev", "python3-dev")
 
 
 class Emulated(NamedTuple):
@@ -81,11 +80,10 @@ def why_not(arch: str) -> str:
     return ""
 
 
-def foreign_system(arch: str, suite: str = "", *, compiler: bool = False) -> Path:
+def foreign_system(arch: str, suite: str = "") -> Path:
     """The root folder of an unpacked Debian, made once and kept. DebianUnreachable."""
     suite = suite or EMULATED[arch].suite
-    packages = (*PACKAGES, *COMPILER) if compiler else PACKAGES
-    recipe = repr(packages).encode() + (ARCH / "unpacked").read_bytes()
+    recipe = repr(PACKAGES).encode() + (ARCH / "unpacked").read_bytes()
     folder = cache_folder() / f"{suite}-{arch}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     if folder.exists():
         return folder
@@ -96,7 +94,7 @@ def foreign_system(arch: str, suite: str = "", *, compiler: bool = False) -> Pat
         if not folder.exists():
             scratch = Path(tempfile.mkdtemp(dir=cache_folder()))
             try:
-                _unpack(arch, suite, packages, scratch / "root")
+                _unpack(arch, suite, PACKAGES, scratch / "root")
                 (scratch / "root").rename(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -106,10 +104,10 @@ def foreign_system(arch: str, suite: str = "", *, compiler: bool = False) -> Pat
 class ForeignBoard:
     """A context manager. What is written in there lies in memory, and goes with it."""
 
-    def __init__(self, arch: str, suite: str = "", *, compiler: bool = False) -> None:
+    def __init__(self, arch: str, suite: str = "") -> None:
         """DebianUnreachable: the packages are not there and cannot be had."""
-        self.arch, self.compiler = arch, compiler
-        self._system = foreign_system(arch, suite, compiler=compiler)
+        self.arch = arch
+        self._system = foreign_system(arch, suite)
         self.folder = Path(tempfile.mkdtemp(prefix="edge-agent-board-"))
         self.run_folder = self.folder / "run"
         self._cache = cache_folder() / f"pip-{arch}"

@@ -7,7 +7,6 @@ may loop and recurse for ever, trap, branch out of anything, and go on where it 
 import random
 import struct
 
-from edge_agent.wasm.instrument import opcodes
 from tests.support.assembler import Assembly, i32, i64, section, unsigned
 
 LETTERS = "iIfF"
@@ -16,15 +15,60 @@ _FLOATS_FROM = 32768  # below lie integers, so that no float is read that no flo
 _TRICKY = (0, 1, 2, 3, 7, 31, 63, 64, 255, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
+_Effect = tuple[str, int, str]
+"""(what is on top of the stack before, how many that are, what is in its place after)"""
+
+
+def _numeric() -> list[_Effect | None]:
+    table: list[_Effect | None] = [None] * 256
+    rows = (
+        (0x45, 1, "i", "i"),  # i32.eqz
+        (0x46, 10, "ii", "i"),
+        (0x50, 1, "I", "i"),  # i64.eqz
+        (0x51, 10, "II", "i"),
+        (0x5B, 6, "ff", "i"),
+        (0x61, 6, "FF", "i"),
+        (0x67, 3, "i", "i"),
+        (0x6A, 15, "ii", "i"),
+        (0x79, 3, "I", "I"),
+        (0x7C, 15, "II", "I"),
+        (0x8B, 7, "f", "f"),
+        (0x92, 7, "ff", "f"),
+        (0x99, 7, "F", "F"),
+        (0xA0, 7, "FF", "F"),
+    )
+    for first, count, before, after in rows:
+        for code in range(first, first + count):
+            table[code] = (before, len(before), after)
+    # From i32.wrap_i64 to f64.reinterpret_i64, then the sign extensions.
+    conversions = {
+        0xA7: "I>i f>i f>i F>i F>i i>I i>I f>I f>I F>I F>I i>f i>f I>f I>f F>f",
+        0xB7: "i>F i>F I>F I>F f>F f>i F>I i>f I>F i>i i>i I>I I>I I>I",
+    }
+    for first, pairs in conversions.items():
+        for at, pair in enumerate(pairs.split()):
+            before, after = pair.split(">")
+            table[first + at] = (before, 1, after)
+    return table
+
+
+_NUMERIC = _numeric()
+
+# 0xFC and these: conversions that saturate.
+_SATURATING: list[_Effect] = [
+    (before, 1, after) for after in "iI" for before in "fF" for _signed in range(2)
+]
+
+
 def _operations() -> dict[str, list[tuple[str, bytes]]]:
     """By what they leave: what they take, and their bytes."""
     table: dict[str, list[tuple[str, bytes]]] = {letter: [] for letter in LETTERS}
-    for code, effect in enumerate(opcodes.NUMERIC):
+    for code, effect in enumerate(_NUMERIC):
         # Not the bits of any integer as a float: a signalling NaN is not moved as it is by
         # an interpreter that keeps floats in registers of doubles (docs/adr/0010).
         if effect is not None and code not in (0xBE, 0xBF):
             table[effect[2]].append((effect[0], bytes([code])))
-    for number, (before, _, after) in enumerate(opcodes.SATURATING):
+    for number, (before, _, after) in enumerate(_SATURATING):
         table[after].append((before, bytes([0xFC, number])))
     return table
 

@@ -196,7 +196,7 @@ MOVED: dict[str, dict[str, tuple[bytes, bytes]]] = {
         "foreign architecture": (MACHINE + b"-", b"mips64el"[: len(MACHINE)] + b"-"),
         "older engine": (b"\x0250", b"\x0249"),  # of its version the first part is there
     },
-    "wasm3": {"older agent": (b"edge-agent wasm3 1", b"edge-agent wasm3 0")},
+    "wasmi": {"older agent": (b"edge-agent wasmi 1", b"edge-agent wasmi 0")},
 }
 
 
@@ -254,8 +254,7 @@ def test_key_depends_on_each_of_its_parts() -> None:
 
 def test_what_counts_its_fuel_is_kept_beside_what_does_not(node: Node) -> None:
     node.source = replace(node.source, metered=True)
-    always = node.engine.meters  # then there is one kind of code only
-    assert node.builds(lambda: None) is not always
+    assert node.builds(lambda: None)
     node.source = replace(node.source, metered=False)
     assert not node.builds(lambda: None)
 

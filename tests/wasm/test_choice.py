@@ -74,3 +74,12 @@ def test_each_engine_that_is_not_installed_says_how_to_install_it(
 def test_an_engine_without_an_adapter_says_what_to_write() -> None:
     with pytest.raises(EngineError, match=r'no adapter for the engine .*"auto" or one of wasmtime'):
         choose("v8", (WASMTIME,))
+
+
+def test_an_engine_of_earlier_versions_is_answered_with_what_to_write() -> None:
+    # A board whose configuration names it goes on, and says what to change.
+    engine, why = choose("wasm3") if not isinstance(engines.make("wasmi"), str) else (None, "")
+    if engine is None:
+        pytest.skip("needs wasmi")
+    assert engine.name == "wasmi"
+    assert why.endswith('as configured: wasm3 is no more, set engine to "auto" or "wasmi"')

@@ -27,7 +27,7 @@ from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "tests" / "guests" / "bench.wasm"
-ENGINES = ("wasmer", "wasmtime", "wasm3")
+ENGINES = ("wasmer", "wasmtime", "wasmi")
 
 pytestmark = pytest.mark.not_emulated("QEMU's user mode has no seccomp")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")

@@ -245,8 +245,6 @@ LARGE_COPY = i32((1 << 16) + 1) + i32(1 << 16) + i32(_LARGE - 1) + b"\xfc\x0a\x0
 
 @pytest.mark.parametrize("work", [LARGE_FILL, LARGE_COPY], ids=["fill", "copy"])
 def test_a_straight_line_of_large_operations_is_stopped(work: bytes, lab: Lab) -> None:
-    if lab.bench.engine.name == "wasm3":
-        pytest.skip("wasm3 is stopped at a function or a loop only, and goes for that")
     # All of it would take seconds anywhere: a millisecond and more each.
     wasm = plugin({"configure": work * 5_000 + NOTHING}, pages=256)
     with pytest.raises(GuestFault) as caught:
@@ -264,8 +262,6 @@ def test_a_straight_line_of_host_calls_is_stopped(lab: Lab) -> None:
 
     extra = {("env", "wait"): HostFunction(FuncType(("i32",), ()), wait)}
     wasm = plugin({"configure": (i32(0) + call(0)) * 5_000 + NOTHING}, imports=(WAIT,))
-    if lab.bench.engine.name == "wasm3":
-        pytest.skip("wasm3 is stopped at a function or a loop only, and goes for that")
     with pytest.raises(GuestFault) as caught:
         lab.start(wasm, extra=extra).call("configure", deadline_s=0.1)
     assert caught.value.kind == "timeout"

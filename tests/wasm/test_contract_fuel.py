@@ -246,15 +246,22 @@ def test_a_module_that_does_not_count_is_not_run_with_a_limit(lab: Lab, tmp_path
     module = engine.load(tmp_path / "artifact", inspect(wasm), STACK_BYTES)
     services = HostServices(GuestLog(lambda *_: None, 10, 100), PluginState())
     bounds = Bounds(1 << 20, 1 << 20, 100)
-    if engine.meters:  # whatever it compiles counts
-        module.instantiate(bounds, services.functions(), 5.0).close()
-    else:
-        with pytest.raises(EngineError, match="was compiled without counting it"):
-            module.instantiate(bounds, services.functions(), 5.0)
+    with pytest.raises(EngineError, match="was compiled without counting it"):
+        module.instantiate(bounds, services.functions(), 5.0)
     module.close()
 
 
-def test_what_cannot_be_counted_is_refused_by_name(lab: Lab) -> None:
+def test_simd_and_references_are_counted_as_all_else(lab: Lab) -> None:
     simd = b"\xfd\x0c" + bytes(16) + b"\x1a"
-    with pytest.raises(ModuleError, match="SIMD instructions"):
-        lab.start(plugin({"create_container": simd + ECHO}), fuel=100)
+    references = b"\xd0\x70" + b"\x1a"
+    plain = lab.start(plugin({"create_container": ECHO}), fuel=ENDLESS)
+    more = lab.start(plugin({"create_container": simd + references + ECHO}), fuel=ENDLESS)
+    for running in (plain, more):
+        assert running.call("create_container", b"request") == b"request"
+    assert more.instance.fuel_used == plain.instance.fuel_used + 4
+
+
+def test_what_cannot_be_counted_is_refused_by_name(lab: Lab) -> None:
+    atomic = b"\xfe\x03\x00"  # atomic.fence
+    with pytest.raises(ModuleError, match="the instruction 0xfe: not counted"):
+        lab.start(plugin({"create_container": atomic + ECHO}), fuel=100)

@@ -39,7 +39,6 @@ class WasmtimeEngine:
 
     name = "wasmtime"
     version = capi.VERSION
-    meters = False  # its own fuel is counted in another way
 
     def __init__(self, wide: bool | None = None) -> None:
         self.library = capi.Library()

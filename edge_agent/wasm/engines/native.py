@@ -1,0 +1,86 @@
+"""The engines of native/engines, Wasmer and wasmi, which have one shape towards Python.
+
+The library runs a guest's whole call in one crossing, without the interpreter's lock; the words
+for what ended a call are the agent's own. docs/adr/0029-wasmer.md, docs/adr/0046-wasmi.md.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.errors import EngineError, ModuleError, NotInstalledError
+from edge_agent.wasm.module import ModuleInfo
+
+if TYPE_CHECKING:
+    from edge_agent.wasm.engines.native_instance import NativeModule
+
+_BINDING = "0.2"  # whose functions are called here; its last number may be any
+
+
+class NativeEngine:
+    """One of them. EngineError: the library is not installed, or lacks this engine."""
+
+    name: str
+    version: str
+    wide = False  # whether memories reserve 8 GiB of addresses each
+
+    def __init__(self) -> None:
+        self.native = _library()
+        version = getattr(self.native, self.name.upper(), None)
+        if version is None:
+            raise NotInstalledError(f"there is no {self.name} for this processor")
+        self.version = version
+
+    def settings(self) -> str:
+        settings: str = self.native.settings(self.name, self.wide)
+        return settings
+
+    def compile(self, wasm: bytes) -> bytes:
+        try:
+            artifact: bytes = self.native.compile(self.name, wasm, self.wide)
+        except self.native.InvalidModule as error:
+            raise ModuleError(str(error)) from None
+        except self.native.EngineFailed as error:
+            raise EngineError(str(error)) from None
+        return artifact
+
+    def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> "NativeModule":
+        # Only now: most nodes that look for an engine do not have it.
+        from edge_agent.wasm.engines.native_instance import NativeModule
+
+        try:
+            module = self.native.Module.load(self.name, os.fspath(artifact), stack_bytes)
+        except self.native.EngineFailed as error:
+            raise EngineError(
+                f"{artifact} is no artifact of {self.name} {self.version}: {error}"
+            ) from None
+        # What is called has the types that `info` says; the rest may be anything.
+        found = {name: (tuple(took), tuple(gave)) for name, took, gave in module.functions()}
+        for name, kind in info.functions.items():
+            if {*kind.params, *kind.results} <= {"i32", "i64"} and found.get(name) != (
+                kind.params,
+                kind.results,
+            ):
+                raise EngineError(f"{artifact} was made of another module")
+        return NativeModule(self, module, info)
+
+
+def _library() -> Any:
+    """The library. EngineError: not installed, or another version."""
+    if os.uname().machine.startswith("armv6"):  # its code would end the process
+        raise NotInstalledError(
+            "edge-agent-engines is for ARMv7 and later: this processor is ARMv6"
+        )
+    try:
+        native: Any = importlib.import_module("edge_agent_engines")
+    except ImportError as error:
+        raise NotInstalledError(
+            f"edge-agent-engines is not installed ({error}): install the wheel for this "
+            "processor; docs/install.md says where it comes from"
+        ) from None
+    if native.BINDING.rpartition(".")[0] != _BINDING:
+        raise EngineError(
+            f"edge-agent-engines {native.BINDING} is installed; this agent needs {_BINDING}"
+        )
+    return native

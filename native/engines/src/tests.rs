@@ -1,0 +1,397 @@
+//! What a guest may take, how it ends, what its host sees: on each engine.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::guest::{
+    Failure, Guest, Host, HostError, Kind, Loaded, Running, Signature, Stop, Wanted, exchange,
+};
+#[cfg(has_wasmer)]
+use crate::wasmer;
+use crate::wasmi;
+
+pub const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+pub const STACK_BYTES: usize = 256 << 10;
+pub const PAGE: u64 = 65536;
+
+/// The ABI's own functions; a test adds what `plugin_configure` does.
+pub const ABI: &str = r#"
+  (memory (export "memory") 2)
+  (global $top (mut i32) (i32.const 4096))
+  (func $malloc (export "malloc") (param i32) (result i32)
+    global.get $top
+    (global.set $top (i32.add (global.get $top) (local.get 0))))
+  (func (export "free") (param i32)
+    (i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 1))))
+  (func (export "plugin_api_version") (result i64) i64.const 1)
+  (func (export "plugin_echo") (param i32 i32) (result i64)
+    (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32))
+            (i64.extend_i32_u (local.get 1))))"#;
+
+/// Adds its arguments; 13 it refuses; for 1000 it asks the guest for memory.
+struct Adder;
+
+impl Host for Adder {
+    fn call(
+        &self,
+        guest: &mut dyn Guest,
+        place: usize,
+        arguments: &[u64],
+    ) -> Result<u64, HostError> {
+        match arguments.first() {
+            Some(13) => Err("unlucky".into()),
+            Some(1000) => {
+                let at = guest.run("malloc", 8, 0).map_err(|stop| format!("{stop:?}"))? as u32;
+                guest.write(at, b"borrowed").map_err(|stop| format!("{stop:?}"))?;
+                assert_eq!(guest.read(at, 8).unwrap(), b"borrowed");
+                assert!(guest.read(u32::MAX, 2).is_err());
+                Ok(u64::from(at) << 32 | 8)
+            }
+            _ => Ok(arguments.iter().sum::<u64>() + place as u64),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Engine {
+    #[cfg(has_wasmer)]
+    Wide,
+    #[cfg(has_wasmer)]
+    Narrow,
+    Wasmi,
+}
+
+#[cfg(has_wasmer)]
+const ENGINES: [Engine; 3] = [Engine::Wide, Engine::Narrow, Engine::Wasmi];
+#[cfg(not(has_wasmer))]
+const ENGINES: [Engine; 1] = [Engine::Wasmi];
+
+impl Engine {
+    fn compile(self, wasm: &[u8]) -> Result<Vec<u8>, Failure> {
+        match self {
+            #[cfg(has_wasmer)]
+            Self::Wide => wasmer::compile::compile(wasm, true),
+            #[cfg(has_wasmer)]
+            Self::Narrow => wasmer::compile::compile(wasm, false),
+            Self::Wasmi => wasmi::compile::compile(wasm),
+        }
+    }
+
+    fn read(self, path: &PathBuf) -> Result<Box<dyn Loaded>, String> {
+        Ok(match self {
+            #[cfg(has_wasmer)]
+            Self::Wide | Self::Narrow => {
+                Box::new(wasmer::guest::Loaded::from_file(path, STACK_BYTES)?)
+            }
+            Self::Wasmi => Box::new(wasmi::guest::Loaded::from_file(path, STACK_BYTES)?),
+        })
+    }
+
+    pub fn load(self, wat: &str) -> Box<dyn Loaded> {
+        let path = file();
+        fs::write(&path, self.compile(&wat::parse_str(wat).unwrap()).unwrap()).unwrap();
+        let loaded = self.read(&path).unwrap();
+        fs::remove_file(path).unwrap(); // what is mapped stays
+        loaded
+    }
+
+    fn start(self, imports: &str, body: &str, kinds: &[Signature]) -> Made {
+        let configure =
+            format!(r#"(func (export "plugin_configure") (param i32 i32) (result i64) {body})"#);
+        let loaded = self.load(&format!("(module {imports} {ABI} {configure})"));
+        made(loaded.as_ref(), kinds, &exports(), 4 * PAGE, LONG)
+    }
+}
+
+type Made = Result<Box<dyn Running>, Stop>;
+
+pub fn made(
+    loaded: &dyn Loaded,
+    imports: &[Signature],
+    exports: &[String],
+    memory_bytes: u64,
+    time: Duration,
+) -> Made {
+    let wanted = Wanted {
+        host: Arc::new(Adder),
+        imports: imports.to_vec(),
+        exports: exports.to_vec(),
+        fuel: "fuel".to_owned(),
+        memory_bytes,
+        time,
+    };
+    loaded.instantiate(wanted).unwrap()
+}
+
+pub fn file() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("edge-agent-engines-{}-{number}", std::process::id()))
+}
+
+pub fn exports() -> Vec<String> {
+    ["malloc", "free", "plugin_api_version", "plugin_echo", "plugin_configure"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn method() -> Signature {
+    Signature { params: vec![Kind::I32, Kind::I32], result: Some(Kind::I64) }
+}
+
+type Exchanged = Result<(Vec<u8>, bool), Stop>;
+
+fn configure(running: &mut Box<dyn Running>, time: Duration) -> Exchanged {
+    running.begin(time);
+    exchange(running.as_mut(), "plugin_configure", b"request", 1 << 20, 4096)
+}
+
+fn value(running: &mut Box<dyn Running>) -> u64 {
+    running.begin(LONG);
+    running.run("plugin_configure", 0, 0).unwrap()
+}
+
+#[test]
+fn a_whole_call_allocates_writes_reads_and_frees_twice() {
+    for engine in ENGINES {
+        let mut running = engine.start("", "i64.const 0", &[]).unwrap();
+        running.begin(LONG);
+        let echoed = exchange(running.as_mut(), "plugin_echo", b"hello", 5, 0).unwrap();
+        assert_eq!(echoed, (b"hello".to_vec(), false));
+        assert_eq!(running.read(16, 4).unwrap(), 2u32.to_le_bytes());
+        assert_eq!(configure(&mut running, LONG).unwrap(), (Vec::new(), false));
+        assert_eq!(running.read(16, 4).unwrap(), 3u32.to_le_bytes());
+        assert_eq!(running.memory_bytes(), 2 * PAGE);
+        let stop = exchange(running.as_mut(), "plugin_echo", b"hello", 4, 0).unwrap_err();
+        assert!(matches!(stop, Stop::Reply { size: 5, .. }), "{engine:?}: {stop:?}");
+    }
+}
+
+#[test]
+fn an_error_is_a_text_cut_to_its_limit() {
+    let body = "(i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32))
+                        (i64.const 0x80000007))";
+    for engine in ENGINES {
+        let mut running = engine.start("", body, &[]).unwrap();
+        running.begin(LONG);
+        let (text, failed) =
+            exchange(running.as_mut(), "plugin_configure", b"request", 1, 3).unwrap();
+        assert_eq!((text.as_slice(), failed), (&b"req"[..], true));
+    }
+}
+
+#[test]
+fn traps_have_the_agents_names_and_leave_other_instances_alone() {
+    for engine in ENGINES {
+        for (body, expected) in [
+            ("unreachable", "unreachable executed"),
+            ("(i64.load (i32.const -1))", "memory access out of bounds"),
+            ("(i64.div_u (i64.const 1) (i64.const 0))", "integer division by zero"),
+            ("(call 4 (local.get 0) (local.get 1))", "call stack exhausted"),
+        ] {
+            let mut other = engine.start("", "i64.const 0", &[]).unwrap();
+            let mut running = engine.start("", body, &[]).unwrap();
+            let stop = configure(&mut running, LONG).unwrap_err();
+            assert!(
+                matches!(&stop, Stop::Trap { says, .. } if says == expected),
+                "{engine:?}: {stop:?}"
+            );
+            assert!(configure(&mut other, LONG).is_ok());
+        }
+    }
+}
+
+#[test]
+fn what_never_ends_is_stopped() {
+    let straight = "(memory.fill (i32.const 0) (i32.const 7) (i32.const 131072))".repeat(3000);
+    for engine in ENGINES {
+        for body in [
+            "(loop (br 0)) i64.const 0",
+            "(loop (memory.fill (i32.const 0) (i32.const 7) (i32.const 65536)) (br 0)) i64.const 0",
+            "(loop (memory.grow (i32.const 0)) drop (br 0)) i64.const 0",
+            &format!("(loop {straight} (br 0)) i64.const 0"),
+        ] {
+            let mut running = engine.start("", body, &[]).unwrap();
+            let stop = configure(&mut running, SHORT).unwrap_err();
+            assert!(matches!(stop, Stop::Time { .. }), "{engine:?}: {stop:?}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_was_paused_goes_on_with_what_it_had() {
+    // More turns than fit one slice of fuel, with a call of the host in each thousandth.
+    let imports = r#"(import "env" "method" (func $method (param i32 i32) (result i64)))"#;
+    let body = "(local $turn i32) (local $sum i64)
+        (loop
+          (if (i32.eqz (i32.rem_u (local.get $turn) (i32.const 1000)))
+            (then (local.set $sum
+              (i64.add (local.get $sum) (call $method (i32.const 1) (i32.const 2))))))
+          (br_if 0 (i32.lt_u (local.tee $turn (i32.add (local.get $turn) (i32.const 1)))
+                             (i32.const 1000000))))
+        (local.get $sum)";
+    for engine in ENGINES {
+        let mut running = engine.start(imports, body, &[method()]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(value(&mut running), 3000, "{engine:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_function_is_within_the_limits() {
+    for engine in ENGINES {
+        for exported in ["", r#"(export "begin" (func $start))"#] {
+            let wat =
+                format!("(module {ABI} (func $start (loop (br 0))) {exported} (start $start))");
+            let stop = made(engine.load(&wat).as_ref(), &[], &[], 4 * PAGE, SHORT).err().unwrap();
+            assert!(matches!(stop, Stop::Time { .. }), "{engine:?}: {stop:?}");
+        }
+        // Without any export of the module's own, and with an effect.
+        let wat = r#"(module (memory (export "memory") 1)
+            (func $start (i32.store (i32.const 8) (i32.const 7))) (start $start))"#;
+        let running = made(engine.load(wat).as_ref(), &[], &[], 4 * PAGE, LONG).unwrap();
+        assert_eq!(running.read(8, 4).unwrap(), [7, 0, 0, 0], "{engine:?}");
+        let wat = "(module (global $ran (mut i32) (i32.const 0))
+            (func $start (global.set $ran (i32.const 1))) (start $start))";
+        assert!(made(engine.load(wat).as_ref(), &[], &[], 4 * PAGE, LONG).is_ok());
+    }
+}
+
+#[test]
+fn the_modules_own_counter_is_set_and_read() {
+    for engine in ENGINES {
+        let mut running = engine.start("", "i64.const 0", &[]).unwrap();
+        assert_eq!((running.fuel(), running.set_fuel(1)), (None, false));
+        let counter = r#"(global $fuel (export "fuel") (mut i64) (i64.const 7))"#;
+        let body = "(global.set $fuel (i64.sub (global.get $fuel) (i64.const 5))) i64.const 0";
+        let mut running = engine.start(counter, body, &[]).unwrap();
+        assert_eq!((running.fuel(), running.set_fuel(3)), (Some(7), true));
+        configure(&mut running, LONG).unwrap();
+        assert_eq!(running.fuel(), Some(-2));
+    }
+}
+
+#[test]
+fn memory_and_tables_stop_at_their_limits() {
+    for engine in ENGINES {
+        let body = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+                    (i64.extend_i32_u (memory.size))";
+        let mut running = engine.start("", body, &[]).unwrap();
+        assert_eq!(value(&mut running), 4);
+        let table = "(table $t 1 funcref)";
+        let body = "(loop (br_if 0 (i32.ne (table.grow $t (ref.null func) (i32.const 1000))
+                                           (i32.const -1))))
+                    (i64.extend_i32_u (table.size $t))";
+        let mut running = engine.start(table, body, &[]).unwrap();
+        let size = value(&mut running);
+        assert!((99_001..=100_000).contains(&size), "{engine:?}: {size}");
+
+        let loaded = engine.load("(module (memory 5))");
+        let stop = made(loaded.as_ref(), &[], &[], 4 * PAGE, LONG).err().unwrap();
+        assert!(
+            matches!(&stop, Stop::Trap { says, .. } if says.contains("memory")),
+            "{engine:?}: {stop:?}"
+        );
+    }
+}
+
+#[test]
+fn the_host_is_called_and_may_call_back() {
+    let imports = r#"
+        (import "env" "method" (func $method (param i32 i32) (result i64)))
+        (import "env" "other" (func $other (param i64) (result i32)))
+        (import "env" "other" (func $again (param i64) (result i32)))"#;
+    let other = Signature { params: vec![Kind::I64], result: Some(Kind::I32) };
+    let kinds = [method(), other.clone(), other];
+    for engine in ENGINES {
+        let body = |code: &str| engine.start(imports, code, &kinds).unwrap();
+        let mut running = body("(call $method (i32.const -1) (i32.const 2))");
+        assert_eq!(value(&mut running), (1 << 32) + 1, "arguments are unsigned");
+        let mut running = body("(i64.extend_i32_u (call $other (i64.const 40)))");
+        assert_eq!(value(&mut running), 41);
+        let mut running = body("(i64.extend_i32_u (call $again (i64.const 40)))");
+        assert_eq!(value(&mut running), 42, "an import may stand twice");
+        let mut running = body("(call $method (i32.const 1000) (i32.const 0))");
+        assert_eq!(configure(&mut running, LONG).unwrap(), (b"borrowed".to_vec(), false));
+        let mut running = body("(call $method (i32.const 13) (i32.const 0))");
+        let stop = configure(&mut running, LONG).unwrap_err();
+        assert!(
+            matches!(&stop, Stop::Host { place: 0, error, .. } if error.to_string() == "unlucky"),
+            "{engine:?}: {stop:?}"
+        );
+    }
+}
+
+#[test]
+fn pointers_outside_are_told_with_the_size_of_the_memory() {
+    for engine in ENGINES {
+        let mut running = engine.start("", "(i64.const 0xfffffff000000020)", &[]).unwrap();
+        let stop = configure(&mut running, LONG).unwrap_err();
+        assert!(
+            matches!(
+                stop,
+                Stop::Outside { action: "read", pointer: 0xffff_fff0, size: 32, held: 131_072 }
+            ),
+            "{engine:?}: {stop:?}"
+        );
+    }
+}
+
+#[test]
+fn an_instance_moves_between_threads_and_outlives_its_module() {
+    for engine in ENGINES {
+        let mut running = engine.start("", "i64.const 0", &[]).unwrap();
+        for _ in 0..4 {
+            running = std::thread::spawn(move || {
+                running.begin(LONG);
+                let echoed = exchange(running.as_mut(), "plugin_echo", b"x", 1, 1).unwrap();
+                assert_eq!(echoed.0, b"x");
+                running
+            })
+            .join()
+            .unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_offered_is_an_error() {
+    let imports = r#"(import "env" "method" (func (param i32 i32) (result i64)))"#;
+    for engine in ENGINES {
+        assert!(engine.start(imports, "i64.const 0", &[]).is_err());
+        let other = Signature { params: vec![Kind::I32], result: Some(Kind::I64) };
+        assert!(engine.start(imports, "i64.const 0", &[other]).is_err());
+    }
+}
+
+#[test]
+fn modules_that_are_not_valid_are_refused() {
+    let tables = "(table 1 funcref)".repeat(5);
+    let tables = wat::parse_str(format!("(module {tables})")).unwrap();
+    let memories = wat::parse_str("(module (memory 1) (memory 1))").unwrap();
+    for engine in ENGINES {
+        for wasm in [&b""[..], b"\0asm", b"\0asm\x01\0\0\0\x05\x03\x01\x04\x01", &tables, &memories]
+        {
+            let refused = engine.compile(wasm);
+            assert!(matches!(refused, Err(Failure::Module(_))), "{engine:?}: {wasm:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_artifact_is_refused() {
+    let path = file();
+    for engine in ENGINES {
+        for content in [&b""[..], b"\x7fELF", &[0; 4096], wasmi::compile::MAGIC] {
+            fs::write(&path, content).unwrap();
+            assert!(engine.read(&path).is_err());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(engine.read(&path).is_err());
+    }
+}

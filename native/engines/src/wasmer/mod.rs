@@ -1,0 +1,11 @@
+//! Wasmer: `compile` makes artifacts, which are ELF images, `guest` runs them.
+
+mod charges;
+pub mod compile;
+pub mod guest;
+mod image;
+mod limits;
+mod meter;
+
+#[cfg(test)]
+mod tests;
