@@ -44,8 +44,10 @@ STATE_STYLES = {"succeeded": GOOD, "failed": BAD}
 def nodes(arguments: argparse.Namespace) -> int:
     """One line for each node."""
     with opened(arguments) as fleet:
-        view, now = fleet.view(), fleet.current()
+        view, now = fleet.view(proven=False), fleet.current(proven=False)
     code = show_nodes(view, fleet.settings.name, arguments.json, fleet.trust.version)
+    if not fleet.client.may_mark and not arguments.json:
+        line("whether that is all is not proven: this account may not write blobs/mark/+", QUIET)
     told = expiry(now.deployment, time.time())
     if told and not arguments.json:
         line(f"generation {now.generation}: {told}", BAD)
@@ -85,7 +87,7 @@ def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) ->
 def node(arguments: argparse.Namespace) -> int:
     """Everything of one node."""
     with opened(arguments) as fleet:
-        view, names = fleet.view(), releases.named(fleet.folder)
+        view, names = fleet.view(proven=False), releases.named(fleet.folder)
         trust_version = fleet.trust.version
     found = view.nodes.get(arguments.node)
     if found is None:

@@ -96,7 +96,7 @@ def _steps_on_screen(
 
 
 def _on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> None:
-    view, merger, current = View(), Merger(), fleet.current()
+    view, merger, current = View(), Merger(), fleet.current(proven=False)
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
     with _screen(fleet) as screen:
@@ -210,7 +210,8 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
         )
     ) as subscription:
         # The subscription alone brings what the broker lets wait for one client.
-        for topic, payload in listing.read(fleet.client, fleet.nodes_topic).items():
+        found = listing.read(fleet.client, fleet.nodes_topic, proven=False)
+        for topic, payload in found.items():
             yield Received(topic, payload, True)
         while deadline is None or time.monotonic() < deadline:
             yield subscription.take(REDRAW_S)

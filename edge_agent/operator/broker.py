@@ -8,6 +8,7 @@ its subscriptions, and what was not acknowledged is sent again. Errors are LinkE
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
@@ -34,6 +35,8 @@ ANSWER_TIMEOUT_S = 60.0
 QUIET_S = 0.4
 ASK_S = 0.05  # of silence, before that message is sent
 MARK_TIMEOUT_S = 20.0  # until it must be back
+# The silence that ends a listing for who only looks, where the broker takes no such message.
+UNPROVEN_QUIET_S = 2.0
 # What mosquitto and others let wait for acknowledgement in one direction, by default. A broker
 # may grant less (MQTT 5, 3.2.2.3.3), and may disconnect who sends more (4.9).
 IN_FLIGHT = 20
@@ -48,6 +51,10 @@ _HINTS = {
         ": check username, password_file and cert_file in fleet.toml, and the broker's access list"
     ),
 }
+
+
+class NotAllowedError(LinkError):
+    """The broker does not let this account write or read a topic."""
 
 
 class Received(NamedTuple):
@@ -85,6 +92,34 @@ class Subscription:
         self._queue.put(message)
 
 
+class Quiet:
+    """Takes what a subscription brings until nothing kept has come for `seconds`.
+
+    What is said meanwhile does not count: a fleet, or one board, that talks on and on would keep
+    a listing from ending.
+    """
+
+    def __init__(self, subscription: Subscription, seconds: float) -> None:
+        self._subscription = subscription
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._topics = set[str]()
+
+    def take(self) -> Received | None:
+        """The next message; None: it is quiet."""
+        message = self._subscription.take(max(0.0, self._until - time.monotonic()))
+        now = time.monotonic()
+        if message is None:
+            return None
+        # A topic that is new counts too: some brokers clear the flag of what they kept.
+        if message.retained or message.topic not in self._topics:
+            self._topics.add(message.topic)
+            self._until = now + self._seconds
+        elif now >= self._until:
+            return None
+        return message
+
+
 class BrokerClient:
     """A context manager: connected inside. Its methods may be called by any thread."""
 
@@ -106,6 +141,7 @@ class BrokerClient:
         self._lost = ""  # why there is no connection now
         self._granted = IN_FLIGHT  # messages that may wait for acknowledgement
         self._unanswered = 0  # that do
+        self.may_mark = True  # False once the broker did not take or bring back a mark
         self.url = ""
         self.protocol = ""  # "5" or "3.1.1"
         self.max_packet_bytes = 256 << 20  # MQTT's own
@@ -260,7 +296,7 @@ class BrokerClient:
         with self._lock:
             refusal = self._acknowledged.pop(packet_id)
         if refusal:
-            raise LinkError(f"{self.url}: the broker refuses it: {refusal}{_hint(refusal)}")
+            raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{_hint(refusal)}")
 
     @contextmanager
     def subscribed(self, filters: Iterable[str]) -> Iterator[Subscription]:
@@ -277,7 +313,7 @@ class BrokerClient:
             self._subscribe(subscription)
             self._wait_for(lambda: subscription.answer is not None)
             if subscription.answer:
-                raise LinkError(
+                raise NotAllowedError(
                     f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
                     f" {subscription.answer}{_hint(subscription.answer)}"
                 )
@@ -291,26 +327,28 @@ class BrokerClient:
             if gone and self._client is not None and not self._keep_session_s:
                 self._client.unsubscribe(gone)
 
-    def retained(self, filters: Iterable[str], quiet_s: float = QUIET_S) -> dict[str, bytes]:
+    def retained(
+        self, filters: Iterable[str], quiet_s: float = QUIET_S, *, proven: bool = True
+    ) -> dict[str, bytes]:
         """What the broker keeps at the topics that match, by topic; all of it, or LinkError.
 
-        Over at once when each filter is a plain topic and has something.
+        Over at once when each filter is a plain topic and has something. `proven` as in `proof`.
         """
         filters = tuple(filters)
         exact = not any("+" in each or "#" in each for each in filters)
         for _ in range(ATTEMPTS):
             connection, found = self.connections, dict[str, bytes]()
             with self.subscribed(filters) as subscription:
-                marked = False
+                quiet, marked = Quiet(subscription, min(quiet_s, ASK_S)), False
                 while not (exact and len(found) == len(filters)):
-                    message = subscription.take(quiet_s if marked else min(quiet_s, ASK_S))
+                    message = quiet.take()
                     if message is not None:
                         if message.retained or exact:  # else perhaps somebody's mark
                             found[message.topic] = message.payload
                     elif marked:
                         break
                     else:
-                        self.mark(filters[0])
+                        quiet = Quiet(subscription, self.proof(filters[0], quiet_s, proven))
                         marked = True
             found = {topic: payload for topic, payload in found.items() if payload}
             # What came over a connection that broke may be a part of it only.
@@ -322,9 +360,26 @@ class BrokerClient:
         """It need not be sent again."""
         self._opened().ack(message.packet_id, 1)
 
-    def kept(self, topic: str, quiet_s: float = QUIET_S) -> bytes | None:
+    def kept(self, topic: str, quiet_s: float = QUIET_S, *, proven: bool = True) -> bytes | None:
         """What the broker keeps at one topic; None if it is proven that there is nothing."""
-        return self.retained((topic,), quiet_s).get(topic)
+        return self.retained((topic,), quiet_s, proven=proven).get(topic)
+
+    def proof(self, beside: str, quiet_s: float, proven: bool = True) -> float:
+        """Mark the end of what is kept at `beside`; the silence after it, in s, that ends it.
+
+        With `proven` False, for who only looks and from whose listing nothing follows, an account
+        that may not write marks waits longer instead: `may_mark` says so. LinkError.
+        """
+        if proven or self.may_mark:
+            try:
+                self.mark(beside)
+            except NotAllowedError:
+                self.may_mark = False
+                if proven:
+                    raise
+            else:
+                return quiet_s
+        return max(quiet_s, UNPROVEN_QUIET_S)
 
     def mark(self, beside: str) -> None:
         """Publish something and wait until it comes back: the broker has answered all before.
@@ -341,7 +396,7 @@ class BrokerClient:
                     self.acknowledge(message)
                 if message.payload == nonce:
                     return
-        raise LinkError(
+        raise NotAllowedError(
             f"{self.url}: the broker is too slow, or lets this operator not read {topic}: what it"
             f" keeps at {beside} is not known"
         )

@@ -65,13 +65,6 @@ class Numbers(NamedTuple):
         return min(self.base + MAX_GENERATION_STEP, strictjson.MAX_INTEGER)
 
 
-def current(
-    client: BrokerClient, topics: FleetTopics, trust: TrustSet, last: Deployed | None
-) -> Current:
-    """Read the broker's deployment; see `believed`."""
-    return believed(client.kept(topics.deployment), trust, last)
-
-
 def believed(raw: bytes | None, trust: TrustSet, last: Deployed | None) -> Current:
     """A deployment that a threshold of trusted keys signed, or that this folder deployed (`last`).
 

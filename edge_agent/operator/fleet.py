@@ -64,18 +64,17 @@ class Fleet:
 
     # --- what there is
 
-    def view(self) -> View:
-        """What the nodes say of themselves at the moment."""
+    def view(self, *, proven: bool = True) -> View:
+        """What the nodes say of themselves at the moment; `proven` as in `BrokerClient.proof`."""
         view = View()
-        for topic, payload in listing.read(self.client, self.nodes_topic).items():
+        found = listing.read(self.client, self.nodes_topic, proven=proven)
+        for topic, payload in found.items():
             view.feed(Received(topic, payload, True))
         return view
 
-    def current(self) -> Current:
-        """The broker's deployment."""
-        return deploy.current(
-            self.client, self.topics, self.trust, deploy.last_deployed(self.folder)
-        )
+    def current(self, *, proven: bool = True) -> Current:
+        """The broker's deployment; `proven` as in `BrokerClient.proof`."""
+        return self.believed(self.client.kept(self.topics.deployment, proven=proven))
 
     def believed(self, raw: bytes | None) -> Current:
         """The same, of a message that came."""
@@ -184,7 +183,8 @@ class Fleet:
         `onto` is the generation of somebody else's deployment that may be replaced, `generation`
         the operator's own word on what the new one is called, `first` that there is none yet.
         """
-        now, view = self.current(), self.view()
+        # Without `check_base` it is looked at only.
+        now, view = self.current(proven=check_base), self.view(proven=check_base)
         numbers = self.numbers(now)
         number = deploy.chosen(numbers, generation)
         ahead = deploy.ahead(view, numbers.epoch, number)

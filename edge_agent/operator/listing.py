@@ -13,7 +13,7 @@ Two ways lead past that:
 from edge_agent.config import MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.topics import read_node_topic
-from edge_agent.operator.broker import ASK_S, QUIET_S, BrokerClient, client_id
+from edge_agent.operator.broker import ASK_S, QUIET_S, BrokerClient, Quiet, client_id
 from edge_agent.operator.settings import with_client_id
 
 # No broker known drops any of so few.
@@ -24,36 +24,38 @@ MAX_ROUNDS = 50
 KEEP_S = 60  # of the session between two rounds
 
 
-def read(client: BrokerClient, nodes_topic: str) -> dict[str, bytes]:
-    """Every status and state that the broker keeps, by topic. LinkError.
+def read(client: BrokerClient, nodes_topic: str, *, proven: bool = True) -> dict[str, bytes]:
+    """Every status and state that the broker keeps, by topic. LinkError. `proven` as in
+    `BrokerClient.proof`.
 
     Above 65,535 nodes, or some 1,000 at a broker without MQTT 5, nodes may be missing.
     """
-    found = client.retained((f"{nodes_topic}/+/status", f"{nodes_topic}/+/state"))
+    leaves = (f"{nodes_topic}/+/status", f"{nodes_topic}/+/state")
+    found = client.retained(leaves, proven=proven)
     if len(found) >= SAFE_MESSAGES and client.protocol == "5":
-        found |= listed(client.config, f"{nodes_topic}/+/status")
+        found |= listed(client.config, f"{nodes_topic}/+/status", proven=proven)
     there = {topic for topic in found if topic.endswith("/state")}
     named = (named for topic in found if (named := read_node_topic(topic)))
     states = {f"{nodes_topic}/{name}/state" for name, leaf in named if leaf == "status"}
-    return found | _at(client, sorted(states - there))
+    return found | _at(client, sorted(states - there), proven)
 
 
-def _at(client: BrokerClient, topics: list[str]) -> dict[str, bytes]:
+def _at(client: BrokerClient, topics: list[str], proven: bool) -> dict[str, bytes]:
     """What is kept at plain topics."""
     found = dict[str, bytes]()
     for begin in range(0, len(topics), WINDOW):
-        found |= client.retained(topics[begin : begin + WINDOW])
+        found |= client.retained(topics[begin : begin + WINDOW], proven=proven)
     return found
 
 
-def listed(config: MqttConfig, wanted: str) -> dict[str, bytes]:
+def listed(config: MqttConfig, wanted: str, *, proven: bool = True) -> dict[str, bytes]:
     """What is kept at the topics that match, however much that is. LinkError."""
     own = with_client_id(config, client_id())
     found = dict[str, bytes]()
     try:
         for _ in range(MAX_ROUNDS):
             before = len(found)
-            found |= _round(own, wanted)
+            found |= _round(own, wanted, proven)
             if len(found) == before:
                 return {topic: payload for topic, payload in found.items() if payload}
     finally:
@@ -62,18 +64,18 @@ def listed(config: MqttConfig, wanted: str) -> dict[str, bytes]:
     raise LinkError(f"{wanted}: after {MAX_ROUNDS} rounds more comes")
 
 
-def _round(config: MqttConfig, wanted: str) -> dict[str, bytes]:
+def _round(config: MqttConfig, wanted: str, proven: bool) -> dict[str, bytes]:
     """What the session brings before it is left again."""
     client = BrokerClient(config, keep_session_s=KEEP_S)
     arrived, found, marked = client.expect(wanted), dict[str, bytes](), False
     with client:
+        quiet = Quiet(arrived, ASK_S)
         while True:
-            message = arrived.take(QUIET_S if marked else ASK_S)
+            message = quiet.take()
             if message is not None:
                 client.acknowledge(message)
                 found[message.topic] = message.payload
             elif marked:
                 return found
             else:
-                client.mark(wanted)
-                marked = True
+                quiet, marked = Quiet(arrived, client.proof(wanted, QUIET_S, proven)), True

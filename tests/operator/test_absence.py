@@ -3,18 +3,26 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.operator.broker import IN_FLIGHT, BrokerClient, client_id
+from edge_agent.operator import listing
+from edge_agent.operator.broker import (
+    IN_FLIGHT,
+    VERSIONS,
+    BrokerClient,
+    NotAllowedError,
+    client_id,
+)
 from edge_agent.sim.broker import Broker as EmbeddedBroker
 from edge_agent.sim.mqttwire import PUBACK, PUBLISH, Message, Packet, packet
 from tests.operator.conftest import Home
 from tests.operator.gate import Gate
-from tests.support.mosquitto import Mosquitto, needs_mosquitto
+from tests.support.mosquitto import Mosquitto, access_list, needs_mosquitto, passwords
 from tests.support.rawbroker import Peer, RawBroker
 
 DEPLOYMENT = "edge/v1/greenhouse/deployment"
@@ -166,3 +174,65 @@ def test_a_mark_that_comes_while_connected_is_no_kept_message() -> None:
     with RawBroker(give) as broker, BrokerClient(plain(broker.port)) as client:
         broker.echo = True
         assert client.retained(("edge/v1/greenhouse/blobs/+/+",)) == {}
+
+
+def test_a_board_that_talks_on_and_on_does_not_keep_a_listing_from_ending() -> None:
+    nodes, enough, said = "edge/v1/greenhouse/nodes", 100, list[int]()
+    over = threading.Event()
+
+    def talk(client: BrokerClient) -> None:
+        while len(said) < enough and not over.wait(0.1):
+            for leaf in ("status", "state"):
+                client.publish(f"{nodes}/loud/{leaf}", b"%d" % len(said), retain=True)
+            said.append(1)
+
+    with EmbeddedBroker() as broker, BrokerClient(plain(broker.port)) as board:
+        for name in ("calm", "loud"):
+            for leaf in ("status", "state"):
+                board.publish(f"{nodes}/{name}/{leaf}", b"0", retain=True)
+        thread = threading.Thread(target=talk, args=(board,))
+        thread.start()
+        try:
+            with BrokerClient(plain(broker.port)) as client:
+                assert len(listing.read(client, nodes)) == 4
+                assert len(listing.listed(client.config, f"{nodes}/+/status")) == 2
+                assert len(said) < enough, "it ended only once the board was silent"
+        finally:
+            over.set()
+            thread.join()
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_who_may_only_read_can_look_and_prove_nothing(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.operator.broker.MARK_TIMEOUT_S", 0.5)
+    if version == "3.1.1":
+        monkeypatch.setattr("edge_agent.operator.broker.VERSIONS", VERSIONS[1:])
+    rules = ("user writer", "topic readwrite edge/#", "user reader", "topic read edge/#")
+    settings = (
+        "allow_anonymous false",
+        f"password_file {passwords(tmp_path, writer='secret', reader='secret')}",
+        f"acl_file {access_list(tmp_path, rules)}",
+    )
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    nodes = "edge/v1/greenhouse/nodes"
+    with Mosquitto(tmp_path, *settings) as broker:
+
+        def user(name: str) -> BrokerClient:
+            config = replace(plain(broker.port), username=name, password_file=secret)
+            return BrokerClient(config)
+
+        with user("writer") as writer:
+            writer.publish(f"{nodes}/board-1/state", b"{}", retain=True)
+        with user("reader") as reader:
+            with pytest.raises(NotAllowedError):
+                reader.kept(DEPLOYMENT)
+            with pytest.raises(NotAllowedError):
+                listing.read(reader, nodes)
+            assert listing.read(reader, nodes, proven=False) == {f"{nodes}/board-1/state": b"{}"}
+            assert reader.kept(DEPLOYMENT, proven=False) is None
+            assert not reader.may_mark
