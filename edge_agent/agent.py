@@ -242,7 +242,7 @@ class Agent:
     # --- news
 
     def _report(self, outcome: Outcome) -> None:
-        self._quarantine.answered(outcome.plugin, outcome.digest)
+        self._quarantine.answered(outcome)
         if self._remote is not None:
             self._remote.report(outcome)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edge_agent.errors import StoreError
 from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.outcome import OK, REJECTED, Outcome
 from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
 
@@ -79,11 +80,13 @@ class Quarantine:
         if suspects:
             self._save(dict(self._crashes))
 
-    def answered(self, identity: str, digest: str) -> None:
-        """The plugin has answered an event: for each, so that bad luck is forgotten."""
-        if not self._answers:
+    def answered(self, outcome: Outcome) -> None:
+        """An event is over: so that bad luck is forgotten once the plugin itself has answered
+        enough of them. What a placeholder refuses in its place says nothing of it."""
+        if not self._answers or outcome.kind not in (OK, REJECTED):
             return
-        suspect = Suspect(_cut(identity), digest)
+        identity = outcome.plugin
+        suspect = Suspect(_cut(identity), outcome.digest)
         answers = self._answers.get(suspect)
         if answers is None:
             return

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
 from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.outcome import ERROR, OK, Outcome
 from edge_agent.host.quarantine import (
     ENOUGH,
     FORGET_S,
@@ -44,6 +45,12 @@ def after(path: Path, *suspects: Suspect, excuse: str = "") -> Quarantine:
     quarantine = Quarantine(path, at_once)
     quarantine.begin(suspects, excuse)
     return quarantine
+
+
+def outcome(plugin: str, digest: str, kind: str = OK) -> Outcome:
+    """One event that is over."""
+    event = ("CreateContainer", "nri_plugin_create_container")
+    return Outcome(0, plugin, digest, "sim", *event, kind, 1, b"", b"", "", (), "all")
 
 
 def test_the_second_crash_is_enough_and_remembered(path: Path) -> None:
@@ -99,10 +106,24 @@ def test_one_crash_is_forgotten_when_the_plugin_has_worked_well_since(
     quarantine.begin(())
     now += hours * 3600
     for _ in range(events):
-        quarantine.answered("10-a", DIGEST)
-        quarantine.answered("10-a", "cd" * 32)  # another module
-        quarantine.answered("20-b", DIGEST)
+        quarantine.answered(outcome("10-a", DIGEST))
+        quarantine.answered(outcome("10-a", "cd" * 32))  # another module
+        quarantine.answered(outcome("20-b", DIGEST))
     assert bool(after(path, GUILTY).why(RELEASE)) is held
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_what_is_refused_in_its_place_is_no_answer_of_the_plugin(path: Path, crashes: int) -> None:
+    now = 5.0
+    for _ in range(crashes):
+        after(path, GUILTY)
+    quarantine = Quarantine(path, at_once, lambda: now)
+    quarantine.begin(())
+    now += 2 * 3600
+    for _ in range(FORGIVE_EVENTS + 1):
+        quarantine.answered(outcome("10-a", DIGEST, ERROR))
+    assert bool(quarantine.why(RELEASE)) is (crashes == 2)
+    assert after(path, GUILTY).why(RELEASE)
 
 
 def test_it_holds_for_this_module_under_this_name_only(path: Path) -> None:
