@@ -166,7 +166,8 @@ class Seat:
         self._present = False
         self._cancel(self._late)
         self._late = None
-        self._placeholder.drop()
+        if not self._placeholder.refusing:  # while its session lives, the runtime does too
+            self._placeholder.drop()
         self._forgive()
         self._next()
 
@@ -505,7 +506,7 @@ class Seat:
             release is None
             or release.settings.failure_policy != "Fail"
             or self._skipped
-            or not self._present
+            or not (self._present or self._placeholder.refusing)
             or self._incumbent is not None
         ):
             if not self._placeholder.relieving:

@@ -161,6 +161,23 @@ def test_a_runtime_that_restarts_is_refused_again(tmp_path: Path) -> None:
         house.run(release)
 
 
+def test_a_socket_that_somebody_removes_lets_no_container_be_created(tmp_path: Path) -> None:
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    with House(tmp_path) as house:
+        # It cannot be configured, so it connects again and again.
+        house.apply(house.release("90-validator", "validator", "nonsense\n"))
+        house.until(lambda: house.seat("90-validator").refusing, "the placeholder stands")
+        pod = house.during(lambda: house.runtime.run_pod("p")).pod
+        house.runtime.path.unlink()
+        runtime = house.roster._runtimes[0]
+        house.until(lambda: runtime.state == "waiting", "the plugin has tried to connect")
+        refused = house.during(lambda: house.runtime.create_container(pod, "c"))
+        assert "does not run" in refused.error
+        # The runtime's own end is told by the session's.
+        house.during(house.runtime.restart)
+        house.until(lambda: house.seat("90-validator").refusing, "it stands there again")
+
+
 def test_a_runtime_that_takes_no_placeholder_is_asked_now_and_then(tmp_path: Path) -> None:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
     asked: list[str] = []
