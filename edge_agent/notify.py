@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import MutableMapping
 
-from edge_agent.loop import Loop
+from edge_agent.loop import Loop, Timer
 
 SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 # Between two attempts at a message that was refused; the manager reads within milliseconds.
@@ -36,6 +36,7 @@ class Notifier:
         self._given_s = self._watchdog_s = watchdog_s
         self._socket: socket.socket | None = None
         self._loop: Loop | None = None
+        self._next_ping: Timer | None = None
         self._unsent: deque[str] = deque(maxlen=MAX_UNSENT)
         self._failed = False
         self._status = ""
@@ -58,6 +59,7 @@ class Notifier:
         if watchdog_s != self._watchdog_s:
             self._watchdog_s = watchdog_s
             self._tell(f"WATCHDOG_USEC={round(watchdog_s * 1e6)}")
+            self._ping()  # the next one was planned by the time before, which may be longer
 
     def close(self) -> None:
         """Send nothing more; a timer that is still pending does nothing."""
@@ -92,7 +94,9 @@ class Notifier:
         # A timer of the loop, so it comes only while the loop turns.
         if self._socket is not None and self._loop is not None and self._watchdog_s is not None:
             self._send("WATCHDOG=1")
-            self._loop.call_later(self._watchdog_s / PINGS, self._ping)
+            if self._next_ping is not None:
+                self._next_ping.cancel()
+            self._next_ping = self._loop.call_later(self._watchdog_s / PINGS, self._ping)
 
     def _tell(self, message: str) -> None:
         if self._socket is not None:

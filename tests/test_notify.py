@@ -158,6 +158,17 @@ def test_a_watchdog_is_told_only_what_it_must_know(
     assert [each for each in manager.messages() if each.startswith("WATCHDOG_U")] == told
 
 
+def test_a_watchdog_that_shall_wait_less_is_fed_at_once(manager: NotifySocket, loop: Loop) -> None:
+    notifier = notifier_for(manager, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6)))
+    notifier.start(loop)
+    notifier.expect_absence(600.0)
+    # The next ping is planned by this time.
+    turn_until(loop, lambda: manager.has("WATCHDOG=1", 2), "the ping after the start's")
+    manager.forget()
+    notifier.expect_absence(0.0)
+    turn_until(loop, lambda: manager.has("WATCHDOG=1", 2), "pings in the shorter time")
+
+
 def test_who_has_no_watchdog_is_told_of_none(manager: NotifySocket, loop: Loop) -> None:
     notifier = notifier_for(manager)
     notifier.expect_absence(100.0)  # before it began
