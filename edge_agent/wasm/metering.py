@@ -142,6 +142,8 @@ class _Module:
             except ModuleError as error:
                 raise ModuleError(f"{error} (in function {number})") from None
             parts += [_unsigned(len(body)), body]
+        if at != len(content):
+            raise ModuleError("not valid Wasm: the section of code goes on after its end")
         return b"".join(parts)
 
 

@@ -293,6 +293,7 @@ def bent(number: int, *entries: bytes) -> bytes:
         (running(b"\x05" + i64(0)), "else without its if"),
         (running(i64(0) + b"\x0b"), "goes on after its end"),
         (running(b"\x02\x40" + i64(0)), "cut short"),
+        (b"\0asm\1\0\0\0" + section(10, b"\x00\x00"), "section of code goes on"),
         (bent(2, name("env") + name("base") + b"\x03\x7f\x00"), "no function"),
         (bent(7, name(FUEL_EXPORT) + b"\x00\x00"), FUEL_EXPORT),
         (b"\0asm\1\0\0\0" + section(7, b"\x01"), "a cut file"),
