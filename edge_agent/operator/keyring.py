@@ -66,7 +66,8 @@ class Keyring:
     def at_hand(self, wanted: Collection[PublicKey]) -> list[Signer]:
         """What signs here for the public keys that are `wanted`: files, then the ssh-agent's.
 
-        OperatorError as for `load`.
+        OperatorError as for `load`. An ssh-agent that cannot be asked ends nothing where a file
+        signs: SSH_AUTH_SOCK outlives many of them.
         """
         keyids = {key.keyid for key in wanted}
         found: dict[str, Signer] = {}
@@ -76,9 +77,17 @@ class Keyring:
             key = self.load(name)
             found[key.public.keyid] = key
         if keyids - found.keys():
-            for other in sshagent.signers():
+            for other in self._of_agent(needed=not found):
                 found.setdefault(other.public.keyid, other)
         return [key for keyid, key in found.items() if keyid in keyids]
+
+    def _of_agent(self, *, needed: bool) -> list[sshagent.AgentKey]:
+        try:
+            return sshagent.signers()
+        except OperatorError:
+            if needed:
+                raise
+            return []
 
     def _is_another(self, name: str, keyids: Collection[str]) -> bool:
         """Whether the public key beside a private one says that it is none of these."""

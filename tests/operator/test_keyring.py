@@ -146,6 +146,17 @@ def test_an_agent_that_is_away_or_answers_nonsense_is_told(
                 sshagent.signers()
 
 
+def test_an_agent_that_is_away_ends_nothing_where_a_file_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "of yesterday"))
+    keyring, others = Keyring(tmp_path / "keys"), keys.SigningKey.generate().public
+    alice = keyring.generate("alice")
+    assert [key.public for key in keyring.at_hand([alice, others])] == [alice]
+    with pytest.raises(OperatorError, match="cannot be asked"):
+        keyring.at_hand([others])
+
+
 def _answer(server: socket.socket, answer: bytes) -> None:
     connection, _ = server.accept()
     with connection:
