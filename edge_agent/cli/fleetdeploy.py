@@ -248,12 +248,14 @@ def for_others(
     path = fleet.folder.path / name
     path.write_bytes(signed.raw + b"\n")
     command = "trust rotate" if name.startswith("trust") else "deploy"
+    # Which the set of keys does not say, and fleet.toml only once it is published.
+    epoch = " --new-epoch" if getattr(arguments, "new_epoch", False) else ""
     if arguments.json:
         show_json({"file": str(path), "lacks": problems})
     else:
         line(f"nothing is published yet: only {' and '.join(problems)}", CHANGED)
         line(f"  others sign it with: edge-agent fleet sign {path}")
-        line(f"  then: edge-agent fleet {command} --signed {path}")
+        line(f"  then: edge-agent fleet {command} --signed {path}{epoch}")
     return PROBLEM
 
 

@@ -68,6 +68,15 @@ def test_a_new_key_must_sign_where_the_threshold_needs_it(home: Home) -> None:
     assert signing.trust_set(FleetFolder(home.path)).threshold == 2
 
 
+def test_a_new_epoch_that_several_sign_is_named_in_what_is_to_be_typed_next(home: Home) -> None:
+    bob = operator(home, "bob")
+    words = ("trust", "rotate", "--add", public(bob, "bob"), "--threshold", "2", "-y")
+    code, told, _ = home.tried(*words, "--new-epoch")
+    assert code == 1
+    assert f"--signed {home.path / 'trust-2.dsse.json'} --new-epoch\n" in told
+    assert "--new-epoch" not in home.tried(*words)[1]
+
+
 def test_a_key_that_is_not_trusted_cannot_rotate(home: Home) -> None:
     mallory = operator(home, "mallory")
     words = ("trust", "rotate", "--add", public(mallory, "mallory"), "-y")
