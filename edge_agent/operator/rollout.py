@@ -71,7 +71,7 @@ class Course:
 class Standing(NamedTuple):
     """The nodes that a release is for, each in one of four; `failed` with the reasons."""
 
-    running: tuple[str, ...]  # through their probation
+    running: tuple[str, ...]  # through their probation, and online
     pending: tuple[str, ...]  # online, and not there yet
     away: tuple[str, ...]  # not online, or without a container runtime: they prove nothing
     failed: Mapping[str, str]
@@ -106,8 +106,8 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
         reason = node.failure(digest, found.setup if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
-        elif node.runs(digest, version):
-            running.append(node.name)
+        elif node.runs(digest, version):  # or did, when it was last heard of
+            (running if node.online else away).append(node.name)
         elif (reason := _rejected_setup(node, deployment, found)) is not None:
             failed[node.name] = reason
         elif (refusal := _refusal(node, deployment)) is not None:

@@ -15,6 +15,7 @@ from tests.support.mosquitto import needs_mosquitto
 from tests.support.wait import wait_until
 
 Peers = Callable[..., list[Peer]]
+LAST = ("--index", "20", "-y")
 QUICK = Course(steps=(25, 50, 100), soak_s=0.0, abort_percent=5.0)
 NAMES_OF_4 = [f"board-{number}" for number in range(1, 5)]
 NAMES = [f"board-{number}" for number in range(12)]
@@ -221,6 +222,21 @@ def test_a_release_that_no_node_runs_is_never_done(published: Home, peers: Peers
     assert code == 1
     assert "done" not in told
     assert "0 of 1 nodes needed run it (board-1, board-2, board-3)" in told
+
+
+@needs_mosquitto
+def test_a_canary_that_ran_it_and_was_lost_passes_no_step(published: Home, peers: Peers) -> None:
+    (node,) = peers("board-1")
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "50", "--nodes", "board-1", *LAST)
+    node.wait_for(1)
+    with published.opened() as fleet:
+        wait_until(lambda: fleet.view().nodes["board-1"].plugins, "it tells that it runs it")
+        assert fleet.view().nodes["board-1"].plugins[0].status == "running"
+        node.die()
+        wait_until(lambda: fleet.view().online == 0, "it is lost")
+    words = ("--soak", "0s", "--timeout", "3s", "--watch", "-y")
+    code, told, _ = published.tried("rollout", "guard", "1.0.0", *words)
+    assert (code, "advanced" in told, "1 away" in told) == (1, False, True), told
 
 
 @needs_mosquitto
