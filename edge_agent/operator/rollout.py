@@ -106,8 +106,10 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
         reason = node.failure(digest, found.setup if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
-        elif node.runs(digest, version):  # or did, when it was last heard of
-            (running if node.online else away).append(node.name)
+        elif node.runs(digest, version) and node.online:
+            running.append(node.name)
+        elif node.runs(digest, version):  # when it was last heard of
+            away.append(node.name)
         elif (reason := _rejected_setup(node, deployment, found)) is not None:
             failed[node.name] = reason
         elif (refusal := _refusal(node, deployment)) is not None:
