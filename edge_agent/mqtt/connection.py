@@ -69,6 +69,7 @@ class Connection:
         self.accepted = False  # the broker's CONNACK has come
         self.session_kept = False  # it knows what was subscribed to before
         self.wrong_version = False  # the broker may be one that speaks 3.1.1 only
+        self.version_refused = False  # it says so; who closes may be a proxy without its broker
         self.wrong_id = False  # it takes another client id only
         self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet_bytes = MAX_PACKET_BYTES
@@ -257,6 +258,7 @@ class Connection:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         if reason.is_failure:
             self.wrong_version = reason == "Unsupported protocol version"
+            self.version_refused = self.wrong_version
             self.wrong_id = reason == "Client identifier not valid"
             self._lost = reasons.refused(str(reason))
         elif self.max_packet_bytes < MIN_PACKET_BYTES:

@@ -231,6 +231,7 @@ class Link:
 
         self._broker = broker
         version, client_id = self._accepted.get(broker, (VERSIONS[0], self._config.client_id))
+        certain = True  # whether the broker said that it does not speak the version before
         while True:
             self._state = "connecting"
             will = self._outgoing.status.will()
@@ -250,14 +251,15 @@ class Link:
                 self._subscriptions.closed()
                 connection.close()
             if connection.accepted:
-                self._accepted[broker] = version, client_id
+                if certain:
+                    self._accepted[broker] = version, client_id
                 return time.monotonic() - began >= STEADY_S
             if self._stopping:
                 return False
             if connection.wrong_id and client_id != self._plain_id:
                 client_id = self._plain_id
             elif connection.wrong_version and version != VERSIONS[-1]:
-                version = VERSIONS[-1]
+                version, certain = VERSIONS[-1], connection.version_refused
             else:
                 if connection.wrong_id or connection.wrong_version:
                     self._accepted.pop(broker, None)  # it may be another broker by now

@@ -267,6 +267,21 @@ def test_what_a_broker_accepted_is_tried_first_from_then_on() -> None:
         assert set(seen[3:]) == {(4, plain)}
 
 
+def test_a_connection_that_was_closed_once_does_not_end_mqtt_5_for_good() -> None:
+    """As a proxy does whose broker is just starting."""
+    met = list[int]()
+
+    def taken(version: int, _client_id: str) -> bytes:
+        met.append(version)
+        if len(met) == 1:
+            return b""
+        return CONNACK_5 if version == 5 else CONNACK_3
+
+    with refusing(taken) as (broker, seen), running(config_for(broker.port)):
+        wait_until(lambda: len(seen) >= 4, "it comes back")
+        assert [version for version, _ in seen[:4]] == [5, 4, 5, 5]
+
+
 def test_a_broker_that_is_another_by_now_is_asked_from_the_beginning() -> None:
     now = 4
 
