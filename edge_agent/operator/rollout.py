@@ -112,7 +112,7 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
             away.append(node.name)
         elif (reason := _rejected_setup(node, deployment, found)) is not None:
             failed[node.name] = reason
-        elif (refusal := _refusal(node, deployment)) is not None:
+        elif node.online and (refusal := _refusal(node, deployment)) is not None:
             failed[node.name] = refusal
         elif node.online and not node.waits_for_a_runtime(digest):
             pending.append(node.name)

@@ -7,7 +7,9 @@ import pytest
 
 from edge_agent.operator.broker import Received
 from edge_agent.operator.news import NOTHING, news, snapshot
+from edge_agent.operator.rollout import standing
 from edge_agent.operator.view import Node, View
+from tests.operator.fuzz import a_deployment
 
 ROOT = "edge/v1/greenhouse/nodes"
 ONE, TWO = (f"sha256:{digit * 64}" for digit in "12")
@@ -103,6 +105,17 @@ def test_why_a_release_failed() -> None:
     assert node(rejected={ONE: "trap"}).failure(TWO) is None
     assert node(rejected={f"{ONE}+12": "trap"}).failure(ONE) is None
     assert node(rejected={f"{ONE}+12": "trap"}).failure(ONE, f"{ONE}+12") == "trap"
+
+
+def test_what_a_node_refused_before_it_went_away_fails_no_release() -> None:
+    view = View()
+    updates = {"accepted": 1, "refused": {"reason": "signature", "text": "no", "generation": None}}
+    view.feed(said("a", "state", {"plugins": [], "updates": updates}))
+    document = a_deployment()
+    for status, counts in (("online", (1, 0)), ("lost", (0, 1)), ("offline", (0, 1))):
+        view.feed(said("a", "status", {"status": status, "session": 1}))
+        found = standing(view, document, "guard", "1.1.0")
+        assert (len(found.failed), len(found.away)) == counts, status
 
 
 def test_news_are_what_changed() -> None:
