@@ -300,6 +300,37 @@ fn memory_and_tables_stop_at_their_limits() {
     }
 }
 
+/// wasmi forgets where a `table.grow` ran out of fuel: a function must not go on elsewhere.
+#[test]
+fn a_table_grows_or_the_guest_ends() {
+    let table = "(table $t 1 funcref) (global $began (mut i32) (i32.const 0))";
+    // Over more than one slice of wasmi's fuel, in steps of less than the growth costs.
+    let spins = (10_000..40_000).step_by(200);
+    for engine in ENGINES {
+        let mut grown = 0;
+        for spins in spins.clone() {
+            let body = format!(
+                "(local $n i32)
+                 (global.set $began (i32.add (global.get $began) (i32.const 1)))
+                 (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1)))
+                                          (i32.const {spins}))))
+                 (drop (table.grow $t (ref.null func) (i32.const 90000)))
+                 (i64.extend_i32_u (global.get $began))"
+            );
+            let mut running = engine.start(table, &body, &[]).unwrap();
+            match running.run("plugin_configure", 0, 0) {
+                Ok(began) => {
+                    assert_eq!(began, 1, "{engine:?}, {spins}");
+                    grown += 1;
+                }
+                Err(Stop::Trap { says, .. }) => assert!(says.contains("table"), "{says}"),
+                Err(stop) => panic!("{engine:?}, {spins}: {stop:?}"),
+            }
+        }
+        assert!(grown > 0);
+    }
+}
+
 #[test]
 fn the_host_is_called_and_may_call_back() {
     let imports = r#"

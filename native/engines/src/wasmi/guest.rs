@@ -6,11 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wasmi::errors::{MemoryError, TableError};
 use wasmi::{
     AsContext, AsContextMut, Caller as Calling, CompilationMode, Engine, Error, Extern, ExternType,
-    Func, FuncType, Global, Instance, Memory, Module, Store, StoreLimits, StoreLimitsBuilder,
-    TrapCode, TypedFunc, TypedResumableCall, Val, ValType, WasmParams, WasmResults,
+    Func, FuncType, Global, Instance, Memory, Module, ResourceLimiter, Store, StoreLimits,
+    StoreLimitsBuilder, TrapCode, TypedFunc, TypedResumableCall, Val, ValType, WasmParams,
+    WasmResults,
 };
+use wasmi_core::LimiterError;
 
 use super::compile::{EAGER, LAZY, MAGIC, START, engine};
 use crate::guest::{
@@ -107,10 +110,58 @@ impl Export {
     }
 }
 
+/// The limits of a guest, and one of the interpreter's own.
+struct Limits(StoreLimits);
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        self.0.memory_growing(current, desired, maximum)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        self.0.table_growing(current, desired, maximum)
+    }
+
+    fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
+        self.0.memory_grow_failed(error)
+    }
+
+    /// A trap where fuel ran out: wasmi 2.0.0 does not note where that was, as it does for all
+    /// other instructions, and what is resumed begins again elsewhere with values of before.
+    fn table_grow_failed(&mut self, error: &TableError) -> Result<(), LimiterError> {
+        match error {
+            TableError::OutOfFuel { .. } => Err(LimiterError::ResourceLimiterDeniedAllocation),
+            other => self.0.table_grow_failed(other),
+        }
+    }
+
+    fn instances(&self) -> usize {
+        self.0.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.0.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.0.memories()
+    }
+}
+
 /// What a call and the functions that it calls back share.
 struct State {
     until: Instant,
-    limits: StoreLimits,
+    limits: Limits,
     memory: Option<Memory>,
     exports: Arc<HashMap<String, Export>>,
     /// What ended the call, where that was not a trap of the guest's.
@@ -164,6 +215,7 @@ impl Running {
             .tables(MAX_TABLES)
             .build();
         let until = Instant::now() + wanted.time;
+        let limits = Limits(limits);
         let state = State { until, limits, memory: None, exports: Arc::default(), ended: None };
         let mut store = Store::new(&loaded.engine, state);
         store.limiter(|state| &mut state.limits);
@@ -369,6 +421,8 @@ fn said(code: TrapCode) -> Option<&'static str> {
         TrapCode::IntegerDivisionByZero => "integer division by zero",
         TrapCode::BadConversionToInteger => "invalid conversion to integer",
         TrapCode::UnreachableCodeReached => "unreachable executed",
+        // See `Limits`: nothing else makes it.
+        TrapCode::GrowthOperationLimited => "a table grew by more than could be done at once",
         _ => return None,
     })
 }
