@@ -1,7 +1,7 @@
 //! What a guest may take, how it ends, what its host sees: on each engine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    fn read(self, path: &PathBuf) -> Result<Box<dyn Loaded>, String> {
+    fn read(self, path: &Path) -> Result<Box<dyn Loaded>, String> {
         Ok(match self {
             #[cfg(has_wasmer)]
             Self::Wide | Self::Narrow => {

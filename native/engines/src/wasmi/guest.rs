@@ -377,7 +377,7 @@ fn read(store: &impl AsContext<Data = State>, pointer: u32, size: usize) -> Resu
     let memory = context.data().memory.ok_or_else(outside)?;
     let from = pointer as usize;
     let range = from..from.checked_add(size).ok_or_else(outside)?;
-    memory.data(&context).get(range).map(<[u8]>::to_vec).ok_or_else(outside)
+    memory.data(context).get(range).map(<[u8]>::to_vec).ok_or_else(outside)
 }
 
 fn write(
@@ -396,7 +396,7 @@ fn write(
 
 fn held(store: &impl AsContext<Data = State>) -> u64 {
     let context = store.as_context();
-    context.data().memory.map_or(0, |memory| memory.data_size(&context) as u64)
+    context.data().memory.map_or(0, |memory| memory.data_size(context) as u64)
 }
 
 fn stopped(store: &mut impl AsContextMut<Data = State>, export: &str, error: &Error) -> Stop {
