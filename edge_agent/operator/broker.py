@@ -99,11 +99,21 @@ class Quiet:
     a listing from ending.
     """
 
-    def __init__(self, subscription: Subscription, seconds: float) -> None:
+    def __init__(
+        self, subscription: Subscription, seconds: float, *, flagged: bool = False
+    ) -> None:
+        """Without `flagged` a topic that is new counts as kept, since some brokers clear the flag
+        of what they kept."""
         self._subscription = subscription
+        self._flagged = flagged
         self._seconds = seconds
         self._until = time.monotonic() + seconds
         self._topics = set[str]()
+
+    def again(self, seconds: float) -> None:
+        """Wait for quiet of this length from now on."""
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
 
     def take(self) -> Received | None:
         """The next message; None: it is quiet."""
@@ -111,8 +121,8 @@ class Quiet:
         now = time.monotonic()
         if message is None:
             return None
-        # A topic that is new counts too: some brokers clear the flag of what they kept.
-        if message.retained or message.topic not in self._topics:
+        new = not self._flagged and message.topic not in self._topics
+        if message.retained or new:
             self._topics.add(message.topic)
             self._until = now + self._seconds
         elif now >= self._until:
@@ -339,7 +349,7 @@ class BrokerClient:
         for _ in range(ATTEMPTS):
             connection, found = self.connections, dict[str, bytes]()
             with self.subscribed(filters) as subscription:
-                quiet, marked = Quiet(subscription, min(quiet_s, ASK_S)), False
+                quiet, marked = Quiet(subscription, min(quiet_s, ASK_S), flagged=not exact), False
                 while not (exact and len(found) == len(filters)):
                     message = quiet.take()
                     if message is not None:
@@ -348,7 +358,7 @@ class BrokerClient:
                     elif marked:
                         break
                     else:
-                        quiet = Quiet(subscription, self.proof(filters[0], quiet_s, proven))
+                        quiet.again(self.proof(filters[0], quiet_s, proven))
                         marked = True
             found = {topic: payload for topic, payload in found.items() if payload}
             # What came over a connection that broke may be a part of it only.

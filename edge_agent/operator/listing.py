@@ -78,4 +78,5 @@ def _round(config: MqttConfig, wanted: str, proven: bool) -> dict[str, bytes]:
             elif marked:
                 return found
             else:
-                quiet, marked = Quiet(arrived, client.proof(wanted, QUIET_S, proven)), True
+                quiet.again(client.proof(wanted, QUIET_S, proven))
+                marked = True
