@@ -20,8 +20,9 @@ FAULTS = {
     "huge-reply": "abi",
     "free-traps": "trap",
     "malloc-returns-outside": "abi",
-    "host-calls": "timeout",
-    "log-flood": "timeout",
+    # Whichever limit a flood meets first, on a fast or a slow machine.
+    "host-calls": "timeout or calls",
+    "log-flood": "timeout or calls",
 }
 QUICK = {"deadline": "200ms"}
 
@@ -46,7 +47,7 @@ def test_ignore_lets_containers_go_on(runtime: NriRuntime, agent: Agent, behavio
         assert outcome.error == ""
         assert outcome.annotations["edge.test/count"] == str(number + 1)
     agent.wait_for(
-        lambda _: agent.entry("10-hostile")["failures"].get(FAULTS[behaviour]),
+        lambda _: agent.entry("10-hostile")["failures"].keys() & set(FAULTS[behaviour].split()),
         f"a {FAULTS[behaviour]} is counted",
     )
     runtime.wait_for_plugins("10-hostile", "20-edge")  # answered in time: not dropped
