@@ -54,7 +54,9 @@ SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after tw
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
 SWITCH_INTERVAL_S = 0.0005
-AGAIN = -1  # of `run`; no exit code: the caller starts the program anew
+# Of `run`, no exit codes: the caller starts the program anew; or ends it at once, because a
+# thread is still within an engine, which crashes in an interpreter that ends.
+AGAIN, BUSY = -1, -2
 # Keys of the configuration that are read at the start only.
 NEEDS_RESTART = (
     *("node", "fleet", "state_dir", "control_socket"),
@@ -70,8 +72,8 @@ def _nothing() -> None:
 def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. `notifier` tells the service manager.
 
-    AGAIN: the fleet asked for a restart. EngineError: no Wasm engine. ControlError: another
-    agent runs. Nothing was done then.
+    AGAIN: the fleet asked for a restart. BUSY: all is closed, but threads.
+    EngineError: no Wasm engine. ControlError: another agent runs. Nothing was done then.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with Loop() as loop:
@@ -81,7 +83,9 @@ def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
             loop.run()
         agent.stop()
         notifier.close()
-    return AGAIN if agent.again else 0
+    if agent.again:
+        return AGAIN
+    return BUSY if agent.busy else 0
 
 
 class Agent:
@@ -164,6 +168,11 @@ class Agent:
         self._marker.close()
         if self._remote is not None:
             self._remote.link.stop()
+
+    @property
+    def busy(self) -> bool:
+        """After `stop`: whether a guest or its code is still being made."""
+        return self._loader.busy
 
     def reload(self) -> None:
         """Read the configuration and the folder again (SIGHUP)."""

@@ -42,4 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     if code == agent.AGAIN:
         # The same process, for whoever watches it, with everything else new.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if code == agent.BUSY:
+        os._exit(0)
     return code

@@ -12,6 +12,7 @@ minutes, in which another plugin's guest may have to be made anew: it has its ow
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 # The guest's initialisation runs on this thread's stack: the largest that may be
 # configured for it, and room for the engine and Python.
 _STACK_BYTES = 8 << 20
+_STOP_S = 1.0  # of the agent's end, for what is being loaded; nothing is lost without it
 _COMPILER_STACK_BYTES = 1 << 20  # it starts processes and maps what they leave
 
 Stored = Callable[[ModuleFile], Module | None]
@@ -166,9 +168,19 @@ class Loader:
         self._compiler.put(job)
 
     def stop(self) -> None:
-        """Do nothing more; the threads end after their present jobs."""
-        self._jobs.put(None)
-        self._compiler.put(None)
+        """Do nothing more; the threads end after their present jobs, which are waited for a
+        little (`busy`)."""
+        workers = (self._jobs, self._compiler)
+        for worker in workers:
+            worker.put(None)
+        until = time.monotonic() + _STOP_S
+        for worker in workers:
+            worker.thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is still at work, perhaps within an engine."""
+        return self._jobs.thread.is_alive() or self._compiler.thread.is_alive()
 
     def _marked(self, release: Release, state: PluginState) -> Prepared:
         mark = self._marker.enter(release.identity, release.digest)
@@ -275,7 +287,7 @@ class _Worker:
     def __init__(self, name: str, stack_bytes: int) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.put = self._jobs.put
-        threads.start(self._run, name=name, stack_bytes=stack_bytes)
+        self.thread = threads.start(self._run, name=name, stack_bytes=stack_bytes)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

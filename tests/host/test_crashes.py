@@ -118,6 +118,25 @@ def test_a_guest_that_takes_the_agent_with_it_while_it_starts_is_quarantined(
         assert agent.entry("10-endless")["status"] == "quarantined"
 
 
+def test_an_agent_that_ends_while_a_guest_is_made_ends_in_order(
+    tmp_path: Path, runtime: SimRuntime
+) -> None:
+    # Out of its loop the guest calls the host, whose interpreter is gone by then.
+    agent = agent_of(runtime, tmp_path / "agent")
+    host = '(import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))'
+    calling = """(func (export "_initialize") (local i32)
+        (loop
+          (local.set 0 (i32.const 20000))
+          (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+          (drop (call $yield))
+          (br 0)))"""
+    agent.put("10-endless", constant({"plugin_create_container": b""}, host, calling))
+    for _ in range(3):
+        agent.start()
+        wait_until(lambda: at_work(agent, LOADER) == "10-endless", "it is made")
+        agent.stop()  # which wants 0 of it
+
+
 def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
     tmp_path: Path, runtime: SimRuntime
 ) -> None:
