@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
             command.append(f"--wheels={wheels}")
         done = subprocess.run(
             [*command, f"--output={folder}", f"--version={version}"],
+            env={"PROFILE": "ci", **os.environ},  # of the engines: the same code, sooner
             capture_output=True,
             text=True,
             check=False,
