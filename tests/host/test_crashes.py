@@ -42,7 +42,11 @@ def at_work(agent: Agent, slot: int) -> str:
 
 def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
     """Wait until this guest is at work on that thread, and end the process there."""
-    wait_until(lambda: at_work(agent, slot) == identity, f"{identity} is at work")
+    # Alone: beside the loader, the loop's thread may just be starting another plugin.
+    wait_until(
+        lambda: at_work(agent, slot) == identity and at_work(agent, LOOP) in ("", identity),
+        f"{identity} is at work",
+    )
     process = agent._process
     assert process is not None
 
