@@ -99,8 +99,7 @@ class Subscriptions:
 
     def expects(self, topic: str) -> bool:
         """Whether a message on `topic`, which is not wanted, is no offence."""
-        # Given up, or about to be told so: the broker may have sent before it heard.
-        if topic in self._former or topic in self._held:
+        if topic in self._former:
             return True
         if not self._strangers or not is_plain(topic):
             return False
