@@ -153,6 +153,9 @@ class Life(RuleBasedStateMachine):
         status = self.board.status()
         held = status["rejected"].keys() | status["quarantined"].keys()
         for each in self.board.plans[-1].releases:
+            if each.unusable:  # named for the placeholder alone: nothing of it runs
+                assert each.digest in held or not each.path.exists()
+                continue
             assert each.digest not in held
             if each.digest not in self.damaged:
                 assert each.path.read_bytes() == DATA[each.digest]
