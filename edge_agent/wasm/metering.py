@@ -20,8 +20,8 @@ _ORDER = (1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11)
 _FUNCTION_KIND, _GLOBAL_KIND = 0, 3
 _FULL = (1 << 63) - 1
 
-# What follows an opcode, by a letter: nothing, a number, two numbers, a memory's access (two), a
-# global's number, 4 or 8 bytes; "?" is looked at one by one. Space: no instruction of ours.
+# What follows an opcode: nothing, a number, two numbers, a memory's access (two), a
+# global's number, 4 or 8 bytes; or what is looked at one by one.
 _NONE, _NUMBER, _TWO, _GLOBAL_NUMBER, _FOUR, _EIGHT, _SPECIAL, _UNKNOWN = range(8)
 _PREFIX, _VECTOR = 0xFC, 0xFD
 _BLOCK, _LOOP, _IF, _ELSE, _END = 0x02, 0x03, 0x04, 0x05, 0x0B
@@ -83,9 +83,8 @@ class _Module:
             if wasm[at]:  # custom sections are for people
                 self._sections[wasm[at]] = wasm[start : start + size]
             at = start + size
-        self._imported = self._imported_globals()
-        own = _u32(self._sections[_GLOBAL], 0)[0] if _GLOBAL in self._sections else 0
-        self._fuel = self._imported + own
+        self._check_imports()
+        self._fuel = _u32(self._sections.get(_GLOBAL, b"\0"), 0)[0]  # behind the module's own
 
     def metered(self) -> bytes:
         number = _unsigned(self._fuel)
@@ -104,11 +103,9 @@ class _Module:
                 parts += [bytes([section]), _unsigned(len(content)), content]
         return b"".join(parts)
 
-    def _imported_globals(self) -> int:
-        """How many; other imports than functions are not offered to any guest."""
-        content = self._sections.get(_IMPORT)
-        if content is None:
-            return 0
+    def _check_imports(self) -> None:
+        """ModuleError: a global among them would move the numbers; none is offered anyway."""
+        content = self._sections.get(_IMPORT, b"\0")
         count, at = _u32(content, 0)
         for _ in range(count):
             for _ in range(2):
@@ -117,7 +114,6 @@ class _Module:
             if content[at] != _FUNCTION_KIND:
                 raise ModuleError("the module imports something that is no function")
             _, at = _u32(content, at + 1)
-        return 0
 
     def _exports_fuel(self) -> bool:
         content = self._sections.get(_EXPORT, b"\0")
