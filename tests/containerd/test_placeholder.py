@@ -14,20 +14,13 @@ from tests.support.wait import wait_until
 MIB = 1 << 20
 
 
-def wait_refusing(agent: Agent, identity: str) -> None:
-    agent.wait_for(
-        lambda status: any("refusing" in each for each in agent.entries(identity, status)),
-        f"{identity} is missed",
-    )
-
-
 def test_containers_are_refused_until_the_plugin_runs(
     containerd: Containerd, cri: Cri, tmp_path: Path
 ) -> None:
     agent = Agent(tmp_path, sockets=[containerd.nri_socket])
     agent.put("10-bench", guest("bench"), settings={"limits": {"memory": "much"}})
     with agent:
-        wait_refusing(agent, "10-bench")
+        agent.wait_refusing("10-bench", "10-bench.toml")
         pod = cri.run_pod()  # a pod is no container
         with pytest.raises(CriError, match="plugin 10-bench does not run") as refused:
             cri.create(pod, "c1")
@@ -42,7 +35,7 @@ def test_ignore_lets_them_be_created(containerd: Containerd, cri: Cri, tmp_path:
     agent = Agent(tmp_path, sockets=[containerd.nri_socket])
     agent.put("10-bench", b"no module")
     with agent:
-        wait_refusing(agent, "10-bench")
+        agent.wait_refusing("10-bench", "10-bench.wasm")
         pod = cri.run_pod()
         with pytest.raises(CriError, match="plugin 10-bench does not run"):
             cri.create(pod, "c1")
@@ -64,13 +57,13 @@ def test_a_restart_of_containerd_is_refused_as_well(
     agent = Agent(tmp_path, sockets=[containerd.nri_socket])
     agent.put("10-bench", b"no module")
     with agent:
-        wait_refusing(agent, "10-bench")
+        agent.wait_refusing("10-bench", "10-bench.wasm")
         containerd.end()
         agent.wait_for(
             lambda status: status["runtimes"][0]["state"] == "waiting", "containerd is missed"
         )
         containerd.start()
-        wait_refusing(agent, "10-bench")
+        agent.wait_refusing("10-bench", "10-bench.wasm")
         pod = cri.run_pod()
         with pytest.raises(CriError, match="plugin 10-bench does not run"):
             cri.create(pod, "c1")

@@ -16,28 +16,22 @@ from tests.support.wait import wait_until
 BROKEN = b"no module"
 
 
-def wait_refusing(agent: Agent, identity: str) -> None:
-    agent.wait_for(
-        lambda status: any("refusing" in each for each in agent.entries(identity, status)),
-        f"{identity} is missed",
-    )
-
-
 def test_a_module_that_is_none_lets_no_container_be_created(
     runtime: NriRuntime, agent: Agent
 ) -> None:
     agent.put("10-bench", BROKEN)
     agent.put("20-edge", guest("edge"))
     agent.wait_running("20-edge")
-    wait_refusing(agent, "10-bench")
+    agent.wait_refusing("10-bench", "10-bench.wasm")
     outcome = runtime.create_container()
     assert "plugin 10-bench does not run" in outcome.error
     assert str(agent.plugin_dir / "10-bench.wasm") in outcome.error
     assert outcome.called == ["10-bench"]
     assert runtime.run_pod().error == ""  # creations only
-    entry = agent.entry("10-bench")
-    assert entry["status"] == "backoff"
-    assert entry["failures"]["refused"] == 1
+    assert agent.entry("10-bench")["failures"]["refused"] == 1
+    agent.wait_for(
+        lambda _: agent.entry("10-bench")["status"] == "backoff", "the next attempt is planned"
+    )
     assert "refuses every container" in agent.log()
     # Set right, it takes its own place; taken away, nothing is refused.
     agent.put("10-bench", guest("bench"))
@@ -48,7 +42,7 @@ def test_a_module_that_is_none_lets_no_container_be_created(
 
 def test_a_plugin_that_is_removed_is_not_missed(runtime: NriRuntime, agent: Agent) -> None:
     agent.put("10-bench", BROKEN)
-    wait_refusing(agent, "10-bench")
+    agent.wait_refusing("10-bench", "10-bench.wasm")
     agent.remove("10-bench")
     wait_until(lambda: runtime.create_container().error == "", "it is gone")
 
@@ -74,7 +68,7 @@ def test_settings_that_are_wrong_at_the_start(
     with agent:
         agent.wait_running("20-edge")
         if refused:
-            wait_refusing(agent, "10-bench")
+            agent.wait_refusing("10-bench", "10-bench.toml")
         error = runtime.create_container().error
         assert ("plugin 10-bench does not run" in error) == refused
         assert agent.entry("10-bench")["status"] == "failed"
@@ -85,7 +79,7 @@ def test_a_guest_that_cannot_be_configured_is_refused_until_it_can(
     runtime: NriRuntime, agent: Agent
 ) -> None:
     agent.put("90-validator", guest("validator"), config="nonsense\n")
-    wait_refusing(agent, "90-validator")
+    agent.wait_refusing("90-validator", "line 1")
     assert "line 1" in runtime.create_container().error
     agent.put("90-validator", config="deny env FORBIDDEN\n")
     agent.wait_running("90-validator")
@@ -102,7 +96,7 @@ def test_no_container_is_made_unseen_while_the_plugin_takes_its_place(tmp_path: 
         Agent(tmp_path / "agent", sockets=[socket]) as agent,
     ):
         agent.put("10-bench", BROKEN)
-        wait_refusing(agent, "10-bench")
+        agent.wait_refusing("10-bench", "10-bench.wasm")
         wait_until(lambda: runtime.create_container().error, "creations are refused")
         runtime.burst_start(pause_us=2000)
         runtime.wait_for_burst(20)

@@ -234,6 +234,17 @@ class Agent:
 
         return self.wait_for(answers, f"{', '.join(identities)} at {runtimes} runtime(s)")
 
+    def wait_refusing(self, identity: str, error: str) -> Status:
+        """Wait until creations are refused for this error. They are before that, too, for another
+        reason: while the plugin is compiled."""
+        return self.wait_for(
+            lambda status: any(
+                "refusing" in each and error in each.get("error", "")
+                for each in self.entries(identity, status)
+            ),
+            f"creations are refused since {identity} does not run: {error}",
+        )
+
     def wait_replaced(self, identity: str, restarts: int) -> Status:
         """Wait until the plugin has been replaced more often than `restarts` at each runtime."""
         return self.wait_for(
