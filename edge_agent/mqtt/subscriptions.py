@@ -60,7 +60,7 @@ class Subscriptions:
         # The link's thread's own.
         self._wire: SubscribingWire | None = None
         self._held: set[str] = set()  # asked for on this connection
-        self._kept: set[str] = set()  # asked for on the last one
+        self._kept: set[str] = set()  # asked for on those before, until the first step on this one
         self._asked: dict[int, _Asked] = {}
         self._refused: dict[str, _Refused] = {}
         self._former: dict[str, bool] = {}  # given up; True: the broker does not know it yet
@@ -99,7 +99,8 @@ class Subscriptions:
 
     def expects(self, topic: str) -> bool:
         """Whether a message on `topic`, which is not wanted, is no offence."""
-        if topic in self._former:
+        # Given up; or given up a moment ago, and the next step tells the broker.
+        if topic in self._former or topic in self._held or topic in self._kept:
             return True
         if not self._strangers or not is_plain(topic):
             return False
@@ -115,10 +116,9 @@ class Subscriptions:
         if session_kept:
             # A connection that broke may have taken the word with it that they are given up.
             self._former = dict.fromkeys(self._former, True)
-            self._give_up(topic for topic in self._kept if topic not in self._wanted)
         else:
             self._former.clear()
-        self._kept.clear()
+            self._kept.clear()
         self._changed = True
 
     def closed(self) -> None:
@@ -179,7 +179,8 @@ class Subscriptions:
             self._anew = set()
         self._held -= anew
         gone = self._held.union(self._refused).difference(wanted)
-        self._give_up(topic for topic in gone if topic in self._held)
+        self._give_up(self._kept.union(gone & self._held).difference(wanted))
+        self._kept.clear()
         self._held -= gone
         for topic in gone:
             self._refused.pop(topic, None)
