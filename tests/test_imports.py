@@ -57,11 +57,11 @@ ALWAYS = _named(
 )
 WITH_MQTT = ALWAYS | _named(
     """
-    edge_agent: strictjson
+    edge_agent: pacing strictjson
     edge_agent.node: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
-    edge_agent.mqtt: allowance channels connection disklane diskstore gather guard incoming intake
+    edge_agent.mqtt: channels connection disklane diskstore gather guard incoming intake
     edge_agent.mqtt: lanewriter link memory opening outbox outgoing packing publisher reasons
     edge_agent.mqtt: segment segmentfile session stream subscriptions tls topics waiting
     """

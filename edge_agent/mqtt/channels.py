@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.packing import MESSAGE_BYTES, pack_json
 from edge_agent.mqtt.stream import Batch
+from edge_agent.pacing import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class OutboxChannel(Channel):
         super().__init__(topic, retain=False, window=window)
         self._outbox = outbox
         self._important = important
-        self._pace = Allowance(BATCH_BURST, BATCHES_PER_S)
+        self._pace = TokenBucket(BATCH_BURST, BATCHES_PER_S)
 
     def look(self, now: float) -> None:
         """Due when something is packed, and not too much of it went out just now."""

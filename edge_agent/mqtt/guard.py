@@ -12,9 +12,9 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 
-from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.packing import MESSAGE_BYTES
 from edge_agent.mqtt.tls import explain, plain
+from edge_agent.pacing import TokenBucket
 
 # Answers to what this client sends are a few bytes; properties and reasons may be longer.
 MAX_ANSWER_BYTES = 16 * 1024
@@ -51,7 +51,7 @@ class GuardedClient(paho.Client):
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self.messages = Allowance(MESSAGE_BURST, MESSAGES_PER_S)
+        self.messages = TokenBucket(MESSAGE_BURST, MESSAGES_PER_S)
 
     def _create_socket_connection(self) -> socket.socket:
         address = (plain(self._host), self._port)

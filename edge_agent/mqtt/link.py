@@ -23,18 +23,17 @@ from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.later import import_later
-from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.diskstore import DiskStore, boot_id
 from edge_agent.mqtt.incoming import Arrivals, Received
 from edge_agent.mqtt.opening import STACK_BYTES, Opening
 from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.outgoing import Outgoing
-from edge_agent.mqtt.publisher import backoff_s
 from edge_agent.mqtt.session import next_session
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.mqtt.topics import is_plain, node_topics, plain_client_id
 from edge_agent.mqtt.waiting import Waiting
+from edge_agent.pacing import TokenBucket, backoff_s
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
@@ -116,7 +115,7 @@ class Link:
         self._plain_id = config.client_id if chosen else plain_client_id(fleet, node)
         self._last_error: str | None = None
         self._told = ""
-        self._telling = Allowance(REFUSALS_TOLD, 1 / REFUSAL_S)
+        self._telling = TokenBucket(REFUSALS_TOLD, 1 / REFUSAL_S)
 
     def start(self) -> None:
         """Begin, once; returns at once, whatever the broker does."""

@@ -1,7 +1,6 @@
 """What goes out next on a connection: windows, acknowledgements, refusals. No I/O of its own."""
 
 import math
-import random
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
@@ -9,6 +8,7 @@ from edge_agent.errors import LinkError
 from edge_agent.mqtt.channels import Channel
 from edge_agent.mqtt.stream import Batch
 from edge_agent.mqtt.topics import MAX_TOPIC_BYTES
+from edge_agent.pacing import backoff_s
 
 # A broker that answers pings but acknowledges nothing for this long is left.
 ACKNOWLEDGE_TIMEOUT_S = 30.0
@@ -43,15 +43,6 @@ class _Pause:
         self.refusals = 0
         self.until = -math.inf
         self.trouble = ""
-
-
-def backoff_s(failures: int, least_s: float, most_s: float) -> float:
-    """How long to wait after `failures` failures in a row: doubling, and up to half less.
-
-    Nodes that lost their broker at the same moment do not come back at the same moment.
-    """
-    full = min(most_s, least_s * 2.0 ** min(failures - 1, 63))
-    return full * random.uniform(0.5, 1.0)
 
 
 class Publisher:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, backoff_s
+from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S
 from edge_agent.mqtt.topics import is_plain
+from edge_agent.pacing import backoff_s
 
 # AWS IoT Core's, the narrowest of the common brokers.
 TOPICS_AT_ONCE = 8

@@ -17,8 +17,8 @@ from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError
 from edge_agent.fleet import requests as protocol
 from edge_agent.fleet.requests import MAX_OPEN, Ledger, Request, Sealed, State
 from edge_agent.loop import Loop
-from edge_agent.mqtt.allowance import Allowance
 from edge_agent.mqtt.incoming import Incoming
+from edge_agent.pacing import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ class Requests:
         self._ledger = Ledger()  # one thread enters at a time, any thread leaves
         self._checking = 0  # signatures that the fleet's thread has not come to yet
         self._lock = threading.Lock()
-        self._allowed = Allowance(REQUEST_BURST, 1 / REQUEST_S)
-        self._telling = Allowance(1, 1 / TELL_S)
+        self._allowed = TokenBucket(REQUEST_BURST, 1 / REQUEST_S)
+        self._telling = TokenBucket(1, 1 / TELL_S)
 
     def carried_out(self, ticket: Ticket) -> None:
         """An earlier process did; before the first request comes in."""

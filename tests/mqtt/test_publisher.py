@@ -21,7 +21,7 @@ from edge_agent.mqtt.channels import (
 )
 from edge_agent.mqtt.gather import PAUSE_S, Gatherer
 from edge_agent.mqtt.outbox import Outbox
-from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher, backoff_s
+from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher
 
 
 class Sent(NamedTuple):
@@ -299,12 +299,6 @@ def test_the_will_is_of_the_session_that_says_online_next() -> None:
     assert json.loads(will) == {"status": "lost", "session": 42}
     assert json.loads(wire.sent[0].payload) == {"status": "online", "session": 42, "version": "1"}
     assert wire.sent[0].retain
-
-
-@pytest.mark.parametrize(("failures", "full"), [(1, 1), (2, 2), (3, 4), (7, 60), (10_000, 60)])
-def test_backoff_doubles_up_to_its_bound_with_jitter(failures: int, full: float) -> None:
-    waits = [backoff_s(failures, 1, 60) for _ in range(200)]
-    assert full / 2 <= min(waits) < max(waits) <= full
 
 
 def test_items_wait_for_company_and_wake_the_thread_once() -> None:

@@ -11,7 +11,6 @@ What came stays on the disk through all this, and through the end of the process
 
 import logging
 import math
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
 from edge_agent.fleet.transfer.partfiles import part_prefix
 from edge_agent.fleet.transfer.web import Handle
+from edge_agent.pacing import backoff_s
 from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex
 
@@ -237,10 +237,9 @@ class Fetch:
             self._begin_with(first, self._wrong_at[first] + WRONG_PAUSE_S)
             self._paused_at = self._due  # nobody hurries this
             return
-        pause = min(PAUSE_MAX_S, PAUSE_MIN_S * 2.0 ** min(self._pauses, 16))
         self._pauses += 1
         self._paused_at = now
-        self._begin_with(left[0], now + pause * random.uniform(0.5, 1.0))
+        self._begin_with(left[0], now + backoff_s(self._pauses, PAUSE_MIN_S, PAUSE_MAX_S))
 
     def _may_ask(self, at: int, now: float) -> bool:
         return self._wrong[at] < WRONG_LIMIT or now >= self._wrong_at[at] + WRONG_PAUSE_S
