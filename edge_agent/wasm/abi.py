@@ -18,6 +18,8 @@ MAX_ERROR_TEXT_BYTES = 4096  # ours: what fits a status and a log line
 # 92 to read a synchronisation of 3 MB. A flood ends after some 0.2 s of a fast processor.
 MAX_HOST_CALLS = 100_000
 
+_TOO_EARLY = "nothing of a guest is reached before its start function has returned"
+
 MALLOC, FREE, INITIALIZE, START, VERSION = (
     "malloc",
     "free",
@@ -207,6 +209,8 @@ class AbiInstance(ABC):
         """For host functions: see `engine.Guest.allocate`."""
         if self._lending:  # without end, on the host's stack too
             raise self._fault("abi", "malloc called a host function that needs malloc to reply")
+        if not self._has(MALLOC):
+            raise self._fault("abi", f"a host function needs malloc to reply: {_TOO_EARLY}")
         self._lending = True
         try:
             return self._malloc(size)
@@ -255,6 +259,8 @@ class AbiInstance(ABC):
 
     def _outside(self, action: str, pointer: int, size: int, held: int) -> GuestFault:
         message = f"{action} of {size} bytes at {pointer}: the memory has {held} bytes"
+        if not held:
+            message += f" ({_TOO_EARLY})"
         return self._fault("abi", message)
 
     def _timed_out(self, export: str, limit_s: float) -> GuestFault:

@@ -431,3 +431,39 @@ def test_calls_out_of_a_malloc_that_the_host_asked_for_count_too(lab: Lab) -> No
         lab.start(wasm, extra=extra).call("configure")
     assert caught.value.kind == "calls"
     assert rounds == MAX_HOST_CALLS // 2
+
+
+# ---- before there is an instance ----
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda guest: guest.read(0, 4),
+        lambda guest: guest.write(0, b"text"),
+        lambda guest: guest.allocate(4),
+    ],
+    ids=["read", "write", "allocate"],
+)
+def test_a_start_function_that_calls_a_host_function_for_its_memory_fails(
+    ask: Callable[[Guest], object], lab: Lab
+) -> None:
+    def asked(guest: Guest) -> int:
+        ask(guest)
+        return 0
+
+    early = plugin({"configure": ECHO}, imports=(("test", "ask", "i"),), start=call(0) + DROP)
+    functions = {("test", "ask"): HostFunction(FuncType((), ("i32",)), asked)}
+    with pytest.raises(GuestFault, match="before its start function has returned") as caught:
+        lab.start(early, extra=functions)
+    assert caught.value.kind == "abi"
+    # With nothing to say, it starts.
+    nothing = {("test", "ask"): HostFunction(FuncType((), ("i32",)), lambda _guest: 0)}
+    assert lab.start(early, extra=nothing).call("configure", b"x") == b"x"
+
+
+def test_a_start_function_that_logs_fails(lab: Lab) -> None:
+    logging = i32(16) + i32(4) + call(0) + DROP
+    early = plugin({"configure": ECHO}, imports=(("env", "log", "iiI"),), start=logging)
+    with pytest.raises(GuestFault, match="before its start function has returned"):
+        lab.start(early)

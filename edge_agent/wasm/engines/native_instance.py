@@ -118,6 +118,8 @@ class NativeInstance(AbiInstance):
         return self._began + self._limit_s - time.monotonic()
 
     def read(self, pointer: int, size: int) -> bytes:
+        if self._native is None:
+            return self._nothing("read", pointer, size)
         try:
             data: bytes = self._native.read(pointer, size)
         except self._stopped as stop:
@@ -127,6 +129,9 @@ class NativeInstance(AbiInstance):
         raise self._failure(what)
 
     def write(self, pointer: int, data: bytes) -> None:
+        if self._native is None:
+            self._nothing("write", pointer, len(data))
+            return
         try:
             self._native.write(pointer, data)
         except self._stopped as stop:
@@ -134,6 +139,12 @@ class NativeInstance(AbiInstance):
         else:
             return
         raise self._failure(what)
+
+    def _nothing(self, action: str, pointer: int, size: int) -> bytes:
+        """What there is of a memory that is not reached yet, or no more. GuestFault: not that."""
+        if pointer + size > 0:
+            raise self._outside(action, pointer, size, 0)
+        return b""
 
     def _has(self, export: str) -> bool:
         return export in self._exports

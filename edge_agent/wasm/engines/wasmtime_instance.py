@@ -155,7 +155,7 @@ class WasmtimeInstance(AbiInstance):
 
     @property
     def memory_bytes(self) -> int:
-        if self._store is None:
+        if self._store is None or not self._memory.store_id:  # the library would abort
             return 0
         size: int = self._c.wasmtime_memory_data_size(self._context, byref(self._memory))
         return size
