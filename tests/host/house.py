@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+import pytest
+
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
+from edge_agent.host import seat
 from edge_agent.host.loader import Compiled, Loader
 from edge_agent.host.marker import Marker, Suspect
 from edge_agent.host.outcome import Outcome
@@ -50,6 +53,8 @@ class House:
 
     `socket` is of a runtime that is there; otherwise one is simulated. `second` is another one.
     `engine` by its name, `compiler`: limits of its process (store.artifacts.Artifacts).
+    `grace_s`: for so long a plugin that is compiled has no placeholder. By default it never gets
+    one for that alone: on a busy machine, compiling takes longer than an agent's GRACE_S.
     """
 
     def __init__(
@@ -62,12 +67,15 @@ class House:
         engine: str = "auto",
         reconnect: tuple[float, float] = (0.02, 0.2),
         compiler: Mapping[str, Any] | None = None,
+        grace_s: float = 3600.0,
         **limits: Any,
     ) -> None:
         self.folder = folder
         self._engine = engine
         self._reconnect = reconnect
         self._compiler = compiler or {}
+        self._patches = pytest.MonkeyPatch()
+        self._grace_s = grace_s
         self.runtime = runtime or SimRuntime(folder / "nri.sock")
         self._simulated = [] if socket else [self.runtime]
         if second is not None:
@@ -82,6 +90,7 @@ class House:
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
+        self._patches.setattr(seat, "GRACE_S", self._grace_s)
         engine, _ = choose(self._engine)
         artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
@@ -118,6 +127,7 @@ class House:
         return compiled(source)
 
     def __exit__(self, *_: object) -> None:
+        self._patches.undo()
         self.may_compile.set()
         self.roster.close()
         self.states.close()
@@ -163,8 +173,9 @@ class House:
             )
 
     def _answers(self, release: Release) -> bool:
-        plugin = self.seat(release.identity).plugin
-        return plugin is not None and plugin.serving and plugin.release == release
+        seat = self.seat(release.identity)
+        serves = seat.serving and seat.plugin.release == release
+        return serves and not seat._placeholder  # not even one that is about to leave
 
     def seat(self, identity: str) -> Any:
         """The plugin's seat at the one runtime."""

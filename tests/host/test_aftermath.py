@@ -149,6 +149,7 @@ def test_what_docker_fails_or_drops_is_told_without_a_later_event(tmp_path: Path
         ) as agent,
     ):
         agent.wait_running("10-pids", "20-bench")
+        docker.wait_for_plugins("10-pids", "20-bench")
         docker.create_container("c1", pod={"id": "c1", "name": "/c1"})
         agent.wait_for(lambda _: failures(agent, "10-pids") == {"dropped": 1}, "it drops pids")
         agent.wait_for(lambda _: failures(agent, "20-bench") == {"unsupported": 1}, "it fails")

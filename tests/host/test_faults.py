@@ -172,4 +172,4 @@ def test_a_module_that_begins_with_more_memory_than_it_may_is_told(
     agent.put("20-go", go_annotator_module(), settings=settings)
     agent.wait_running("10-edge")
     agent.wait_for_line("its limit is 1048576")
-    assert runtime.create_container().called == ["10-edge"]
+    assert runtime.create_container().plugins == ["10-edge"]

@@ -112,10 +112,14 @@ def test_no_container_is_made_unseen_while_the_plugin_takes_its_place(tmp_path: 
 
 def test_a_plugin_that_is_compiled_is_refused_meanwhile(tmp_path: Path) -> None:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
-    with House(tmp_path) as house:
+    with House(tmp_path, grace_s=0.1) as house:
         house.may_compile.clear()
         house.apply(house.release("10-bench", "bench"))
-        house.until(lambda: house.seat("10-bench").refusing, "the placeholder stands")
+        slot = house.seat("10-bench")
+        house.until(
+            lambda: slot.refusing and "compiled" in slot._placeholder.refusal(),
+            "the placeholder stands and knows why",
+        )
         pod = house.during(lambda: house.runtime.run_pod("p")).pod
         refused = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "it is being compiled" in refused.error
@@ -148,10 +152,15 @@ def test_a_runtime_that_restarts_is_refused_again(tmp_path: Path) -> None:
     with House(tmp_path) as house:
         release = house.release("10-bench", "bench")
         house.apply(replace(release, path=tmp_path / "gone"))
+
+        def creation() -> str:
+            house.runtime.wait_for_plugins(1)
+            return house.runtime.create_container(house.runtime.run_pod("p").pod, "c").error
+
         for _ in range(2):
-            house.until(lambda: house.seat("10-bench").refusing, "the placeholder stands")
-            house.during(house.runtime.restart)
-            house.until(lambda: not house.seat("10-bench").refusing, "the runtime is missed")
+            assert "plugin 10-bench does not run" in house.during(creation)
+            house.during(house.runtime.restart)  # it forgets its plugins
+        assert "plugin 10-bench does not run" in house.during(creation)
         house.run(release)
 
 

@@ -263,7 +263,7 @@ def test_a_quarantined_plugin_refuses_unless_the_operator_said_ignore(tmp_path: 
         house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed again")
         assert house.roster.release("10-edge")
         house.until(lambda: house.status("10-edge") == "running", "it was released")
-        house.until(lambda: len(house.runtime.plugins()) == 2, "the placeholder has left")
+        house.during(lambda: house.runtime.wait_for_plugins(2))  # the placeholder has left
         assert house.during(creation) == ""
 
 

@@ -277,7 +277,7 @@ def test_a_reload_is_seen_without_inotify(
         house.run(house.release("10-edge", "bench"))
         runtime.reload()
         house.during(lambda: runtime.wait_for_plugins("10-edge"))
-        assert house.during(runtime.create_container).called == ["10-edge"]
+        assert house.during(runtime.create_container).plugins == ["10-edge"]
 
 
 def test_two_runtimes_at_one_path_keep_what_they_have(path: Path, tmp_path: Path) -> None:
@@ -290,10 +290,10 @@ def test_two_runtimes_at_one_path_keep_what_they_have(path: Path, tmp_path: Path
         agent.wait_running(*plugins)
         with NriRuntime(path, name="cri-o", version="1.37.0") as second:
             agent.wait_for_line("give each its own socket")
-            assert first.create_container("c1").called == list(plugins)
+            assert first.create_container("c1").plugins == list(plugins)
             first.kill()
             second.wait_for_plugins(*plugins)
-            assert second.create_container("c2").called == list(plugins)
+            assert second.create_container("c2").plugins == list(plugins)
             agent.wait_running(*plugins)
             assert "reason" not in agent.status()["runtimes"][0]
 
@@ -308,6 +308,6 @@ def test_sessions_outlive_their_socket_file(path: Path, tmp_path: Path) -> None:
         agent.wait_running(*plugins)
         path.unlink()
         agent.wait_for_line("its socket is gone")
-        assert runtime.create_container().called == list(plugins)
+        assert runtime.create_container().plugins == list(plugins)
         runtime.kill()
         agent.wait_for(lambda status: status["runtimes"][0]["state"] == "waiting", "it is missed")

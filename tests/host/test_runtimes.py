@@ -30,8 +30,10 @@ def containerd(tmp_path: Path) -> Iterator[NriRuntime]:
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Iterator[NriRuntime]:
+    """It serves requests before a plugin that it has synchronised is in its list. Here that takes
+    a while, so `wait_for_plugins` before any creation."""
     require_go()
-    with NriRuntime(tmp_path / "docker.sock", docker=True) as runtime:
+    with NriRuntime(tmp_path / "docker.sock", docker=True, linger_ms=100) as runtime:
         yield runtime
 
 
@@ -75,6 +77,7 @@ def test_the_first_steps_of_the_readme_serve_both(
             wait_status(agent, identity, "containerd", "running")
             word = "skipped" if identity == "20-resource-guard" else "running"
             wait_status(agent, identity, "docker", word)
+        docker.wait_for_plugins("10-device-injector", "30-event-logger", "90-validator")
         for number in range(3):
             made = containerd.create_container(f"c{number}")
             assert (made.error, made.memory_limit) == ("", 128 << 20)
@@ -86,7 +89,8 @@ def test_the_first_steps_of_the_readme_serve_both(
         assert "docker does not carry linux.resources, update" in skipped["reason"]
         assert (skipped["events"], skipped["failures"]) == (0, {})
         assert "not registered: docker does not carry" in agent.log()
-        assert "docker does not carry" in docker.log()  # and Docker's own log says why
+        # And Docker's own log says why.
+        wait_until(lambda: "docker does not carry" in docker.log(), "Docker tells it")
 
 
 def test_without_declared_permissions_docker_fails_as_before(
@@ -98,6 +102,7 @@ def test_without_declared_permissions_docker_fails_as_before(
     )
     with agent:
         agent.wait_running("20-resource-guard", runtimes=2)
+        docker.wait_for_plugins("20-resource-guard")
         assert containerd.create_container().memory_limit == 1 << 30
         assert "unsupported container adjustments: linux.resources.memory" in (
             docker.create_container().error
@@ -115,6 +120,7 @@ def test_a_plugin_is_registered_where_it_is_meant_to_be(
         agent.wait_running("10-edge", runtimes=2)
         wait_status(agent, "20-bench", "containerd", "skipped")
         wait_status(agent, "20-bench", "docker", "running")
+        docker.wait_for_plugins("10-edge", "20-bench")
         assert containerd.create_container().plugins == ["10-edge"]
         assert "20-bench" in docker.create_container().called
         assert f"is meant for {named} only" in at(agent, "20-bench", "containerd")["reason"]
@@ -128,6 +134,7 @@ def test_a_change_of_mind_moves_a_running_plugin(
     agent.put("20-edge", guest("edge"))
     with agent:
         agent.wait_running("20-edge", runtimes=2)
+        docker.wait_for_plugins("20-edge")
         agent.put("20-edge", settings={"runtimes": ["containerd"]})
         wait_status(agent, "20-edge", "docker", "skipped")
         wait_until(lambda: docker.create_container().plugins == [], "it has left")
@@ -136,6 +143,7 @@ def test_a_change_of_mind_moves_a_running_plugin(
         wait_status(agent, "20-edge", "containerd", "skipped")
         wait_status(agent, "20-edge", "docker", "running")
         wait_until(lambda: containerd.create_container().plugins == [], "it has left")
+        docker.wait_for_plugins("20-edge")
         assert docker.create_container().plugins == ["20-edge"]
 
 

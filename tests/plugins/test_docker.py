@@ -160,6 +160,7 @@ def test_the_mount_reaches_a_runtime_that_speaks_as_docker_does(tmp_path: Path) 
         Agent(tmp_path / "agent", sockets=[socket], plugins=plugins) as agent,
     ):
         agent.wait_running("10-device-injector")
+        docker.wait_for_plugins("10-device-injector")
         request = docker_request({"mounts.noderesource.dev/container.web": MOUNT})
         outcome = docker.event("CreateContainer", base64=in_base64(request))
         assert outcome.error == ""
