@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench import (
+from scripts.benchmarks import (
     board,
     deadline,
     engine,
@@ -23,7 +23,7 @@ from tests.bench import (
     summary,
     swap,
 )
-from tests.bench.machine import load, machine, versions
+from scripts.benchmarks.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
 BEGIN, END = "<!-- written by scripts/bench --docs -->", "<!-- end -->"  # in the README

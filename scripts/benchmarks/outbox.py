@@ -17,11 +17,11 @@ from edge_agent.control import ask
 from edge_agent.errors import ControlError
 from edge_agent.mqtt.diskstore import SYNC_S, DiskStore, boot_id
 from edge_agent.mqtt.outbox import Outbox
-from tests.bench import guests
-from tests.bench.contestants import Agent
-from tests.bench.extdisk import bytes_written, ext4, settle
-from tests.bench.figures import Aim, latency, p99_ratio, ratio
-from tests.bench.queueing import record
+from scripts.benchmarks import guests
+from scripts.benchmarks.contestants import Agent
+from scripts.benchmarks.extdisk import bytes_written, ext4, settle
+from scripts.benchmarks.figures import Aim, latency, p99_ratio, ratio
+from scripts.benchmarks.queueing import record
 from tests.support.gobuild import ROOT
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 
@@ -63,7 +63,7 @@ def aims(result: dict[str, Any]) -> list[Aim]:
 def _queue(folder: Path, count: int, seconds: float) -> dict[str, Any]:
     folder.mkdir(parents=True)
     broker = Mosquitto(folder)
-    command = [sys.executable, "-m", "tests.bench.queueing", str(folder / "state")]
+    command = [sys.executable, "-m", "scripts.benchmarks.queueing", str(folder / "state")]
     with subprocess.Popen(
         [*command, str(broker.port), str(count), str(seconds)],
         stdin=subprocess.PIPE,

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.bench import guests
-from tests.bench.contestants import (
+from scripts.benchmarks import guests
+from scripts.benchmarks.contestants import (
     NATIVE,
     WAZERO,
     Agent,
@@ -16,8 +16,8 @@ from tests.bench.contestants import (
     NativeDaemon,
     WazeroHost,
 )
-from tests.bench.figures import Aim
-from tests.bench.process import memory
+from scripts.benchmarks.figures import Aim
+from scripts.benchmarks.process import memory
 from tests.support.mosquitto import MOSQUITTO, OPENSSL, Certificates, Mosquitto
 
 RUNTIME = "the runtime without a plugin"

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.bench.contestants import NATIVE, WAZERO
-from tests.bench.latency import contestant
-from tests.bench.report import MB, ratio, table
-from tests.bench.start import COLD, WARM
-from tests.bench.swap import SWAPPED
+from scripts.benchmarks.contestants import NATIVE, WAZERO
+from scripts.benchmarks.latency import contestant
+from scripts.benchmarks.report import MB, ratio, table
+from scripts.benchmarks.start import COLD, WARM
+from scripts.benchmarks.swap import SWAPPED
 
 
 def summary(result: Mapping[str, Any]) -> str:

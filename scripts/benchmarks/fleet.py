@@ -1,6 +1,6 @@
 """From `deploy` until every node of a fleet reports the plugin as running: time, bytes, messages.
 
-One mosquitto, the operator's room in this process, all nodes in another (tests.bench.swarm),
+One mosquitto, the operator's room in this process, all nodes in another (scripts.benchmarks.swarm),
 so on two cores three processes share the work. The nodes' disks are in memory: a thousand
 boards have a thousand disks, and this machine one.
 """
@@ -20,8 +20,8 @@ from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.view import View
-from tests.bench.figures import Aim
-from tests.bench.swarm import FLEET, READY
+from scripts.benchmarks.figures import Aim
+from scripts.benchmarks.swarm import FLEET, READY
 from tests.support.agent import ROOT, guest
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 
@@ -133,7 +133,7 @@ def _swarm(folder: Path, port: int, count: int, trust: Path) -> Iterator[None]:
     with TemporaryDirectory(dir=memory) as disks:
         words = [str(port), str(count), disks, str(trust)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.swarm", *words],
+            [sys.executable, "-m", "scripts.benchmarks.swarm", *words],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -7,8 +7,8 @@ import pytest
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import abi
 from edge_agent.wasm.module import inspect
-from tests.bench import guests
-from tests.bench.engine import EXPORT, agents_instance
+from scripts.benchmarks import guests
+from scripts.benchmarks.engine import EXPORT, agents_instance
 
 
 def test_request_is_of_about_4_kb_and_valid() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.sim.runtime import SimRuntime
-from tests.bench.figures import Aim, latency
+from scripts.benchmarks.figures import Aim, latency
 from tests.host.versions import version
 from tests.support.agent import Agent
 from tests.support.wait import TIMEOUT_S

@@ -1,4 +1,4 @@
-"""A link that queues and sends: `python -m tests.bench.queueing STATE PORT COUNT SECONDS`.
+"""A link that queues and sends: `python -m scripts.benchmarks.queueing STATE PORT COUNT SECONDS`.
 
 Reports COUNT records while nothing listens on PORT and prints what that took; after a line
 on its input, when somebody does, it sends for SECONDS and prints how many went out.
@@ -13,7 +13,7 @@ from typing import Any
 from edge_agent import memory as heap
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.mqtt.link import Link
-from tests.bench.process import memory
+from scripts.benchmarks.process import memory
 
 BURST = 500
 MARKS = (10_000, 100_000)  # and the last

@@ -9,10 +9,17 @@ from typing import Any
 
 from edge_agent.errors import EngineError
 from edge_agent.wasm.choice import choose, known
-from tests.bench import guests
-from tests.bench.contestants import NATIVE, WAZERO, Agent, Contestant, NativeDaemon, WazeroHost
-from tests.bench.figures import Aim, latency, p99_ratio, ratio
-from tests.bench.process import cpu_seconds
+from scripts.benchmarks import guests
+from scripts.benchmarks.contestants import (
+    NATIVE,
+    WAZERO,
+    Agent,
+    Contestant,
+    NativeDaemon,
+    WazeroHost,
+)
+from scripts.benchmarks.figures import Aim, latency, p99_ratio, ratio
+from scripts.benchmarks.process import cpu_seconds
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 
 WARMUP = 50  # before the first round: page faults and Go's first collections

@@ -1,6 +1,6 @@
 """Many nodes of a fleet in one process, each with its own MQTT connection.
 
-python -m tests.bench.swarm PORT COUNT FOLDER TRUST_DIR    "ready", then until stdin closes
+python -m scripts.benchmarks.swarm PORT COUNT FOLDER TRUST_DIR    "ready", then until stdin closes
 
 A node here is the real one in everything that its fleet sees: deployment rules, transfer,
 store, catalogue (edge_agent.fleet, edge_agent.store), subscriptions, state, status and metrics

@@ -26,8 +26,8 @@ from edge_agent.wasm.engine import Bounds
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
 from edge_agent.wasm.module import inspect
-from tests.bench import guests
-from tests.bench.figures import Aim, percentile
+from scripts.benchmarks import guests
+from scripts.benchmarks.figures import Aim, percentile
 
 EMPTY, C = "empty plugin", "C plugin"
 EXPORT = "plugin_create_container"

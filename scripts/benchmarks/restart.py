@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.bench.figures import Aim
-from tests.bench.guests import c_plugins
+from scripts.benchmarks.figures import Aim
+from scripts.benchmarks.guests import c_plugins
 from tests.support.gobuild import ROOT
 from tests.support.gopeers import Made, NriRuntime, native_plugin_binary
 from tests.support.wait import wait_until

@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import guests
-from tests.bench.contestants import NATIVE, WAZERO, Agent, Contestant, NativeDaemon, WazeroHost
-from tests.bench.figures import Aim
+from scripts.benchmarks import guests
+from scripts.benchmarks.contestants import (
+    NATIVE,
+    WAZERO,
+    Agent,
+    Contestant,
+    NativeDaemon,
+    WazeroHost,
+)
+from scripts.benchmarks.figures import Aim
 
 COLD, WARM = "compiled at this start", "compiled before"
 _AIM_MS = 500.0

@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import guests
-from tests.bench.contestants import Agent
-from tests.bench.figures import Aim
-from tests.bench.latency import engines
-from tests.bench.process import anonymous, children, mappings, memory
+from scripts.benchmarks import guests
+from scripts.benchmarks.contestants import Agent
+from scripts.benchmarks.figures import Aim
+from scripts.benchmarks.latency import engines
+from scripts.benchmarks.process import anonymous, children, mappings, memory
 from tests.support.agent import Agent as Watched
 from tests.support.gobuild import ROOT
 from tests.support.gopeers import NriRuntime

@@ -1,7 +1,7 @@
 from collections import defaultdict
 from typing import Any
 
-from tests.bench import board, deadline, report, summary
+from scripts.benchmarks import board, deadline, report, summary
 
 
 def test_table_is_markdown_whose_columns_line_up() -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from edge_agent.agent import SWITCH_INTERVAL_S
 from edge_agent.errors import GuestFault
-from tests.bench import guests
-from tests.bench.figures import Aim, percentile
+from scripts.benchmarks import guests
+from scripts.benchmarks.figures import Aim, percentile
 from tests.support import engines
 from tests.support.assembler import DROP, FOREVER, call, i32, i64
 from tests.wasm.lab import MIB, Bench, Lab, Running

@@ -1,4 +1,4 @@
-from tests.bench.figures import Aim, latency, p99_ratio, percentile, ratio
+from scripts.benchmarks.figures import Aim, latency, p99_ratio, percentile, ratio
 
 
 def test_latency_is_of_all_rounds_together() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.bench.fleet import spread
+from scripts.benchmarks.fleet import spread
 from tests.support.mosquitto import needs_mosquitto
 
 pytestmark = needs_mosquitto
