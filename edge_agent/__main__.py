@@ -23,11 +23,20 @@ COMMANDS = {
     "service": "edge_agent.cli.service",
     "version": "edge_agent.cli.version",
 }
+OPERATORS = ("demo", "fleet")
+"""Commands that a board's package does not carry (docs/install.md)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 all is well, 1 a problem was found, 2 wrong usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] and words[0] in OPERATORS and words[0] in missing_commands():
+        print(  # noqa: T201
+            f"edge-agent {words[0]}: not installed here. The Debian package edge-agent-fleet adds"
+            " this command; pip install 'edge-agent[fleet]' brings it along (docs/install.md)",
+            file=sys.stderr,
+        )
+        return USAGE
     parsed = make_parser(words[:1]).parse_args(words)
     if not hasattr(parsed, "command"):
         make_parser([]).print_help(sys.stderr)
@@ -60,6 +69,13 @@ class _Parser(argparse.ArgumentParser):
         return self.formatter_class(prog=self.prog, width=max(columns, 22) - 2)  # type: ignore[call-arg]
 
 
+def missing_commands() -> list[str]:
+    """The operator's commands that are not part of this installation."""
+    from importlib.util import find_spec
+
+    return [name for name in OPERATORS if find_spec(COMMANDS[name]) is None]
+
+
 def make_parser(names: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for the commands `names`, so that `run` loads no other command's file.
 
@@ -71,7 +87,13 @@ def make_parser(names: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name in [name for name in names if name in COMMANDS] or COMMANDS:
+    known = [name for name in names if name in COMMANDS]
+    if not known:
+        missing = missing_commands()
+        known = [name for name in COMMANDS if name not in missing]
+        if missing:
+            parser.epilog = f"not installed: {', '.join(missing)} (package edge-agent-fleet)"
+    for name in known:
         import_module(COMMANDS[name]).add_parser(subparsers)
     return parser
 

@@ -1,11 +1,12 @@
-"""What lies where in the Debian package."""
+"""What lies where in the Debian packages: `edge-agent` for a board, `edge-agent-fleet` for an
+operator's machine, which adds the operator's commands and the demonstration to it."""
 
 import gzip
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edge_agent.cli.unit import render
 from scripts.deb.archive import Entries, File, Folder, Link
@@ -17,6 +18,10 @@ COMMAND = "/usr/bin/edge-agent"
 CONFIG = "/etc/edge-agent/agent.toml"
 DOCS = "/usr/share/doc/edge-agent"
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
+FLEET_SCRIPTS = ("postinst", "prerm")
+FLEET_DOCS = "/usr/share/doc/edge-agent-fleet"
+FLEET_FOLDERS = ("operator", "sim")  # of edge_agent/
+FLEET_COMMANDS = ("demo", "fleet")  # files of edge_agent/cli/ whose names begin so
 # Kinds of files that a Python package brings; beside them lie caches and sources.
 PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
 # Where PyPI has no PyNaCl, Debian's is used: the ends of the names of its part in C.
@@ -38,7 +43,7 @@ def data_files(version: str, arch: str, time: int, dependencies: dict[str, bytes
     return {
         **{f"{LIBRARY}/{path}": File(content) for path, content in dependencies.items()},
         **dict(_nacl(arch)),
-        **dict(_agent()),
+        **{f"{LIBRARY}/{path}": file for path, file in _modules() if not for_operator(path)},
         **dict(_plugins()),
         **dict(_documents(version, time)),
         COMMAND: File((HERE / "launcher").read_bytes(), 0o755),
@@ -55,6 +60,35 @@ def data_files(version: str, arch: str, time: int, dependencies: dict[str, bytes
     }
 
 
+def fleet_control_files(version: str) -> dict[str, File]:
+    """The same of `edge-agent-fleet`, which is for each architecture."""
+    folder = HERE / "fleet"
+    control = (folder / "control").read_text().replace("@VERSION@", version)
+    scripts = {name: File((folder / name).read_bytes(), 0o755) for name in FLEET_SCRIPTS}
+    return {"control": File(control.encode()), **scripts}
+
+
+def fleet_data_files(version: str, time: int, dependencies: dict[str, bytes]) -> Entries:
+    """The data member of `edge-agent-fleet`."""
+    return {
+        **{f"{LIBRARY}/{path}": File(content) for path, content in dependencies.items()},
+        **{f"{LIBRARY}/{path}": file for path, file in _modules() if for_operator(path)},
+        f"{FLEET_DOCS}/copyright": File((HERE / "copyright").read_bytes()),
+        f"{FLEET_DOCS}/changelog.gz": _changelog("edge-agent-fleet", version, time),
+        "/usr/share/python3/runtime.d/edge-agent-fleet.rtupdate": File(
+            (HERE / "fleet" / "rtupdate").read_bytes(), 0o755
+        ),
+    }
+
+
+def for_operator(path: str) -> bool:
+    """Whether a file, "edge_agent/...", is of no use on a board."""
+    _, folder, *below = PurePosixPath(path).parts
+    if folder == "cli":
+        return below[0].startswith(FLEET_COMMANDS)
+    return folder in FLEET_FOLDERS
+
+
 def debian_version(version: str) -> str:
     """A Python version as dpkg sorts it: 1.0rc1 comes before 1.0, so it is 1.0~rc1."""
     return re.sub(r"(?<=\d)\.?(a|b|rc|dev)(?=\d)", r"~\1", version)
@@ -68,10 +102,11 @@ def _nacl(arch: str) -> Iterator[tuple[str, Link]]:
             yield f"{LIBRARY}/{name}", Link(f"../python3/dist-packages/{name}")
 
 
-def _agent() -> Iterator[tuple[str, File]]:
+def _modules() -> Iterator[tuple[str, File]]:
+    """Each file of the Python package, as "edge_agent/...", in order."""
     for path in sorted((ROOT / "edge_agent").rglob("*")):
         if path.is_file() and path.suffix in PACKAGED:
-            yield f"{LIBRARY}/{path.relative_to(ROOT)}", File(path.read_bytes())
+            yield str(path.relative_to(ROOT)), File(path.read_bytes())
 
 
 def _plugins() -> Iterator[tuple[str, File]]:
@@ -90,15 +125,20 @@ def _documents(version: str, time: int) -> Iterator[tuple[str, File]]:
     yield f"{DOCS}/copyright", File((HERE / "copyright").read_bytes())
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         yield f"{DOCS}/{path.name}", File(path.read_bytes())
+    yield f"{DOCS}/changelog.gz", _changelog("edge-agent", version, time)
+    yield f"{DOCS}/NEWS.gz", File(_zipped((ROOT / "CHANGELOG.md").read_bytes()))
+
+
+def _changelog(package: str, version: str, time: int) -> File:
+    """Of one entry, deb-changelog(5): what changed stands in `edge-agent`'s NEWS.gz."""
     maintainer = re.search(r"Maintainer: (.*)", (HERE / "control").read_text())
     assert maintainer is not None
     date = format_datetime(datetime.fromtimestamp(time, UTC))
     entry = (
-        f"edge-agent ({version}) stable; urgency=medium\n\n  * See NEWS.gz.\n\n"
-        f" -- {maintainer[1]}  {date}\n"
+        f"{package} ({version}) stable; urgency=medium\n\n"
+        f"  * See {DOCS}/NEWS.gz.\n\n -- {maintainer[1]}  {date}\n"
     )
-    yield f"{DOCS}/changelog.gz", File(_zipped(entry.encode()))
-    yield f"{DOCS}/NEWS.gz", File(_zipped((ROOT / "CHANGELOG.md").read_bytes()))
+    return File(_zipped(entry.encode()))
 
 
 def _zipped(content: bytes) -> bytes:

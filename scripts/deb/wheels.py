@@ -29,16 +29,13 @@ class WheelError(Exception):
 
 def pinned_wheels(arch: str) -> list[Path]:
     """The wheels for `arch` from the cache, where pip puts those that are missing. WheelError."""
-    table = tomllib.loads(PINNED.read_text())
-    wheels = []
-    for name, digest in {**table["all"], **table[arch]}.items():
-        path = wheel_cache() / name
-        if not path.exists():
-            download(path, _requirement(path))
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise WheelError(f"{path} is not the wheel that {PINNED.name} pins; remove it")
-        wheels.append(path)
-    return wheels
+    table = _table()
+    return _fetched({**table["all"], **table[arch]})
+
+
+def pinned_fleet_wheels() -> list[Path]:
+    """The same for the package of the operator's commands. WheelError."""
+    return _fetched(_table()["fleet"])
 
 
 def own_wheels(folder: Path | None, arch: str) -> list[Path]:
@@ -69,8 +66,28 @@ def unpacked(wheels: Iterable[Path], arch: str) -> dict[str, bytes]:
     return found
 
 
+def _table() -> dict[str, dict[str, str]]:
+    return tomllib.loads(PINNED.read_text())
+
+
+def _fetched(pins: dict[str, str]) -> list[Path]:
+    """WheelError."""
+    wheels = []
+    for name, digest in pins.items():
+        path = wheel_cache() / name
+        if not path.exists():
+            download(path, _requirement(path))
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise WheelError(f"{path} is not the wheel that {PINNED.name} pins; remove it")
+        wheels.append(path)
+    return wheels
+
+
 def _fits(wheel: Path, arch: str) -> bool:
-    return wheel.stem.endswith((f"_{MACHINES[arch]}", "-any"))
+    """`arch` as Debian names it; "all": pure Python alone fits."""
+    return wheel.stem.endswith("-any") or (
+        arch in MACHINES and wheel.stem.endswith(f"_{MACHINES[arch]}")
+    )
 
 
 def _left_out(path: str) -> bool:

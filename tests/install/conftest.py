@@ -23,7 +23,7 @@ Build = Callable[..., Path]
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """build(arch="amd64", version="1.0", wheels=None) -> a package, compressed quickly.
 
-    `wheels`: a folder with more engines."""
+    "all" for `arch`: the operator's. `wheels`: a folder with more engines."""
 
     def build(arch: str = "amd64", version: str = "1.0", wheels: Path | None = None) -> Path:
         folder = tmp_path_factory.mktemp("package")
@@ -43,7 +43,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         if "install Rust" in done.stderr or "no rustup here" in done.stderr:
             pytest.skip(f"the engines cannot be built here: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr
-        return folder / f"edge-agent_{version}_{arch}.deb"
+        (made,) = folder.glob(f"edge-agent*_{version}_{arch}.deb")
+        return made
 
     return build
 

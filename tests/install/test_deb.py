@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import subprocess
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from edge_agent.__main__ import COMMANDS
 from scripts.deb.archive import Link
-from scripts.deb.contents import control_files, data_files, debian_version
+from scripts.deb.contents import control_files, data_files, debian_version, for_operator
 from tests.install.conftest import ROOT, Build
 
 MACHINES = {"amd64": 62, "arm64": 183, "armhf": 40, "riscv64": 243}  # e_machine of ELF
@@ -49,6 +50,25 @@ def contents(package: Path) -> dict[str, bytes]:
     with member(package, "data.tar") as tar:
         files = {info.name: tar.extractfile(info) for info in tar if info.isfile()}
         return {name: file.read() for name, file in files.items() if file is not None}
+
+
+def tracked() -> set[str]:
+    """What belongs to the Python package: "edge_agent/..."."""
+    listed = subprocess.run(
+        ["git", "ls-files", "edge_agent"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: what belongs to the package is not known")
+    return {name for name in listed.stdout.split() if not name.endswith((".c", ".pyi"))}
+
+
+def ours(package: Path) -> set[str]:
+    """The same, as far as a Debian package brings it."""
+    return {
+        name.removeprefix(LIBRARY)
+        for name in contents(package)
+        if name.startswith(f"{LIBRARY}edge_agent/")
+    }
 
 
 # The other two are built and installed by scripts/test-arch: their engines take minutes to compile.
@@ -163,17 +183,6 @@ def test_every_library_that_machine_code_needs_is_depended_on(made: Path) -> Non
     assert max(int(version) for version in versions) <= int(least[1])
 
 
-def test_the_agents_package_is_whole(made: Path) -> None:
-    found = {name for name in contents(made) if name.startswith(f"{LIBRARY}edge_agent/")}
-    tracked = subprocess.run(
-        ["git", "ls-files", "edge_agent"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if tracked.returncode:
-        pytest.skip("not a git checkout: what belongs to the package is not known")
-    ours = {name for name in tracked.stdout.split() if not name.endswith((".c", ".pyi"))}
-    assert {LIBRARY + name for name in ours} <= found
-
-
 def test_the_manual_page_names_every_command(made: Path) -> None:
     page = gzip.decompress(contents(made)["./usr/share/man/man8/edge-agent.8.gz"]).decode()
     assert re.findall(r"^\.TP\n\.B (\w+)$", page, re.M) == list(COMMANDS)
@@ -192,3 +201,98 @@ def test_every_pin_is_a_digest_of_its_own() -> None:
 )
 def test_a_version_before_a_release_sorts_before_it(python: str, debian: str) -> None:
     assert debian_version(python) == debian
+
+
+def test_a_board_gets_what_it_runs_and_an_operator_the_rest(build: Build) -> None:
+    board, fleet = ours(build()), ours(build("all"))
+    assert board | fleet == tracked()
+    assert not board & fleet
+    rooms = {"/".join(name.split("/")[:2]) for name in fleet}
+    assert rooms == {"edge_agent/cli", "edge_agent/operator", "edge_agent/sim"}
+    commands = {name for name in fleet if name.startswith("edge_agent/cli/")}
+    assert {"edge_agent/cli/fleet.py", "edge_agent/cli/demo.py"} <= commands
+    assert all(re.match(r"edge_agent/cli/(fleet|demo)", name) for name in commands)
+    # Nothing that stays on the board needs what is left out.
+    for name in board - {"edge_agent/__main__.py"}:  # which asks whether the commands are there
+        if name.endswith(".py"):
+            text = (ROOT / name).read_text()
+            assert not re.search(r"edge_agent\.(operator|sim|cli\.(fleet|demo))\b", text), name
+
+
+def test_the_operators_package_is_for_each_architecture(build: Build) -> None:
+    package = build("all")
+    assert package.name == "edge-agent-fleet_1.0_all.deb"
+    files = contents(package)
+    assert not [name for name in files if ".so" in Path(name).suffixes]
+    infos = {Path(name).parts[3].split("-")[0] for name in files if ".dist-info/" in name}
+    assert infos == {"rich", "pygments", "markdown_it_py", "mdurl", "tomlkit"}
+    with member(package, "control.tar") as tar:
+        control = tar.extractfile("./control")
+        assert control is not None
+        fields = email.parser.BytesParser().parse(control)
+    assert (fields["Package"], fields["Architecture"]) == ("edge-agent-fleet", "all")
+    assert fields["Depends"] == "edge-agent (= 1.0)"
+    assert package.read_bytes() == build("all").read_bytes()
+
+
+def test_the_container_image_leaves_out_the_same() -> None:
+    image = (ROOT / "configs" / "container" / "Containerfile").read_text()
+    removed = re.search(r"^RUN cd /source/edge_agent && rm -r (.*)$", image, re.M)
+    assert removed is not None
+    gone = {
+        str(found.relative_to(ROOT))
+        for pattern in removed[1].split()
+        for path in (ROOT / "edge_agent").glob(pattern)
+        for found in ([path] if path.is_file() else path.rglob("*"))
+    }
+    assert gone & tracked() == {name for name in tracked() if for_operator(name)}
+
+
+def run_unpacked(packages: list[Path], folder: Path, *words: str) -> tuple[int, str, str]:
+    """`edge-agent WORDS` with the files of these packages, as the launcher runs it."""
+    for package in packages:
+        with member(package, "data.tar") as tar:
+            tar.extractall(folder, filter="data")
+    program = f"import sys; sys.path.insert(0, {str(folder / LIBRARY)!r})"
+    program += f"; from edge_agent.__main__ import main; sys.exit(main({list(words)}))"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", ["fleet", "demo"])
+def test_a_board_says_where_the_operators_commands_are(
+    build: Build, tmp_path: Path, command: str
+) -> None:
+    code, said, complaint = run_unpacked([build()], tmp_path, command, "--plain")
+    assert (code, said) == (2, "")
+    assert "edge-agent-fleet" in complaint
+    assert "pip install 'edge-agent[fleet]'" in complaint
+    assert len(complaint.splitlines()) == 1
+    code, said, complaint = run_unpacked([], tmp_path, "--help")
+    assert code == 0
+    assert "not installed: demo, fleet" in said
+    assert "doctor" in said
+
+
+def test_with_the_operators_package_the_commands_are_there(build: Build, tmp_path: Path) -> None:
+    packages = [build(), build("all")]
+    code, said, complaint = run_unpacked(packages, tmp_path, "--help")
+    assert (code, complaint) == (0, "")
+    assert "not installed" not in said
+    keys, folder = tmp_path / "keys", tmp_path / "fleet"
+    for words in (
+        ["keygen", "me"],
+        ["init", str(folder), "--broker", "mqtt://localhost:1883", "--key", "me"],
+        ["plan", "-C", str(folder)],
+    ):
+        code, said, complaint = run_unpacked([], tmp_path, "fleet", *words, "--keys", str(keys))
+        if words[0] != "plan":
+            assert (code, complaint) == (0, ""), words
+    assert code == 1  # no broker there, which needs paho, tomlkit and all of the operator's code
+    assert "localhost" in complaint

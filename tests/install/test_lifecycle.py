@@ -91,3 +91,23 @@ def test_a_service_that_was_switched_off_stays_off_after_an_upgrade(
     install(board, build(version="1.1"))
     assert board.unit("UnitFileState") == "disabled"
     board.run("dpkg", "--purge", "edge-agent")
+
+
+def test_the_operators_package_adds_its_commands_and_takes_them_away(
+    board: Board, package: Path, build: Build
+) -> None:
+    install(board, package)
+    assert "not installed: demo, fleet" in board.run("edge-agent", "--help")
+    board.put(build("all"), "/edge-agent-fleet.deb")
+    board.run("dpkg", "--install", "/edge-agent-fleet.deb")
+    assert "not installed" not in board.run("edge-agent", "--help")
+    compiled = board.path("/usr/lib/edge-agent/edge_agent/operator/__pycache__")
+    assert list(compiled.glob("deploy.*.pyc"))
+    board.run("edge-agent", "fleet", "keygen", "me", "--keys", "/keys")
+    assert board.path("/keys").is_dir()
+
+    board.run("dpkg", "--purge", "edge-agent-fleet")
+    assert not board.path("/usr/lib/edge-agent/edge_agent/operator").exists()
+    assert "not installed: demo, fleet" in board.run("edge-agent", "--help")
+    board.run("dpkg", "--purge", "edge-agent")
+    assert not board.path("/usr/lib/edge-agent").exists()
