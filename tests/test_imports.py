@@ -61,9 +61,9 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent.node: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
-    edge_agent.mqtt: channels connection disklane diskstore gather guard incoming intake
-    edge_agent.mqtt: lanewriter link memory opening outbox outgoing packing publisher reasons
-    edge_agent.mqtt: segment segmentfile session stream subscriptions tls topics waiting
+    edge_agent.mqtt: batcher channels connection connection_epoch guard incoming ingress_queue
+    edge_agent.mqtt: journal journal_lane journal_writer link opening outbox outgoing packing
+    edge_agent.mqtt: publisher reasons segment stream subscriptions tls topics waiting
     """
 )
 

@@ -3,7 +3,7 @@
 Any thread may call `report`, `log`, `state_changed` and `status`; none of them waits. The
 callables given to a Link run on its thread.
 
-    gather what was put -> publish what is due -> wait for the broker, a timer or a wake-up
+    batch what was put -> publish what is due -> wait for the broker, a timer or a wake-up
 
 Brokers are tried in turn, each in MQTT 5 and, where that fails the way a broker without it
 fails, in 3.1.1; under the node's name and, where the broker refuses that as a client id, under
@@ -24,12 +24,12 @@ from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.later import import_later
 from edge_agent.mqtt.channels import Document, Message
-from edge_agent.mqtt.diskstore import DiskStore, boot_id
+from edge_agent.mqtt.connection_epoch import next_epoch
 from edge_agent.mqtt.incoming import Arrivals, Received
+from edge_agent.mqtt.ingress_queue import Describe
+from edge_agent.mqtt.journal import Journal, boot_id
 from edge_agent.mqtt.opening import STACK_BYTES, Opening
-from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.outgoing import Outgoing
-from edge_agent.mqtt.session import next_session
 from edge_agent.mqtt.subscriptions import Subscriptions
 from edge_agent.mqtt.topics import is_plain, node_topics, plain_client_id
 from edge_agent.mqtt.waiting import Waiting
@@ -202,7 +202,7 @@ class Link:
     def _run(self) -> None:
         clock_ms = int(time.time() * 1000)
         session = (
-            next_session(self._state_dir / OUTBOX_FOLDER / "session", clock_ms)
+            next_epoch(self._state_dir / OUTBOX_FOLDER / "session", clock_ms)
             if self._state_dir
             else clock_ms
         )
@@ -342,6 +342,6 @@ class Link:
         self._told = self._last_error = message
 
 
-def _disk(config: MqttConfig, state_dir: Path) -> DiskStore:
+def _disk(config: MqttConfig, state_dir: Path) -> Journal:
     folder = state_dir / OUTBOX_FOLDER
-    return DiskStore(folder, config.encoding, config.queue_bytes, boot_id())
+    return Journal(folder, config.encoding, config.queue_bytes, boot_id())

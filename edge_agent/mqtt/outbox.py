@@ -1,6 +1,6 @@
 """Results on their way to the broker: bounded, numbered, kept until acknowledged.
 
-    put (any thread) -> intake, raw -> pack -> keep: disk, else memory -> take -> acknowledge
+    put (any thread) -> ingress queue -> pack -> keep: disk, else memory -> take -> acknowledge
                                                               ^--- rewind ---'
 
 Ordinary and important records have streams of their own, so that what is important can
@@ -16,28 +16,23 @@ other thread: describing, packing and writing are its work.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 from edge_agent.errors import StoreError
-from edge_agent.mqtt.diskstore import DiskStore
-from edge_agent.mqtt.intake import Intake
-from edge_agent.mqtt.memory import MemoryStore
-from edge_agent.mqtt.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body, Record
-from edge_agent.mqtt.stream import Batch, Stream, Unnumbered
+from edge_agent.mqtt.ingress_queue import Describe, IngressQueue, RecordPacker
+from edge_agent.mqtt.journal import Journal
+from edge_agent.mqtt.packing import MESSAGE_BYTES
+from edge_agent.mqtt.stream import Batch, MemoryLane, Stream, Unnumbered
 
 log = logging.getLogger(__name__)
 
-# Room for the batch's head (node, stream) and one gap in front of the largest record.
-HEAD_BYTES = 512
-# What a record too large for one message keeps: short texts and numbers, the first of them.
-SHORT_TEXT = 256
-SHORT_FIELDS = 32
 # Packed records that wait to be written together: a few messages' worth.
 UNWRITTEN_BYTES = 128 * 1024
+# A packed record has 300 bytes or so. The bound in bytes follows the one in records, so
+# that `queue_records` alone says how much memory a long time without a network takes.
+RECORD_BYTES = 1024
 # How often a disk that failed is tried again.
 RETRY_DISK_S = 30.0
-
-Describe = Callable[[object], Mapping[str, object] | None]
 
 
 class Outbox:
@@ -51,14 +46,13 @@ class Outbox:
         *,
         queue_records: int,
         batch_records: int,
-        disk: DiskStore | None = None,
+        disk: Journal | None = None,
     ) -> None:
         self.disk = disk
         self.disk_trouble = ""  # why new records are kept in memory only
-        self._packing = PACKINGS[encoding]()
-        self._describe = describe
+        self._packer = RecordPacker(describe, encoding)
         self._batch_records = batch_records
-        self._intake = Intake(queue_records)
+        self._ingress = IngressQueue(queue_records)
         self._memory = MemoryStore(encoding, queue_records)
         # In the order in which they are sent: what is on disk is older.
         stores = (disk, self._memory) if disk is not None else (self._memory,)
@@ -88,12 +82,12 @@ class Outbox:
 
         Returns how many items wait to be packed. Important items are dropped last.
         """
-        return self._intake.put(item, size, important)
+        return self._ingress.put(item, size, important)
 
     @property
     def waiting(self) -> int:
         """Items that were put and not packed yet."""
-        return len(self._intake)
+        return len(self._ingress)
 
     @property
     def unkept(self) -> int:
@@ -107,7 +101,7 @@ class Outbox:
     @property
     def queued(self) -> int:
         """Items and records that no broker has acknowledged."""
-        return self._found + self._intake.put_so_far - self._skipped - self.sent - self.dropped
+        return self._found + self._ingress.put_so_far - self._skipped - self.sent - self.dropped
 
     @property
     def sent(self) -> int:
@@ -118,21 +112,20 @@ class Outbox:
     def dropped(self) -> int:
         """Items and records that a bound or damage cost."""
         lost = sum(stream.source.dropped for stream in self._all_streams())
-        return self._intake.dropped + lost
+        return self._ingress.dropped + lost
 
     def pack(self, most: int, now: float) -> None:
         """Describe and pack up to `most` of the items that wait, and keep them together."""
         for _ in range(most):
-            taken = self._intake.pop()
+            taken = self._ingress.pop()
             if taken is None:
                 break
             important = taken.important
             self._unnumbered[important] += taken.skipped
-            record = self._described(taken.item)
-            if record is None:
+            body = self._packer.body(taken.item)
+            if body is None:
                 self._skipped += 1
                 continue
-            body = self._body(record)
             self._unwritten[important].append(Unnumbered(self._unnumbered[important], body))
             self._unnumbered[important] = 0
             self._unwritten_records += 1
@@ -200,7 +193,7 @@ class Outbox:
             log.info("results are kept on disk again")
         return True
 
-    def _open(self, disk: DiskStore) -> None:
+    def _open(self, disk: Journal) -> None:
         if not disk.opened:
             disk.open()
             # What has to go at once, under a lower bound than before, was found too.
@@ -215,26 +208,21 @@ class Outbox:
     def _all_streams(self) -> list[Stream]:
         return [*self._streams[True], *self._streams[False]]
 
-    def _described(self, item: object) -> Mapping[str, object] | None:
-        try:
-            return self._describe(item)
-        except Exception as error:
-            # A defect there must not cost the number, nor end this thread.
-            log.exception("a result could not be described")
-            return {"error": f"this result could not be described: {error}"}
 
-    def _body(self, record: Record) -> Body:
-        try:
-            body = self._packing.body(record)
-        except (ValueError, TypeError, OverflowError) as error:
-            return self._packing.body({"error": f"not packed: {error}"})
-        if len(body.packed) <= MESSAGE_BYTES - HEAD_BYTES - NUMBER_BYTES:
-            return body
-        short = [(key, value) for key, value in record.items() if _is_short(value)]
-        return self._packing.body({**dict(short[:SHORT_FIELDS]), "cut_bytes": len(body.packed)})
+class MemoryStore:
+    """Ordinary and important records, together at most `max_records`."""
 
+    def __init__(self, encoding: str, max_records: int) -> None:
+        self.lanes = {important: MemoryLane(encoding) for important in (False, True)}
+        self._max_records = max_records
 
-def _is_short(value: object) -> bool:
-    if isinstance(value, str | bytes):
-        return len(value) <= SHORT_TEXT
-    return value is None or isinstance(value, bool | int | float)
+    def append(self, important: bool, records: Sequence[Unnumbered]) -> None:
+        """Keep them, and give up the oldest ordinary ones that are too many."""
+        self.lanes[important].append(records)
+        ordinary, urgent = self.lanes[False], self.lanes[True]
+        while (
+            ordinary.queued + urgent.queued > self._max_records
+            or ordinary.bytes + urgent.bytes > self._max_records * RECORD_BYTES
+        ):
+            if not ordinary.drop_oldest() and not urgent.drop_oldest():
+                return  # all in flight

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from edge_agent import __version__
 from edge_agent.config import MqttConfig
+from edge_agent.mqtt.batcher import Batcher
 from edge_agent.mqtt.channels import (
     IMPORTANT_WINDOW,
     RESULTS_WINDOW,
@@ -14,9 +15,9 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
-from edge_agent.mqtt.diskstore import DiskStore
-from edge_agent.mqtt.gather import Gatherer
-from edge_agent.mqtt.outbox import Describe, Outbox
+from edge_agent.mqtt.ingress_queue import Describe
+from edge_agent.mqtt.journal import Journal
+from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import Publisher, Wire
 from edge_agent.mqtt.topics import node_topics
 
@@ -35,11 +36,11 @@ class Outgoing:
         describe: Describe,
         state: Callable[[], Document],
         metrics: Callable[[], Document],
-        disk: DiskStore | None,
+        disk: Journal | None,
     ) -> None:
         topics = node_topics(fleet, node)
-        self.results = _gatherer(config, node, describe, config.queue_records, disk)
-        self.logs = _gatherer(config, node, _as_it_is, min(LOG_RECORDS, config.queue_records))
+        self.results = _batcher(config, node, describe, config.queue_records, disk)
+        self.logs = _batcher(config, node, _as_it_is, min(LOG_RECORDS, config.queue_records))
         self.status = StatusChannel(topics.status, __version__)
         self._state = DocumentChannel(
             topics.state,
@@ -105,9 +106,9 @@ class Outgoing:
 
         With no connection only the packing is done. Raises LinkError.
         """
-        gatherers = (self.results, self.logs)
-        for gatherer in gatherers:
-            gatherer.step(now)
+        batchers = (self.results, self.logs)
+        for batcher in batchers:
+            batcher.step(now)
         if self._state_is_new:
             self._state_is_new = False
             self._state.changed(now)
@@ -117,17 +118,17 @@ class Outgoing:
         return min(
             self.publisher.due(),
             self.results.outbox.tend(now),
-            *(gatherer.sleep_until(now) for gatherer in gatherers),
+            *(batcher.sleep_until(now) for batcher in batchers),
         )
 
 
-def _gatherer(
+def _batcher(
     config: MqttConfig,
     node: str,
     describe: Describe,
     queue_records: int,
-    disk: DiskStore | None = None,
-) -> Gatherer:
+    disk: Journal | None = None,
+) -> Batcher:
     outbox = Outbox(
         node,
         config.encoding,
@@ -137,7 +138,7 @@ def _gatherer(
         disk=disk,
     )
     # A batch that cannot fill up before the queue does must not wait for that.
-    return Gatherer(
+    return Batcher(
         outbox, config.batch_ms / 1000, max(1, min(config.batch_records, queue_records // 2))
     )
 

@@ -9,6 +9,7 @@ front of the next one. A consumer therefore finds each number in a record or in 
 removes duplicates by (node, stream, seq), and believes a record before a gap.
 """
 
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -75,6 +76,68 @@ class Source(Protocol):
 
     def accounted(self, stream: StreamKey) -> int:
         """The number up to which everything of `stream` was acknowledged before this process."""
+
+
+class MemoryLane:
+    """A Source in memory; its stream has a random name, for nothing of it survives this process."""
+
+    def __init__(self, encoding: str) -> None:
+        self.dropped = 0
+        self.bytes = 0
+        self.stream = StreamKey(os.urandom(8).hex(), encoding)
+        self._packing = PACKINGS[encoding]()
+        self._number = 0  # of the newest record
+        self._entries: deque[Entry] = deque()
+        self._gone = 0  # records that were acknowledged
+        self._read = 0  # of `_entries`, how many are in flight
+
+    @property
+    def queued(self) -> int:
+        return len(self._entries)
+
+    def append(self, records: Sequence[Unnumbered]) -> None:
+        for skipped, body in records:
+            self._number += skipped + 1
+            packed = self._packing.numbered(body, self._number)
+            self._entries.append(Entry(self.stream, self._number, packed))
+            self.bytes += len(packed)
+
+    def peek(self) -> Entry | None:
+        return self._entries[self._read] if self._read < len(self._entries) else None
+
+    def advance(self) -> None:
+        self._read += 1
+
+    def discard(self) -> None:
+        self.bytes -= len(self._entries[self._read].packed)
+        del self._entries[self._read]
+        self.dropped += 1
+
+    def restored(self, count: int) -> None:
+        """Nothing that was discarded comes again."""
+
+    def drop_oldest(self) -> bool:
+        """Give up the oldest record that is not in flight; False: there is none."""
+        if self.peek() is None:
+            return False
+        self.discard()
+        return True
+
+    def place(self) -> int:
+        return self._gone + self._read
+
+    def back(self, place: object) -> None:
+        assert isinstance(place, int)  # one of ours
+        self._read = place - self._gone
+
+    def acknowledged(self, place: object, stream: StreamKey, through: int, count: int) -> None:  # noqa: ARG002
+        for _ in range(count):
+            self.bytes -= len(self._entries.popleft().packed)
+        self._gone += count
+        self._read -= count
+
+    def accounted(self, stream: StreamKey) -> int:  # noqa: ARG002
+        return 0
 
 
 class Batch:

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.control import ask
 from edge_agent.errors import ControlError
-from edge_agent.mqtt.diskstore import SYNC_S, DiskStore, boot_id
+from edge_agent.mqtt.journal import SYNC_S, Journal, boot_id
 from edge_agent.mqtt.outbox import Outbox
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import Agent
@@ -151,7 +151,7 @@ def _written(
 
 
 def _outbox(folder: Path) -> Outbox:
-    disk = DiskStore(folder, "msgpack", 128 << 20, boot_id())
+    disk = Journal(folder, "msgpack", 128 << 20, boot_id())
     box = Outbox(
         "bench",
         "msgpack",

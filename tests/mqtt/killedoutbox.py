@@ -15,16 +15,16 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from edge_agent.mqtt import lanewriter
-from edge_agent.mqtt.diskstore import SYNC_S
+from edge_agent.mqtt import journal_writer
+from edge_agent.mqtt.journal import SYNC_S
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted
 from tests.mqtt.test_outbox import outbox
 
 # Small files, so that the few records of one life go through all that can happen.
-lanewriter.SEGMENT_BYTES = 2048
-lanewriter.EMPTY_BYTES = 512
+journal_writer.SEGMENT_BYTES = 2048
+journal_writer.EMPTY_BYTES = 512
 ITEMS = 200
 TEXT = "x" * 60
 OPERATIONS = ("open", "pwrite", "fdatasync", "fsync", "ftruncate", "unlink")

@@ -167,7 +167,7 @@ def test_reports_go_on_while_a_broker_hangs(script: Script) -> None:
             link.report(item, size=100)
         status = link.status()
         assert status["queued"] + status["dropped"] == 10_000
-        # Those in flight (four batches of 100) stand beside the queue and the intake.
+        # Those in flight (four batches of 100) stand beside the queue and the ingress queue.
         assert status["queued"] <= 600
 
 

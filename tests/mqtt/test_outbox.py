@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.diskstore import LEAST_BYTES, DiskStore
+from edge_agent.mqtt.journal import LEAST_BYTES, Journal
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.packing import MESSAGE_BYTES, PACKINGS
 from edge_agent.mqtt.stream import Batch
@@ -52,7 +52,7 @@ def outbox(
         describe,
         queue_records=queue_records,
         batch_records=batch_records,
-        disk=DiskStore(folder, encoding, disk_bytes, boot) if folder else None,
+        disk=Journal(folder, encoding, disk_bytes, boot) if folder else None,
     )
     box.open(0.0)
     _made.append(box)
@@ -135,7 +135,7 @@ def test_an_item_without_a_record_takes_no_number(make: Make) -> None:
     assert box.queued == 2
 
 
-def test_a_full_intake_drops_the_oldest_and_says_which(make: Make) -> None:
+def test_a_full_ingress_queue_drops_the_oldest_and_says_which(make: Make) -> None:
     box = make(queue_records=3)
     for item in range(10):
         box.put(item)

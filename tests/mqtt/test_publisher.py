@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from edge_agent.errors import LinkError
+from edge_agent.mqtt.batcher import PAUSE_S, Batcher
 from edge_agent.mqtt.channels import (
     ANSWERS,
     BATCH_BURST,
@@ -19,7 +20,6 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
-from edge_agent.mqtt.gather import PAUSE_S, Gatherer
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher
 
@@ -303,50 +303,50 @@ def test_the_will_is_of_the_session_that_says_online_next() -> None:
 
 def test_items_wait_for_company_and_wake_the_thread_once() -> None:
     outbox = small_outbox()
-    gatherer = Gatherer(outbox, batch_s=0.25, batch_items=3)
-    assert gatherer.sleep_until(0.0) == math.inf
-    assert gatherer.put("a", 0, False)  # the thread sleeps without a limit
-    assert not gatherer.put("b", 0, False)
-    gatherer.step(10.0)
+    batcher = Batcher(outbox, batch_s=0.25, batch_items=3)
+    assert batcher.sleep_until(0.0) == math.inf
+    assert batcher.put("a", 0, False)  # the thread sleeps without a limit
+    assert not batcher.put("b", 0, False)
+    batcher.step(10.0)
     assert outbox.packed() == 0
-    assert gatherer.sleep_until(10.0) == 10.25
-    assert gatherer.put("c", 0, False)  # the batch is full
-    gatherer.step(10.1)
+    assert batcher.sleep_until(10.0) == 10.25
+    assert batcher.put("c", 0, False)  # the batch is full
+    batcher.step(10.1)
     assert outbox.packed() == 3
-    assert gatherer.sleep_until(10.1) == math.inf
+    assert batcher.sleep_until(10.1) == math.inf
 
 
 def test_items_that_waited_long_enough_are_packed() -> None:
     outbox = small_outbox()
-    gatherer = Gatherer(outbox, batch_s=0.25, batch_items=3)
-    gatherer.put("a", 0, False)
-    gatherer.step(10.0)
-    gatherer.step(10.25)
+    batcher = Batcher(outbox, batch_s=0.25, batch_items=3)
+    batcher.put("a", 0, False)
+    batcher.step(10.0)
+    batcher.step(10.25)
     assert outbox.packed() == 1
 
 
 def test_items_put_before_the_wake_up_was_armed_are_not_slept_over() -> None:
-    gatherer = Gatherer(small_outbox(), batch_s=0.25, batch_items=3)
-    gatherer.step(0.0)
-    assert not gatherer.put("a", 0, False)  # between looking and falling asleep
-    assert gatherer.sleep_until(0.0) == 0.0
+    batcher = Batcher(small_outbox(), batch_s=0.25, batch_items=3)
+    batcher.step(0.0)
+    assert not batcher.put("a", 0, False)  # between looking and falling asleep
+    assert batcher.sleep_until(0.0) == 0.0
 
 
 def test_many_items_are_packed_with_pauses_for_other_threads() -> None:
     outbox = small_outbox()
-    gatherer = Gatherer(outbox, batch_s=0.0, batch_items=3)
+    batcher = Batcher(outbox, batch_s=0.0, batch_items=3)
     for item in range(50):
-        gatherer.put(item, 0, False)
-    gatherer.step(0.0)
+        batcher.put(item, 0, False)
+    batcher.step(0.0)
     assert 0 < outbox.packed() < 50
-    assert gatherer.sleep_until(0.0) == PAUSE_S
+    assert batcher.sleep_until(0.0) == PAUSE_S
 
 
 def test_in_a_hurry_nothing_waits_for_company() -> None:
     outbox = small_outbox()
-    gatherer = Gatherer(outbox, batch_s=60.0, batch_items=3)
-    gatherer.put("a", 0, False)
-    gatherer.step(0.0)
-    gatherer.hurry()
-    gatherer.step(0.1)
+    batcher = Batcher(outbox, batch_s=60.0, batch_items=3)
+    batcher.put("a", 0, False)
+    batcher.step(0.0)
+    batcher.hurry()
+    batcher.step(0.1)
     assert outbox.packed() == 1

@@ -14,7 +14,7 @@ CONNECTIONS = 1 << 20
 MOST = 1 << 53
 
 
-def next_session(path: Path, clock_ms: int) -> int:
+def next_epoch(path: Path, clock_ms: int) -> int:
     """A number above all that this node used; `path` remembers it.
 
     The clock's milliseconds where they are higher, so that a card that was written anew does

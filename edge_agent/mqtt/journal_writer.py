@@ -15,8 +15,7 @@ from pathlib import Path
 from edge_agent.errors import StoreError
 from edge_agent.mqtt import segment
 from edge_agent.mqtt.packing import PACKINGS
-from edge_agent.mqtt.segment import HEADER_BYTES, Header
-from edge_agent.mqtt.segmentfile import Segment, Segments, write
+from edge_agent.mqtt.segment import HEADER_BYTES, Header, Segment, Segments, write
 from edge_agent.mqtt.stream import StreamKey, Unnumbered
 from edge_agent.store import files
 
@@ -29,7 +28,7 @@ SEGMENT_BYTES = 256 * 1024
 EMPTY_BYTES = 32 * 1024
 
 
-class LaneWriter:
+class JournalWriter:
     """Writes into the last of `segments` while that is open. After any StoreError it can go on."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One lane of records on disk: written at its end (lanewriter.py), read from its begin."""
+"""One lane of records on disk: written at its end (journal_writer.py), read from its begin."""
 
 import logging
 import re
@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from edge_agent.errors import StoreError
 from edge_agent.mqtt import segment
-from edge_agent.mqtt.lanewriter import LaneWriter
-from edge_agent.mqtt.segment import HEADER_BYTES
-from edge_agent.mqtt.segmentfile import Segment, Segments, content, guess, identify, scan
+from edge_agent.mqtt.journal_writer import JournalWriter
+from edge_agent.mqtt.segment import HEADER_BYTES, Segment, Segments, content, guess, identify, scan
 from edge_agent.mqtt.stream import Entry, StreamKey, Unnumbered
 from edge_agent.store import files
 
@@ -25,7 +24,7 @@ class Place(NamedTuple):
     records: int
 
 
-class DiskLane:
+class JournalLane:
     """A Source (stream.py), for one thread; every StoreError leaves it usable."""
 
     def __init__(self, folder: Path, name: str, encoding: str, boot: bytes) -> None:
@@ -34,7 +33,7 @@ class DiskLane:
         self._folder = folder
         self._name = name
         self._segments = Segments()
-        self._writer = LaneWriter(folder, name, encoding, boot, self._segments)
+        self._writer = JournalWriter(folder, name, encoding, boot, self._segments)
         self._reading = 0  # index among the segments
         self._offset = HEADER_BYTES
         self._read = 0  # records before `_offset`

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.diskstore import LEAST_BYTES, SYNC_S
-from edge_agent.mqtt.lanewriter import EMPTY_BYTES, SEGMENT_BYTES
+from edge_agent.mqtt.journal import LEAST_BYTES, SYNC_S
+from edge_agent.mqtt.journal_writer import EMPTY_BYTES, SEGMENT_BYTES
 from edge_agent.mqtt.outbox import RETRY_DISK_S, Outbox
 from edge_agent.mqtt.segment import HEADER_BYTES, read_header
 from edge_agent.mqtt.stream import Batch
@@ -183,8 +183,8 @@ def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Everything at once, files of a few records, and what is given up while it is in flight."""
-    monkeypatch.setattr("edge_agent.mqtt.lanewriter.SEGMENT_BYTES", 600)
-    monkeypatch.setattr("edge_agent.mqtt.lanewriter.EMPTY_BYTES", 300)
+    monkeypatch.setattr("edge_agent.mqtt.journal_writer.SEGMENT_BYTES", 600)
+    monkeypatch.setattr("edge_agent.mqtt.journal_writer.EMPTY_BYTES", 300)
     chance = random.Random(seed)
     made = partial(outbox, tmp_path, batch_records=4, disk_bytes=8_000)
     box, in_flight = made(), dict[bool, list[Batch]]({False: [], True: []})

@@ -1,12 +1,28 @@
-"""What was reported and not packed yet: the only part of an outbox that other threads touch."""
+"""What was reported: a queue for items of all threads, and how they become packed records.
 
+The queue is the only part of an outbox that other threads touch.
+"""
+
+import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from edge_agent.mqtt.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body
+
+log = logging.getLogger(__name__)
 
 # Raw items hold requests and replies as they came (4 KB is usual): a thousand or so may
 # wait while the thread that packs them is busy connecting.
-INTAKE_BYTES = 4 * 1024 * 1024
+INGRESS_BYTES = 4 * 1024 * 1024
+# Room for the batch's head (node, stream) and one gap in front of the largest record.
+HEAD_BYTES = 512
+# What a record too large for one message keeps: short texts and numbers, the first of them.
+SHORT_TEXT = 256
+SHORT_FIELDS = 32
+
+Describe = Callable[[object], Mapping[str, object] | None]
 
 
 class Taken(NamedTuple):
@@ -23,13 +39,13 @@ class _Raw(NamedTuple):
     item: object
 
 
-class Intake:
+class IngressQueue:
     """At most `max_items` of together `max_bytes`; the oldest ordinary item is dropped first.
 
     Every step is O(1), and the lock is held for one append or one pop.
     """
 
-    def __init__(self, max_items: int, max_bytes: int = INTAKE_BYTES) -> None:
+    def __init__(self, max_items: int, max_bytes: int = INGRESS_BYTES) -> None:
         self.put_so_far = 0
         self.dropped = 0
         self._max_items = max_items
@@ -72,3 +88,36 @@ class Intake:
             skipped = raw.place - self._taken[important] - 1
             self._taken[important] = raw.place
             return Taken(raw.item, important, skipped)
+
+
+class RecordPacker:
+    """Describes items and packs the records; slow beside the queue, for one thread."""
+
+    def __init__(self, describe: Describe, encoding: str) -> None:
+        self._describe = describe
+        self._packing = PACKINGS[encoding]()
+
+    def body(self, item: object) -> Body | None:
+        """The packed record of `item`, cut where it is too large; None: it has no record."""
+        try:
+            record = self._describe(item)
+        except Exception as error:
+            # A defect there must not cost the number, nor end this thread.
+            log.exception("a result could not be described")
+            record = {"error": f"this result could not be described: {error}"}
+        if record is None:
+            return None
+        try:
+            body = self._packing.body(record)
+        except (ValueError, TypeError, OverflowError) as error:
+            return self._packing.body({"error": f"not packed: {error}"})
+        if len(body.packed) <= MESSAGE_BYTES - HEAD_BYTES - NUMBER_BYTES:
+            return body
+        short = [(key, value) for key, value in record.items() if _is_short(value)]
+        return self._packing.body({**dict(short[:SHORT_FIELDS]), "cut_bytes": len(body.packed)})
+
+
+def _is_short(value: object) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= SHORT_TEXT
+    return value is None or isinstance(value, bool | int | float)

@@ -1,12 +1,12 @@
-"""The records of an outbox on disk: two lanes within one bound (disklane.py)."""
+"""The records of an outbox on disk: two lanes within one bound (journal_lane.py)."""
 
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_agent.mqtt.disklane import DiskLane
-from edge_agent.mqtt.lanewriter import SEGMENT_BYTES
+from edge_agent.mqtt.journal_lane import JournalLane
+from edge_agent.mqtt.journal_writer import SEGMENT_BYTES
 from edge_agent.mqtt.stream import Unnumbered
 from edge_agent.store import files
 
@@ -19,7 +19,7 @@ LEAST_BYTES = 8 * SEGMENT_BYTES
 SYNC_S = 30.0
 
 
-class DiskStore:
+class Journal:
     """Ordinary and important records, together about `max_bytes`; belongs to one thread."""
 
     def __init__(self, folder: Path, encoding: str, max_bytes: int, boot: bytes) -> None:
@@ -28,7 +28,7 @@ class DiskStore:
         self._max_bytes = max_bytes
         self._sync_at: float | None = None
         self.lanes = {
-            important: DiskLane(folder, name, encoding, boot)
+            important: JournalLane(folder, name, encoding, boot)
             for important, name in ((False, "results"), (True, "important"))
         }
         self.opened = False

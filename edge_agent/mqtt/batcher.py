@@ -12,7 +12,7 @@ PAUSE_S = 0.001
 _NEVER = 1 << 62
 
 
-class Gatherer:
+class Batcher:
     """Lets the items of `outbox` wait `batch_s` for others, or until `batch_items` wait.
 
     Only then is the packing thread woken, and only if it sleeps: putting an item costs no
