@@ -257,6 +257,10 @@ def _outbox(mqtt: Record, facts: Facts) -> Iterator[Finding]:
         if full:
             text += f", which is full: {mqtt.get('dropped')} were given up"
         yield Finding("warn" if full else "ok", "mqtt", text, todo if full else "")
+    if mqtt.get("streams_cut"):
+        text = "the agent before this one was cut short: its newest results may be lost"
+        todo = 'find out what ended it; durability = "always" in [mqtt] loses nothing to a SIGKILL'
+        yield Finding("warn", "mqtt", text, todo)
 
 
 # --- the fleet

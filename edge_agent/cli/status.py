@@ -199,6 +199,8 @@ def _mqtt(mqtt: Record) -> str:
     elif mqtt.get("disk_bytes") is not None:
         disk, limit = size(mqtt.get("disk_bytes")), size(mqtt.get("disk_limit"))
         lines.append(f"results wait on disk: {disk} of {limit}")
+    if mqtt.get("streams_cut"):
+        lines.append("the agent before this one was cut short: its newest results may be lost")
     return "\n".join(lines)
 
 

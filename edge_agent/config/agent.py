@@ -11,6 +11,7 @@ from edge_agent.config.model import (
     MIB,
     AgentConfig,
     Broker,
+    Durability,
     Encoding,
     Engine,
     LogConfig,
@@ -37,6 +38,7 @@ LABEL_FORM = "1 to 253 letters, digits, '.', '_', '-' and '/', starting with a l
 URL_FORM = '"mqtt://host:1883" or "mqtts://host:8883" (TLS)'
 MIN_QUEUE_BYTES = 2 * MIB
 MAX_KEEPALIVE_S = 65535  # a 16-bit field of CONNECT
+MAX_DURABILITY_DELAY_S = 30  # as long as what was written waits for the card (mqtt/journal.py)
 MAX_KEYS = 16  # of a trust set: each costs a verification of 1 ms or more on a board
 MAX_PLUGIN_BYTES = 64 * MIB  # what the module reader takes (edge_agent.wasm.module)
 _URL = re.compile(r"(mqtts?)://(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(\d{1,5}))?/?")
@@ -139,6 +141,13 @@ def _read_mqtt(table: Table, node: str) -> MqttConfig:
             "queue_records", MqttConfig.queue_records, at_least=10, at_most=1_000_000
         ),
         queue_bytes=_read_queue_bytes(table),
+        durability=table.choice("durability", Durability, MqttConfig.durability),
+        durability_delay_s=table.seconds(
+            "durability_delay",
+            MqttConfig.durability_delay_s,
+            at_least=0.1,
+            at_most=MAX_DURABILITY_DELAY_S,
+        ),
         batch_ms=table.milliseconds("batch", MqttConfig.batch_ms, at_least=0, at_most=60_000),
         batch_records=table.count(
             "batch_records", MqttConfig.batch_records, at_least=1, at_most=1000

@@ -11,6 +11,7 @@ MIB = 1024 * KIB
 
 Engine = Literal["auto", "wasmtime", "wasmer", "wasmi", "wasm3"]
 Encoding = Literal["msgpack", "json"]
+Durability = Literal["delayed", "always"]
 FailurePolicy = Literal["Fail", "Ignore"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -114,6 +115,10 @@ class MqttConfig:
     encoding: Encoding = "msgpack"
     queue_records: int = 10_000  # in memory
     queue_bytes: int = 16 * MIB  # on disk; 0: nothing is kept there
+    # "delayed": while a broker is there a result is written only if it is not acknowledged within
+    # `durability_delay_s`; "always": each is, before it is sent.
+    durability: Durability = "delayed"
+    durability_delay_s: float = 5.0
     batch_ms: int = 250
     batch_records: int = 100
     reconnect_min_s: float = 1.0

@@ -1,42 +1,60 @@
-"""One lane of records on disk: written at its end (journal_writer.py), read from its begin."""
+"""One lane of records: numbered, held and written at its end (journal_writer.py), read from its
+begin: first what is on disk, then what is held in memory.
+"""
 
 import logging
+import math
 import re
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from edge_agent.errors import StoreError
 from edge_agent.mqtt import segment
 from edge_agent.mqtt.journal_writer import JournalWriter
-from edge_agent.mqtt.segment import HEADER_BYTES, Segment, Segments, content, guess, identify, scan
+from edge_agent.mqtt.segment import (
+    HEADER_BYTES,
+    Place,
+    Segment,
+    Segments,
+    content,
+    guess,
+    identify,
+    scan,
+)
 from edge_agent.mqtt.stream import Entry, StreamKey, Unnumbered
 from edge_agent.store import files
 
 log = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
-    """A position of the reader: `records` of the segment stand before `offset`."""
-
-    segment: Segment | None
-    offset: int
-    records: int
+# On disk, or behind so many of the records that were ever held, with nothing on disk behind it.
+Position = Place | int
 
 
 class JournalLane:
     """A Source (stream.py), for one thread; every StoreError leaves it usable."""
 
-    def __init__(self, folder: Path, name: str, encoding: str, boot: bytes) -> None:
+    def __init__(
+        self, folder: Path, name: str, encoding: str, boot: bytes, holds: bool = False
+    ) -> None:
+        """`holds`: records may be held in memory."""
+        self.cut_short = False  # the last process may have lost the newest records it sent
         self.queued = 0
         self.dropped = 0
         self._folder = folder
         self._name = name
+        self._boot = boot
         self._segments = Segments()
-        self._writer = JournalWriter(folder, name, encoding, boot, self._segments)
+        self._writer = JournalWriter(folder, name, encoding, boot, self._segments, holds)
         self._reading = 0  # index among the segments
         self._offset = HEADER_BYTES
         self._read = 0  # records before `_offset`
+        self._let_go = 0  # records that were held and are no more
+        self._held_read = 0  # of those that are held, how many are read
+        self._behind: Position = 0  # the last record that was advanced past
+        self._acknowledged: Position = 0  # everything before was
+        self._batches: deque[Position] = deque()  # ends of those in flight
         self._window, self._window_at = b"", 0
         self._later = False  # the file could not be read just now
         self._peeked: tuple[Entry, int] | None = None  # with the offset behind it
@@ -46,6 +64,32 @@ class JournalLane:
     def bytes(self) -> int:
         """What the files have."""
         return self._segments.bytes
+
+    @property
+    def held(self) -> int:
+        """Records that are in memory only."""
+        return len(self._writer.held)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._writer.held_bytes
+
+    @property
+    def held_since(self) -> float:
+        """When the oldest that is held came (monotonic); infinity: none is."""
+        return self._writer.held[0].since if self._writer.held else math.inf
+
+    @property
+    def drained(self) -> bool:
+        """Nothing waits on disk: what comes may be held."""
+        at = self._acknowledged
+        if isinstance(at, Place):
+            for each in reversed(self._segments.row):
+                if each is at.segment:
+                    return at.records == each.records
+                if each.records:
+                    return False
+        return True
 
     @property
     def unsynced(self) -> bool:
@@ -85,8 +129,10 @@ class JournalLane:
             log.warning("%s: its begin is damaged; what else it holds is kept", path)
             header = guess(path)
             writer.stream = None
+            self.cut_short = True
         else:
             writer.stream = header.stream if writer.goes_on(header) else None
+            self.cut_short = not header.finished and header.boot != self._boot
         writer.number, writer.total = header.first - 1, header.before
         accounted = self._segments.accounted
         accounted[header.stream] = max(accounted.get(header.stream, 0), header.acknowledged)
@@ -121,7 +167,8 @@ class JournalLane:
                 known = scan(each, through).records
             self.queued -= known
             if known < each.records or each is row[-1]:
-                self._go(Place(each, HEADER_BYTES, known))
+                self._acknowledged = Place(each, HEADER_BYTES, known)
+                self._go(self._acknowledged)
                 for read in row[:place]:
                     self._remove(read)
                 return
@@ -129,8 +176,37 @@ class JournalLane:
     # --- writing
 
     def append(self, records: Sequence[Unnumbered]) -> None:
-        self._writer.append(records)
+        """Write them, and what is held before them. StoreError: none of them is kept."""
+        self.flush()
+        self._settle(self._writer.append(records))
         self.queued += len(records)
+
+    def hold(self, records: Sequence[Unnumbered], now: float) -> None:
+        """Keep them in memory; only if the lane is `drained`. StoreError: none is kept."""
+        self._writer.hold(records, now)
+        if not isinstance(self._acknowledged, int):
+            self._acknowledged = self._let_go
+        self.queued += len(records)
+
+    def flush(self) -> None:
+        """Write what is held. StoreError: it is held still."""
+        if not self.held:
+            return
+        places = self._writer.flush()
+        self._settle(places)
+        self._let_go += len(places) - 1
+        read, self._held_read = self._held_read, 0
+        if read:
+            self._go(places[read])
+
+    def _settle(self, places: Sequence[Place]) -> None:
+        """The records that were held stand on disk now, before and between `places`."""
+
+        def settled(at: Position) -> Position:
+            return places[at - self._let_go] if isinstance(at, int) else at
+
+        self._acknowledged = settled(self._acknowledged)
+        self._batches = deque(map(settled, self._batches))
 
     def sync(self) -> None:
         """Bring to the disk what waits. StoreError: it may be lost with the machine."""
@@ -143,7 +219,7 @@ class JournalLane:
     # --- reading
 
     def peek(self) -> Entry | None:
-        row = self._segments.row
+        row, held = self._segments.row, self._writer.held
         while self._peeked is None and self._reading < len(row):
             each = row[self._reading]
             self._peeked = self._next_in(each)
@@ -153,44 +229,67 @@ class JournalLane:
                     return None
                 self._passed(each)
                 if each is row[-1]:
-                    return None  # more may come
+                    break  # more may come
                 self._go(Place(row[self._reading + 1], HEADER_BYTES, 0))
-        return self._peeked[0] if self._peeked else None
+        if self._peeked:
+            return self._peeked[0]
+        return held[self._held_read].entry if self._held_read < len(held) else None
 
     def advance(self) -> None:
-        assert self._peeked is not None  # `peek` gave it
+        self._pass()
+        # Before `peek` goes on to a file that has nothing of this batch.
+        row = self._segments.row
+        self._behind = (
+            self._let_go + self._held_read
+            if self._held_read
+            else Place(row[self._reading], self._offset, self._read)
+        )
+
+    def discard(self) -> None:
+        self._pass()
+        self.queued -= 1
+        self.dropped += 1
+
+    def _pass(self) -> None:
+        if self._peeked is None:
+            self._held_read += 1
+            return
         entry, self._offset = self._peeked
         self._expected = entry.number + 1
         self._read += 1
         self._peeked = None
 
-    def discard(self) -> None:
-        self.advance()
-        self.queued -= 1
-        self.dropped += 1
+    def end_batch(self) -> None:
+        self._batches.append(self._behind)
 
-    def restored(self, count: int) -> None:
-        self.queued += count
-        self.dropped -= count
+    def rewind(self, discarded: int) -> None:
+        self.queued += discarded
+        self.dropped -= discarded
+        self._batches.clear()
+        self._held_read = 0
+        if isinstance(self._acknowledged, Place):
+            self._go(self._acknowledged)
+        elif self._segments.row:
+            self._go(self._segments.end)
 
-    def place(self) -> Place:
-        row = self._segments.row
-        return Place(row[self._reading] if row else None, self._offset, self._read)
-
-    def back(self, place: object) -> None:
-        assert isinstance(place, Place)  # one of ours
-        self._go(place)
-
-    def acknowledged(self, place: object, stream: StreamKey, through: int, count: int) -> None:
-        assert isinstance(place, Place)  # one of ours
-        assert place.segment is not None  # there were records
+    def acknowledged(self, stream: StreamKey, through: int, count: int) -> None:
+        self._acknowledged = at = self._batches.popleft()
         self._segments.accounted[stream] = through
         self.queued -= count
-        self._forget(place.segment)
-        if self.queued == 0 and self._writer.is_open:
+        if isinstance(at, Place):
+            self._forget(at.segment)
+        else:
+            while self._let_go < at:
+                self._writer.let_go()
+                self._let_go += 1
+                self._held_read -= 1
+        if self.drained and self._writer.is_open:
             self._forget(self._segments.newest)
-            if len(self._segments.row) == 1 and self._writer.empty():
-                self._go(Place(self._segments.newest, HEADER_BYTES, 0))
+            if len(self._segments.row) == 1:
+                self._writer.empty()
+            if isinstance(at, Place):
+                self._acknowledged = self._segments.end
+            self._go(self._segments.end)
 
     def accounted(self, stream: StreamKey) -> int:
         return self._segments.accounted[stream]
@@ -224,7 +323,6 @@ class JournalLane:
             log.warning("%s: %d records in it are damaged", each.path, missing)
 
     def _go(self, place: Place) -> None:
-        assert place.segment is not None  # only an empty lane has no place
         self._peeked = None
         self._window, self._window_at = b"", 0
         self._reading = self._segments.row.index(place.segment)
@@ -248,6 +346,8 @@ class JournalLane:
         self.dropped += each.records
         if untouched:
             self._go(Place(row[place], HEADER_BYTES, 0))
+        if isinstance(self._acknowledged, Place) and self._acknowledged.segment is each:
+            self._acknowledged = Place(row[place], HEADER_BYTES, 0)
         return True
 
     def _forget(self, until: Segment) -> None:

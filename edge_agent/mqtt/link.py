@@ -68,6 +68,7 @@ class LinkStatus(TypedDict):
     disk_bytes: int | None  # of the files in which results wait; None: they wait in memory
     disk_limit: int | None
     disk_trouble: str | None  # why new results wait in memory
+    streams_cut: int  # that the last agent did not finish: their newest results may be lost
     received: int
     passed_over: int  # messages that were not wanted any more, or too large
     last_error: str | None  # what is refused, or ended the last connection a moment ago
@@ -190,6 +191,7 @@ class Link:
             "disk_bytes": outbox.disk.bytes if outbox.disk else None,
             "disk_limit": self._config.queue_bytes if outbox.disk else None,
             "disk_trouble": outbox.disk_trouble or None,
+            "streams_cut": outbox.disk.streams_cut if outbox.disk else 0,
             "received": self._arrivals.taken if self._arrivals else 0,
             "passed_over": self._arrivals.passed_over if self._arrivals else 0,
             "last_error": self._refusal or self._last_error,
@@ -246,7 +248,7 @@ class Link:
                 self._failed(f"{broker.url}: {error!r}")
             finally:
                 self._protocol = None
-                self._outgoing.closed()
+                self._outgoing.closed(time.monotonic())
                 self._subscriptions.closed()
                 connection.close()
             if connection.accepted:
@@ -344,4 +346,5 @@ class Link:
 
 def _disk(config: MqttConfig, state_dir: Path) -> Journal:
     folder = state_dir / OUTBOX_FOLDER
-    return Journal(folder, config.encoding, config.queue_bytes, boot_id())
+    hold_s = config.durability_delay_s if config.durability == "delayed" else 0.0
+    return Journal(folder, config.encoding, config.queue_bytes, boot_id(), hold_s)

@@ -92,7 +92,8 @@ class Outbox:
     @property
     def unkept(self) -> int:
         """Items that would be lost if this process ended now."""
-        return self.waiting + self._unwritten_records
+        held = self.disk.held if self.disk is not None else 0
+        return self.waiting + self._unwritten_records + held
 
     def packed(self, important: bool = False) -> int:
         """Records that `take` would take."""
@@ -159,12 +160,25 @@ class Outbox:
         """Bring to the disk what waited long; when that is due next (infinity: not yet)."""
         if self.disk is None:
             return math.inf
+        if now < self._retry_at:
+            return self._retry_at
         try:
-            due = self.disk.tend(now)
+            return self.disk.tend(now)
         except StoreError as error:
             self._disk_fails(error, now)
-            due = None
-        return math.inf if due is None else due
+            return self._retry_at
+
+    def connected(self, up: bool, now: float) -> None:
+        """Whether a broker is there. If not, nothing stays in memory that can be on disk."""
+        if self.disk is None:
+            return
+        self.disk.link_up = up
+        if up or now < self._retry_at:
+            return
+        try:
+            self.disk.flush()
+        except StoreError as error:
+            self._disk_fails(error, now)
 
     def finish(self) -> None:
         """The last step of a process that ends well."""

@@ -81,13 +81,15 @@ class Outgoing:
 
     def opened(self, wire: Wire, now: float) -> None:
         """A broker accepted the connection: say `online` and everything that is retained."""
+        self.results.outbox.connected(True, now)
         self.publisher.opened(wire, now)
 
-    def closed(self) -> None:
+    def closed(self, now: float) -> None:
         """The connection is gone; what it did not acknowledge goes out on the next one."""
         self.publisher.closed()
         self.results.outbox.rewind()
         self.logs.outbox.rewind()
+        self.results.outbox.connected(False, now)
 
     def hurry(self, now: float) -> None:
         """The last words: nothing waits for company any more, and the status is `offline`."""

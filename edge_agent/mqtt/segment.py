@@ -9,7 +9,8 @@ count its files, and the stream that the records belong to. Numbers are big-endi
         9   1   1: the file was finished and brought to the disk before the writer ended
        10   2   0
        12   8   name of the stream
-       20  16   boot of the machine on which it was written (boot_id)
+       20  16   boot of the machine (boot_id) in which no number is given out before its record
+                is in the file; zeros: records are held in memory first (docs/adr/0051)
        36   8   number of the first record that may stand in the file
        44   8   records of this stream in files before this one
        52   8   number up to which the broker had acknowledged everything
@@ -175,6 +176,14 @@ class Segment:
         self.records = 0
 
 
+class Place(NamedTuple):
+    """A position in a lane: `records` of the segment stand before `offset`."""
+
+    segment: Segment
+    offset: int
+    records: int
+
+
 class Segments:
     """The lane's files, oldest first, and up to which number each stream was acknowledged."""
 
@@ -187,6 +196,11 @@ class Segments:
     def newest(self) -> Segment:
         """The last file; there must be one."""
         return self.row[-1]
+
+    @property
+    def end(self) -> Place:
+        """Behind all records; there must be a file."""
+        return Place(self.newest, self.newest.size, self.newest.records)
 
     def add(self, each: Segment) -> None:
         """A newer one than all others."""

@@ -1,8 +1,8 @@
 """From numbered records to batches: windows, gaps, acknowledgements. No I/O of its own.
 
-    Source (memory or disk): records in the order of their numbers, and a place in them
+    Source (memory or disk): records in the order of their numbers
         peek, advance -> batch, in flight -> acknowledged: the source may forget them
-                     ^------ rewind: the source goes back to the place ------'
+              ^--- rewind: the source goes back to the oldest batch in flight ---'
 
 Where numbers jump, the batch says so with a record `{"gap": {"from", "to", "count"}}` in
 front of the next one. A consumer therefore finds each number in a record or in a gap,
@@ -50,9 +50,6 @@ class Source(Protocol):
     def dropped(self) -> int:
         """Records that a bound or damage cost."""
 
-    def append(self, records: Sequence[Unnumbered]) -> None:
-        """Number and keep them. StoreError: none was kept."""
-
     def peek(self) -> Entry | None:
         """The next record, left in place; None: there is none yet."""
 
@@ -62,20 +59,18 @@ class Source(Protocol):
     def discard(self) -> None:
         """Past the record that `peek` gave, which counts as dropped."""
 
-    def restored(self, count: int) -> None:
-        """After `back`: so many that were discarded stand behind that place."""
+    def end_batch(self) -> None:
+        """The last record that was advanced past is the last of a batch in flight."""
 
-    def place(self) -> object:
-        """Before the record that `peek` gives."""
+    def rewind(self, discarded: int) -> None:
+        """To the first record of the oldest batch in flight: no batch is in flight any more.
+        `discarded` is how many were discarded behind what was acknowledged."""
 
-    def back(self, place: object) -> None:
-        """To where `place` was taken; only for places that nothing was acknowledged behind."""
-
-    def acknowledged(self, place: object, stream: StreamKey, through: int, count: int) -> None:
-        """The broker has all before `place`: `count` records more, numbers up to `through`."""
+    def acknowledged(self, stream: StreamKey, through: int, count: int) -> None:
+        """The broker has the oldest batch in flight: `count` records, numbers up to `through`."""
 
     def accounted(self, stream: StreamKey) -> int:
-        """The number up to which everything of `stream` was acknowledged before this process."""
+        """The number up to which everything of `stream` was acknowledged."""
 
 
 class MemoryLane:
@@ -88,7 +83,7 @@ class MemoryLane:
         self._packing = PACKINGS[encoding]()
         self._number = 0  # of the newest record
         self._entries: deque[Entry] = deque()
-        self._gone = 0  # records that were acknowledged
+        self._accounted = 0  # the number up to which everything was acknowledged
         self._read = 0  # of `_entries`, how many are in flight
 
     @property
@@ -113,9 +108,6 @@ class MemoryLane:
         del self._entries[self._read]
         self.dropped += 1
 
-    def restored(self, count: int) -> None:
-        """Nothing that was discarded comes again."""
-
     def drop_oldest(self) -> bool:
         """Give up the oldest record that is not in flight; False: there is none."""
         if self.peek() is None:
@@ -123,37 +115,26 @@ class MemoryLane:
         self.discard()
         return True
 
-    def place(self) -> int:
-        return self._gone + self._read
+    def end_batch(self) -> None:
+        """`acknowledged` says how many records a batch has."""
 
-    def back(self, place: object) -> None:
-        assert isinstance(place, int)  # one of ours
-        self._read = place - self._gone
+    def rewind(self, discarded: int) -> None:  # noqa: ARG002 - those do not come again
+        self._read = 0
 
-    def acknowledged(self, place: object, stream: StreamKey, through: int, count: int) -> None:  # noqa: ARG002
+    def acknowledged(self, stream: StreamKey, through: int, count: int) -> None:  # noqa: ARG002
         for _ in range(count):
             self.bytes -= len(self._entries.popleft().packed)
-        self._gone += count
         self._read -= count
+        self._accounted = through
 
     def accounted(self, stream: StreamKey) -> int:  # noqa: ARG002
-        return 0
+        return self._accounted
 
 
 class Batch:
     """Records in one message, in flight from `take` until `acknowledge` or `rewind`."""
 
-    __slots__ = (
-        "acknowledged",
-        "after",
-        "before",
-        "count",
-        "discarded",
-        "first",
-        "last",
-        "owner",
-        "payload",
-    )
+    __slots__ = ("acknowledged", "count", "discarded", "first", "last", "owner", "payload")
 
     def __init__(self, owner: "Stream", first: int, last: int, count: int, payload: bytes) -> None:
         self.owner = owner
@@ -163,8 +144,6 @@ class Batch:
         self.payload = payload
         self.acknowledged = False
         self.discarded = 0  # records between the batch before this one and its own
-        self.before: object = None  # places in the source
-        self.after: object = None
 
 
 class Stream:
@@ -191,7 +170,6 @@ class Stream:
         """The next batch, its payload at most `max_bytes` long; None if nothing waits."""
         source, records, count = self.source, list[bytes](), 0
         first, room, head = 0, 0, dict[str, object]()
-        before = after = object()
         while count < self._batch_records and (entry := source.peek()) is not None:
             if entry.stream != self._key:
                 if records:
@@ -199,7 +177,7 @@ class Stream:
                 self._key, self._next = entry.stream, source.accounted(entry.stream) + 1
             packing = self._packings[entry.stream.encoding]
             if not records:
-                first, before, head = self._next, source.place(), self._head(entry.stream)
+                first, head = self._next, self._head(entry.stream)
                 room = max_bytes - len(packing.pack(head)) - packing.overhead
             parts = [entry.packed]
             if entry.number > self._next:
@@ -216,11 +194,10 @@ class Stream:
             count += 1
             self._next = entry.number + 1
             source.advance()
-            after = source.place()  # before `peek` goes where this batch has nothing
         if not records:
             return None
+        source.end_batch()
         batch = Batch(self, first, self._next - 1, count, packing.batch(head, records))
-        batch.before, batch.after = before, after
         batch.discarded, self._discarded = self._discarded, 0
         assert self._key is not None  # of the first record
         self._in_flight.append((self._key, batch))
@@ -234,16 +211,13 @@ class Stream:
             key, first = self._in_flight.popleft()
             self.sent += first.count
             self.in_flight_records -= first.count
-            self.source.acknowledged(first.after, key, first.last, first.count)
+            self.source.acknowledged(key, first.last, first.count)
 
     def rewind(self) -> None:
         """Nothing in flight counts any more: it will be taken again, in the same order."""
-        if self._in_flight:
-            self._key, batch = self._in_flight[0]
-            self._next = batch.first
-            self.source.back(batch.before)
-            later = sum(each.discarded for _, each in self._in_flight) - batch.discarded
-            self.source.restored(later + self._discarded)
+        discarded = sum(each.discarded for _, each in self._in_flight) + self._discarded
+        self.source.rewind(discarded)
+        self._key = None  # the source says with which number its stream goes on
         self._discarded = 0
         self._in_flight.clear()
         self.in_flight_records = 0

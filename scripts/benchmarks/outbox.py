@@ -11,23 +11,27 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.config.model import Durability
 from edge_agent.control import ask
 from edge_agent.errors import ControlError
 from edge_agent.mqtt.journal import SYNC_S, Journal, boot_id
+from edge_agent.mqtt.link import Link
 from edge_agent.mqtt.outbox import Outbox
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import Agent
 from scripts.benchmarks.extdisk import bytes_written, ext4, settle
 from scripts.benchmarks.figures import Aim, latency, p99_ratio, ratio
-from scripts.benchmarks.queueing import record
+from scripts.benchmarks.queueing import record, written
 from tests.support.gobuild import ROOT
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 
 MB = 1e6
 BATCH = 100
 BATCH_S = 0.25  # the agent's own, in simulated time
+HOLD_S = MqttConfig.durability_delay_s
 QUIET_S = 40.0  # longer than what waits is left unsynced
 DOWN_S, UP_S = 1.0, 2.0  # of the broker that is killed and started again
 TROUBLED, QUIET = "broker killed and started again, backlog goes out", "broker there, nothing waits"
@@ -43,6 +47,8 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
     found["queue"] = _queue(folder / "queue", 100_000 if quick else 1_000_000, 5 if quick else 30)
     say("counting what is written")
     found["writes"] = _writes(folder / "writes", quick)
+    say("one result after the other, acknowledged at once")
+    found["singles"] = _singles(folder / "singles", 30 if quick else 200)
     say("answering meanwhile")
     found["answers"] = _answers(folder / "answers", 20_000 if quick else 100_000, say)
     return found
@@ -50,8 +56,9 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
 
 def aims(result: dict[str, Any]) -> list[Aim]:
     """Flat memory, and answers that take as long as ever."""
-    queue, answers = result["queue"], result["answers"]
+    queue, answers, singles = result["queue"], result["answers"], result["singles"]
     return [
+        Aim("written for a result acknowledged in time", singles["delayed"], 100.0, "bytes"),
         Aim(f"{queue['count']} queued results, more RSS", queue["more_rss"] / MB, 2.0, "MB"),
         Aim("CreateContainer meanwhile / undisturbed", answers["to_quiet"]["median"], 1.1, ""),
     ]
@@ -109,26 +116,33 @@ def _writes(folder: Path, quick: bool) -> dict[str, Any]:
     with ext4(folder) as disk:
         if disk is None:
             return {"skipped": "counting them needs root, mkfs.ext4 and a loop device"}
-        for name, count, at_once, every_s, sends in (
-            ("broker away, 400 results a second", busy, BATCH, BATCH_S, False),
-            (f"broker away, a result each {QUIET_S:.0f} s", quiet, 1, QUIET_S, False),
-            ("sent at once, 400 results a second", busy, BATCH, BATCH_S, True),
-            (f"sent at once, a result each {QUIET_S:.0f} s", quiet, 1, QUIET_S, True),
+        rates = (
+            ("400 results a second", busy, BATCH, BATCH_S),
+            (f"a result each {QUIET_S:.0f} s", quiet, 1, QUIET_S),
+        )
+        for kind, sends, hold_s in (
+            ("broker away", False, HOLD_S),
+            ("sent at once", True, HOLD_S),
+            ('... durability = "always"', True, 0.0),
         ):
-            found[name] = _written(
-                disk / "outbox" / str(len(found)), count, at_once, every_s, sends
-            )
+            for rate, count, at_once, every_s in rates:
+                box = _outbox(disk / "outbox" / str(len(found)), hold_s)
+                box.connected(sends, 0.0)
+                found[f"{kind}, {rate}"] = _written(
+                    box, disk / "outbox", count, at_once, every_s, sends
+                )
     return found
 
 
 def _written(
-    folder: Path, count: int, at_once: int, every_s: float, sends: bool
+    box: Outbox, folder: Path, count: int, at_once: int, every_s: float, sends: bool
 ) -> dict[str, float]:
     """Time is simulated: the kernel's own writing, too, happens once in SYNC_S of it."""
-    box = _outbox(folder)
     now = settled = packed = 0.0
     _put(box, 0, 1, now)  # what the first start writes is another matter
     box.tend(SYNC_S)
+    while sends and (batch := box.take()):
+        box.acknowledge(batch)
     settle(folder)
     before = bytes_written(folder)
     for number in range(1, count, at_once):
@@ -150,12 +164,40 @@ def _written(
     }
 
 
-def _outbox(folder: Path) -> Outbox:
-    disk = Journal(folder, "msgpack", 128 << 20, boot_id())
+def _singles(folder: Path, count: int) -> dict[str, float]:
+    """What this process has the kernel write for a result, by `write_bytes` of /proc/self/io."""
+    folder.mkdir(parents=True)
+    found = {}
+    with Mosquitto(folder) as broker:
+        for durability in get_args(Durability):
+            config = MqttConfig(
+                (Broker("127.0.0.1", broker.port, False),), "bench", durability=durability
+            )
+            link = Link(
+                config, "bench", "bench", _described, dict, dict, state_dir=folder / durability
+            )
+            link.start()
+            for number in range(count + 1):
+                if number == 1:  # what the first costs is another matter
+                    before = written()
+                link.report(number)
+                while link.status()["sent"] <= number:
+                    time.sleep(0.005)
+            found[durability] = (written() - before) / count
+            link.stop()
+    return found
+
+
+def _described(item: object) -> dict[str, object]:
+    return record(int(str(item)))
+
+
+def _outbox(folder: Path, hold_s: float = 0.0) -> Outbox:
+    disk = Journal(folder, "msgpack", 128 << 20, boot_id(), hold_s)
     box = Outbox(
         "bench",
         "msgpack",
-        lambda item: record(int(str(item))),
+        _described,
         queue_records=100_000,
         batch_records=BATCH,
         disk=disk,

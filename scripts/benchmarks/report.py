@@ -254,6 +254,12 @@ def _outbox(result: Mapping[str, Any]) -> str:
         ]
         what = "ext4 on a disk of its own, KB for 1,000 results"
         parts.append(table((what, "into files", "at the disk"), rows))
+    singles = [
+        (f'durability = "{name}"', f"{found:.0f}") for name, found in result["singles"].items()
+    ]
+    parts.append(
+        table(("a mosquitto there, a result at a time", "bytes written for each"), singles)
+    )
     answered = [
         (name, *(f"{found[key]:.0f}" for key in ("samples", "median_us", "p99_us", "max_us")))
         for name, found in answers["contestants"].items()

@@ -1,4 +1,8 @@
-"""An outbox killed by SIGKILL at every file operation: `python -m tests.mqtt.killedoutbox FOLDER`.
+"""An outbox killed by SIGKILL at every file operation, for a process of its own:
+
+    python -m tests.mqtt.killedoutbox FOLDER HOLD_S
+
+HOLD_S above 0: a broker is there most of the time, and records are held in memory.
 
 A process of its own, because it forks: one child for each point, which works until it is
 killed there, then another one that takes over and sends everything. What a child sends it
@@ -59,14 +63,18 @@ class Killer:
         return operation
 
 
-def work(box: Outbox, tell: Callable[[str, object], None], first: int) -> None:
+def work(box: Outbox, tell: Callable[[str, object], None], hold_s: float) -> None:
     """One life: results come, some are sent, some of those acknowledged, some errors between."""
     in_flight: list[Batch] = []
-    for number in range(first, first + ITEMS):
+    box.connected(True, 0.0)
+    for number in range(ITEMS):
         box.put(f"{number} {TEXT}", important=number % 50 == 7)
         if number % 3 == 0:
-            box.pack(1 << 20, 0.0)
-            tell("kept", number)
+            box.pack(1 << 20, number / 10)
+            if not box.unkept:
+                tell("kept", number)
+        if hold_s and number % 9 == 0:
+            box.tend(number / 10)
         if number % 10 == 0 and (batch := box.take(important=number % 40 == 0)):
             tell("sent", batch.payload)
             in_flight.append(batch)
@@ -77,6 +85,7 @@ def work(box: Outbox, tell: Callable[[str, object], None], first: int) -> None:
         if number % 60 == 0:
             box.rewind()
             in_flight.clear()
+            box.connected(number % 120 == 0, number / 10)
         if number % 100 == 99:
             box.tend(SYNC_S * number)
             send_all(box, tell)
@@ -112,28 +121,28 @@ def forked(child: Callable[[Callable[[str, object], None]], None]) -> tuple[int,
     return os.waitpid(pid, 0)[1], list(unpacker)
 
 
-def life(folder: Path, point: int, how: str) -> tuple[bool, list[Any]]:
+def life(folder: Path, hold_s: float, point: int, how: str) -> tuple[bool, list[Any]]:
     """Whether it was killed, and what it told."""
 
     def child(tell: Callable[[str, object], None]) -> None:
         Killer(point, how)
-        work(opened(folder), tell, first=0)
+        work(opened(folder, hold_s), tell, hold_s)
 
     status, told = forked(child)
     assert status in (0, signal.SIGKILL), (point, how, status)
     return status != 0, told
 
 
-def opened(folder: Path) -> Outbox:
+def opened(folder: Path, hold_s: float) -> Outbox:
     """An outbox with small files and a bound that is never reached."""
-    return outbox(folder, queue_records=10_000, batch_records=10, disk_bytes=1 << 20)
+    return outbox(folder, queue_records=10_000, batch_records=10, disk_bytes=1 << 20, hold_s=hold_s)
 
 
-def heir(folder: Path) -> list[Any]:
+def heir(folder: Path, hold_s: float) -> list[Any]:
     """The next life: it reports once more and sends everything."""
 
     def child(tell: Callable[[str, object], None]) -> None:
-        box = opened(folder)
+        box = opened(folder, hold_s)
         for important in (False, True):
             box.put(f"{ITEMS + important} {TEXT}", important=important)
         box.pack(1 << 20, 0.0)
@@ -173,16 +182,18 @@ def judge(told: list[Any], where: object, streams: int) -> int:
     return twice
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, hold_s: float) -> None:
     points = twice = 0
     for how in HOWS:
         for point in range(1, 10_000):
             shutil.rmtree(folder, ignore_errors=True)
-            killed, told = life(folder, point, how)
+            killed, told = life(folder, hold_s, point, how)
             # A header that is half new is damaged: its stream cannot go on. The kernel writes
             # so few bytes as one; a card may not.
             streams = 3 if how == "half" else 2
-            twice = max(twice, judge(told + heir(folder), (how, point), streams))
+            if hold_s:
+                streams = 4  # whoever was killed may have held something
+            twice = max(twice, judge(told + heir(folder, hold_s), (how, point), streams))
             points += killed
             if not killed:
                 break
@@ -190,4 +201,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), float(sys.argv[2]))

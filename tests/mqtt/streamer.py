@@ -1,6 +1,8 @@
-"""A link that reports without pause: `python -m tests.mqtt.streamer PORT STATE FIRST VERSION`.
+"""A link that reports without pause, for a process of its own that is killed:
 
-Prints the number of the last item that is kept, which means: on disk. To be killed.
+    python -m tests.mqtt.streamer PORT STATE FIRST VERSION DURABILITY
+
+Prints the number of the last item that is kept, which means: on disk, or acknowledged.
 """
 
 import sys
@@ -13,10 +15,11 @@ from edge_agent.mqtt import connection
 from tests.mqtt.harness import config_for, running
 
 if __name__ == "__main__":
-    port, state_dir, first, version = sys.argv[1:]
+    port, state_dir, first, version, durability = sys.argv[1:]
     if version == "3.1.1":
         setattr(connection, "VERSIONS", (MQTTProtocolVersion.MQTTv311,))  # noqa: B010
-    with running(config_for(int(port)), state_dir=Path(state_dir)) as link:
+    config = config_for(int(port), durability=durability)
+    with running(config, state_dir=Path(state_dir)) as link:
         outbox = link._outgoing.results.outbox
         number = int(first)
         while True:

@@ -523,9 +523,10 @@ class Machine:
                 file.write_bytes(content)
 
 
+@pytest.mark.parametrize("hold_s", [0.0, 5.0])
 @pytest.mark.parametrize("seed", range(40))
 def test_no_number_is_ever_given_to_two_records_whatever_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, hold_s: float
 ) -> None:
     """A consumer would take the second one for a duplicate: lost without a trace."""
     chance = random.Random(seed)
@@ -534,7 +535,8 @@ def test_no_number_is_ever_given_to_two_records_whatever_is_lost(
     count, now = 0, 0.0
     for boot in range(6):
         for _life in range(chance.randrange(1, 4)):
-            box = outbox(tmp_path, boot=b"boot number %4d" % boot, batch_records=20)
+            box = outbox(tmp_path, boot=b"boot number %4d" % boot, batch_records=20, hold_s=hold_s)
+            box.connected(True, now)
             for _ in range(chance.randrange(1, 60)):
                 now += chance.random() * 10
                 fresh = [f"{count + each} {TEXT}" for each in range(chance.randrange(40))]
@@ -552,6 +554,7 @@ def test_no_number_is_ever_given_to_two_records_whatever_is_lost(
                         box.acknowledge(batch)
                 if chance.random() < 0.1:
                     box.rewind()
+                    box.connected(chance.random() < 0.7, now)
                 box.tend(now)
             if chance.random() < 0.3:
                 box.finish()

@@ -44,6 +44,7 @@ def outbox(
     encoding: str = "msgpack",
     disk_bytes: int = LEAST_BYTES,
     boot: bytes = BOOT,
+    hold_s: float = 0.0,
 ) -> Outbox:
     """On disk in `folder`, opened, or in memory."""
     box = Outbox(
@@ -52,7 +53,7 @@ def outbox(
         describe,
         queue_records=queue_records,
         batch_records=batch_records,
-        disk=Journal(folder, encoding, disk_bytes, boot) if folder else None,
+        disk=Journal(folder, encoding, disk_bytes, boot, hold_s) if folder else None,
     )
     box.open(0.0)
     _made.append(box)
