@@ -61,9 +61,9 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent.node: actions recent remote requests
     edge_agent.fleet: requests
     edge_agent.host: condense reports
-    edge_agent.mqtt: batcher channels connection connection_epoch guard incoming ingress_queue
-    edge_agent.mqtt: journal journal_lane journal_writer link opening outbox outgoing packing
-    edge_agent.mqtt: publisher reasons segment stream subscriptions tls topics waiting
+    edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
+    edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox packing poller
+    edge_agent.mqtt: publisher segment stream tls topics
     """
 )
 

@@ -20,10 +20,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt import reasons
-from edge_agent.mqtt.guard import MAX_PUBLISH_BYTES, UNSOLICITED_PACKETS, GuardedClient
-from edge_agent.mqtt.incoming import Arrivals, Incoming
-from edge_agent.mqtt.tls import explain, tls_context
+from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES, UNSOLICITED_PACKETS, BoundedClient
+from edge_agent.mqtt.inbound import Inbound, InboundMessage
+from edge_agent.mqtt.tls import ended, explain, left, refused, tls_context
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
 _NAMES = dict(zip(VERSIONS, ("5", "3.1.1"), strict=True))
@@ -62,9 +61,9 @@ class Connection:
         version: MQTTProtocolVersion,
         client_id: str,
         will: tuple[str, bytes],
-        arrivals: Arrivals | None,
+        inbound: Inbound | None,
     ) -> None:
-        """`arrivals` takes what the broker sends; None: nothing may come."""
+        """`inbound` takes what the broker sends; None: nothing may come."""
         self.version = version
         self.accepted = False  # the broker's CONNACK has come
         self.session_kept = False  # it knows what was subscribed to before
@@ -77,12 +76,12 @@ class Connection:
         self.protocol = _NAMES[version]
         self.url = broker.url
         self._answers: list[Answer] = []
-        self._arrivals = arrivals
+        self._inbound = inbound
         self._broker = broker
         self._config = config
         self._client_id = client_id
         self._will = will
-        self._client: GuardedClient | None = None
+        self._client: BoundedClient | None = None
         self._lost = ""
 
     def open(self) -> None:
@@ -96,9 +95,9 @@ class Connection:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MAX_PUBLISH_BYTES
             properties.ReceiveMaximum = INCOMING_WINDOW
-            if self._arrivals is not None:
+            if self._inbound is not None:
                 properties.SessionExpiryInterval = SESSION_S
-            options = {"clean_start": self._arrivals is None, "properties": properties}
+            options = {"clean_start": self._inbound is None, "properties": properties}
         try:
             client.connect(
                 self._broker.host,
@@ -206,12 +205,12 @@ class Connection:
         if sock is not None:
             sock.close()
 
-    def _make_client(self) -> GuardedClient:
-        client = GuardedClient(
+    def _make_client(self) -> BoundedClient:
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=(
-                None if self.version == MQTTProtocolVersion.MQTTv5 else self._arrivals is None
+                None if self.version == MQTTProtocolVersion.MQTTv5 else self._inbound is None
             ),
             protocol=self.version,
             reconnect_on_failure=False,
@@ -260,7 +259,7 @@ class Connection:
             self.wrong_version = reason == "Unsupported protocol version"
             self.version_refused = self.wrong_version
             self.wrong_id = reason == "Client identifier not valid"
-            self._lost = reasons.refused(str(reason))
+            self._lost = refused(str(reason))
         elif self.max_packet_bytes < MIN_PACKET_BYTES:
             self._lost = (
                 f"the broker takes {self.max_packet_bytes} bytes at once,"
@@ -279,14 +278,12 @@ class Connection:
     ) -> None:
         if self._lost:
             return
-        trouble = client.trouble if isinstance(client, GuardedClient) else ""
+        trouble = client.trouble if isinstance(client, BoundedClient) else ""
         if not self.accepted:
             self.wrong_version = True  # how brokers without MQTT 5 may answer it
         said = flags.is_disconnect_packet_from_server
         self._lost = (
-            reasons.left(trouble)
-            if trouble
-            else reasons.ended(str(reason), accepted=self.accepted, said=said)
+            left(trouble) if trouble else ended(str(reason), accepted=self.accepted, said=said)
         )
 
     def _on_publish(
@@ -323,27 +320,27 @@ class Connection:
         self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
     ) -> None:
         properties = message.properties
-        arrived = Incoming(
+        arrived = InboundMessage(
             message.topic,
             bytes(message.payload),
             message.retain,
             getattr(properties, "ResponseTopic", None),
             getattr(properties, "CorrelationData", None),
         )
-        if trouble := self._judge(lambda arrivals: arrivals.arrived(arrived), message.topic):
-            self._lost = self._lost or reasons.left(trouble)
+        if trouble := self._judge(lambda inbound: inbound.arrived(arrived), message.topic):
+            self._lost = self._lost or left(trouble)
 
     def _too_large(self, topic: str, size: int) -> str:
-        return self._judge(lambda arrivals: arrivals.too_large(topic, size), topic)
+        return self._judge(lambda inbound: inbound.too_large(topic, size), topic)
 
-    def _judge(self, judge: Callable[[Arrivals], str], topic: str) -> str:
+    def _judge(self, judge: Callable[[Inbound], str], topic: str) -> str:
         if not self.accepted:
             return f"it sends a message on {topic[:200]!r} before its CONNACK (MQTT 5, 3.2.0-1)"
-        if self._arrivals is None:
+        if self._inbound is None:
             return f"it sends a message on {topic[:200]!r}, which was not asked for"
-        return judge(self._arrivals)
+        return judge(self._inbound)
 
-    def _opened(self) -> GuardedClient:
+    def _opened(self) -> BoundedClient:
         if self._client is None or self._client.socket() is None or self._lost:
             raise self._error(self._lost or "not connected")
         return self._client

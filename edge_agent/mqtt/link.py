@@ -25,14 +25,12 @@ from edge_agent.errors import LinkError
 from edge_agent.later import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.connection_epoch import next_epoch
-from edge_agent.mqtt.incoming import Arrivals, Received
+from edge_agent.mqtt.inbound import Inbound, Received, Subscriptions
 from edge_agent.mqtt.ingress_queue import Describe
 from edge_agent.mqtt.journal import Journal, boot_id
-from edge_agent.mqtt.opening import STACK_BYTES, Opening
-from edge_agent.mqtt.outgoing import Outgoing
-from edge_agent.mqtt.subscriptions import Subscriptions
+from edge_agent.mqtt.outbound import Outbound
+from edge_agent.mqtt.poller import STACK_BYTES, Connector, Poller
 from edge_agent.mqtt.topics import is_plain, node_topics, plain_client_id
-from edge_agent.mqtt.waiting import Waiting
 from edge_agent.pacing import TokenBucket, backoff_s
 
 if TYPE_CHECKING:
@@ -98,12 +96,12 @@ class Link:
         self._config = config
         self._state_dir = state_dir
         disk = _disk(config, state_dir) if state_dir and config.queue_bytes else None
-        self._outgoing = Outgoing(config, node, fleet, describe, state, metrics, disk)
+        self._outbound = Outbound(config, node, fleet, describe, state, metrics, disk)
         self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
-        self._arrivals = (
-            Arrivals(self._subscriptions, node_topics(fleet, node), received) if received else None
+        self._inbound = (
+            Inbound(self._subscriptions, node_topics(fleet, node), received) if received else None
         )
-        self._waiting = Waiting()
+        self._poller = Poller()
         self._thread: threading.Thread | None = None
         self._stop_at = math.inf  # monotonic; finite: say goodbye until then
         self._state = "stopped"
@@ -124,33 +122,33 @@ class Link:
 
     def report(self, item: object, size: int = 0, important: bool = False) -> None:
         """Hand over a result, `size` bytes large; important ones are the last to be dropped."""
-        if self._outgoing.results.put(item, size, important):
-            self._waiting.wake()
+        if self._outbound.results.put(item, size, important):
+            self._poller.wake()
 
     def log(self, record: Mapping[str, object], size: int = 0) -> None:
         """Hand over a log record, ready as it is, that takes about `size` bytes."""
-        if self._outgoing.logs.put(record, size, False):
-            self._waiting.wake()
+        if self._outbound.logs.put(record, size, False):
+            self._poller.wake()
 
     def state_changed(self) -> None:
         """The state document is out of date."""
-        if self._outgoing.state_changed():
-            self._waiting.wake()
+        if self._outbound.state_changed():
+            self._poller.wake()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for `topics` (no patterns) on this and every later connection.
 
         What is retained there comes, and again on each connection. ValueError: no topic.
         """
-        if self._arrivals is None:
+        if self._inbound is None:
             raise ValueError("this link was given nobody to receive messages")
         if self._subscriptions.want(topics):
-            self._waiting.wake()
+            self._poller.wake()
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Give `topics` up; one or two messages of theirs may still be handed on."""
         if self._subscriptions.unwant(topics):
-            self._waiting.wake()
+            self._poller.wake()
 
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
@@ -163,8 +161,8 @@ class Link:
         if not is_plain(topic):
             raise ValueError(f"{topic!r}: nothing can be published there")
         message = Message(payload, topic=topic, retain=retain, correlation=correlation)
-        taken = self._outgoing.answers.put(message)
-        self._waiting.wake()
+        taken = self._outbound.answers.put(message)
+        self._poller.wake()
         return taken
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -172,15 +170,15 @@ class Link:
         if self._thread is not None:
             # Some of the time is for the way back out of the thread.
             self._stop_at = time.monotonic() + timeout_s * 0.8
-            self._waiting.wake()
+            self._poller.wake()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return  # it waits for a disk, and ends with the process
-        self._waiting.close()
+        self._poller.close()
 
     def status(self) -> LinkStatus:
         """How it is going."""
-        outbox = self._outgoing.results.outbox
+        outbox = self._outbound.results.outbox
         return {
             "state": self._state,
             "broker": self._broker.url if self._broker else None,
@@ -192,8 +190,8 @@ class Link:
             "disk_limit": self._config.queue_bytes if outbox.disk else None,
             "disk_trouble": outbox.disk_trouble or None,
             "streams_cut": outbox.disk.streams_cut if outbox.disk else 0,
-            "received": self._arrivals.taken if self._arrivals else 0,
-            "passed_over": self._arrivals.passed_over if self._arrivals else 0,
+            "received": self._inbound.taken if self._inbound else 0,
+            "passed_over": self._inbound.passed_over if self._inbound else 0,
             "last_error": self._refusal or self._last_error,
         }
 
@@ -208,7 +206,7 @@ class Link:
             if self._state_dir
             else clock_ms
         )
-        self._outgoing.begin(session, time.monotonic())
+        self._outbound.begin(session, time.monotonic())
         failures = 0
         while not self._stopping:
             failures = 1 if self._attend_brokers() else failures + 1
@@ -216,7 +214,7 @@ class Link:
             self._rest(
                 backoff_s(failures, self._config.reconnect_min_s, self._config.reconnect_max_s)
             )
-        self._outgoing.end(time.monotonic())
+        self._outbound.end(time.monotonic())
         self._state = "stopped"
 
     def _attend_brokers(self) -> bool:
@@ -235,8 +233,8 @@ class Link:
         certain = True  # whether the broker said that it does not speak the version before
         while True:
             self._state = "connecting"
-            will = self._outgoing.status.will()
-            connection = Connection(broker, self._config, version, client_id, will, self._arrivals)
+            will = self._outbound.status.will()
+            connection = Connection(broker, self._config, version, client_id, will, self._inbound)
             began = time.monotonic()
             try:
                 self._serve(connection)
@@ -248,7 +246,7 @@ class Link:
                 self._failed(f"{broker.url}: {error!r}")
             finally:
                 self._protocol = None
-                self._outgoing.closed(time.monotonic())
+                self._outbound.closed(time.monotonic())
                 self._subscriptions.closed()
                 connection.close()
             if connection.accepted:
@@ -275,37 +273,37 @@ class Link:
             until = min(deadline, self._stop_at)
             if now >= until:
                 raise LinkError(f"{connection.url}: the broker does not answer CONNECT")
-            self._wait(min(until, self._outgoing.step(now)), connection)
+            self._wait(min(until, self._outbound.step(now)), connection)
         logger.info("connected to %s with MQTT %s", connection.url, connection.protocol)
         self._state, self._protocol = "connected", connection.protocol
         steady_at = time.monotonic() + STEADY_S
-        self._outgoing.opened(connection, time.monotonic())
+        self._outbound.opened(connection, time.monotonic())
         self._subscriptions.opened(connection, connection.session_kept)
         while not self._stopping:
             now = time.monotonic()
             if now >= steady_at:
                 self._last_error = None
-            due = min(self._subscriptions.step(now), self._outgoing.step(now))
+            due = min(self._subscriptions.step(now), self._outbound.step(now))
             self._wait(due, connection)
         self._say_goodbye(connection)
 
     def _open(self, connection: "Connection") -> None:
         """Connect while what is reported is kept. LinkError: it failed, or it is time to end."""
-        opening = Opening(connection, self._waiting.wake)
-        while not opening.finished:
+        connector = Connector(connection, self._poller.wake)
+        while not connector.finished:
             now = time.monotonic()
             if now >= self._stop_at:
-                opening.abandon()
+                connector.abandon()
                 raise LinkError(f"{connection.url}: given up, the agent ends")
-            self._wait(min(self._stop_at, self._outgoing.step(now)), None)
-        opening.result()
+            self._wait(min(self._stop_at, self._outbound.step(now)), None)
+        connector.result()
 
     def _say_goodbye(self, connection: "Connection") -> None:
         """`offline`, then the last results as far as the time goes; then no will."""
-        self._outgoing.hurry(time.monotonic())
+        self._outbound.hurry(time.monotonic())
         while (now := time.monotonic()) < self._stop_at:
-            due = self._outgoing.step(now)
-            if not self._outgoing.publisher.in_flight and due > self._stop_at:
+            due = self._outbound.step(now)
+            if not self._outbound.publisher.in_flight and due > self._stop_at:
                 break
             self._wait(min(due, self._stop_at), connection)
         connection.disconnect()
@@ -314,12 +312,12 @@ class Link:
         """Wait for the next attempt; what is reported meanwhile is packed."""
         until = time.monotonic() + seconds
         while not self._stopping and (now := time.monotonic()) < until:
-            self._wait(min(until, self._outgoing.step(now)), None)
+            self._wait(min(until, self._outbound.step(now)), None)
 
     def _wait(self, until: float, connection: "Connection | None") -> None:
         """Sleep until then or until something happens, and do what the broker asks for."""
         try:
-            self._waiting.wait(until, connection)
+            self._poller.wait(until, connection)
         finally:
             if connection is not None:  # what was acknowledged before a failure counts
                 self._take_answers(connection, time.monotonic())
@@ -328,14 +326,14 @@ class Link:
         before = self._refusal
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
-            self._outgoing.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
+            self._outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
         if self._refusal and self._refusal != before and self._telling.due(now) <= now:
             self._telling.spend()
             logger.warning("%s", self._refusal)
 
     @property
     def _refusal(self) -> str:
-        return self._outgoing.publisher.trouble or self._subscriptions.trouble
+        return self._outbound.publisher.trouble or self._subscriptions.trouble
 
     def _failed(self, message: str) -> None:
         """Tell a new trouble once, not at every attempt."""

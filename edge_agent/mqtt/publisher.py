@@ -13,7 +13,7 @@ from edge_agent.pacing import backoff_s
 # A broker that answers pings but acknowledges nothing for this long is left.
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 # What a PUBLISH adds to its payload beside the topic: 5 (header) + 2 + 2 + 3, and what comes
-# back with an answer (incoming.MAX_CORRELATION_BYTES), rounded up.
+# back with an answer (inbound.MAX_CORRELATION_BYTES), rounded up.
 PUBLISH_BYTES = 300
 
 

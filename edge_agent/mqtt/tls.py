@@ -1,10 +1,17 @@
-"""TLS towards a broker, and what connection errors mean to an operator."""
+"""TLS towards a broker, and why a connection ended or never began, in an operator's words."""
 
 import socket
 import ssl
 
 from edge_agent.config import MqttConfig
 from edge_agent.errors import LinkError
+
+_HINTS = {
+    "Bad user name or password": ": check username and password_file",
+    "Not authorized": ": check username and password_file, and the broker's access list",
+    "Client identifier not valid": ": every broker takes 1 to 23 letters and digits as client_id",
+    "Session taken over": ": another client uses this client_id",
+}
 
 
 class _NamedContext(ssl.SSLContext):
@@ -79,3 +86,32 @@ def explain(error: Exception) -> str:
             return error.strerror or str(error)
         case _:
             return str(error)
+
+
+def refused(reason: str) -> str:
+    """The broker's CONNACK says no, with MQTT's name for the reason."""
+    return f"the broker refuses the connection: {reason}{_HINTS.get(reason, '')}"
+
+
+def left(trouble: str) -> str:
+    """It broke the rules."""
+    return f"disconnected from the broker: {trouble}"
+
+
+def ended(reason: str, *, accepted: bool, said: bool) -> str:
+    """The connection is gone. `said`: the broker gave the `reason`, else paho has found it."""
+    if reason == "Protocol error" and not said:
+        return left("its answer is not MQTT")
+    if said:
+        return f"the broker ended the connection: {reason}{_HINTS.get(reason, '')}"
+    if reason == "Keep alive timeout":
+        return "the broker stopped answering"
+    if accepted:
+        return (
+            "the broker closed the connection without a reason; if that repeats, another"
+            " client uses this client_id, or the broker's access list is against it"
+        )
+    return (
+        "the broker closed the connection without accepting it; is this the right"
+        " port, and is TLS wanted there (mqtts)?"
+    )

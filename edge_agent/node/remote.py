@@ -18,7 +18,7 @@ from edge_agent.host.outcome import OK, Outcome
 from edge_agent.host.reports import describe
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
 from edge_agent.mqtt.topics import node_topics
 from edge_agent.node.recent import Recent
@@ -105,7 +105,7 @@ class Remote:
             self._requests.carried_out(ticket)
             answer(self._publish, ticket, "succeeded")
 
-    def _received(self, incoming: Incoming) -> None:
+    def _received(self, incoming: InboundMessage) -> None:
         verb = self._verbs.get(incoming.topic)
         if verb is not None:
             self._requests.received(verb, incoming)

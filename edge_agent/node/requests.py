@@ -17,7 +17,7 @@ from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError
 from edge_agent.fleet import requests as protocol
 from edge_agent.fleet.requests import MAX_OPEN, Ledger, Request, Sealed, State
 from edge_agent.loop import Loop
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.pacing import TokenBucket
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Requests:
         """An earlier process did; before the first request comes in."""
         self._ledger.remember(ticket.verb, ticket.id)
 
-    def received(self, verb: str, incoming: Incoming) -> None:
+    def received(self, verb: str, incoming: InboundMessage) -> None:
         """Take a request in, or pass it over if there are too many. On the link's thread;
         returns at once."""
         if not self._in_time():

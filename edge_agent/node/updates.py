@@ -18,7 +18,7 @@ from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.worker import Worker
 from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.topics import fleet_topics
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Updates:
         """End; what is under way goes on with the next start."""
         self._worker.stop()
 
-    def received(self, incoming: Incoming) -> None:
+    def received(self, incoming: InboundMessage) -> None:
         """A message of the broker's; any thread."""
         self._worker.received(incoming.topic, incoming.payload)
 

@@ -25,9 +25,8 @@ from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Wanted
 from edge_agent.fleet.updater import Updater
 from edge_agent.mqtt.connection import VERSIONS, Connection
-from edge_agent.mqtt.incoming import Arrivals, Incoming
-from edge_agent.mqtt.outgoing import Outgoing
-from edge_agent.mqtt.subscriptions import Subscriptions
+from edge_agent.mqtt.inbound import Inbound, InboundMessage, Subscriptions
+from edge_agent.mqtt.outbound import Outbound
 from edge_agent.mqtt.topics import fleet_topics, node_topics
 from edge_agent.store.layout import Layout
 
@@ -58,13 +57,13 @@ class SwarmNode:
             clock=time.time,
             monotonic=time.monotonic,
         )
-        self._outgoing = Outgoing(config, name, FLEET, lambda _item: None, self._state, dict, None)
-        self._outgoing.begin(1, time.monotonic())
-        arrivals = Arrivals(self._subscriptions, node_topics(FLEET, name), self._received)
+        self._outbound = Outbound(config, name, FLEET, lambda _item: None, self._state, dict, None)
+        self._outbound.begin(1, time.monotonic())
+        inbound = Inbound(self._subscriptions, node_topics(FLEET, name), self._received)
         self._name = name
         self.connection = Connection(
             *(config.brokers[0], config, VERSIONS[0], config.client_id),
-            *(self._outgoing.status.will(), arrivals),
+            *(self._outbound.status.will(), inbound),
         )
         self.due = 0.0
 
@@ -78,7 +77,7 @@ class SwarmNode:
             poll.poll(1000)
             self.connection.ready(True, True)
         now = time.monotonic()
-        self._outgoing.opened(self.connection, now)
+        self._outbound.opened(self.connection, now)
         self._subscriptions.opened(self.connection, self.connection.session_kept)
 
     def turn(self, readable: bool, writable: bool) -> None:
@@ -89,13 +88,13 @@ class SwarmNode:
         connection.tend(now)
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
-            self._outgoing.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
+            self._outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
         due = self._updater.step(now)
         while self._proven:
             wanted = self._proven.pop()
             self._updater.verdict(wanted.identity, wanted.digest, True, "it runs")
             due = self._updater.step(now)
-        due = min(due, self._subscriptions.step(now), self._outgoing.step(now))
+        due = min(due, self._subscriptions.step(now), self._outbound.step(now))
         self.due = min(due, connection.tend_due, connection.read_due(now) or math.inf)
 
     # --- what the updater is given
@@ -106,13 +105,13 @@ class SwarmNode:
     def unsubscribe(self, topics: Iterable[str]) -> None:
         self._subscriptions.unwant(topics)
 
-    def _received(self, incoming: Incoming) -> None:
+    def _received(self, incoming: InboundMessage) -> None:
         self._updater.received(incoming.topic, incoming.payload)
 
     def _activate(self, plan: Plan) -> None:
         self._runs = plan.releases
         self._proven = [wanted for wanted in plan.releases if wanted.on_probation]
-        self._outgoing.state_changed()
+        self._outbound.state_changed()
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.transfer import window
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import Worker
-from edge_agent.mqtt.guard import MAX_PUBLISH_BYTES
+from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES
 from edge_agent.mqtt.link import Link
 from edge_agent.sim.mqttwire import Message
 from edge_agent.store.layout import Layout

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import Broker, MqttConfig
-from edge_agent.mqtt.incoming import Received
+from edge_agent.mqtt.inbound import Received
 from edge_agent.mqtt.link import STOP_TIMEOUT_S, Link
 from tests.support.wait import wait_until
 

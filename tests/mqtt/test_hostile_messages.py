@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.mqtt.guard import MAX_PUBLISH_BYTES, MESSAGE_BURST, OWED_PACKETS
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES, MESSAGE_BURST, OWED_PACKETS
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.topics import node_topics
 from tests.mqtt import harness
 from tests.mqtt.harness import FLEET, NODE, config_for, wait_for_error, wait_until_connected
@@ -96,13 +96,15 @@ WELL = publish(SYNC.encode(), b"well")
         pytest.param(
             after_subscribe(publish(b"edge/v1/#", b"")), ["'edge/v1/#'"], id="pattern as topic"
         ),
-        pytest.param(after_subscribe(publish(b"", b"")), ["the broker is left"], id="no topic"),
+        pytest.param(
+            after_subscribe(publish(b"", b"")), ["disconnected from the broker"], id="no topic"
+        ),
         pytest.param(
             after_subscribe(publish(b"\xff\xfe", b"")), ["broken packet"], id="topic not UTF-8"
         ),
         pytest.param(
             after_subscribe(b"\x30\x04\xff\xffab"),
-            ["the broker is left"],
+            ["disconnected from the broker"],
             id="topic beyond its end",
         ),
         pytest.param(
@@ -125,7 +127,7 @@ WELL = publish(SYNC.encode(), b"well")
 def test_a_broker_that_sends_wrong_messages_is_left_and_told(
     script: Script, words: list[str]
 ) -> None:
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with (
         peer(script) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,
@@ -142,7 +144,7 @@ def test_a_message_before_the_broker_accepted_is_an_offence() -> None:
         connection.sendall(WELL)
         _read_for_ever(connection)
 
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with (
         peer(script) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,
@@ -171,7 +173,7 @@ def test_messages_of_a_kept_session_come_before_it_is_asked_for_anything() -> No
         connection.sendall(kept(connect) + old + publish(SYNC.encode(), b"kept", qos=1))
         _read_for_ever(connection)
 
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with (
         peer(script) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,
@@ -206,7 +208,7 @@ def test_too_large_a_message_is_skipped_in_3_1_1_which_cannot_be_told(
         acknowledged.set()
         _read_for_ever(connection)
 
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with (
         peer(script) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,
@@ -222,7 +224,7 @@ def test_too_large_a_message_is_skipped_in_3_1_1_which_cannot_be_told(
 def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edge_agent.mqtt.guard.MESSAGES_PER_S", 1e9)
+    monkeypatch.setattr("edge_agent.mqtt.bounded_client.MESSAGES_PER_S", 1e9)
     connect = socket.create_connection
 
     def with_a_small_buffer(*arguments: Any, **options: Any) -> socket.socket:
@@ -250,7 +252,7 @@ def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
 
     received = 0
 
-    def count(_message: Incoming) -> None:
+    def count(_message: InboundMessage) -> None:
         nonlocal received
         received += 1
 
@@ -264,8 +266,8 @@ def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
 
 
 def test_no_more_is_read_in_a_burst_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.mqtt.guard.MESSAGES_PER_S", 0.001)
-    received: list[Incoming] = []
+    monkeypatch.setattr("edge_agent.mqtt.bounded_client.MESSAGES_PER_S", 0.001)
+    received: list[InboundMessage] = []
     with (
         peer(after_subscribe(*[WELL] * 3 * MESSAGE_BURST)) as broker,
         running(config_for(broker.port), received=received.append, subscribed=[SYNC]) as link,

@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.topics import fleet_topics, node_topics
 from edge_agent.sim.broker import Broker
 from tests.mqtt.harness import FLEET, NODE, config_for, running, wait_until_connected
@@ -75,7 +75,7 @@ class Operator:
 
 
 def test_retained_and_later_messages_arrive_once_subscribed(port: int) -> None:
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with Operator(port) as operator, running(config_for(port), received=received.append) as link:
         operator.publish(FLEET_TOPICS.deployment, b"one", retain=True)
         link.subscribe([FLEET_TOPICS.deployment, TOPICS.request("sync")])
@@ -83,13 +83,13 @@ def test_retained_and_later_messages_arrive_once_subscribed(port: int) -> None:
         operator.publish(TOPICS.request("sync"), b"{}")
         wait_until(lambda: len(received) == 2, "the request arrives")
         assert received == [
-            Incoming(FLEET_TOPICS.deployment, b"one", True, None, None),
-            Incoming(TOPICS.request("sync"), b"{}", False, None, None),
+            InboundMessage(FLEET_TOPICS.deployment, b"one", True, None, None),
+            InboundMessage(TOPICS.request("sync"), b"{}", False, None, None),
         ]
 
 
 def test_a_topic_given_up_brings_nothing_more(port: int) -> None:
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with Operator(port) as operator, running(config_for(port), received=received.append) as link:
         link.subscribe([FLEET_TOPICS.trust, FLEET_TOPICS.deployment])
         operator.publish(FLEET_TOPICS.trust, b"1", retain=True)
@@ -104,7 +104,7 @@ def test_a_topic_given_up_brings_nothing_more(port: int) -> None:
 
 
 def test_a_largest_message_arrives_whole(port: int) -> None:
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     part = FLEET_TOPICS.blob_part("0" * 64, 0)
     with Operator(port) as operator, running(config_for(port), received=received.append) as link:
         link.subscribe([part])
@@ -133,7 +133,7 @@ def test_nothing_is_subscribed_to_without_a_receiver(port: int) -> None:
 
 @needs_mosquitto
 def test_response_topic_and_correlation_go_there_and_back(tmp_path: Path) -> None:
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     request = TOPICS.request("diagnose")
     with (
         Mosquitto(tmp_path) as broker,
@@ -158,7 +158,7 @@ def test_requests_sent_while_the_node_is_away_arrive(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _speak(version, monkeypatch)
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     request = TOPICS.request("restart")
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         with running(config_for(broker.port), received=received.append) as link:
@@ -180,7 +180,7 @@ def test_subscriptions_outlive_a_killed_broker(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _speak(version, monkeypatch)
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     with (
         Mosquitto(tmp_path, "persistence false") as broker,
         running(config_for(broker.port), received=received.append) as link,
@@ -201,7 +201,7 @@ def test_topics_of_an_earlier_life_are_given_up_and_harm_nobody(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _speak(version, monkeypatch)
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     parts = [FLEET_TOPICS.blob_part("0" * 64, number) for number in range(30)]
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         with running(config_for(broker.port), received=received.append) as link:
@@ -228,7 +228,7 @@ def test_retained_rubbish_changes_nothing_and_the_rest_arrives(
     tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _speak(version, monkeypatch)
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     topics = [FLEET_TOPICS.deployment, FLEET_TOPICS.trust, FLEET_TOPICS.blob_part("0" * 64, 0)]
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         for topic in topics:
@@ -239,14 +239,14 @@ def test_retained_rubbish_changes_nothing_and_the_rest_arrives(
             wait_until(lambda: link.status()["sent"] == 1, "results go out")
             operator.publish(topics[0], b"well", retain=True)
             wait_until(lambda: received, "what is well arrives")
-            assert received == [Incoming(topics[0], b"well", False, None, None)]
+            assert received == [InboundMessage(topics[0], b"well", False, None, None)]
             assert link.status()["state"] == "connected"
 
 
 @needs_mosquitto
 def test_a_flood_of_requests_is_read_no_faster_than_allowed(tmp_path: Path) -> None:
     """The broker holds what is beyond the allowance; results go out between."""
-    received: list[Incoming] = []
+    received: list[InboundMessage] = []
     request = TOPICS.request("sync")
     script = (
         "import sys\nfrom paho.mqtt import publish\n"

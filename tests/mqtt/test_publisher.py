@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.batcher import PAUSE_S, Batcher
 from edge_agent.mqtt.channels import (
     ANSWERS,
     BATCH_BURST,
@@ -20,6 +19,7 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
+from edge_agent.mqtt.outbound import PAUSE_S, Batcher
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher
 

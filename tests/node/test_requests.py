@@ -12,7 +12,7 @@ from edge_agent.config.model import Verb
 from edge_agent.errors import RepeatedError, RequestError, StoreError
 from edge_agent.fleet.requests import MAX_OPEN, Request
 from edge_agent.loop import Loop
-from edge_agent.mqtt.incoming import Incoming
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requests, Ticket
 
 
@@ -41,7 +41,7 @@ class Board:
         )
 
     def ask(self, verb: str, payload: bytes, **more: Any) -> None:
-        plain = Incoming("request", payload, False, None, None)
+        plain = InboundMessage("request", payload, False, None, None)
         self.requests.received(verb, plain._replace(**more))
         self.turn()
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.opening import Opening
+from edge_agent.mqtt.poller import Connector
 
 
 class Slow:
@@ -25,10 +25,10 @@ class Slow:
         self.closed = True
 
 
-def finished(connection: Slow) -> tuple[Opening, threading.Event]:
+def finished(connection: Slow) -> tuple[Connector, threading.Event]:
     """An opening, and what is set at its end."""
     done = threading.Event()
-    return Opening(connection, done.set), done
+    return Connector(connection, done.set), done
 
 
 def test_who_waits_is_told_and_gets_the_connection() -> None:

@@ -1,19 +1,27 @@
-"""Which topics are wanted, and what the broker knows of it. No I/O, no clock.
+"""What arrives from the broker: which topics are wanted, and which messages are taken. No I/O.
+
+The broker is not trusted. A message is taken on a topic that is wanted; one that was in
+flight when its topic was given up is passed over, and so is one of a session that the
+broker kept from an earlier life of this node, whose topic is then given up once more.
+Anything else is a broker that breaks the rules, and is left.
 
 `want` and `unwant` come from any thread; everything else belongs to the link's. A topic
 that is wanted is asked for on each new connection, whatever session the broker kept: its
 retained message then comes again, which makes up for whatever a broker forgot.
 """
 
+import logging
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S
-from edge_agent.mqtt.topics import is_plain
+from edge_agent.mqtt.topics import NodeTopics, is_plain
 from edge_agent.pacing import backoff_s
+
+logger = logging.getLogger(__name__)
 
 # AWS IoT Core's, the narrowest of the common brokers.
 TOPICS_AT_ONCE = 8
@@ -23,6 +31,10 @@ FORMER_TOPICS = 256
 # Topics of an earlier life that a kept session may bring up on one connection: an update's
 # window of parts, requests, the deployment, and as much again. All are given up once more.
 STRANGERS = 64
+# Comes back with the answer, beside it in one message. Usually an identifier.
+MAX_CORRELATION_BYTES = 256
+# Lines of log about what arrives, in the life of a process: whoever sends it chooses how often.
+TELL_AT_MOST = 64
 
 
 class SubscribingWire(Protocol):
@@ -213,3 +225,80 @@ class Subscriptions:
 
 def _groups(topics: Sequence[str]) -> list[Sequence[str]]:
     return [topics[at : at + TOPICS_AT_ONCE] for at in range(0, len(topics), TOPICS_AT_ONCE)]
+
+
+# --- messages
+
+
+class InboundMessage(NamedTuple):
+    """One message. `retained`: it was there before this node asked for its topic.
+
+    The same message may come twice, and more often after a broken connection.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool
+    response_topic: str | None  # None also where no answer may go
+    correlation: bytes | None
+
+
+Received = Callable[[InboundMessage], None]
+
+
+class Inbound:
+    """Hands what is taken to `received`, on the link's thread."""
+
+    def __init__(
+        self, subscriptions: Subscriptions, topics: NodeTopics, received: Received
+    ) -> None:
+        self.taken = 0
+        self.passed_over = 0
+        self._subscriptions = subscriptions
+        self._topics = topics
+        self._received = received
+        self._told: set[str] = set()
+
+    def arrived(self, message: InboundMessage) -> str:
+        """Take it or pass it over; "" or why the broker is to be left."""
+        trouble = self._wanted(message.topic)
+        if trouble is not None:
+            return trouble
+        answer = message.response_topic
+        if len(message.correlation or b"") > MAX_CORRELATION_BYTES or (
+            answer is not None and not self._topics.may_answer_on(answer)
+        ):
+            message = message._replace(response_topic=None, correlation=None)
+        self.taken += 1
+        try:
+            self._received(message)
+        except Exception as error:
+            # A defect there must not end the link, nor fill the log.
+            if self._is_new(repr(error)):
+                logger.exception("a message on %s could not be handed on", message.topic)
+        return ""
+
+    def too_large(self, topic: str, size: int) -> str:
+        """One was skipped while it came in; "" or why the broker is to be left."""
+        trouble = self._wanted(topic)
+        if trouble is not None:
+            return trouble
+        self.passed_over += 1
+        if self._is_new(topic):
+            logger.warning("%s: a message of %d bytes is too large and was not read", topic, size)
+        return ""
+
+    def _is_new(self, what: str) -> bool:
+        if what in self._told or len(self._told) >= TELL_AT_MOST:
+            return False
+        self._told.add(what)
+        return True
+
+    def _wanted(self, topic: str) -> str | None:
+        """None: it is; "": pass over; else why the broker is to be left."""
+        if self._subscriptions.wants(topic):
+            return None
+        if self._subscriptions.expects(topic):
+            self.passed_over += 1
+            return ""
+        return f"it sends a message on {topic[:200]!r}, which was not asked for"

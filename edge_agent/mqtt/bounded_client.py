@@ -41,7 +41,7 @@ _ANSWERS = {
 _QOS_BITS, _QOS_1 = 0b0110, 0b0010
 
 
-class GuardedClient(paho.Client):
+class BoundedClient(paho.Client):
     """After anything unexpected `trouble` says what it was, and the connection is over."""
 
     trouble = ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.mqtt.reasons import ended, left, refused
+from edge_agent.mqtt.tls import ended, left, refused
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from edge_agent.mqtt.reasons import ended, left, refused
         (refused("Not authorized"), "access list"),
         (refused("Bad user name or password"), "password_file"),
         (refused("Server busy"), "refuses the connection: Server busy"),
-        (left("it floods"), "is left: it floods"),
+        (left("it floods"), "disconnected from the broker: it floods"),
         (ended("Session taken over", accepted=True, said=True), "another client uses this"),
         (ended("Protocol error", accepted=True, said=True), "ended the connection: Protocol"),
         (ended("Protocol error", accepted=False, said=False), "its answer is not MQTT"),
