@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,24 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
+    parser.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="kept",
+        help="the other parts from there, written by --json with the same versions; repeatable",
+    )
     arguments = parser.parse_args()
     if not go_is_installed():
         print(f"{GO_MISSING}: upstream's runtime side cannot be built", file=sys.stderr)
         return 1
     began = time.time()
+    kept = [json.loads(file.read_text()) for file in arguments.kept]
     result: dict[str, Any] = {"machine": machine(), "quick": arguments.quick, "parts": {}}
-    for name in arguments.part or PARTS:
+    there = {name for run in kept for name in run["parts"]}
+    for name in arguments.part or [name for name in PARTS if name not in there]:
         with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
             found = PARTS[name].measure(Path(folder), arguments.quick, _say)
         found["aims"] = [
@@ -68,12 +80,35 @@ def main() -> int:
     result["machine"]["load_after"] = load()
     result["versions"] = versions()
     result["seconds"] = round(time.time() - began)
+    for run in kept:
+        join(result, run)
     print(summary.described(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.docs:
         _write_docs(result, ROOT / "docs")
     return 0
+
+
+def join(result: dict[str, Any], kept: Mapping[str, Any]) -> None:
+    """Take the parts of another run that are not there. ValueError: it is not of the same kind.
+
+    The machine was as busy as in the busier of both.
+    """
+    for key, now, then in (
+        ("quick", result["quick"], kept["quick"]),
+        ("cpu", result["machine"]["cpu"], kept["machine"]["cpu"]),
+        ("versions", result["versions"], kept["versions"]),
+    ):
+        if now != then:
+            raise ValueError(f"the runs differ in {key}: {now}, {then}")
+    for key in ("load", "load_after"):
+        result["machine"][key] = max(result["machine"][key], kept["machine"][key])
+    for name in PARTS:  # in their order
+        found = result["parts"].pop(name, kept["parts"].get(name))
+        if found is not None:
+            result["parts"][name] = found
+    result["seconds"] += kept["seconds"]
 
 
 def _write_docs(result: dict[str, Any], docs: Path) -> None:

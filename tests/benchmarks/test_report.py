@@ -1,7 +1,10 @@
 from collections import defaultdict
 from typing import Any
 
+import pytest
+
 from scripts.benchmarks import board, deadline, report, summary
+from scripts.benchmarks.__main__ import join
 
 
 def test_table_is_markdown_whose_columns_line_up() -> None:
@@ -133,6 +136,8 @@ def test_aims_of_the_board_are_those_of_each_engine() -> None:
     aims = board.aims(board_figures())
     assert [aim.limit for aim in aims if "one C plugin" in aim.name] == [32.0, 25.0]
     assert [aim.met for aim in aims if "one C plugin" in aim.name] == [True, False]
+    go = [aim for aim in aims if "further Go plugin, private dirty" in aim.name]
+    assert [aim.limit for aim in go] == [11.0, 40.0]
 
 
 def test_deadline_table_has_a_row_for_each_engine_and_kind_of_call() -> None:
@@ -154,3 +159,34 @@ def test_deadline_table_has_a_row_for_each_engine_and_kind_of_call() -> None:
     assert [aim.met for aim in deadline.aims(result)] == [True, True]
     kind["longest_s"] = 1.21
     assert [aim.met for aim in deadline.aims(result)] == [False, False]
+
+
+def run(load: float, *parts: str) -> dict[str, Any]:
+    return {
+        "quick": False,
+        "machine": {"cpu": "one", "load": [load], "load_after": [load + 1]},
+        "versions": {"edge-agent": "1"},
+        "seconds": 60,
+        "parts": {part: {"of": load} for part in parts},
+    }
+
+
+def test_a_run_takes_from_another_the_parts_that_it_lacks() -> None:
+    result = run(0.5, "swap", "engine")
+    join(result, run(0.25, "swap", "latency"))
+    assert list(result["parts"].items()) == [
+        ("latency", {"of": 0.25}),
+        ("engine", {"of": 0.5}),
+        ("swap", {"of": 0.5}),
+    ]
+    assert (result["machine"]["load"], result["machine"]["load_after"]) == ([0.5], [1.5])
+    assert result["seconds"] == 120
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("quick", True), ("machine", {"cpu": "another"}), ("versions", {"edge-agent": "2"})],
+)
+def test_runs_of_another_kind_are_not_joined(key: str, other: object) -> None:
+    with pytest.raises(ValueError, match="differ"):
+        join(run(1.0), {**run(1.0), key: other})
