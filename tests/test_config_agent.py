@@ -66,6 +66,10 @@ def test_every_kind_of_value_is_read() -> None:
     assert (config.log.level, config.engine) == ("debug", "wasmi")
 
 
+def test_an_engine_of_earlier_versions_is_taken_though_it_is_not_offered() -> None:
+    assert parse('engine = "wasm3"').engine == "wasm3"
+
+
 @pytest.mark.parametrize(
     ("hostname", "node"),
     [
@@ -105,11 +109,9 @@ def test_hostname_without_a_usable_letter_asks_for_a_node() -> None:
         ("limits = { memory = 1 }", "agent.toml:1: limits.memory"),
         ("limits.memory = 1", "agent.toml:1: limits.memory"),
         ("limits = 3", "limits: must be a table, [limits], not 3"),
-        ('engine = "wasmtimes"', '"wasm3", not "wasmtimes"; did you mean "wasmtime"?'),
-        (
-            "engine = []",
-            'must be one of "auto", "wasmtime", "wasmer", "wasmi", "wasm3", not a list',
-        ),
+        ('engine = "wasmtimes"', '"wasmi", not "wasmtimes"; did you mean "wasmtime"?'),
+        ("engine = []", 'must be one of "auto", "wasmtime", "wasmer", "wasmi", not a list'),
+        ('engine = "wasm"', 'must be one of "auto", "wasmtime", "wasmer", "wasmi", not "wasm"'),
         ('node = "Upper"', "node: must be 1 to 63 of a-z"),
         ('fleet = "../x"', "fleet: must be 1 to 63 of a-z"),
         ('plugin_dir = ""', "plugin_dir: must be a path"),

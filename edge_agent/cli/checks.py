@@ -90,7 +90,9 @@ def check_clock(facts: Facts) -> Iterator[Finding]:
 
 
 def check_engine(facts: Facts) -> Iterator[Finding]:
-    if facts.engine_problem is None:
+    if facts.engine_problem is None and facts.engine_instead:
+        yield Finding("warn", "engine", str(facts.engine), facts.engine_instead)
+    elif facts.engine_problem is None:
         yield Finding("ok", "engine", str(facts.engine))
     else:
         todo = 'install it, or set engine = "auto" to take what is installed'

@@ -66,6 +66,7 @@ class Facts:
     config_problem: str | None
     engine: str | None  # which, and why this one
     engine_problem: str | None
+    engine_instead: str  # what to write for one of earlier versions, or ""
     runtimes: tuple[Runtime, ...]
     sockets: tuple[SocketFacts, ...]
     plugin_dir: FolderFacts
@@ -85,7 +86,7 @@ class Facts:
 def observe(config_path: Path) -> Facts:
     """Look at everything; takes as long as the brokers take to answer."""
     config, config_problem = _config(config_path)
-    engine, engine_problem = _engine(config)
+    engine, engine_problem, engine_instead = _engine(config)
     plugins, plugin_problems = _plugins(config)
     trusted, trust_problem = _trust(config)
     status, status_problem = _status(config)
@@ -97,6 +98,7 @@ def observe(config_path: Path) -> Facts:
         config_problem=config_problem,
         engine=engine,
         engine_problem=engine_problem,
+        engine_instead=engine_instead,
         runtimes=tuple(installed_runtimes()),
         sockets=tuple(look_at_socket(path) for path in config.nri.sockets),
         plugin_dir=look_at_folder(config.plugin_dir),
@@ -180,13 +182,13 @@ def _config(path: Path) -> tuple[AgentConfig, str | None]:
         return AgentConfig(node="unnamed"), str(error)
 
 
-def _engine(config: AgentConfig) -> tuple[str | None, str | None]:
-    from edge_agent.wasm.choice import choose
+def _engine(config: AgentConfig) -> tuple[str | None, str | None, str]:
+    from edge_agent.wasm.choice import choose, instead
 
     try:
-        return choose(config.engine, advice=True)[1], None
+        return choose(config.engine, advice=True)[1], None, instead(config.engine)
     except EngineError as error:
-        return None, str(error)
+        return None, str(error), instead(config.engine)
 
 
 def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:

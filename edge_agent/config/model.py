@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, get_args
 KIB = 1024
 MIB = 1024 * KIB
 
-Engine = Literal["auto", "wasmtime", "wasmer", "wasmi", "wasm3"]
+Engine = Literal["auto", "wasmtime", "wasmer", "wasmi"]
+EarlierEngine = Literal["wasm3"]  # another is taken, wasm/choice.py
 Encoding = Literal["msgpack", "json"]
 Durability = Literal["delayed", "always"]
 FailurePolicy = Literal["Fail", "Ignore"]
@@ -161,7 +162,7 @@ class AgentConfig:
     plugin_dir: Path = Path("/etc/edge-agent/plugins")
     state_dir: Path = Path("/var/lib/edge-agent")
     control_socket: Path = Path("/run/edge-agent/control.sock")
-    engine: Engine = "auto"
+    engine: Engine | EarlierEngine = "auto"
     report: Report = "all"
     ready_wait_s: float = 30.0  # at most, of a start for its plugins to be registered
     nri: NriConfig = NriConfig()

@@ -81,11 +81,11 @@ class Table:
         self.problem(key, f"must be {form}, not {show(value)}")
         return default
 
-    def choice(self, key: str, choices: object, default: T) -> T:
-        """One of the words of a `Literal` type."""
+    def choice(self, key: str, choices: object, default: T, *, earlier: object = None) -> T:
+        """One of the words of a `Literal` type. Those of `earlier` are taken, but not offered."""
         words = get_args(choices)
         value = self._value(key, default)
-        if value in words:
+        if value in (*words, *get_args(earlier)):
             return value  # type: ignore[return-value]
         near = self._document.nearest(value, words)
         hint = f"; did you mean {_quote(near)}?" if near else ""

@@ -40,7 +40,7 @@ def choose(
     """
     if name in REPLACED:
         engine, why = choose(REPLACED[name], adapters)
-        return engine, f'{why}: {name} is no more, set engine to "{AUTO}" or "{REPLACED[name]}"'
+        return engine, f"{why}: {name} is no more, {instead(name)}"
     if name != AUTO:
         for adapter in adapters:
             if adapter.name == name:
@@ -62,6 +62,11 @@ def choose(
         why = f"{engine.name} {engine.version}, the first that is installed"
         return engine, "; ".join([why, *passed_over, *(not_installed if advice else [])])
     raise EngineError(f"no Wasm engine works here: {'; '.join([*passed_over, *not_installed])}")
+
+
+def instead(name: str) -> str:
+    """What to write in the configuration for an engine of earlier versions; "" for any other."""
+    return f'set engine to "{AUTO}" or "{REPLACED[name]}"' if name in REPLACED else ""
 
 
 def known(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:

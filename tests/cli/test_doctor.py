@@ -29,6 +29,7 @@ WELL = Facts(
     config_problem=None,
     engine="wasmtime 50.0.1, as configured",
     engine_problem=None,
+    engine_instead="",
     runtimes=(CONTAINERD,),
     sockets=(LISTENING,),
     plugin_dir=FOLDER,
@@ -116,6 +117,7 @@ def _at(state: str, **entry: object) -> Facts:
         (replace(WELL, euid=1000), "warn", "running as user 1000", "as root"),
         (replace(WELL, now=0.0), "fail", "it is 1970-01-01 00:00 UTC here", "NTP"),
         (replace(WELL, engine_problem="none works"), "fail", "none works", 'engine = "auto"'),
+        (replace(WELL, engine_instead="write wasmi"), "warn", "as configured", "write wasmi"),
         (
             replace(WELL, plugin_dir=FolderFacts(Path("/p"), False, False, True, 1 << 30)),
             "fail",
@@ -388,6 +390,22 @@ def test_before_a_configuration_doctor_says_how_to_write_one_which_is_then_in_or
     assert f"wrote {config}" in capsys.readouterr().out
     main(["doctor", "-c", str(config)])
     assert f"{config} is in order" in capsys.readouterr().out
+
+
+def test_an_engine_of_earlier_versions_is_told_with_what_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text('engine = "wasm3"\n')
+    main(["doctor", "--json", "-c", str(config)])
+    found = json.loads(capsys.readouterr().out)["findings"]
+    (engine,) = (each for each in found if each["subject"] == "engine")
+    if engine["level"] == "fail":  # wasmi is not installed
+        assert "install the wheel" in engine["text"]
+    else:
+        assert engine["level"] == "warn"
+        assert "as configured: wasm3 is no more" in engine["text"]
+        assert engine["todo"] == 'set engine to "auto" or "wasmi"'
 
 
 def test_a_broken_configuration_does_not_keep_doctor_from_looking(
