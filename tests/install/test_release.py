@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -66,9 +67,8 @@ def test_it_is_whole_and_each_file_has_its_sum(made: Path) -> None:
         f"edge-agent_{__version__}_amd64.deb",
         f"edge_agent-{__version__}-py3-none-any.whl",
     }
-    sums = dict(
-        reversed(line.split("  ")) for line in (made / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = (made / "SHA256SUMS").read_text().splitlines()
+    sums = {line.split("  ")[1]: line.split("  ")[0] for line in lines}
     assert sums.keys() == names - {"SHA256SUMS"}
     for name, digest in sums.items():
         assert hashlib.sha256((made / name).read_bytes()).hexdigest() == digest
@@ -84,12 +84,13 @@ def test_the_bill_of_materials_names_wheels_and_crates(made: Path) -> None:
     for purl, component in found.items():
         if purl.startswith("pkg:pypi/edge-agent-engines"):
             (wheel,) = made.glob("edge_agent_engines-*.whl")
-            assert (
-                component["hashes"][0]["content"] == hashlib.sha256(wheel.read_bytes()).hexdigest()
-            )
+            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            assert component["hashes"][0]["content"] == digest
     locked = (ROOT / "native" / "engines" / "Cargo.lock").read_text()
     pairs = set(re.findall(r'^name = "(.*)"\nversion = "(.*)"$', locked, re.M))
-    crates = {tuple(purl[10:].split("@")) for purl in found if purl.startswith("pkg:cargo/")}
+    crates = {
+        tuple(unquote(purl)[10:].split("@")) for purl in found if purl.startswith("pkg:cargo/")
+    }
     assert ("wasmi", "2.0.0") in crates
     assert ("wasmer", "7.4.2") in crates
     assert ("wat", "1") not in {(name, version[:1]) for name, version in crates}  # for tests only
