@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support import tiers
+
 # No test is judged by the clock; a board or a busy build machine takes its time.
 settings.register_profile("edge-agent", deadline=None, print_blob=True)
 settings.load_profile("edge-agent")
@@ -25,11 +27,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# What these folders test is there only with root, containers, other makers' programs or Go.
+SYSTEM_FOLDERS = frozenset(("arch", "brokers", "containerd", "fleetbroker", "install", "peers"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SYSTEM_FOLDERS.intersection(item.nodeid.split("/")):
+            item.add_marker(pytest.mark.system)
     if config.getoption("emulated"):
         for item in items:
             for mark in item.iter_markers("not_emulated"):
                 item.add_marker(pytest.mark.skip(reason=f"emulated: {mark.args[0]}"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A missing mark is an error only where -m relies on it.
+    tiers.begin(not item.config.getoption("markexpr") or bool(item.get_closest_marker("system")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

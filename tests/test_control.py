@@ -230,6 +230,7 @@ def test_closing_leaves_a_successors_socket(tmp_path: Path) -> None:
     second.stop()
 
 
+@pytest.mark.system
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_another_user_is_told_about_permission() -> None:
     with tempfile.TemporaryDirectory() as folder:

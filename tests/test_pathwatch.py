@@ -128,6 +128,7 @@ def test_a_flood_is_taken_in_pieces_and_overflows_into_a_hint(loop: Loop, tmp_pa
     assert watched.told()
 
 
+@pytest.mark.system
 def test_a_machine_without_watches_left_is_no_error(tmp_path: Path) -> None:
     """Within a user namespace of its own the limit can be had as nothing."""
     script = (
@@ -157,6 +158,7 @@ def test_a_machine_without_watches_left_is_no_error(tmp_path: Path) -> None:
 # --- what tells one socket from another
 
 
+@pytest.mark.system
 def test_a_new_socket_is_another_even_with_the_same_inode(tmp_path: Path) -> None:
     """ext4 gives the number away at once."""
     path = tmp_path / "nri.sock"

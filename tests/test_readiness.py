@@ -13,6 +13,8 @@ from tests.support.gopeers import NriRuntime, require_go
 from tests.support.notify import NotifySocket
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 READY = "READY=1"
 FOREVER = "10m"  # no test waits for it: reaching it fails the test
 

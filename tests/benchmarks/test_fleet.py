@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from scripts.benchmarks.fleet import spread
 from tests.support.mosquitto import needs_mosquitto
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 
 
 def test_what_a_node_costs_the_broker_does_not_grow_with_the_fleet(tmp_path: Path) -> None:

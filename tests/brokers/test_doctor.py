@@ -19,8 +19,6 @@ from tests.operator.peer import Peer
 from tests.support.brokers import BROKERS, Foreign, NatsCluster
 from tests.support.mosquitto import Mosquitto
 
-pytestmark = pytest.mark.system
-
 Broker = Mosquitto | Foreign | NatsCluster
 PAGE = (ROOT / "docs" / "brokers.md").read_text()
 

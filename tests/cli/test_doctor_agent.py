@@ -70,6 +70,7 @@ def test_a_runtime_that_left_its_socket_is_told_with_the_agents_reason(
         assert levels(doctor(agent, "runtime")) == ["fail"]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_broker_that_refuses_the_node_is_not_well(tmp_path: Path, doctor: Any) -> None:
     passwords = tmp_path / "passwords"
@@ -91,6 +92,7 @@ def test_a_broker_that_refuses_the_node_is_not_well(tmp_path: Path, doctor: Any)
     assert tcp["text"].endswith("takes connections; the line above tells the rest")
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_broker_that_serves_the_node_is_told_by_the_agent(tmp_path: Path, doctor: Any) -> None:
     with Mosquitto(tmp_path) as broker:

@@ -93,6 +93,7 @@ def test_outside_a_folder_the_way_to_one_is_told(
     assert "edge-agent fleet init" in told
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_the_tables_of_nodes(published: Home, peers: Peers) -> None:
     good, bad = (
@@ -136,6 +137,7 @@ def test_the_tables_of_nodes(published: Home, peers: Peers) -> None:
     assert (code, "known are board-1, board-2" in errors) == (1, True)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_watch_without_a_terminal_tells_changes_line_by_line(published: Home, peers: Peers) -> None:
     peers("board-1")

@@ -66,6 +66,7 @@ def test_a_kernel_that_tells_no_files_leaves_the_name(tmp_path: Path) -> None:
         assert not look_at_socket(path, tmp_path / "no list", lambda: None).listening
 
 
+@pytest.mark.system
 def test_the_same_name_in_another_mount_namespace_is_another_socket(tmp_path: Path) -> None:
     """A runtime in a container with the host's network, and a socket that was left here."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:

@@ -29,6 +29,8 @@ from tests.support.rawbroker import Peer, RawBroker
 from tests.support.wait import wait_until
 from tests.support.webserver import WebServer
 
+pytestmark = pytest.mark.system
+
 IT = cut(module(60_000), 2048)
 
 

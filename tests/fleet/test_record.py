@@ -19,6 +19,7 @@ def test_committed_and_noted_are_on_the_disk(tmp_path: Path) -> None:
     assert Record(tmp_path / "catalogue.json").catalogue == record.catalogue
 
 
+@pytest.mark.system
 def test_disk_that_refuses_keeps_the_old_word_and_the_news_until_it_can(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -439,6 +439,7 @@ def test_damaged_module_is_fetched_again_and_the_one_before_runs_meanwhile(
     assert not board.plans[-1].releases[0].on_probation, "it was proven already"
 
 
+@pytest.mark.system
 def test_disk_that_becomes_read_only_runs_on_and_takes_no_deployment_until_it_can(
     tmp_path: Path, shelf: Shelf, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -467,6 +468,7 @@ def test_disk_that_becomes_read_only_runs_on_and_takes_no_deployment_until_it_ca
         assert again(board).start().running() == {"10-guard": "1"}
 
 
+@pytest.mark.system
 def test_damaged_module_on_a_read_only_disk_is_not_run(
     tmp_path: Path, shelf: Shelf, operator: Operator
 ) -> None:
@@ -486,6 +488,7 @@ def test_damaged_module_on_a_read_only_disk_is_not_run(
         assert board.layout.blob(B.blob.digest).read_bytes() == B.data
 
 
+@pytest.mark.system
 def test_full_disk_delays_a_deployment_and_disturbs_nothing(
     tmp_path: Path, shelf: Shelf, operator: Operator
 ) -> None:
@@ -502,6 +505,7 @@ def test_full_disk_delays_a_deployment_and_disturbs_nothing(
         assert board.running() == {"10-guard": "2"}
 
 
+@pytest.mark.system
 def test_what_came_of_a_deployment_that_another_followed_makes_room_for_that(
     tmp_path: Path, shelf: Shelf, operator: Operator
 ) -> None:

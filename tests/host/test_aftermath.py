@@ -13,6 +13,8 @@ from tests.support.gopeers import NriRuntime, require_go
 from tests.support.specruntime import SpecRuntime
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 GUARD = {"10-guard": guest("resource-guard")}
 LIMITS = {"10-guard": "[default]\nmemory.default = 64Mi\npids.default = 256\n"}
 PIDS = "linux.resources.pids.limit"

@@ -110,6 +110,7 @@ def test_a_killed_compiler_is_told_tried_again_and_the_others_go_on(
         house.until(lambda: bool(compilers(os.getpid())), "it is compiled again")
 
 
+@pytest.mark.system
 def test_a_full_disk_is_told_and_the_plugin_runs_once_there_is_room(
     tmp_path: Path, engine: str
 ) -> None:

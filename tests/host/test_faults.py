@@ -10,6 +10,8 @@ from tests.support.agent import Agent, guest
 from tests.support.gopeers import NriRuntime, go_annotator_module, require_go
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 # What the guest does -> the kind of failure that is counted.
 FAULTS = {
     "loop": "timeout",

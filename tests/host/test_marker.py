@@ -239,6 +239,7 @@ def test_what_is_no_file_of_ours_is_replaced(path: Path, tmp_path: Path, kind: s
         assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
+@pytest.mark.system
 def test_a_file_of_another_user_is_not_believed(path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: gives a file away")
@@ -256,6 +257,7 @@ def test_a_folder_in_its_place_costs_the_memory_of_a_crash_and_nothing_else(
     assert "cannot be told from others" in caplog.text
 
 
+@pytest.mark.system
 def test_a_full_disk_does_not_end_the_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.wait import wait_until
 BROKEN = b"no module"
 
 
+@pytest.mark.system
 def test_a_module_that_is_none_lets_no_container_be_created(
     runtime: NriRuntime, agent: Agent
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_module_that_is_none_lets_no_container_be_created(
     wait_until(lambda: len(runtime.plugins().present) == 2, "the placeholder has left")
 
 
+@pytest.mark.system
 def test_a_plugin_that_is_removed_is_not_missed(runtime: NriRuntime, agent: Agent) -> None:
     agent.put("10-bench", BROKEN)
     agent.wait_refusing("10-bench", "10-bench.wasm")
@@ -47,6 +49,7 @@ def test_a_plugin_that_is_removed_is_not_missed(runtime: NriRuntime, agent: Agen
     wait_until(lambda: runtime.create_container().error == "", "it is gone")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [
@@ -75,6 +78,7 @@ def test_settings_that_are_wrong_at_the_start(
         assert "10-bench.toml" in agent.entry("10-bench")["error"]
 
 
+@pytest.mark.system
 def test_a_guest_that_cannot_be_configured_is_refused_until_it_can(
     runtime: NriRuntime, agent: Agent
 ) -> None:
@@ -86,6 +90,7 @@ def test_a_guest_that_cannot_be_configured_is_refused_until_it_can(
     assert runtime.create_container().error == ""
 
 
+@pytest.mark.system
 def test_no_container_is_made_unseen_while_the_plugin_takes_its_place(tmp_path: Path) -> None:
     """Each creation is refused, or seen by the plugin: no third way, in whatever order."""
     require_go()

@@ -208,6 +208,7 @@ def test_files_of_plugins_that_are_not_there_are_kept_up_to_a_bound(
     assert left == {f"10-n{number}.state" for number in range(3, MAX_FILES + 3)}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("options", ["rw", "ro"])
 def test_a_disk_that_takes_nothing_is_told_once_and_tried_again(
     loop: Loop,

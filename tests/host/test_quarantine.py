@@ -203,6 +203,7 @@ def test_whatever_is_in_the_file_is_harmless(
     after(path)
 
 
+@pytest.mark.system
 def test_a_disk_that_cannot_be_written_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.host.versions import version
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import NriRuntime, require_go
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.system
 
 # One keeps something in the state at each container; results wait there for a broker.
 PLUGINS = {

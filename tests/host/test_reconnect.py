@@ -65,6 +65,7 @@ def waiting(house: House, plugins: int) -> bool:
     )
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("plugins", [1, 8])
 def test_the_wait_is_the_runtimes_and_no_longer_with_more_plugins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins: int
@@ -156,6 +157,7 @@ def test_another_release_is_what_is_ready_when_the_runtime_is_back(house: House)
     house.run(two)
 
 
+@pytest.mark.system
 def test_a_release_is_not_judged_by_the_restarts_of_its_runtime(tmp_path: Path) -> None:
     """Turned away twice in a row it would be rejected, if the runtime did it."""
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
@@ -212,6 +214,7 @@ def names(count: int) -> list[str]:
     return [f"{10 + number}-edge" for number in range(count)]
 
 
+@pytest.mark.system
 def test_plugins_are_there_before_a_restarted_runtimes_later_containers(
     path: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +235,7 @@ def test_plugins_are_there_before_a_restarted_runtimes_later_containers(
             assert agent.entry(identity)["restarts"] == 0
 
 
+@pytest.mark.system
 def test_docker_engines_reload_takes_the_plugins_along(path: Path, tmp_path: Path) -> None:
     """The connections of before stay open for ever, and nothing comes through them."""
     plugins = dict.fromkeys(names(3), guest("event-logger"))
@@ -251,6 +255,7 @@ def test_docker_engines_reload_takes_the_plugins_along(path: Path, tmp_path: Pat
         assert [agent.entry(each)["failures"] for each in plugins] == [{}, {}, {}]
 
 
+@pytest.mark.system
 def test_a_placeholder_comes_along_at_a_reload_and_a_restart(path: Path, tmp_path: Path) -> None:
     """A plugin that must not be missed, and cannot be loaded: its containers stay refused."""
     broken = {"10-broken": b"\0asm\1\0\0\0"}
@@ -268,6 +273,7 @@ def test_a_placeholder_comes_along_at_a_reload_and_a_restart(path: Path, tmp_pat
         agent.wait_for(lambda status: status["runtimes"][0]["state"] == "waiting", "it is missed")
 
 
+@pytest.mark.system
 def test_a_reload_is_seen_without_inotify(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +286,7 @@ def test_a_reload_is_seen_without_inotify(
         assert house.during(runtime.create_container).plugins == ["10-edge"]
 
 
+@pytest.mark.system
 def test_two_runtimes_at_one_path_keep_what_they_have(path: Path, tmp_path: Path) -> None:
     """containerd and CRI-O have the same default; the second takes the path over."""
     plugins = {"10-edge": guest("bench")}
@@ -298,6 +305,7 @@ def test_two_runtimes_at_one_path_keep_what_they_have(path: Path, tmp_path: Path
             assert "reason" not in agent.status()["runtimes"][0]
 
 
+@pytest.mark.system
 def test_sessions_outlive_their_socket_file(path: Path, tmp_path: Path) -> None:
     """Somebody tidied up: the runtime still calls its plugins, and says so when it ends."""
     plugins = {"10-edge": guest("bench")}

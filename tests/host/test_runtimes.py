@@ -13,6 +13,8 @@ from tests.support.agent import PLUGINS, Agent, Entry, guest, rename_into
 from tests.support.gopeers import NriRuntime, require_go
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 SHIPPED = {
     "10-device-injector": "device-injector",
     "20-resource-guard": "resource-guard",

@@ -11,6 +11,8 @@ from tests.host.versions import version, versions_of
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import NativePlugin, NriRuntime, require_go
 
+pytestmark = pytest.mark.system
+
 SWAPS = 3
 LIFE = ["PostCreateContainer", "StartContainer"]
 

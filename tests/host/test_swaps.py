@@ -23,6 +23,7 @@ SWAPS = 100
 LIFE = ["PostCreateContainer", "StartContainer"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("careless", "linger_ms", "crowd"),
     [(False, 0, 0), (False, 0, 14), (True, 20, 0)],

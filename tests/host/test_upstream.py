@@ -11,6 +11,8 @@ from tests.support.agent import Agent, guest, rename_into
 from tests.support.gopeers import NativePlugin, NriRuntime, go_annotator_module, require_go
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 ANNOTATIONS, ENV, MEMORY_LIMIT = 1, 6, 8  # numbers of NRI's enum Field
 
 

@@ -343,6 +343,7 @@ def test_a_file_that_disappears_is_told_as_a_gap(tmp_path: Path) -> None:
 # --- the disk
 
 
+@pytest.mark.system
 def test_a_full_disk_is_told_once_and_results_go_on_in_memory_and_then_on_disk_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +374,7 @@ def test_a_full_disk_is_told_once_and_results_go_on_in_memory_and_then_on_disk_a
         assert items(*take_all(outbox(folder))) == []
 
 
+@pytest.mark.system
 def test_the_disk_is_not_filled_up_to_its_last_byte(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 6 * 1024) as disk:
         box = outbox(disk / "outbox")
@@ -381,6 +383,7 @@ def test_the_disk_is_not_filled_up_to_its_last_byte(tmp_path: Path) -> None:
         assert items(*take_all(box)) == ["a"]
 
 
+@pytest.mark.system
 def test_a_read_only_disk_gives_what_it_has_and_takes_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 16 * 1024) as disk:
         first = outbox(disk / "outbox")

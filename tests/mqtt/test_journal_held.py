@@ -94,6 +94,7 @@ def test_with_durability_always_each_result_is_written_before_it_is_sent(
             acknowledge(box, *take_all(box))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_real_broker_costs_below_100_bytes_on_disk_for_each_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from tests.mqtt.observer import Observer, deduplicated
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(params=[pytest.param("mosquitto", marks=needs_mosquitto), "small broker"])
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:

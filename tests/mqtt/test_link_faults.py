@@ -22,7 +22,7 @@ from tests.support.mosquitto import Mosquitto, access_list, needs_mosquitto, pas
 from tests.support.rawbroker import RawBroker
 from tests.support.wait import wait_until
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 
 
 def test_nothing_is_lost_or_reordered_when_the_broker_is_killed(tmp_path: Path) -> None:

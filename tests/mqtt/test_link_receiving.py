@@ -19,6 +19,8 @@ from tests.mqtt.observer import Observer
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.system
+
 FLEET_TOPICS, TOPICS = fleet_topics(FLEET), node_topics(FLEET, NODE)
 
 

@@ -11,7 +11,7 @@ from tests.mqtt.harness import config_for, running, wait_for_error, wait_until_c
 from tests.support.mosquitto import Certificates, Mosquitto, needs_mosquitto, needs_openssl
 from tests.support.wait import wait_until
 
-pytestmark = [needs_mosquitto, needs_openssl]
+pytestmark = [pytest.mark.system, needs_mosquitto, needs_openssl]
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ class Agent:
             self.kept = int(line)
 
 
+@pytest.mark.system
 @needs_mosquitto
 @pytest.mark.parametrize(
     ("version", "durability"), [("5", "always"), ("3.1.1", "always"), ("5", "delayed")]
@@ -119,6 +120,7 @@ def test_killed_agents_and_a_killed_broker_lose_nothing_that_was_kept(
             assert found == set(range(1, max(found) + 1))
 
 
+@pytest.mark.system
 @needs_mosquitto
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_results_wait_on_disk_over_restarts_while_the_broker_is_away(

@@ -57,6 +57,7 @@ def test_a_sticky_folder_above_is_well_and_a_sticky_one_of_plugins_is_not(folder
     assert told(folder) == {str(folder): "may be written by everybody"}
 
 
+@pytest.mark.system
 @needs_root
 def test_another_owner_and_another_group_are_told(folder: Path) -> None:
     os.chown(folder, SOMEBODY, -1)
@@ -82,6 +83,7 @@ def test_what_is_not_there_is_not_told(tmp_path: Path) -> None:
     assert told(tmp_path / "none" / "at all") == {}
 
 
+@pytest.mark.system
 @needs_root
 def test_a_volume_that_is_mounted_read_only_is_well_whatever_its_mode(tmp_path: Path) -> None:
     """As Kubernetes mounts a ConfigMap."""

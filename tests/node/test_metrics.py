@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.mqtt.observer import Observer
 from tests.support.agent import Agent, guest
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.system
 
 DOCS = Path(__file__).parents[2] / "docs" / "mqtt.md"
 

@@ -75,6 +75,7 @@ def test_the_embedded_broker_proves_absence() -> None:
         assert client.kept(DEPLOYMENT) == b"1"
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_mosquitto_proves_absence_through_a_slow_line(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Gate(broker.port) as gate:
@@ -85,6 +86,7 @@ def test_mosquitto_proves_absence_through_a_slow_line(tmp_path: Path) -> None:
             assert client.kept(DEPLOYMENT) == b"1"
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_first_deployment_is_said_and_refused_where_there_is_one(published: Home) -> None:
     rollout = ("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
@@ -202,6 +204,7 @@ def test_a_board_that_talks_on_and_on_does_not_keep_a_listing_from_ending() -> N
             thread.join()
 
 
+@pytest.mark.system
 @needs_mosquitto
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_who_may_only_read_can_look_and_prove_nothing(

@@ -10,7 +10,7 @@ from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 Peers = Callable[..., list[Peer]]
 
 

@@ -16,7 +16,7 @@ from tests.support.fleetbroker import FleetBroker
 from tests.support.mosquitto import Mosquitto, needs_mosquitto, needs_openssl
 from tests.support.wait import wait_until
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 BLOBS = "edge/v1/default/blobs"
 
 

@@ -9,7 +9,7 @@ from tests.operator.conftest import GUARD, Home
 from tests.support.fleetbroker import FLEET, FleetBroker
 from tests.support.mosquitto import needs_mosquitto, needs_openssl
 
-pytestmark = [needs_mosquitto, needs_openssl]
+pytestmark = [pytest.mark.system, needs_mosquitto, needs_openssl]
 
 
 def test_every_command_works_with_the_operators_certificate(

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 Peers = Callable[..., list[Peer]]
 FIRST = ("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
 OLD, NEW = "[default]\nmemory = 64Mi\n", "[default]\nmemory = 96Mi\n"

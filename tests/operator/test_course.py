@@ -21,6 +21,7 @@ NAMES_OF_4 = [f"board-{number}" for number in range(1, 5)]
 NAMES = [f"board-{number}" for number in range(12)]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_good_release_reaches_every_node_step_by_step(published: Home, peers: Peers) -> None:
     nodes = peers(*NAMES)
@@ -36,6 +37,7 @@ def test_a_good_release_reaches_every_node_step_by_step(published: Home, peers: 
     assert "rollout =" not in (published.path / "deployment.toml").read_text().split("\n\n")[-1]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_bad_release_is_taken_back_at_its_first_step(published: Home, peers: Peers) -> None:
     nodes = peers(*NAMES, dislikes=frozenset(["1.1.0"]))
@@ -53,6 +55,7 @@ def test_a_bad_release_is_taken_back_at_its_first_step(published: Home, peers: P
     assert "1.1.0" not in (published.path / "deployment.toml").read_text().split("# version")[-1]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_the_command_tells_each_step_and_fails_when_it_took_it_back(
     published: Home, peers: Peers
@@ -78,6 +81,7 @@ def test_the_command_tells_each_step_and_fails_when_it_took_it_back(
     assert (last["action"], last["failed"]) == ("abort", {"board-1": "trap: unreachable"})
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_steps_given_once_are_kept_for_the_next_advance(published: Home, peers: Peers) -> None:
     peers("board-1")
@@ -99,6 +103,7 @@ def test_steps_given_once_are_kept_for_the_next_advance(published: Home, peers: 
     assert "\nrollout" not in (published.path / "deployment.toml").read_text()
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_rollout_ends_when_somebody_else_deploys(published: Home, peers: Peers) -> None:
     peers("board-1")
@@ -188,6 +193,7 @@ def without_canaries(count: int, percent: int) -> list[str]:
     return [each for each in names if place("guard 1.1.0", each) >= percent][:count]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_step_that_chooses_no_node_is_not_passed(published: Home, peers: Peers) -> None:
     nodes = peers(*without_canaries(3, 34), dislikes=frozenset(["1.1.0"]))
@@ -208,6 +214,7 @@ def test_a_step_that_chooses_no_node_is_not_passed(published: Home, peers: Peers
     assert (code, "is held" in errors) == (1, True)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_release_that_no_node_runs_is_never_done(published: Home, peers: Peers) -> None:
     """All are offline, or there is none at all."""
@@ -224,6 +231,7 @@ def test_a_release_that_no_node_runs_is_never_done(published: Home, peers: Peers
     assert "0 of 1 nodes needed run it (board-1, board-2, board-3)" in told
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_canary_that_ran_it_and_was_lost_passes_no_step(published: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
@@ -239,6 +247,7 @@ def test_a_canary_that_ran_it_and_was_lost_passes_no_step(published: Home, peers
     assert (code, "advanced" in told, "1 away" in told) == (1, False, True), told
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_canaries_by_name_by_label_and_by_count_come_first(published: Home, peers: Peers) -> None:
     (*others,) = peers("board-1", "board-2", "board-3")
@@ -274,6 +283,7 @@ def test_canaries_by_name_by_label_and_by_count_come_first(published: Home, peer
         assert node.runs() == {"20-guard": "1.1.0"}
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_an_only_release_that_fails_goes_no_further_and_uninstalls_nothing(
     published: Home, peers: Peers

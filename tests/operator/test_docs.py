@@ -32,6 +32,7 @@ def test_commands_of_the_guide_are_understood(command: str) -> None:
     assert callable(make_parser(["fleet"]).parse_args(words).command)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_the_deployment_of_the_guide_is_one(published: Home) -> None:
     (text,) = re.findall(r"```toml\n(valid_for.*?)```", GUIDE, re.S)

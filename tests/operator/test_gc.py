@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
+
 from edge_agent.operator.gc import stale
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 
 
 def blobs(home: Home) -> set[str]:

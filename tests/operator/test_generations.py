@@ -57,6 +57,7 @@ def with_bob(home: Home) -> Home:
     return bob
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_board_that_lies_does_not_drive_the_count_up(published: Home, peers: Peers) -> None:
     (node, _) = peers("board-1", "board-2")
@@ -74,6 +75,7 @@ def test_a_board_that_lies_does_not_drive_the_count_up(published: Home, peers: P
     node.wait_for(3)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_one_key_of_two_does_not_drive_the_count_up(published: Home, peers: Peers) -> None:
     bob = with_bob(published)
@@ -90,6 +92,7 @@ def test_one_key_of_two_does_not_drive_the_count_up(published: Home, peers: Peer
     node.wait_for(1)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_nobody_signs_a_number_far_ahead_that_another_prepared_without_saying_so(
     published: Home,
@@ -108,6 +111,7 @@ def test_nobody_signs_a_number_far_ahead_that_another_prepared_without_saying_so
     assert (code, f"nodes take 1 to {MAX_GENERATION_STEP}" in errors) == (1, True)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_where_most_nodes_are_ahead_nothing_is_deployed_without_a_word(
     published: Home, peers: Peers
@@ -130,6 +134,7 @@ def test_where_most_nodes_are_ahead_nothing_is_deployed_without_a_word(
     node.wait_for(4)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_fleet_whose_numbers_were_used_up_goes_on_in_a_new_epoch(
     published: Home, peers: Peers
@@ -158,6 +163,7 @@ def test_a_fleet_whose_numbers_were_used_up_goes_on_in_a_new_epoch(
     node.wait_for_order((2, 3))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_after_a_rotation_the_folders_own_deployment_is_still_believed(
     published: Home,

@@ -79,6 +79,7 @@ def test_text_that_is_no_character_is_written_out() -> None:
     assert read_batch(b"\x81\xa7records\x91\xa1\xff") == {"records": [r"\udcff"]}
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_board_that_nests_results_ends_neither_results_nor_watch(
     home: Home, peers: Peers
@@ -98,6 +99,7 @@ def test_a_board_that_nests_results_ends_neither_results_nor_watch(
         assert "nested deeper than 16" in home.fleet("watch", "--seconds", "1", *words)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_board_that_writes_400_digits_ends_neither_node_nor_nodes(
     home: Home, peers: Peers
@@ -114,6 +116,7 @@ def test_a_board_that_writes_400_digits_ends_neither_node_nor_nodes(
     assert home.tried("plan")[2] == ""
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_topic_that_is_no_part_of_a_blob_does_not_end_gc(published: Home) -> None:
     published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")

@@ -108,6 +108,7 @@ def test_a_key_of_the_ssh_agent_signs_as_any_other(
             key.sign(b"text")
 
 
+@pytest.mark.system
 @needs_ssh
 @needs_mosquitto
 def test_a_fleet_that_trusts_a_key_of_the_ssh_agent(
@@ -177,6 +178,7 @@ def test_what_is_no_ed25519_key_of_ssh_is_told(line: str) -> None:
         sshagent.parse_public(line)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_with_two_keys_two_must_sign_unless_somebody_says_otherwise(
     home: Home, tmp_path: Path

@@ -18,6 +18,8 @@ from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 
+pytestmark = pytest.mark.system
+
 NODES = "edge/v1/greenhouse/nodes"
 # Its limits are the defaults; only its log and its disk are left out.
 QUIET = ("log_type none", "autosave_on_changes false")

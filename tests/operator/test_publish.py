@@ -70,6 +70,7 @@ def test_what_nodes_could_not_host_is_not_published(
         read_module(tmp_path / "none.wasm")
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
     packed = large()
@@ -97,6 +98,7 @@ def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
     assert told[-1] == (packed.packed_bytes, packed.packed_bytes)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_an_upload_survives_a_broker_that_is_killed(mosquitto: Mosquitto) -> None:
     packed = large()
@@ -117,6 +119,7 @@ def test_an_upload_survives_a_broker_that_is_killed(mosquitto: Mosquitto) -> Non
         assert client.retained(topics) == dict(zip(topics, packed.parts, strict=True))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_broker_that_takes_less_at_once_is_named(tmp_path: Path) -> None:
     with (
@@ -127,6 +130,7 @@ def test_a_broker_that_takes_less_at_once_is_named(tmp_path: Path) -> None:
         upload(client, TOPICS, large())
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_publishing_is_noted_in_the_folder_and_repeated_for_nothing(home: Home) -> None:
     words = ("publish", str(GUARD), "--name", "guard", "--version", "1.0.0", "--json")
@@ -137,6 +141,7 @@ def test_publishing_is_noted_in_the_folder_and_repeated_for_nothing(home: Home) 
     assert f'digest = "{first["digest"]}"' in text
 
 
+@pytest.mark.system
 @needs_mosquitto
 @pytest.mark.parametrize(
     ("name", "version"), [("a/b", "1"), ("..", "1"), ("a", "../1"), ("a", ""), ("a" * 65, "1")]
@@ -148,6 +153,7 @@ def test_names_that_nodes_would_refuse_are_refused(home: Home, name: str, versio
     assert not list(home.path.glob("releases/*"))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_an_upload_without_a_broker_says_where_it_looked(home: Home, mosquitto: Mosquitto) -> None:
     mosquitto.kill()

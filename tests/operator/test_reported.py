@@ -200,6 +200,7 @@ def test_what_a_node_reports_has_the_keys_of_the_schema(board: Board, operator: 
     assert read - {"identity"} <= PluginState.__annotations__.keys()
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_refusal_is_shown_by_the_commands(published: Home, peers: Peers) -> None:
     peers("board-1")

@@ -142,6 +142,7 @@ def test_ranges_are_a_set(added: list[tuple[int, int]]) -> None:
     assert all(before[1] + 1 < after[0] for before, after in pairwise(pairs))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_the_broker_keeps_results_while_nobody_looks(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
@@ -161,6 +162,7 @@ def test_the_broker_keeps_results_while_nobody_looks(home: Home, peers: Peers) -
     ]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_what_an_interrupted_reader_did_not_finish_comes_again(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
@@ -174,6 +176,7 @@ def test_what_an_interrupted_reader_did_not_finish_comes_again(home: Home, peers
         assert list(inbox.items()) == []
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_forgotten_session_collects_nothing(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
@@ -185,6 +188,7 @@ def test_a_forgotten_session_collects_nothing(home: Home, peers: Peers) -> None:
     assert "20-guard" not in told
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_results_are_shown_as_lines(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
@@ -208,6 +212,7 @@ def test_results_are_shown_as_lines(home: Home, peers: Peers) -> None:
     assert lines[2].endswith("error  default/web/app  no \\x1b[31m such device")
 
 
+@pytest.mark.system
 def test_reports_are_shown_and_results_are_chosen(home: Home, peers: Peers) -> None:
     first, second = peers("board-1", "board-2")
     home.fleet("results")

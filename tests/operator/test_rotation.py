@@ -19,7 +19,7 @@ from edge_agent.operator.rotation import chained
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.system, needs_mosquitto]
 
 
 def operator(home: Home, name: str) -> Home:

@@ -149,6 +149,7 @@ def test_device_injector_serves_docker_on_every_engine(engine: str) -> None:
         assert as_docker_takes_them(adjust) == [("bind", "/srv/readings", "/data", True)]
 
 
+@pytest.mark.system
 def test_the_mount_reaches_a_runtime_that_speaks_as_docker_does(tmp_path: Path) -> None:
     require_go()
     from tests.support.agent import Agent

@@ -87,6 +87,7 @@ def test_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.system
 def test_write_on_a_full_disk_says_so_and_keeps_the_old_file(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size_kib=64) as disk:
         files.write(disk / "state", b"old")
@@ -137,6 +138,7 @@ def test_read_of_a_folder_says_that_it_is_none(tmp_path: Path) -> None:
         files.read(tmp_path, 10)
 
 
+@pytest.mark.system
 def test_space_is_refused_when_the_reserve_would_go(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size_kib=10 << 10) as disk:
         files.require_space(disk, 1 << 20)

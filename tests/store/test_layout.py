@@ -336,6 +336,7 @@ def test_two_that_add_at_once_both_get_in(layout: Layout) -> None:
     assert layout.check() == []
 
 
+@pytest.mark.system
 def test_a_full_disk_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 9 << 10) as disk:
         layout = Layout(disk / "store")

@@ -13,6 +13,8 @@ from edge_agent.store.layout import Layout
 from edge_agent.store.seeding import import_layout
 from tests.support.gobuild import oras_binary, require_go
 
+pytestmark = pytest.mark.system
+
 BENCH = (Path(__file__).parents[1] / "guests" / "bench.wasm").read_bytes()
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from tests.support import gobuild
 from tests.support.gobuild import ROOT
-from tests.support.mosquitto import MOSQUITTO, Mosquitto, free_port
+from tests.support.mosquitto import MOSQUITTO, Mosquitto
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 PEERS = ROOT / "tests" / "peers"

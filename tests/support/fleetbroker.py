@@ -18,8 +18,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Broker, MqttConfig
-from tests.support.mosquitto import MOSQUITTO, Mosquitto, free_port
+from tests.support.mosquitto import MOSQUITTO, Mosquitto
 from tests.support.names import require_localhost
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mosquitto"

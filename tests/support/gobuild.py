@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.support import tiers
+
 GO_MISSING = "Go is not installed"
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,7 @@ def go_is_installed() -> bool:
 
 def require_go() -> None:
     """Skip the calling test, with its reason, where there is no Go."""
+    tiers.system("Go")
     if not go_is_installed():
         # Here, because the benchmark builds without pytest.
         import pytest
@@ -120,6 +123,7 @@ def _go_version() -> str:
 
 def _build(source: Path, name: str, arguments: Sequence[str], target: Mapping[str, str]) -> Path:
     """Build ``source`` unless the cache has the result for the same sources and Go."""
+    tiers.system("Go")
     version = _go_version() if go_is_installed() else ""
     folder = cache_folder() / _key(source, arguments, target, version)
     result = folder / name

@@ -11,7 +11,9 @@ from typing import Self
 
 import pytest
 
+from tests.support import tiers
 from tests.support.names import require_localhost
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -26,6 +28,7 @@ class Mosquitto:
 
     def __init__(self, folder: Path, *settings: str) -> None:
         """`settings` are lines of mosquitto.conf; anonymous clients are allowed by default."""
+        tiers.system("mosquitto")
         self.port = free_port()
         self.log_file = folder / "mosquitto.log"
         self._folder = folder
@@ -159,10 +162,3 @@ def access_list(folder: Path, rules: Sequence[str]) -> Path:
 def _openssl(*arguments: str | Path) -> None:
     assert OPENSSL is not None
     subprocess.run([OPENSSL, *arguments], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    """Of the loopback, a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

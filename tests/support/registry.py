@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.support.gobuild import oras_binary, registry_binary
 from tests.support.mosquitto import Certificates
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 WASM_LAYER, WASM_CONFIG = "application/wasm", "application/vnd.wasm.config.v0+json"
@@ -106,10 +107,3 @@ def docker_config(path: Path, host: str, user: str, password: str) -> Path:
     auth = b64encode(f"{user}:{password}".encode()).decode()
     path.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     return path
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

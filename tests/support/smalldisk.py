@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import tiers
+
 
 @contextmanager
 def small_disk(folder: Path, size_kib: int, options: str = "rw") -> Iterator[Path]:
     """A file system in memory of this size at `folder`; skips where it cannot be mounted."""
+    tiers.system("a mounted disk")
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a small disk")
     folder.mkdir()

@@ -154,6 +154,7 @@ def test_what_is_not_this_nodes_own_work_is_compiled_again(
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
+@pytest.mark.system
 def test_a_secret_that_another_user_owns_is_replaced(node: Node) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: gives a file to another user")
@@ -304,6 +305,7 @@ def test_a_compiler_out_of_memory_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["lock"]
 
 
+@pytest.mark.system
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, engine: Engine) -> None:
     with small_disk(tmp_path / "disk", size_kib=4 << 10) as disk:
         with pytest.raises(StoreError, match=r"the disk is full: 4\.0 MiB free"):
@@ -311,6 +313,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, engine: Engine) 
         assert [path.name for path in (disk / "state" / "artifacts").iterdir()] == ["lock"]
 
 
+@pytest.mark.system
 @pytest.mark.not_emulated("QEMU maps code of what it runs as data")
 def test_a_disk_that_runs_no_code_is_said(tmp_path: Path) -> None:
     engine = wasmtime()

@@ -118,6 +118,7 @@ def test_a_file_that_is_there_is_not_touched(output: Path) -> None:
     assert output.read_bytes() == b"precious"
 
 
+@pytest.mark.system
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     wasmtime()  # or skip
     with small_disk(tmp_path / "disk", size_kib=16) as disk:

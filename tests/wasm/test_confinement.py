@@ -130,6 +130,7 @@ def numbers(kind: str) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(pattern, text)}
 
 
+@pytest.mark.system
 @needs_root
 def test_a_confined_process_reaches_nothing_but_what_is_open() -> None:
     done = inside(ATTEMPTS)
@@ -175,6 +176,7 @@ def test_a_processor_without_a_list_is_told_as_such() -> None:
     assert architecture("ppc64le", 8) is None
 
 
+@pytest.mark.system
 @needs_root
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_engines_compiler_works_confined_with_all_its_threads(
@@ -225,6 +227,7 @@ def threads(pid: int) -> list[dict[str, str]]:
     return found
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("metered", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_confined_compiler_makes_the_artifact(
@@ -238,6 +241,7 @@ def test_a_confined_compiler_makes_the_artifact(
     assert "not filtered" not in caplog.text
 
 
+@pytest.mark.system
 @needs_root
 def test_without_the_capabilities_it_stays_the_same_user_and_says_so_once(tmp_path: Path) -> None:
     """As in a container that dropped them all."""

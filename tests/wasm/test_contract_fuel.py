@@ -109,6 +109,7 @@ def test_a_call_takes_on_every_processor_what_it_takes_on_x86_64(lab: Lab) -> No
     assert [step.fuel for step in steps(lab, guest("bench"), ENDLESS)] == BENCH_TAKES
 
 
+@pytest.mark.system
 def test_a_go_plugin_is_cut_at_the_same_fuel_on_every_engine(labs: list[Lab]) -> None:
     require_go()
     wasm = go_annotator_module().read_bytes()

@@ -9,6 +9,8 @@ from edge_agent.wasm.guestlog import INFO, WARN
 from tests.support.gobuild import go_annotator_module, go_runtime_module, require
 from tests.wasm.lab import MIB, Lab, Running, capture
 
+pytestmark = pytest.mark.system
+
 CREATE = capture("create_container")
 
 

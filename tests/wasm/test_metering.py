@@ -81,6 +81,7 @@ def test_code_that_ends_by_itself_computes_what_it_did(seed: int) -> None:
         assert (after.result, after.memory) == (before.result, before.memory)
 
 
+@pytest.mark.system
 def test_gos_runtime_is_metered_and_valid() -> None:
     require_go()
     wasm = go_runtime_module().read_bytes()

@@ -369,6 +369,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
+@pytest.mark.system
 def test_full_disk_is_an_error_of_the_store(server: WebServer, tmp_path: Path) -> None:
     server.files["/a.wasm"] = DATA
     with small_disk(tmp_path / "disk", 64) as folder:
@@ -377,6 +378,7 @@ def test_full_disk_is_an_error_of_the_store(server: WebServer, tmp_path: Path) -
         assert (folder / "partial").stat().st_size < len(DATA)
 
 
+@pytest.mark.system
 def test_read_only_disk_is_an_error_of_the_store(server: WebServer, tmp_path: Path) -> None:
     server.files["/a.wasm"] = DATA
     with (

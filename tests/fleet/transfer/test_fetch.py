@@ -297,6 +297,7 @@ def test_fetch_without_sources_rests(lab: Lab) -> None:
     assert fetch.due == math.inf
 
 
+@pytest.mark.system
 def test_full_disk_is_told_before_the_first_byte_and_tried_again_later(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8 * 1024 + 48) as folder:
         lab = Lab(folder / "incoming")
@@ -310,6 +311,7 @@ def test_full_disk_is_told_before_the_first_byte_and_tried_again_later(tmp_path:
     assert lab.turn(fetch)
 
 
+@pytest.mark.system
 def test_what_other_sources_left_is_no_room_for_the_next_one(
     tmp_path: Path, server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +344,7 @@ def test_what_other_sources_left_is_no_room_for_the_next_one(
         assert min(*free, disk.f_bavail * disk.f_frsize) >= reserve
 
 
+@pytest.mark.system
 def test_disk_that_fills_up_on_the_way_stops_the_transfer_until_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

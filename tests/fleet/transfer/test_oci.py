@@ -90,14 +90,17 @@ def test_what_is_no_reference_is_refused(url: str) -> None:
         parse_reference(url)
 
 
+@pytest.mark.system
 def test_blob_of_an_oras_push_comes(pushed: Registry, partial: Path) -> None:
     assert fetch(pushed, partial) == DATA
 
 
+@pytest.mark.system
 def test_blob_comes_by_a_tag_whose_manifest_names_it(pushed: Registry, partial: Path) -> None:
     assert fetch(pushed, partial, "fleet/plugin:1.0.0") == DATA
 
 
+@pytest.mark.system
 def test_broken_transfer_goes_on(pushed: Registry, partial: Path) -> None:
     partial.write_bytes(DATA[:150_000])
     handle = Handle()
@@ -106,12 +109,14 @@ def test_broken_transfer_goes_on(pushed: Registry, partial: Path) -> None:
     assert '" 206 ' in pushed.requests()[-1]
 
 
+@pytest.mark.system
 def test_manifest_that_names_another_blob_is_refused(pushed: Registry, partial: Path) -> None:
     url = f"oci://{pushed.host}/fleet/plugin:1.0.0"
     with pytest.raises(WrongBlobError, match=f"1.0.0 does not name {OTHER.digest}"):
         oci(url, OTHER, partial, Handle(), None)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("repository", "words"),
     [("fleet/plugin:2", "no manifest 2: 404"), ("fleet/nothing", "no blob: 404")],
@@ -141,11 +146,13 @@ def locked(
         yield registry
 
 
+@pytest.mark.system
 def test_login_of_a_docker_config_is_used(locked: Registry, partial: Path, tmp_path: Path) -> None:
     auth = docker_config(tmp_path / "config.json", locked.host, *LOGIN)
     assert fetch(locked, partial, auth=auth) == DATA
 
 
+@pytest.mark.system
 def test_login_of_plain_names_is_used(locked: Registry, partial: Path, tmp_path: Path) -> None:
     auth = tmp_path / "config.json"
     auth.write_text(
@@ -156,6 +163,7 @@ def test_login_of_plain_names_is_used(locked: Registry, partial: Path, tmp_path:
     assert fetch(locked, partial, auth=auth) == DATA
 
 
+@pytest.mark.system
 def test_missing_login_is_told_with_what_to_do(
     locked: Registry, partial: Path, tmp_path: Path
 ) -> None:
@@ -166,12 +174,14 @@ def test_missing_login_is_told_with_what_to_do(
         fetch(locked, partial, auth=auth)
 
 
+@pytest.mark.system
 def test_wrong_login_is_told(locked: Registry, partial: Path, tmp_path: Path) -> None:
     auth = docker_config(tmp_path / "config.json", locked.host, "board", "wrong")
     with pytest.raises(TransferError, match="no blob: 401"):
         fetch(locked, partial, auth=auth)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "content", ["", "[]", "nonsense", '{"auths": []}', '{"auths": {"HOST": 5}}']
 )
@@ -184,6 +194,7 @@ def test_auth_file_of_another_form_gives_no_login(
         fetch(locked, partial, auth=auth)
 
 
+@pytest.mark.system
 def test_auth_file_that_is_missing_is_told(locked: Registry, partial: Path, tmp_path: Path) -> None:
     with pytest.raises(TransferError, match=r"registry_auth_file: .*/none is not there"):
         fetch(locked, partial, auth=tmp_path / "none")
@@ -302,6 +313,7 @@ def tokens(guarded: tuple[Registry, TokenServer]) -> TokenServer:
     return tokens
 
 
+@pytest.mark.system
 def test_anonymous_token_is_fetched_once_for_manifest_and_blob(
     guarded: tuple[Registry, TokenServer], tokens: TokenServer, partial: Path
 ) -> None:
@@ -312,6 +324,7 @@ def test_anonymous_token_is_fetched_once_for_manifest_and_blob(
     )
 
 
+@pytest.mark.system
 def test_token_is_asked_for_with_the_login(
     guarded: tuple[Registry, TokenServer],
     tokens: TokenServer,
@@ -326,6 +339,7 @@ def test_token_is_asked_for_with_the_login(
     assert tokens.asked == ["", "Basic Ym9hcmQ6c2VjcmV0"]
 
 
+@pytest.mark.system
 def test_token_for_another_repository_is_no_token(
     guarded: tuple[Registry, TokenServer], tokens: TokenServer, partial: Path
 ) -> None:

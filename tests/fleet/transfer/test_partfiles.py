@@ -134,6 +134,7 @@ def test_part_that_cannot_be_read_is_removed_so_that_it_can_come_again(tmp_path:
     assert parts.here() == set(range(it.blob.parts)) - {2}
 
 
+@pytest.mark.system
 def test_full_disk_keeps_the_parts_and_leaves_no_half_blob(tmp_path: Path) -> None:
     it = cut(b"\0asm\1\0\0\0" + bytes(200_000))
     with small_disk(tmp_path / "disk", 100) as folder:
