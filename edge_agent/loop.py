@@ -1,4 +1,5 @@
-"""The one thread that answers runtimes: a selector, timers and a wake-up.
+"""A thread that waits for many things: a selector, timers and a wake-up. One answers the
+runtimes, and the link to the broker has one.
 
 Callbacks run on the thread that called `run`, one at a time; none may wait for disk,
 network, a compiler or a lock that another thread holds meanwhile. Other threads hand
@@ -8,6 +9,7 @@ work over with `call_soon`, the only method that they may call.
 import heapq
 import itertools
 import logging
+import math
 import selectors
 import socket
 import time
@@ -117,10 +119,10 @@ class Loop:
         while self._running:
             self.turn()
 
-    def turn(self) -> None:
-        """Wait for the next thing to do and do all that is due."""
+    def turn(self, until: float = math.inf) -> None:
+        """Wait for the next thing to do, at most until then (monotonic), and do all that is due."""
         watched = self._selector.get_map()
-        for key, events in self._selector.select(self._until_next_timer()):
+        for key, events in self._selector.select(self._wait_s(until)):
             # A callback may have ended another's watch; one that was changed is ready again.
             if watched.get(key.fd) is key:
                 self._guarded(key.data, events)
@@ -129,12 +131,11 @@ class Loop:
             self._guarded(heapq.heappop(self._timers)[2].fire)
         self.turns += 1
 
-    def _until_next_timer(self) -> float | None:
+    def _wait_s(self, until: float) -> float | None:
         while self._timers and not self._timers[0][2].pending:
             heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        due = min(until, self._timers[0][0]) if self._timers else until
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _woken(self, _events: int) -> None:
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import selectors
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -67,6 +69,13 @@ def test_a_cancelled_timer_never_runs_and_keeps_nothing_alive(loop: Loop) -> Non
     gc.collect()
     assert gone() is None
     turn_once(loop)
+
+
+def test_a_turn_waits_no_longer_than_it_is_told(loop: Loop) -> None:
+    timer = loop.call_later(1e6, lambda: None)
+    loop.turn(time.monotonic() + 0.01)  # else this would wait for ever
+    assert timer.pending
+    loop.turn(-math.inf)
 
 
 def test_a_timer_may_cancel_another_that_is_due_in_the_same_turn(loop: Loop) -> None:

@@ -5,15 +5,14 @@ Names, TCP and TLS may take their time-outs each; the link's thread goes on keep
 reported meanwhile: nothing waits in memory for a broker.
 """
 
-import math
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Protocol
 
 from edge_agent import threads
+from edge_agent.loop import Loop
 
 if TYPE_CHECKING:
     from edge_agent.mqtt.connection import Connection
@@ -26,52 +25,53 @@ class Poller:
     """`wait` belongs to one thread, `wake` to all."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        self._loop = Loop()
+        self._events = 0  # what the connection's socket is ready for
+        self.close = self._loop.close
 
     def wake(self) -> None:
         """End the sleep, the present one or the next."""
-        try:
-            self._writer.send(b"\0")
-        except OSError:
-            pass  # full: a wake-up is pending already; closed: nobody is left to wake
+        self._loop.call_soon(_nothing)
 
     def wait(self, until: float, connection: "Connection | None") -> None:
         """Sleep until then (monotonic) or until something happens, and let `connection` read
         and write what there is. LinkError: it is over.
         """
-        poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
-        if connection is not None:
-            now = time.monotonic()
-            read_due = connection.read_due(now)
-            wanted = select.POLLOUT if connection.wants_write else 0
-            if read_due <= now:
-                wanted |= select.POLLIN
-            if connection.has_read or read_due > now:
-                until = min(until, read_due)
-            poller.register(connection.fileno(), wanted)
-            until = min(until, connection.tend_due)
-        rest = until - time.monotonic()
-        timeout_ms = max(0, math.ceil(rest * 1000)) if until < math.inf else None
-        readable = writable = False
-        for file, events in poller.poll(timeout_ms):
-            if file == self._reader.fileno():
-                self._reader.recv(4096)
-            else:
-                readable = bool(events & ~select.POLLOUT)
-                writable = bool(events & select.POLLOUT)
-        if connection is not None:
-            now = time.monotonic()
-            readable = readable or (connection.has_read and connection.read_due(now) <= now)
-            connection.ready(readable, writable)
-            connection.tend(now)
+        if connection is None:
+            self._loop.turn(until)
+            return
+        now = time.monotonic()
+        read_due = connection.read_due(now)
+        if connection.has_read or read_due > now:
+            until = min(until, read_due)
+        wanted = EVENT_WRITE if connection.wants_write else 0
+        self._sleep(
+            min(until, connection.tend_due),
+            connection,
+            wanted | EVENT_READ if read_due <= now else wanted,
+        )
+        now = time.monotonic()
+        readable = bool(self._events & EVENT_READ) or (
+            connection.has_read and connection.read_due(now) <= now
+        )
+        connection.ready(readable, bool(self._events & EVENT_WRITE))
+        connection.tend(now)
 
-    def close(self) -> None:
-        """Nobody waits any more."""
-        self._reader.close()
-        self._writer.close()
+    def _sleep(self, until: float, connection: "Connection", wanted: int) -> None:
+        self._events = 0
+        if wanted:
+            self._loop.watch(connection, wanted, self._note)
+        try:
+            self._loop.turn(until)
+        finally:
+            self._loop.unwatch(connection)  # it may close before the next wait
+
+    def _note(self, events: int) -> None:
+        self._events = events
+
+
+def _nothing() -> None:
+    """To be waken is all."""
 
 
 class Connectable(Protocol):
