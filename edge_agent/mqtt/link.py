@@ -95,8 +95,8 @@ class Link:
         """
         self._config = config
         self._state_dir = state_dir
-        disk = _disk(config, state_dir) if state_dir and config.queue_bytes else None
-        self._outbound = Outbound(config, node, fleet, describe, state, metrics, disk)
+        journal = _journal(config, state_dir) if state_dir and config.queue_bytes else None
+        self._outbound = Outbound(config, node, fleet, describe, state, metrics, journal)
         self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
         self._inbound = (
             Inbound(self._subscriptions, node_topics(fleet, node), received) if received else None
@@ -186,10 +186,10 @@ class Link:
             "queued": outbox.queued,
             "sent": outbox.sent,
             "dropped": outbox.dropped,
-            "disk_bytes": outbox.disk.bytes if outbox.disk else None,
-            "disk_limit": self._config.queue_bytes if outbox.disk else None,
+            "disk_bytes": outbox.journal.bytes if outbox.journal else None,
+            "disk_limit": self._config.queue_bytes if outbox.journal else None,
             "disk_trouble": outbox.disk_trouble or None,
-            "streams_cut": outbox.disk.streams_cut if outbox.disk else 0,
+            "streams_cut": outbox.journal.streams_cut if outbox.journal else 0,
             "received": self._inbound.taken if self._inbound else 0,
             "passed_over": self._inbound.passed_over if self._inbound else 0,
             "last_error": self._refusal or self._last_error,
@@ -342,7 +342,7 @@ class Link:
         self._told = self._last_error = message
 
 
-def _disk(config: MqttConfig, state_dir: Path) -> Journal:
+def _journal(config: MqttConfig, state_dir: Path) -> Journal:
     folder = state_dir / OUTBOX_FOLDER
     hold_s = config.durability_delay_s if config.durability == "delayed" else 0.0
     return Journal(folder, config.encoding, config.queue_bytes, boot_id(), hold_s)

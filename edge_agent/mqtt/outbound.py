@@ -96,10 +96,10 @@ class Outbound:
         describe: Describe,
         state: Callable[[], Document],
         metrics: Callable[[], Document],
-        disk: Journal | None,
+        journal: Journal | None,
     ) -> None:
         topics = node_topics(fleet, node)
-        self.results = _batcher(config, node, describe, config.queue_records, disk)
+        self.results = _batcher(config, node, describe, config.queue_records, journal)
         self.logs = _batcher(config, node, _as_it_is, min(LOG_RECORDS, config.queue_records))
         self.status = StatusChannel(topics.status, __version__)
         self._state = DocumentChannel(
@@ -189,7 +189,7 @@ def _batcher(
     node: str,
     describe: Describe,
     queue_records: int,
-    disk: Journal | None = None,
+    journal: Journal | None = None,
 ) -> Batcher:
     outbox = Outbox(
         node,
@@ -197,7 +197,7 @@ def _batcher(
         describe,
         queue_records=queue_records,
         batch_records=config.batch_records,
-        disk=disk,
+        journal=journal,
     )
     # A batch that cannot fill up before the queue does must not wait for that.
     return Batcher(

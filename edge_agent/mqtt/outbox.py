@@ -1,14 +1,15 @@
 """Results on their way to the broker: bounded, numbered, kept until acknowledged.
 
-    put (any thread) -> ingress queue -> pack -> keep: disk, else memory -> take -> acknowledge
-                                                              ^--- rewind ---'
+    put (any thread) -> ingress queue -> pack -> keep: journal, else memory -> take -> acknowledge
+                                                                 ^--- rewind ---'
 
 Ordinary and important records have streams of their own, so that what is important can
 overtake. Everything gets a number in its stream, without gaps; what a bound forces out
 leaves a jump, which the batch that meets it tells (stream.py).
 
-What is on disk outlives this process. What the disk would not take is in memory, in
-streams of its own: a number on disk is never given to something else.
+What the journal has on disk outlives this process; while a broker is there it may hold records
+in memory for a while (journal.py). What the disk would not take is in memory, in streams of
+its own: a number of the journal is never given to something else.
 
 `put` is all that the thread answering a runtime ever calls. Everything else belongs to one
 other thread: describing, packing and writing are its work.
@@ -36,7 +37,7 @@ RETRY_DISK_S = 30.0
 
 
 class Outbox:
-    """The records of one node's topic, on `disk` if there is one."""
+    """The records of one node's topic, in `journal` if there is one."""
 
     def __init__(
         self,
@@ -46,16 +47,16 @@ class Outbox:
         *,
         queue_records: int,
         batch_records: int,
-        disk: Journal | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self.disk = disk
+        self.journal = journal
         self.disk_trouble = ""  # why new records are kept in memory only
         self._packer = RecordPacker(describe, encoding)
         self._batch_records = batch_records
         self._ingress = IngressQueue(queue_records)
         self._memory = MemoryStore(encoding, queue_records)
         # In the order in which they are sent: what is on disk is older.
-        stores = (disk, self._memory) if disk is not None else (self._memory,)
+        stores = (journal, self._memory) if journal is not None else (self._memory,)
         self._streams = {
             important: [Stream(node, store.lanes[important], batch_records) for store in stores]
             for important in (False, True)
@@ -70,10 +71,10 @@ class Outbox:
 
     def open(self, now: float) -> None:
         """Take over what is on disk; on the thread that does all the rest."""
-        if self.disk is None:
+        if self.journal is None:
             return
         try:
-            self._open(self.disk)
+            self._open(self.journal)
         except StoreError as error:
             self._disk_fails(error, now)
 
@@ -92,7 +93,7 @@ class Outbox:
     @property
     def unkept(self) -> int:
         """Items that would be lost if this process ended now."""
-        held = self.disk.held if self.disk is not None else 0
+        held = self.journal.held if self.journal is not None else 0
         return self.waiting + self._unwritten_records + held
 
     def packed(self, important: bool = False) -> int:
@@ -158,32 +159,32 @@ class Outbox:
 
     def tend(self, now: float) -> float:
         """Bring to the disk what waited long; when that is due next (infinity: not yet)."""
-        if self.disk is None:
+        if self.journal is None:
             return math.inf
         if now < self._retry_at:
             return self._retry_at
         try:
-            return self.disk.tend(now)
+            return self.journal.tend(now)
         except StoreError as error:
             self._disk_fails(error, now)
             return self._retry_at
 
     def connected(self, up: bool, now: float) -> None:
         """Whether a broker is there. If not, nothing stays in memory that can be on disk."""
-        if self.disk is None:
+        if self.journal is None:
             return
-        self.disk.link_up = up
+        self.journal.link_up = up
         if up or now < self._retry_at:
             return
         try:
-            self.disk.flush()
+            self.journal.flush()
         except StoreError as error:
             self._disk_fails(error, now)
 
     def finish(self) -> None:
         """The last step of a process that ends well."""
-        if self.disk is not None:
-            self.disk.finish()
+        if self.journal is not None:
+            self.journal.finish()
 
     def _keep(self, now: float) -> None:
         """Number what is packed and put it where it outlives this process, if that goes."""
@@ -194,11 +195,11 @@ class Outbox:
         self._unwritten_records = self._unwritten_bytes = 0
 
     def _on_disk(self, important: bool, records: list[Unnumbered], now: float) -> bool:
-        if self.disk is None or now < self._retry_at:
+        if self.journal is None or now < self._retry_at:
             return False
         try:
-            self._open(self.disk)
-            self.disk.append(important, records, now)
+            self._open(self.journal)
+            self.journal.append(important, records, now)
         except StoreError as error:
             self._disk_fails(error, now)
             return False
@@ -207,11 +208,11 @@ class Outbox:
             log.info("results are kept on disk again")
         return True
 
-    def _open(self, disk: Journal) -> None:
-        if not disk.opened:
-            disk.open()
+    def _open(self, journal: Journal) -> None:
+        if not journal.opened:
+            journal.open()
             # What has to go at once, under a lower bound than before, was found too.
-            self._found = disk.queued + sum(lane.dropped for lane in disk.lanes.values())
+            self._found = journal.queued + sum(lane.dropped for lane in journal.lanes.values())
 
     def _disk_fails(self, error: StoreError, now: float) -> None:
         if not self.disk_trouble:

@@ -193,14 +193,14 @@ def _described(item: object) -> dict[str, object]:
 
 
 def _outbox(folder: Path, hold_s: float = 0.0) -> Outbox:
-    disk = Journal(folder, "msgpack", 128 << 20, boot_id(), hold_s)
+    journal = Journal(folder, "msgpack", 128 << 20, boot_id(), hold_s)
     box = Outbox(
         "bench",
         "msgpack",
         _described,
         queue_records=100_000,
         batch_records=BATCH,
-        disk=disk,
+        journal=journal,
     )
     box.open(0.0)
     if box.disk_trouble:
@@ -209,12 +209,12 @@ def _outbox(folder: Path, hold_s: float = 0.0) -> Outbox:
 
 
 def _put(box: Outbox, first: int, count: int, now: float) -> int:
-    assert box.disk is not None
-    before = box.disk.bytes
+    assert box.journal is not None
+    before = box.journal.bytes
     for number in range(first, first + count):
         box.put(number)
     box.pack(count, now)
-    return box.disk.bytes - before
+    return box.journal.bytes - before
 
 
 # --- answers meanwhile

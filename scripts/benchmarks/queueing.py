@@ -65,12 +65,12 @@ def main(state_dir: Path, port: int, count: int, seconds: float) -> None:
                 time.sleep(0.001)
         if number in MARKS or number == count:
             _say(queued=number, **memory(_pid()), disk=link.status()["disk_bytes"])
-    assert outbox.disk is not None
+    assert outbox.journal is not None
     assert link.status()["queued"] == count, link.status()
     _say(
         seconds=time.monotonic() - began,
         written=written() - before,
-        disk=outbox.disk.bytes,
+        disk=outbox.journal.bytes,
         trouble=outbox.disk_trouble,
     )
     sys.stdin.readline()

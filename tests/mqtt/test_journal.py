@@ -143,8 +143,8 @@ def test_the_oldest_file_goes_first_when_the_bound_is_reached_and_is_told(tmp_pa
         put(box, f"{number} {TEXT}")
     on_disk = sum(file.stat().st_size for file in files_of(tmp_path))
     assert LEAST_BYTES - SEGMENT_BYTES < on_disk <= LEAST_BYTES
-    assert box.disk is not None
-    assert box.disk.bytes == on_disk
+    assert box.journal is not None
+    assert box.journal.bytes == on_disk
     assert items(*take_all(box, important=True)) == ["first error"]
     gap, *kept = records(*take_all(box))
     assert gap["gap"] == {"from": 1, "to": count - len(kept), "count": count - len(kept)}
@@ -217,9 +217,11 @@ def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
                 if chance.random() < 0.5:
                     box.finish()
                 box = made()
-        assert box.disk is not None
-        assert box.disk.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
-        assert box.disk.bytes <= 8_000 + 3_000  # what is in flight and being written is beside it
+        assert box.journal is not None
+        assert box.journal.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
+        assert (
+            box.journal.bytes <= 8_000 + 3_000
+        )  # what is in flight and being written is beside it
         assert box.queued >= 0
     box.rewind()
     for kind in (True, False):
@@ -234,7 +236,7 @@ def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
             int(str(record["item"])) == record["seq"] for record in got[kind] if "item" in record
         )
     assert box.queued == 0
-    assert box.disk is not None
+    assert box.journal is not None
     assert len(files_of(tmp_path)) <= 2
 
 
@@ -244,8 +246,8 @@ def test_files_go_as_they_are_acknowledged_and_the_last_one_is_emptied(tmp_path:
     assert len(files_of(tmp_path)) >= 4
     for batch in take_all(box):
         box.acknowledge(batch)
-        assert box.disk is not None
-        assert box.disk.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
+        assert box.journal is not None
+        assert box.journal.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
     (left,) = files_of(tmp_path)
     assert left.stat().st_size < EMPTY_BYTES
     put(box, "next")

@@ -195,8 +195,8 @@ def test_after_a_good_end_nothing_is_lost_and_numbers_go_on(tmp_path: Path) -> N
     before = take_all(box)
     box.finish()
     heir = outbox(tmp_path, boot=OTHER_BOOT)
-    assert heir.disk is not None
-    assert heir.disk.streams_cut == 0
+    assert heir.journal is not None
+    assert heir.journal.streams_cut == 0
     put(heir, "e")
     after = take_all(heir)
     assert {stream_of(batch) for batch in after} == {stream_of(batch) for batch in before}
@@ -225,8 +225,8 @@ def test_a_killed_process_loses_what_it_held_and_says_so(
     put(box, "held")
     (before,) = take_all(box)
     heir = outbox(tmp_path)
-    assert heir.disk is not None
-    assert heir.disk.streams_cut == 1
+    assert heir.journal is not None
+    assert heir.journal.streams_cut == 1
     assert "results that it had not written" in caplog.text
     assert "number is not known" in caplog.text
     put(heir, "next")
@@ -240,8 +240,8 @@ def test_after_a_good_end_nothing_is_told(tmp_path: Path, caplog: pytest.LogCapt
     put(box, "a")
     box.finish()
     heir = outbox(tmp_path)
-    assert heir.disk is not None
-    assert heir.disk.streams_cut == 0
+    assert heir.journal is not None
+    assert heir.journal.streams_cut == 0
     assert caplog.text == ""
 
 

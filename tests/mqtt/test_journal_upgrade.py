@@ -39,8 +39,8 @@ def test_what_an_older_agent_left_arrives_once_and_numbers_keep_their_meaning(
     folder = tmp_path / "outbox"
     shutil.copytree(RECORDED / end, folder)
     box = outbox(folder, queue_records=1000, boot=boot, hold_s=hold_s)
-    assert box.disk is not None
-    assert box.disk.streams_cut == (2 if end == "killed" and boot == OTHER_BOOT else 0)
+    assert box.journal is not None
+    assert box.journal.streams_cut == (2 if end == "killed" and boot == OTHER_BOOT else 0)
     box.connected(True, 0.0)
     for item in (130, 131):
         box.put(item, important=item == 131)

@@ -26,7 +26,7 @@ _made: list[Outbox] = []
 def end_processes() -> None:
     """What the end of each outbox's process would do: close its files, and nothing else."""
     for box in _made:
-        for lane in box.disk.lanes.values() if box.disk else ():
+        for lane in box.journal.lanes.values() if box.journal else ():
             lane._writer._close()
     _made.clear()
 
@@ -53,7 +53,7 @@ def outbox(
         describe,
         queue_records=queue_records,
         batch_records=batch_records,
-        disk=Journal(folder, encoding, disk_bytes, boot, hold_s) if folder else None,
+        journal=Journal(folder, encoding, disk_bytes, boot, hold_s) if folder else None,
     )
     box.open(0.0)
     _made.append(box)
