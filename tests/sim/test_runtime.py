@@ -16,6 +16,7 @@ from edge_agent.sim import upstream
 from edge_agent.sim.connection import PluginGone
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.nativeplugin import Handler, NativePlugin
+from tests.support.wait import wait_until
 
 EVERY = frozenset(events.BY_METHOD)
 
@@ -199,7 +200,10 @@ def test_a_plugin_with_events_that_the_runtime_does_not_know_is_dropped(path: Pa
         # The version says that it knows more: the agent believes it.
         with NativePlugin(path, "10", "one", {}, EVERY) as plugin:
             assert plugin.closed.wait(30)
-        assert any("invalid plugin events" in why for why in runtime.dropped)
+        wait_until(
+            lambda: any("invalid plugin events" in why for why in runtime.dropped),
+            "the runtime says why",
+        )
 
 
 @pytest.mark.parametrize("split", [None, 1, 2])

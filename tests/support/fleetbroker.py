@@ -66,6 +66,10 @@ class FleetBroker(Mosquitto):
         self._config.write_text("\n".join(lines) + "\n")
         assert MOSQUITTO is not None
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port, self.operators_port)
+
     def credentials(self, name: str) -> tuple[Path, Path, Path]:
         """Authority, certificate and key of the operator or a node."""
         return self.folder / "ca.pem", self.folder / f"{name}.pem", self.folder / f"{name}.key"

@@ -84,11 +84,20 @@ class Mosquitto:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Of all its listeners."""
+        return (self.port,)
+
     def _listens(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log_file.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return all(map(_listens_at, self.ports))
+
+
+def _listens_at(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Certificates:
