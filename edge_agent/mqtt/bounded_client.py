@@ -42,9 +42,9 @@ _QOS_BITS, _QOS_1 = 0b0110, 0b0010
 
 
 class BoundedClient(paho.Client):
-    """After anything unexpected `trouble` says what it was, and the connection is over."""
+    """After anything unexpected `last_error` says what it was, and the connection is over."""
 
-    trouble = ""
+    last_error = ""
     credit = UNSOLICITED_PACKETS
     # Told of a message that was skipped; returns "" or why the broker is to be left.
     too_large: Callable[[str, int], str]
@@ -69,7 +69,7 @@ class BoundedClient(paho.Client):
         except (BlockingIOError, ConnectionResetError):
             raise  # nothing to do; closed, which is told elsewhere
         except OSError as error:
-            self.trouble = explain(error)
+            self.last_error = explain(error)
             raise
 
     def _bounded(self, bufsize: int) -> int:
@@ -84,8 +84,8 @@ class BoundedClient(paho.Client):
             # It has not been told of the bound, and what it keeps would come again and again.
             del self._in_packet["packet"][SKIP_BYTES:]
             return min(bufsize, SKIP_BYTES)
-        self.trouble = f"it announces a packet of {size} bytes"
-        raise ConnectionError(self.trouble)
+        self.last_error = f"it announces a packet of {size} bytes"
+        raise ConnectionError(self.last_error)
 
     def _packet_handle(self) -> MQTTErrorCode:
         kind = self._kind()
@@ -93,9 +93,9 @@ class BoundedClient(paho.Client):
             return self._message()
         self.credit -= 1
         if kind not in _ANSWERS:
-            self.trouble = f"it sends a packet of type {kind}, which was not asked for"
+            self.last_error = f"it sends a packet of type {kind}, which was not asked for"
         elif self.credit < 0:
-            self.trouble = "it floods this client with packets"
+            self.last_error = "it floods this client with packets"
         else:
             return super()._packet_handle()
         return MQTTErrorCode.MQTT_ERR_PROTOCOL
@@ -104,7 +104,7 @@ class BoundedClient(paho.Client):
         self.messages.spend()
         qos = self._in_packet["command"] & _QOS_BITS
         if qos > _QOS_1:
-            self.trouble = "it sends a message at a quality of service that was not asked for"
+            self.last_error = "it sends a message at a quality of service that was not asked for"
         elif self._in_packet["remaining_length"] > MAX_PUBLISH_BYTES:
             return self._skipped(qos == _QOS_1)
         else:
@@ -116,11 +116,11 @@ class BoundedClient(paho.Client):
         begun = self._in_packet["packet"]
         end = 2 + int.from_bytes(begun[:2], "big")
         if end + 2 > SKIP_BYTES:
-            self.trouble = "it sends a topic of an impossible length"
+            self.last_error = "it sends a topic of an impossible length"
         else:
             topic = bytes(begun[2:end]).decode("utf-8", "replace")
-            self.trouble = self.too_large(topic, self._in_packet["remaining_length"])
-        if self.trouble:
+            self.last_error = self.too_large(topic, self._in_packet["remaining_length"])
+        if self.last_error:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         if not acknowledge:
             return MQTTErrorCode.MQTT_ERR_SUCCESS

@@ -41,7 +41,7 @@ INCOMING_WINDOW = 8
 SESSION_S = 7 * 86_400
 
 # A ping is then sent at most a quarter late; brokers wait for half a keep-alive more.
-TENDS_PER_KEEPALIVE = 4
+TICKS_PER_KEEPALIVE = 4
 
 
 class Answer(NamedTuple):
@@ -72,7 +72,7 @@ class Connection:
         self.wrong_id = False  # it takes another client id only
         self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet_bytes = MAX_PACKET_BYTES
-        self.tend_due = 0.0  # monotonic
+        self.tick_due = 0.0  # monotonic
         self.protocol = _NAMES[version]
         self.url = broker.url
         self._answers: list[Answer] = []
@@ -145,12 +145,12 @@ class Connection:
         answers, self._answers = self._answers, []
         return answers
 
-    def tend(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Send a ping when one is due, give up when its answer is; no more often than needed."""
-        if now < self.tend_due:
+        if now < self.tick_due:
             return
         client = self._opened()
-        self.tend_due = now + max(1.0, client.keepalive / TENDS_PER_KEEPALIVE)
+        self.tick_due = now + max(1.0, client.keepalive / TICKS_PER_KEEPALIVE)
         client.credit = min(client.credit + 1, UNSOLICITED_PACKETS)
         self._do(client.loop_misc)
 
@@ -278,7 +278,7 @@ class Connection:
     ) -> None:
         if self._lost:
             return
-        trouble = client.trouble if isinstance(client, BoundedClient) else ""
+        trouble = client.last_error if isinstance(client, BoundedClient) else ""
         if not self.accepted:
             self.wrong_version = True  # how brokers without MQTT 5 may answer it
         said = flags.is_disconnect_packet_from_server

@@ -56,7 +56,7 @@ class _Asked(NamedTuple):
 class _Refused(NamedTuple):
     times: int
     until: float
-    trouble: str
+    last_error: str
 
 
 class Subscriptions:
@@ -102,9 +102,9 @@ class Subscriptions:
         return bool(old)
 
     @property
-    def trouble(self) -> str:
+    def last_error(self) -> str:
         """What the broker refuses at present, for the operator; empty: nothing."""
-        return next((refused.trouble for refused in self._refused.values()), "")
+        return next((refused.last_error for refused in self._refused.values()), "")
 
     def wants(self, topic: str) -> bool:
         """Whether a message on `topic` is to be taken."""
@@ -257,7 +257,7 @@ class Inbound:
         self._subscriptions = subscriptions
         self._topics = topics
         self._received = received
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def arrived(self, message: InboundMessage) -> str:
         """Take it or pass it over; "" or why the broker is to be left."""
@@ -289,9 +289,9 @@ class Inbound:
         return ""
 
     def _is_new(self, what: str) -> bool:
-        if what in self._told or len(self._told) >= TELL_AT_MOST:
+        if what in self._reported or len(self._reported) >= TELL_AT_MOST:
             return False
-        self._told.add(what)
+        self._reported.add(what)
         return True
 
     def _wanted(self, topic: str) -> str | None:

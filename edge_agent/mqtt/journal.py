@@ -97,7 +97,7 @@ class Journal:
         for lane in self.lanes.values():
             self._flush(lane)
 
-    def tend(self, now: float) -> float:
+    def tick(self, now: float) -> float:
         """Write what was held long, sync what waited long; when that is due next (infinity: when
         something is appended). StoreError."""
         for lane in self.lanes.values():

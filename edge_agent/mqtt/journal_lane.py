@@ -355,7 +355,7 @@ class JournalLane:
         if self._segments.row[0] is until:
             return
         try:
-            self._writer.tell()
+            self._writer.write_accounted()
         except StoreError:
             return  # they stay, and are sent once more by the next process
         while self._segments.row[0] is not until and self._remove(self._segments.row[0]):

@@ -64,7 +64,7 @@ class JournalWriter:
         self._packing = PACKINGS[encoding]()
         self._segments = segments
         self._fd: int | None = None
-        self._told = 0  # the acknowledged number that the last header says
+        self._written_accounted = 0  # the acknowledged number that the last header says
         self._placed = False  # the last file's name is on the disk
 
     @property
@@ -119,7 +119,7 @@ class JournalWriter:
             places.append(Place(last, offset + len(frames[-1]), before + 1))
         try:
             # First: or what it accounts for would seem to be missing in front of the records.
-            if self._told < self._segments.accounted[last.stream]:
+            if self._written_accounted < self._segments.accounted[last.stream]:
                 self._write_header(fd)
             write(fd, b"".join(frames), last.size)
         except OSError as error:
@@ -132,9 +132,9 @@ class JournalWriter:
         self.unsynced = True
         return places
 
-    def tell(self) -> None:
+    def write_accounted(self) -> None:
         """Write down what was acknowledged, before files of it go. StoreError."""
-        if self._told >= self._segments.accounted.get(self._segments.newest.stream, 0):
+        if self._written_accounted >= self._segments.accounted.get(self._segments.newest.stream, 0):
             return
         fd = self._ready()
         try:
@@ -210,7 +210,7 @@ class JournalWriter:
         self._placed = first_of_all
         self.index = index
         self._fd = fd
-        self._told = self._segments.accounted[self.stream]
+        self._written_accounted = self._segments.accounted[self.stream]
         self._segments.add(new)
         return fd
 
@@ -250,7 +250,7 @@ class JournalWriter:
     def _write_header(self, fd: int, *, finished: bool = False) -> None:
         last = self._segments.newest
         write(fd, self._header(last, finished=finished).packed(), 0)
-        self._told = self._segments.accounted[last.stream]
+        self._written_accounted = self._segments.accounted[last.stream]
 
     def _undo(self, fd: int, last: Segment) -> None:
         """What was written in part must not be read one day as if it had been kept."""

@@ -113,7 +113,7 @@ class Link:
         chosen = config.client_id != node
         self._plain_id = config.client_id if chosen else plain_client_id(fleet, node)
         self._last_error: str | None = None
-        self._told = ""
+        self._reported = ""
         self._telling = TokenBucket(REFUSALS_TOLD, 1 / REFUSAL_S)
 
     def start(self) -> None:
@@ -300,7 +300,7 @@ class Link:
 
     def _say_goodbye(self, connection: "Connection") -> None:
         """`offline`, then the last results as far as the time goes; then no will."""
-        self._outbound.hurry(time.monotonic())
+        self._outbound.flush_now(time.monotonic())
         while (now := time.monotonic()) < self._stop_at:
             due = self._outbound.step(now)
             if not self._outbound.publisher.in_flight and due > self._stop_at:
@@ -333,13 +333,13 @@ class Link:
 
     @property
     def _refusal(self) -> str:
-        return self._outbound.publisher.trouble or self._subscriptions.trouble
+        return self._outbound.publisher.last_error or self._subscriptions.last_error
 
     def _failed(self, message: str) -> None:
         """Tell a new trouble once, not at every attempt."""
-        level = logging.DEBUG if message == self._told else logging.WARNING
+        level = logging.DEBUG if message == self._reported else logging.WARNING
         logger.log(level, "%s", message)
-        self._told = self._last_error = message
+        self._reported = self._last_error = message
 
 
 def _journal(config: MqttConfig, state_dir: Path) -> Journal:

@@ -54,7 +54,7 @@ class Batcher:
         self._wake_at = _NEVER
         return True
 
-    def hurry(self) -> None:
+    def flush_now(self) -> None:
         """Wait for nothing any more."""
         self._batch_s = 0.0
         if self._due is not None:
@@ -151,10 +151,10 @@ class Outbound:
         self.logs.outbox.rewind()
         self.results.outbox.connected(False, now)
 
-    def hurry(self, now: float) -> None:
+    def flush_now(self, now: float) -> None:
         """The last words: nothing waits for company any more, and the status is `offline`."""
-        self.results.hurry()
-        self.logs.hurry()
+        self.results.flush_now()
+        self.logs.flush_now()
         self.status.say_offline(now)
 
     def end(self, now: float) -> None:
@@ -179,7 +179,7 @@ class Outbound:
         self.publisher.step(now)
         return min(
             self.publisher.due(),
-            self.results.outbox.tend(now),
+            self.results.outbox.tick(now),
             *(batcher.sleep_until(now) for batcher in batchers),
         )
 

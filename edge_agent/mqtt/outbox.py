@@ -157,14 +157,14 @@ class Outbox:
         for stream in self._all_streams():
             stream.rewind()
 
-    def tend(self, now: float) -> float:
+    def tick(self, now: float) -> float:
         """Bring to the disk what waited long; when that is due next (infinity: not yet)."""
         if self.journal is None:
             return math.inf
         if now < self._retry_at:
             return self._retry_at
         try:
-            return self.journal.tend(now)
+            return self.journal.tick(now)
         except StoreError as error:
             self._disk_fails(error, now)
             return self._retry_at

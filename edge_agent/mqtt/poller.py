@@ -46,7 +46,7 @@ class Poller:
             until = min(until, read_due)
         wanted = EVENT_WRITE if connection.wants_write else 0
         self._sleep(
-            min(until, connection.tend_due),
+            min(until, connection.tick_due),
             connection,
             wanted | EVENT_READ if read_due <= now else wanted,
         )
@@ -55,7 +55,7 @@ class Poller:
             connection.has_read and connection.read_due(now) <= now
         )
         connection.ready(readable, bool(self._events & EVENT_WRITE))
-        connection.tend(now)
+        connection.tick(now)
 
     def _sleep(self, until: float, connection: "Connection", wanted: int) -> None:
         self._events = 0

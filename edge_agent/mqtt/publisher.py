@@ -42,7 +42,7 @@ class _Pause:
     def __init__(self) -> None:
         self.refusals = 0
         self.until = -math.inf
-        self.trouble = ""
+        self.last_error = ""
 
 
 class Publisher:
@@ -57,9 +57,9 @@ class Publisher:
         self._most_s = most_s
 
     @property
-    def trouble(self) -> str:
+    def last_error(self) -> str:
         """What the broker refuses at present, for the operator; empty: nothing."""
-        return next((pause.trouble for pause in self._pauses.values() if pause.trouble), "")
+        return next((pause.last_error for pause in self._pauses.values() if pause.last_error), "")
 
     @property
     def in_flight(self) -> int:
@@ -103,13 +103,13 @@ class Publisher:
             return
         pause = self._pauses[sent.channel]
         if not refusal:
-            pause.refusals, pause.trouble = 0, ""
+            pause.refusals, pause.last_error = 0, ""
             sent.channel.acknowledged(sent.batch)
             return
         if sent.channel.rests:
             pause.refusals += 1
             pause.until = now + backoff_s(pause.refusals, self._least_s, self._most_s)
-        pause.trouble = (
+        pause.last_error = (
             f"the broker refuses what is published to {sent.channel.topic}: {refusal};"
             " its access list must let this node write there"
         )

@@ -140,7 +140,7 @@ def _written(
     """Time is simulated: the kernel's own writing, too, happens once in SYNC_S of it."""
     now = settled = packed = 0.0
     _put(box, 0, 1, now)  # what the first start writes is another matter
-    box.tend(SYNC_S)
+    box.tick(SYNC_S)
     while sends and (batch := box.take()):
         box.acknowledge(batch)
     settle(folder)
@@ -150,7 +150,7 @@ def _written(
         packed += _put(box, number, at_once, now)
         while sends and (batch := box.take()):
             box.acknowledge(batch)
-        box.tend(now)
+        box.tick(now)
         if now - settled >= SYNC_S:
             settle(folder)
             settled = now

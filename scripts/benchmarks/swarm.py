@@ -85,7 +85,7 @@ class SwarmNode:
         now = time.monotonic()
         connection = self.connection
         connection.ready(readable or connection.has_read, writable)
-        connection.tend(now)
+        connection.tick(now)
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
             self._outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
@@ -95,7 +95,7 @@ class SwarmNode:
             self._updater.verdict(wanted.identity, wanted.digest, True, "it runs")
             due = self._updater.step(now)
         due = min(due, self._subscriptions.step(now), self._outbound.step(now))
-        self.due = min(due, connection.tend_due, connection.read_due(now) or math.inf)
+        self.due = min(due, connection.tick_due, connection.read_due(now) or math.inf)
 
     # --- what the updater is given
 

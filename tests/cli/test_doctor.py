@@ -225,6 +225,12 @@ def _at(state: str, **entry: object) -> Facts:
             "is lost when the agent ends",
         ),
         (
+            _waiting(disk_bytes=0, disk_limit=16 << 20, queued=0, streams_cut=2),
+            "warn",
+            "its newest results may be lost",
+            'durability = "always"',
+        ),
+        (
             _waiting(disk_bytes=15 << 20, disk_limit=16 << 20, queued=50_000, dropped=7),
             "warn",
             "50000 results wait, 15360 KiB on disk, which is full: 7 were given up",

@@ -95,6 +95,12 @@ def test_why_results_are_not_on_disk_is_shown() -> None:
     )
 
 
+def test_results_that_a_killed_agent_may_have_lost_are_shown() -> None:
+    mqtt = {"state": "connected", "streams_cut": 1}
+    assert "the agent before this one was cut short" in render({"mqtt": mqtt}, NOW)
+    assert "cut short" not in render({"mqtt": {**mqtt, "streams_cut": 0}}, NOW)
+
+
 def test_why_the_broker_is_away_is_shown() -> None:
     mqtt = {"state": "waiting", "broker": None, "last_error": "connection refused"}
     assert render({"mqtt": mqtt}, NOW).endswith(

@@ -74,7 +74,7 @@ def work(box: Outbox, tell: Callable[[str, object], None], hold_s: float) -> Non
             if not box.unkept:
                 tell("kept", number)
         if hold_s and number % 9 == 0:
-            box.tend(number / 10)
+            box.tick(number / 10)
         if number % 10 == 0 and (batch := box.take(important=number % 40 == 0)):
             tell("sent", batch.payload)
             in_flight.append(batch)
@@ -87,7 +87,7 @@ def work(box: Outbox, tell: Callable[[str, object], None], hold_s: float) -> Non
             in_flight.clear()
             box.connected(number % 120 == 0, number / 10)
         if number % 100 == 99:
-            box.tend(SYNC_S * number)
+            box.tick(SYNC_S * number)
             send_all(box, tell)
     box.finish()
 

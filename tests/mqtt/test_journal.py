@@ -433,7 +433,7 @@ def test_a_failing_call_loses_and_repeats_no_number(
     with _failing(monkeypatch, name, after):
         put(box, *[f"{number} {TEXT}" for number in range(300, 600)], now=1.0)
         acknowledge(box, *take_all(box)[:20])
-        box.tend(1.0 + SYNC_S)
+        box.tick(1.0 + SYNC_S)
     box.rewind()
     put(box, *[f"{number} {TEXT}" for number in range(600, 700)], now=2.0 + RETRY_DISK_S)
     for batch in take_all(box):
@@ -560,7 +560,7 @@ def test_no_number_is_ever_given_to_two_records_whatever_is_lost(
                 if chance.random() < 0.1:
                     box.rewind()
                     box.connected(chance.random() < 0.7, now)
-                box.tend(now)
+                box.tick(now)
             if chance.random() < 0.3:
                 box.finish()
         machine.lose_power(chance)
@@ -582,13 +582,13 @@ def test_what_waits_long_is_synced_and_what_was_acknowledged_is_not(
     box = outbox(tmp_path)
     put(box, "a", now=100.0)
     assert synced == 1  # that numbers are used now
-    assert box.tend(100.0) == 100.0 + SYNC_S
+    assert box.tick(100.0) == 100.0 + SYNC_S
     acknowledge(box, *take_all(box))
-    assert box.tend(100.0 + SYNC_S) == float("inf")
+    assert box.tick(100.0 + SYNC_S) == float("inf")
     assert synced == 1
     put(box, "b", now=200.0)
     put(box, "c", now=220.0)
-    assert box.tend(200.0 + SYNC_S) == float("inf")
+    assert box.tick(200.0 + SYNC_S) == float("inf")
     assert synced == 2
 
 

@@ -75,10 +75,10 @@ def test_a_result_that_is_acknowledged_in_time_is_never_written(
         for item in range(200):
             put(box, item, now=float(item))
             acknowledge(box, *take_all(box))
-            box.tend(float(item))
+            box.tick(float(item))
         assert found.bytes == HEADER_BYTES
     assert (box.sent, box.queued, box.dropped) == (201, 0, 0)
-    assert box.tend(200.0) == math.inf
+    assert box.tick(200.0) == math.inf
 
 
 def test_with_durability_always_each_result_is_written_before_it_is_sent(
@@ -121,9 +121,9 @@ def test_what_is_not_acknowledged_in_time_is_written_and_sent_once(tmp_path: Pat
     put(box, "b", now=103.0)
     (batch,) = take_all(box)
     assert box.unkept == 2
-    assert box.tend(104.0) == 100.0 + HOLD_S
+    assert box.tick(104.0) == 100.0 + HOLD_S
     assert on_disk(tmp_path) == []
-    assert box.tend(100.0 + HOLD_S) == 100.0 + SYNC_S
+    assert box.tick(100.0 + HOLD_S) == 100.0 + SYNC_S
     assert box.unkept == 0
     assert on_disk(tmp_path) == ["a", "b"]
     acknowledge(box, batch)
@@ -135,7 +135,7 @@ def test_what_is_not_acknowledged_in_time_is_written_and_sent_once(tmp_path: Pat
 def test_nothing_waits_longer_for_the_card_because_it_was_held(tmp_path: Path) -> None:
     box = outbox(tmp_path)
     put(box, "a", now=100.0)
-    assert box.tend(100.0 + HOLD_S) == 100.0 + SYNC_S
+    assert box.tick(100.0 + HOLD_S) == 100.0 + SYNC_S
 
 
 def test_a_broken_connection_brings_to_disk_what_is_held(tmp_path: Path) -> None:
@@ -235,6 +235,23 @@ def test_a_killed_process_loses_what_it_held_and_says_so(
     assert records(after) == [{"item": "next", "seq": 1}]
 
 
+@pytest.mark.parametrize("held_before", [True, False])
+def test_another_durability_goes_on_only_where_each_number_is_in_a_file(
+    tmp_path: Path, held_before: bool
+) -> None:
+    """The process before was killed, in the same boot."""
+    hold_s = (HOLD_S, 0.0) if held_before else (0.0, HOLD_S)
+    streams = []
+    for each in hold_s:
+        box = test_outbox.outbox(tmp_path, hold_s=each)
+        box.connected(True, 0.0)
+        put(box, "a")
+        streams += [stream_of(batch) for batch in take_all(box)]
+    assert len(set(streams)) == (2 if held_before else 1)
+    assert box.journal is not None
+    assert box.journal.streams_cut == (1 if held_before else 0)
+
+
 def test_after_a_good_end_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     box = outbox(tmp_path)
     put(box, "a")
@@ -256,12 +273,12 @@ def test_what_cannot_be_written_is_held_on_and_written_later(
     (batch,) = take_all(box)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", _failing)
-        assert box.tend(105.0) == 105.0 + RETRY_DISK_S
+        assert box.tick(105.0) == 105.0 + RETRY_DISK_S
         assert box.disk_trouble
         put(box, "b", now=106.0)  # in memory, in a stream of its own
-    assert box.tend(110.0) == 105.0 + RETRY_DISK_S
+    assert box.tick(110.0) == 105.0 + RETRY_DISK_S
     assert box.unkept == 1
-    box.tend(105.0 + RETRY_DISK_S)
+    box.tick(105.0 + RETRY_DISK_S)
     assert box.unkept == 0
     assert on_disk(tmp_path) == ["a"]
     acknowledge(box, batch, *take_all(box))
@@ -332,7 +349,7 @@ def test_no_number_means_two_records_and_only_what_a_killed_process_held_is_lost
                 while in_flight and chance.random() < 0.8:
                     box.acknowledge(in_flight.pop(0))
             case 7:
-                box.tend(now)
+                box.tick(now)
             case 8:
                 in_flight.clear()
                 box.rewind()

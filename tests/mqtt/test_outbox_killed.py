@@ -99,6 +99,7 @@ def test_killed_agents_and_a_killed_broker_lose_nothing_that_was_kept(
             link.report(-1)
             wait_until(lambda: link.status()["sent"] > 0, "the rest is sent")
             wait_until(lambda: link.status()["queued"] == 0, "all is sent")
+            assert link.status()["streams_cut"] == (2 if durability == "delayed" else 0)
         wait_until(
             lambda: must <= {record["item"] for record in observer.records() if "item" in record},
             "all that was kept arrives",

@@ -182,7 +182,7 @@ def test_an_answer_goes_to_its_own_topic_and_a_refused_one_is_given_up() -> None
     assert wire.topics() == ["forbidden", "answers/anna"]
     assert wire.sent[1].correlation == b"7"
     assert answers.dropped == 1
-    assert publisher.trouble == ""
+    assert publisher.last_error == ""
 
 
 def test_an_answer_that_was_not_acknowledged_goes_out_on_the_next_connection() -> None:
@@ -240,13 +240,13 @@ def test_a_refused_topic_rests_longer_each_time_and_loses_nothing() -> None:
     for _ in range(5):
         publisher.step(now)
         publisher.acknowledged(wire.sent[-1].packet_id, "Not authorized", now)
-        assert "results: Not authorized" in publisher.trouble
+        assert "results: Not authorized" in publisher.last_error
         waits.append(publisher.due() - now)
         now = publisher.due()
     assert all(2.0**n / 2 <= wait <= 2.0**n for n, wait in enumerate(waits))
     publisher.step(now)
     publisher.acknowledged(wire.sent[-1].packet_id, "", now)
-    assert publisher.trouble == ""
+    assert publisher.last_error == ""
     assert (outbox.sent, outbox.queued, outbox.dropped) == (1, 0, 0)
 
 
@@ -347,6 +347,6 @@ def test_in_a_hurry_nothing_waits_for_company() -> None:
     batcher = Batcher(outbox, batch_s=60.0, batch_items=3)
     batcher.put("a", 0, False)
     batcher.step(0.0)
-    batcher.hurry()
+    batcher.flush_now()
     batcher.step(0.1)
     assert outbox.packed() == 1

@@ -139,8 +139,8 @@ def test_a_refused_topic_is_told_rests_longer_each_time_and_stops_no_other() -> 
     now, waits = 0.0, []
     subscriptions.answered(1, ["", "Not authorized"], now)
     for number in range(2, 6):
-        assert "subscription to b: Not authorized" in subscriptions.trouble
-        assert "access list" in subscriptions.trouble
+        assert "subscription to b: Not authorized" in subscriptions.last_error
+        assert "access list" in subscriptions.last_error
         waits.append(subscriptions.step(now) - now)
         now += waits[-1]
         subscriptions.step(now)
@@ -150,7 +150,7 @@ def test_a_refused_topic_is_told_rests_longer_each_time_and_stops_no_other() -> 
     now = subscriptions.step(now)
     subscriptions.step(now)
     subscriptions.answered(6, [""], now)
-    assert subscriptions.trouble == ""
+    assert subscriptions.last_error == ""
     assert subscriptions.step(now) == math.inf
 
 
@@ -159,7 +159,7 @@ def test_a_refused_topic_that_is_given_up_is_no_trouble_any_more() -> None:
     subscriptions.answered(1, ["Not authorized"], 0.0)
     subscriptions.unwant(["a"])
     assert subscriptions.step(0.1) == math.inf
-    assert subscriptions.trouble == ""
+    assert subscriptions.last_error == ""
     assert wire.asked == [("+", ("a",))]
 
 

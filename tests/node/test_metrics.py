@@ -26,7 +26,15 @@ def test_metrics_have_the_queues_counters_and_each_stands_on_the_page(tmp_path: 
             metrics = observer.documents("metrics")[-1]
     counters = metrics["mqtt"]
     assert isinstance(counters, dict)
-    assert {"queued", "sent", "dropped", "disk_bytes", "disk_limit", "received"} <= counters.keys()
+    assert {
+        "queued",
+        "sent",
+        "dropped",
+        "disk_bytes",
+        "disk_limit",
+        "received",
+        "streams_cut",
+    } <= counters.keys()
     assert counters["disk_limit"] == 16 << 20
     assert all(isinstance(each, int) for each in counters.values())
     page = DOCS.read_text()
