@@ -149,6 +149,7 @@ class BrokerClient:
         self._connack: str | None = None  # "" or why not
         self._wrong_version = False
         self._lost = ""  # why there is no connection now
+        self._broke = ""  # why the last one ended
         self._granted = IN_FLIGHT  # messages that may wait for acknowledgement
         self._unanswered = 0  # that do
         self.may_mark = True  # False once the broker did not take or bring back a mark
@@ -427,8 +428,11 @@ class BrokerClient:
 
     def _wait_for(self, answered: Callable[[], bool]) -> None:
         with self._answered:
+            before = self.connections
             done = self._answered.wait_for(answered, ANSWER_TIMEOUT_S)
             why = self._lost or "it is connected, but does not answer"
+            if not self._lost and self.connections != before:
+                why = f"it is connected again, but does not answer; before, {self._broke}"
         if not done:
             raise LinkError(
                 f"{self.url}: no answer from the broker for {ANSWER_TIMEOUT_S:.0f} s: {why};"
@@ -502,7 +506,7 @@ class BrokerClient:
                 )
             # What it says of a broken connection is "Unspecified error".
             why = f" ({reason})" if reason != "Unspecified error" else ""
-            self._lost = self._lost or f"the broker is away{why}"
+            self._lost = self._broke = self._lost or f"the broker is away{why}"
             self._answered.notify_all()
 
     def _on_publish(

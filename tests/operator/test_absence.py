@@ -19,7 +19,7 @@ from edge_agent.operator.broker import (
     client_id,
 )
 from edge_agent.sim.broker import Broker as EmbeddedBroker
-from edge_agent.sim.mqttwire import PUBACK, PUBLISH, Message, Packet, packet
+from edge_agent.sim.mqttwire import CONNECT, PUBACK, PUBLISH, Message, Packet, packet
 from tests.operator.conftest import Home
 from tests.operator.gate import Gate
 from tests.support.mosquitto import Mosquitto, access_list, needs_mosquitto, passwords
@@ -168,6 +168,28 @@ def test_a_broker_that_sends_no_mqtt_ends_a_command_with_a_reason(
         RawBroker(lambda peer, _: peer.write(rubbish)) as broker,
         BrokerClient(plain(broker.port)) as client,
         pytest.raises(LinkError, match="Protocol error"),
+    ):
+        client.kept(DEPLOYMENT)
+
+
+class Silent(Peer):
+    """Breaks the first connection with a SUBACK of nothing; on later ones it is silent."""
+
+    def _handle(self, received: Packet) -> None:
+        if received.kind == CONNECT:
+            super()._handle(received)
+        elif self.broker.connections == 1:
+            self.write(b"\x90\x02\x00\x01")
+
+
+def test_why_a_connection_broke_is_told_once_another_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edge_agent.operator.broker.ANSWER_TIMEOUT_S", 4.0)
+    with (
+        RawBroker(give, Silent) as broker,
+        BrokerClient(plain(broker.port)) as client,
+        pytest.raises(LinkError, match="the broker is away \\(Protocol error\\)"),
     ):
         client.kept(DEPLOYMENT)
 
