@@ -29,9 +29,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
         "demo", help="watch plugins adjust containers and report over MQTT; needs nothing"
     )
-    parser.add_argument(
-        "--plain", action="store_true", help="text without colour, as it is when piped"
-    )
+    parser.add_argument("--plain", action="store_true", help="without colour, as it is when piped")
     parser.add_argument(
         "--seconds",
         type=_seconds,
@@ -47,12 +45,13 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Play the story; 0 only if everything went as told."""
-    from edge_agent.cli.demoview import PlainView
+    from edge_agent.cli.demoview import View
     from edge_agent.sim import story
     from edge_agent.sim.stage import Stage
     from edge_agent.sim.tally import Tally
 
-    view = PlainView() if arguments.plain or not sys.stdout.isatty() else _terminal_view()
+    colour = sys.stdout.isatty() and not arguments.plain and not os.environ.get("NO_COLOR")
+    view = View(sys.stdout, colour=colour)
     teller = _Teller(view, arguments.seconds)
     figures: list[Figure] = []
     view.opening()
@@ -62,22 +61,24 @@ def demo(arguments: argparse.Namespace) -> int:
             teller.play(story.SCENES, stage, tally)
             figures = tally.figures(stage.listener)
     if arguments.act != 1:
+        print()
         try:
             import tomlkit  # noqa: F401  # the operator's commands edit files with it
 
             from edge_agent.sim import fleetstory
             from edge_agent.sim.fleetstage import FleetStage
         except ImportError as error:
-            view.left_out(
+            view.paragraph(
                 f"The second act, a fleet, needs {error.name}: pip install 'edge-agent[demo]'"
             )
         else:
-            view.act(FLEET)
+            view.paragraph(FLEET)
             with FleetStage() as fleet:
                 teller.play(fleetstory.SCENES, fleet, Tally())
     view.closing(figures, teller.seconds)
     if teller.failed:
-        view.not_as_told(teller.failed)
+        print()
+        view.paragraph(f"{teller.failed} of the scenes did not go as told, see above.")
     return PROBLEM if teller.failed else OK
 
 
@@ -101,22 +102,10 @@ class _Teller:
         for play in scenes:
             self._number += 1
             until = time.monotonic() + self._each_s
-            with self._view.playing():
-                scene = play(stage, tally)
+            scene = play(stage, tally)
             self._view.show(self._number, scene)
-            self.failed += not scene.as_told
-            with self._view.playing():
-                time.sleep(max(0.0, until - time.monotonic()))
-
-
-def _terminal_view() -> "View":
-    from edge_agent.cli.demoview import PlainView
-
-    try:
-        from edge_agent.cli.demoterminal import TerminalView
-    except ImportError:  # the extra `demo` is not installed
-        return PlainView()
-    return TerminalView(no_color=bool(os.environ.get("NO_COLOR")))
+            self.failed += not all(claim.holds for claim in scene.claims)
+            time.sleep(max(0.0, until - time.monotonic()))
 
 
 def _seconds(text: str) -> float:

@@ -1,11 +1,12 @@
-"""The demonstration as plain text: for pipes, logs and machines without `rich`."""
+"""The demonstration as text: three columns side by side, in colour where somebody watches."""
 
+import shutil
 import textwrap
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from itertools import zip_longest
+from typing import TextIO
 
-from edge_agent.sim.scene import Line, Scene
+from edge_agent.sim.scene import Line, Scene, Tone
 
 TITLE = "edge-agent demo"
 ABOUT = (
@@ -20,103 +21,97 @@ NEXT = (
     ("docs/plugins.md, docs/runtimes.md", "write a plugin, serve a real runtime"),
     ("docs/fleet.md, configs/mosquitto/", "a fleet of your own, in ten minutes"),
 )
-_WIDTH = 78
+# Longer lines do not read better; where no terminal says how wide it is, all columns fit in less.
+WIDEST, PIPED = 120, 100
+_GAP = 2
+_SHARES = (22, 32, 22)  # of the three columns
+# ECMA-48, SGR.
+_TITLE = "1;36"
+_STYLES = {
+    Tone.PLAIN: "",
+    Tone.HEAD: "1",
+    Tone.GOOD: "32",
+    Tone.CHANGED: "33",
+    Tone.BAD: "31",
+    Tone.QUIET: "2",
+}
 
 Figure = tuple[str, str]
+Piece = tuple[str, str]  # text and style
 
 
-class View(ABC):
-    """Shows scenes as they are played."""
+class View:
+    """Shows scenes as they are played; `colour` is for a terminal."""
 
-    @abstractmethod
+    def __init__(self, out: TextIO, *, colour: bool) -> None:
+        self._out = out
+        self._colour = colour
+        terminal = shutil.get_terminal_size().columns if out.isatty() else PIPED
+        self._width = min(WIDEST, terminal)
+        self._widths = [(self._width - 2 * _GAP) * share // sum(_SHARES) for share in _SHARES]
+
     def opening(self) -> None:
         """What is about to be seen."""
+        self._line((TITLE, _TITLE))
+        self.paragraph(ABOUT, _STYLES[Tone.QUIET])
 
-    @abstractmethod
-    def act(self, about: str) -> None:
-        """Another act begins."""
+    def paragraph(self, text: str, style: str = "") -> None:
+        for line in textwrap.wrap(text, self._width):
+            self._line((line, style))
 
-    @abstractmethod
-    def left_out(self, why: str) -> None:
-        """Something is not played here."""
-
-    @abstractmethod
-    def playing(self) -> AbstractContextManager[object]:
-        """While nothing new is shown."""
-
-    @abstractmethod
     def show(self, number: int, scene: Scene) -> None:
         """One scene, played."""
+        self._line()
+        self._line((f"{number}. {scene.title}", _TITLE))
+        self.paragraph(scene.said, _STYLES[Tone.QUIET])
+        self._row([(title, _TITLE) for title in scene.columns])
+        columns = (scene.asked, scene.answered, scene.heard)
+        pieces = [list(_wrapped(*column)) for column in zip(columns, self._widths, strict=True)]
+        for row in zip_longest(*pieces, fillvalue=("", "")):
+            self._row(row)
+        if scene.outcome is not None:
+            self.paragraph(f"=> {scene.outcome.text}", _STYLES[scene.outcome.tone])
+        for claim in scene.claims:
+            if not claim.holds:
+                found = claim.found[:300] or "otherwise"
+                self.paragraph(f"NOT AS TOLD: {claim.text}; found {found}", _STYLES[Tone.BAD])
 
-    @abstractmethod
     def closing(self, figures: Sequence[Figure], seconds: float) -> None:
         """What it all amounted to, and what to try next."""
-
-    @abstractmethod
-    def not_as_told(self, scenes: int) -> None:
-        """So many scenes went otherwise."""
-
-
-class PlainView(View):
-    """Every line as text, one below the other."""
-
-    def opening(self) -> None:
-        print(TITLE)
-        self._paragraph(ABOUT)
-
-    def act(self, about: str) -> None:
-        print()
-        self._paragraph(about)
-
-    def left_out(self, why: str) -> None:
-        print()
-        self._paragraph(why)
-
-    @contextmanager
-    def playing(self) -> Iterator[None]:
-        yield
-
-    def show(self, number: int, scene: Scene) -> None:
-        print(f"\n{number}. {scene.title}")
-        self._paragraph(scene.said)
-        for title, lines in zip(scene.columns, columns(scene), strict=True):
-            print(f"   {title}:")
-            for line in lines:
-                indent = "     " + "  " * line.indent
-                print(
-                    textwrap.fill(
-                        line.text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  "
-                    )
-                )
-        if scene.outcome is not None:
-            self._paragraph(f"=> {scene.outcome.text}")
-        for text in unmet(scene):
-            self._paragraph(f"NOT AS TOLD: {text}")
-
-    def closing(self, figures: Sequence[Figure], seconds: float) -> None:
-        print(f"\nIn {seconds:.0f} s")
+        self._line()
+        self._line((f"In {seconds:.0f} s", _TITLE))
         for name, value in figures:
-            print(f"   {name:<22} {value}")
-        print("\nNext")
+            self.paragraph(f"{name:<22}{value}")
+        self._line()
+        self._line(("Next", _TITLE))
         for command, what in NEXT:
-            print(f"   {command}\n      {what}")
+            self._line((f"{command}", ""))
+            self._line((f"   {what}", _STYLES[Tone.QUIET]))
 
-    def not_as_told(self, scenes: int) -> None:
-        print(f"\n{scenes} of the scenes did not go as told, see above.")
+    def _row(self, row: Sequence[Piece]) -> None:
+        pieces: list[Piece] = []
+        for (text, style), width in zip(row, self._widths, strict=True):
+            pieces += [(text, style), (" " * (width - len(text) + _GAP), "")]
+        self._line(*pieces)
 
-    def _paragraph(self, text: str) -> None:
-        print(textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   "))
+    def _line(self, *pieces: Piece) -> None:
+        while pieces and not pieces[-1][0].strip():
+            pieces = pieces[:-1]
+        for text, style in pieces:
+            self._out.write(f"\x1b[{style}m{text}\x1b[m" if style and self._colour else text)
+        self._out.write("\n")
+        self._out.flush()
 
 
-def columns(scene: Scene) -> tuple[list[Line], list[Line], list[Line]]:
-    """In the order of their titles."""
-    return scene.asked, scene.answered, scene.heard
-
-
-def unmet(scene: Scene) -> list[str]:
-    """What did not hold, with what was found instead."""
-    return [
-        f"{claim.text}; found {claim.found[:300] or 'otherwise'}"
-        for claim in scene.claims
-        if not claim.holds
-    ]
+def _wrapped(lines: Sequence[Line], width: int) -> Iterator[Piece]:
+    """What goes on, where the column is too narrow, a step further to the right."""
+    for line in lines:
+        indent = "  " * line.indent
+        for text in textwrap.wrap(
+            line.text,
+            width,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_on_hyphens=False,
+        ):
+            yield text, _STYLES[line.tone]

@@ -1,6 +1,6 @@
 """A scene of the demonstration as data: three columns of lines, and what had to be true.
 
-Nothing here knows a terminal: edge_agent/cli/demo.py shows scenes as a table or as text.
+Nothing here knows a terminal: edge_agent/cli/demoview.py shows scenes.
 """
 
 from collections.abc import Iterable
@@ -56,10 +56,6 @@ class Scene:
     outcome: Line | None = None
     claims: list[Claim] = field(default_factory=list)
     columns: tuple[str, str, str] = ("the runtime asks", "plugins answer", "over MQTT")
-
-    @property
-    def as_told(self) -> bool:
-        return all(claim.holds for claim in self.claims)
 
     def claim(self, text: str, holds: object, found: object = "") -> None:
         self.claims.append(Claim(text, bool(holds), str(found)))
