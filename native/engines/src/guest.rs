@@ -50,6 +50,15 @@ impl Signature {
     pub fn is_method(&self) -> bool {
         self.params == [Kind::I32, Kind::I32] && self.result == Some(Kind::I64)
     }
+
+    /// Whether the ABI has exports of this type: methods, malloc, free, the version, what starts.
+    pub fn is_export(&self) -> bool {
+        use Kind::{I32, I64};
+        matches!(
+            (self.params.as_slice(), self.result),
+            ([], None | Some(I64)) | ([I32], None | Some(I32)) | ([I32, I32], Some(I64))
+        )
+    }
 }
 
 /// The functions that a guest may import.
@@ -138,6 +147,19 @@ impl Stop {
     }
 }
 
+/// What a guest did that ended it, in the agent's words.
+pub mod says {
+    pub const STACK: &str = "call stack exhausted";
+    pub const MEMORY: &str = "memory access out of bounds";
+    pub const TABLE: &str = "table access out of bounds";
+    pub const NULL: &str = "indirect call to null";
+    pub const SIGNATURE: &str = "indirect call of another type";
+    pub const OVERFLOW: &str = "integer overflow";
+    pub const DIVISION: &str = "integer division by zero";
+    pub const CONVERSION: &str = "invalid conversion to integer";
+    pub const UNREACHABLE: &str = "unreachable executed";
+}
+
 /// What travels as a trap through the frames of a guest.
 #[derive(Debug)]
 pub enum Ended {
@@ -169,6 +191,22 @@ impl Error for Ended {}
 /// `Ended::Time` from `until` on.
 pub fn in_time(until: Instant) -> Result<(), Ended> {
     if Instant::now() >= until { Err(Ended::Time) } else { Ok(()) }
+}
+
+/// Run a function of the host for a guest whose call may last until then.
+///
+/// The clock is looked at afterwards: what counts a guest's instructions tells nothing of the
+/// host's.
+pub fn call_host(
+    host: &dyn Host,
+    guest: &mut dyn Guest,
+    place: usize,
+    arguments: &[u64],
+    until: Instant,
+) -> Result<u64, Ended> {
+    let given = host.call(guest, place, arguments).map_err(|error| Ended::Host(place, error))?;
+    in_time(until)?;
+    Ok(given)
 }
 
 /// The whole call of a method of the ABI: malloc, write, run, read, free, free.

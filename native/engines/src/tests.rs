@@ -116,15 +116,18 @@ pub fn made(
     memory_bytes: u64,
     time: Duration,
 ) -> Made {
-    let wanted = Wanted {
+    loaded.instantiate(wanted(imports, exports, memory_bytes, time)).unwrap()
+}
+
+fn wanted(imports: &[Signature], exports: &[String], memory_bytes: u64, time: Duration) -> Wanted {
+    Wanted {
         host: Arc::new(Adder),
         imports: imports.to_vec(),
         exports: exports.to_vec(),
         fuel: "fuel".to_owned(),
         memory_bytes,
         time,
-    };
-    loaded.instantiate(wanted).unwrap()
+    }
 }
 
 pub fn file() -> PathBuf {
@@ -397,6 +400,26 @@ fn what_is_not_offered_is_an_error() {
         assert!(engine.start(imports, "i64.const 0", &[]).is_err());
         let other = Signature { params: vec![Kind::I32], result: Some(Kind::I64) };
         assert!(engine.start(imports, "i64.const 0", &[other]).is_err());
+    }
+}
+
+#[test]
+fn an_export_that_is_no_function_of_the_abi_is_an_error() {
+    for engine in ENGINES {
+        for export in [
+            r#"(func (export "other") (param i64))"#,
+            r#"(func (export "other") (param f32))"#,
+            r#"(func (export "other") (param i32) (result i64) i64.const 0)"#,
+            r#"(func (export "other") (param i32 i32) (result i32) i32.const 0)"#,
+            r#"(func (export "other") (result i32) i32.const 0)"#,
+            r#"(func (export "other") (result i64 i64) i64.const 0 i64.const 0)"#,
+            r#"(global (export "other") i64 (i64.const 0))"#,
+        ] {
+            let loaded = engine.load(&format!("(module {ABI} {export})"));
+            let said = loaded.instantiate(wanted(&[], &["other".to_owned()], 4 * PAGE, LONG)).err();
+            let expected = "the export other is no function of the ABI";
+            assert_eq!(said.as_deref(), Some(expected), "{engine:?}: {export}");
+        }
     }
 }
 

@@ -21,7 +21,8 @@ use super::image::Image;
 use super::limits::Limits;
 use super::meter::{self, RATION};
 use crate::guest::{
-    self, Ended, Exported, Guest, Host, Kind, MEMORY, Signature, Stop, Wanted, in_time,
+    self, Ended, Exported, Guest, Host, Kind, MEMORY, Signature, Stop, Wanted, call_host, in_time,
+    says,
 };
 
 /// An artifact that is mapped. Instances share its code and keep it alive.
@@ -276,7 +277,6 @@ impl Guest for Running {
 }
 
 /// A function of the host, to link.
-/// Its time is looked at after each call: units tell nothing of what the host does.
 fn import(
     store: &mut Store,
     env: &FunctionEnv<State>,
@@ -285,11 +285,8 @@ fn import(
     signature: &Signature,
 ) -> Function {
     let call = move |env: FunctionEnvMut<'_, State>, arguments: &[u64]| {
-        let mut caller = Caller(env);
-        let given = host.call(&mut caller, place, arguments);
-        given
-            .map_err(|error| Ended::Host(place, error))
-            .and_then(|given| in_time(caller.0.data().until).map(|()| given))
+        let until = env.data().until;
+        call_host(&*host, &mut Caller(env), place, arguments, until)
             .map_err(|ended| RuntimeError::user(Box::new(ended)))
     };
     if signature.is_method() {
@@ -393,16 +390,16 @@ fn stopped(export: &str, error: RuntimeError) -> Stop {
 /// A trap in the words that the agent has for it on each engine.
 fn said(code: TrapCode) -> Option<&'static str> {
     Some(match code {
-        TrapCode::StackOverflow => "call stack exhausted",
-        TrapCode::HeapAccessOutOfBounds => "memory access out of bounds",
+        TrapCode::StackOverflow => says::STACK,
+        TrapCode::HeapAccessOutOfBounds => says::MEMORY,
         TrapCode::HeapMisaligned | TrapCode::UnalignedAtomic => "misaligned atomic access",
-        TrapCode::TableAccessOutOfBounds => "table access out of bounds",
-        TrapCode::IndirectCallToNull => "indirect call to null",
-        TrapCode::BadSignature => "indirect call of another type",
-        TrapCode::IntegerOverflow => "integer overflow",
-        TrapCode::IntegerDivisionByZero => "integer division by zero",
-        TrapCode::BadConversionToInteger => "invalid conversion to integer",
-        TrapCode::UnreachableCodeReached => "unreachable executed",
+        TrapCode::TableAccessOutOfBounds => says::TABLE,
+        TrapCode::IndirectCallToNull => says::NULL,
+        TrapCode::BadSignature => says::SIGNATURE,
+        TrapCode::IntegerOverflow => says::OVERFLOW,
+        TrapCode::IntegerDivisionByZero => says::DIVISION,
+        TrapCode::BadConversionToInteger => says::CONVERSION,
+        TrapCode::UnreachableCodeReached => says::UNREACHABLE,
         _ => return None,
     })
 }

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 use wasmi::errors::{MemoryError, TableError};
 use wasmi::{
     AsContext, AsContextMut, Caller as Calling, CompilationMode, Engine, Error, Extern, ExternType,
-    Func, FuncType, Global, Instance, Memory, Module, ResourceLimiter, Store, StoreLimits,
-    StoreLimitsBuilder, TrapCode, TypedFunc, TypedResumableCall, Val, ValType, WasmParams,
-    WasmResults,
+    Func, FuncType, Global, Instance, Memory, Module, ResourceLimiter, ResumableCall, Store,
+    StoreLimits, StoreLimitsBuilder, TrapCode, Val, ValType,
 };
 use wasmi_core::LimiterError;
 
 use super::compile::{EAGER, LAZY, MAGIC, START, engine};
 use crate::guest::{
     self, Ended, Exported, Guest, Host, Kind, MAX_TABLE_ELEMENTS, MAX_TABLES, MEMORY, Signature,
-    Stop, Wanted, in_time,
+    Stop, Wanted, call_host, in_time, says,
 };
 
 /// Units of fuel between two looks at the clock: about one for an instruction and for 64 bytes
@@ -70,23 +69,24 @@ impl guest::Loaded for Loaded {
     }
 }
 
+/// An exported function of one of the ABI's types.
 #[derive(Clone, Copy)]
-enum Export {
-    Unit(TypedFunc<(), ()>),
-    Version(TypedFunc<(), i64>),
-    Malloc(TypedFunc<i32, i32>),
-    Free(TypedFunc<i32, ()>),
-    Method(TypedFunc<(i32, i32), i64>),
+struct Export {
+    function: Func,
+    params: usize,
+    results: usize,
 }
 
 impl Export {
     fn find(name: &str, instance: &Instance, store: &Store<State>) -> Option<Self> {
         let function = instance.get_func(store, name)?;
-        None.or_else(|| function.typed(store).ok().map(Self::Method))
-            .or_else(|| function.typed(store).ok().map(Self::Malloc))
-            .or_else(|| function.typed(store).ok().map(Self::Free))
-            .or_else(|| function.typed(store).ok().map(Self::Version))
-            .or_else(|| function.typed(store).ok().map(Self::Unit))
+        let kind = function.ty(store);
+        let signature = Signature {
+            params: kind.params().iter().map(known).collect::<Option<_>>()?,
+            result: kind.results().first().map(|first| known(first).ok_or(())).transpose().ok()?,
+        };
+        let (params, results) = (kind.params().len(), kind.results().len());
+        (results < 2 && signature.is_export()).then_some(Self { function, params, results })
     }
 
     fn call(
@@ -95,18 +95,11 @@ impl Export {
         first: u32,
         second: u32,
     ) -> Result<u64, Error> {
-        let (first, second) = (first.cast_signed(), second.cast_signed());
-        match self {
-            Self::Unit(function) => sliced(store, function, ()).map(|()| 0),
-            Self::Version(function) => sliced(store, function, ()).map(i64::cast_unsigned),
-            Self::Malloc(function) => {
-                sliced(store, function, first).map(|given: i32| u64::from(given.cast_unsigned()))
-            }
-            Self::Free(function) => sliced(store, function, first).map(|()| 0),
-            Self::Method(function) => {
-                sliced(store, function, (first, second)).map(i64::cast_unsigned)
-            }
-        }
+        let given = [first, second].map(|one| Val::I32(one.cast_signed()));
+        let mut result = [Val::I32(0)];
+        let results = &mut result[..self.results];
+        sliced(store, self.function, &given[..self.params], results)?;
+        Ok(results.first().map_or(0, unsigned))
     }
 }
 
@@ -163,46 +156,48 @@ struct State {
     until: Instant,
     limits: Limits,
     memory: Option<Memory>,
+    fuel: Option<Global>,
     exports: Arc<HashMap<String, Export>>,
     /// What ended the call, where that was not a trap of the guest's.
     ended: Option<Ended>,
 }
 
 /// Run a function, slice by slice.
-fn sliced<Params: WasmParams, Results: WasmResults>(
+fn sliced(
     store: &mut impl AsContextMut<Data = State>,
-    function: &TypedFunc<Params, Results>,
-    params: Params,
-) -> Result<Results, Error> {
+    function: Func,
+    params: &[Val],
+    results: &mut [Val],
+) -> Result<(), Error> {
     // A call from within a function of the host may use up what the outer call had left: that
     // one looks at the clock the sooner.
     store.as_context_mut().set_fuel(FUEL_SLICE)?;
-    let mut call = function.call_resumable(store.as_context_mut(), params)?;
+    let mut call = function.call_resumable(store.as_context_mut(), params, results)?;
     loop {
         call = match call {
-            TypedResumableCall::Finished(results) => return Ok(results),
+            ResumableCall::Finished => return Ok(()),
             // `State::ended` says more.
-            TypedResumableCall::HostTrap(trap) => {
+            ResumableCall::HostTrap(trap) => {
                 return Err(Error::new(trap.host_error().to_string()));
             }
-            TypedResumableCall::OutOfFuel(paused) => {
+            ResumableCall::OutOfFuel(paused) => {
                 let mut context = store.as_context_mut();
                 if let Err(ended) = in_time(context.data().until) {
                     context.data_mut().ended = Some(ended);
                     return Err(Error::new("its time is up"));
                 }
                 context.set_fuel(FUEL_SLICE.max(paused.required_fuel()))?;
-                paused.resume(context)?
+                paused.resume(context, results)?
             }
         };
     }
 }
 
+/// A guest in its store: in the store itself, or in what a function of the host gets of that.
+struct InStore<S>(S);
+
 /// An instance.
-struct Running {
-    store: Store<State>,
-    fuel: Option<Global>,
-}
+type Running = InStore<Store<State>>;
 
 impl Running {
     fn new(loaded: &Loaded, wanted: Wanted) -> Result<Result<Self, Stop>, String> {
@@ -216,7 +211,8 @@ impl Running {
             .build();
         let until = Instant::now() + wanted.time;
         let limits = Limits(limits);
-        let state = State { until, limits, memory: None, exports: Arc::default(), ended: None };
+        let state =
+            State { until, limits, memory: None, fuel: None, exports: Arc::default(), ended: None };
         let mut store = Store::new(&loaded.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_fuel(FUEL_SLICE).map_err(|error| error.to_string())?;
@@ -242,67 +238,64 @@ impl Running {
         let memory = instance.get_memory(&store, MEMORY);
         let state = store.data_mut();
         state.memory = memory;
+        state.fuel = fuel;
         state.exports = Arc::new(found);
-        if let Ok(start) = instance.get_typed_func::<(), ()>(&store, START)
-            && let Err(error) = sliced(&mut store, &start, ())
+        if let Some(start) = instance.get_func(&store, START)
+            && let Err(error) = sliced(&mut store, start, &[], &mut [])
         {
             return Ok(Err(stopped(&mut store, "instantiation", &error)));
         }
-        Ok(Ok(Self { store, fuel }))
+        Ok(Ok(Self(store)))
     }
 }
 
 impl guest::Running for Running {
     fn begin(&mut self, time: Duration) {
-        self.store.data_mut().until = Instant::now() + time;
+        self.0.data_mut().until = Instant::now() + time;
     }
 
     fn fuel(&mut self) -> Option<i64> {
-        self.fuel?.get(&self.store).i64()
+        self.0.data().fuel?.get(&self.0).i64()
     }
 
     fn set_fuel(&mut self, fuel: i64) -> bool {
-        self.fuel.is_some_and(|counter| counter.set(&mut self.store, Val::I64(fuel)).is_ok())
+        let counter = self.0.data().fuel;
+        counter.is_some_and(|counter| counter.set(&mut self.0, Val::I64(fuel)).is_ok())
     }
 
     fn memory_bytes(&self) -> u64 {
-        held(&self.store)
+        held(&self.0)
     }
 }
 
-impl Guest for Running {
+impl<S: AsContextMut<Data = State>> Guest for InStore<S> {
     fn run(&mut self, export: &str, first: u32, second: u32) -> Result<u64, Stop> {
-        run(&mut self.store, export, first, second)
+        let Some(found) = self.0.as_context().data().exports.get(export).copied() else {
+            return Err(Stop::trap(export, "there is no such export"));
+        };
+        found.call(&mut self.0, first, second).map_err(|error| stopped(&mut self.0, export, &error))
     }
 
     fn read(&self, pointer: u32, size: usize) -> Result<Vec<u8>, Stop> {
-        read(&self.store, pointer, size)
+        let outside = || Stop::Outside { action: "read", pointer, size, held: held(&self.0) };
+        let context = self.0.as_context();
+        let memory = context.data().memory.ok_or_else(outside)?;
+        let from = pointer as usize;
+        let range = from..from.checked_add(size).ok_or_else(outside)?;
+        memory.data(context).get(range).map(<[u8]>::to_vec).ok_or_else(outside)
     }
 
     fn write(&mut self, pointer: u32, data: &[u8]) -> Result<(), Stop> {
-        write(&mut self.store, pointer, data)
+        let memory = self.0.as_context().data().memory;
+        if memory.is_some_and(|memory| memory.write(&mut self.0, pointer as usize, data).is_ok()) {
+            return Ok(());
+        }
+        let (size, held) = (data.len(), held(&self.0));
+        Err(Stop::Outside { action: "write", pointer, size, held })
     }
 }
 
-/// A guest that calls its host, as the host sees it.
-struct Caller<'a>(Calling<'a, State>);
-
-impl Guest for Caller<'_> {
-    fn run(&mut self, export: &str, first: u32, second: u32) -> Result<u64, Stop> {
-        run(&mut self.0, export, first, second)
-    }
-
-    fn read(&self, pointer: u32, size: usize) -> Result<Vec<u8>, Stop> {
-        read(&self.0, pointer, size)
-    }
-
-    fn write(&mut self, pointer: u32, data: &[u8]) -> Result<(), Stop> {
-        write(&mut self.0, pointer, data)
-    }
-}
-
-/// A function of the host, to link. The clock is looked at after each call: fuel tells nothing
-/// of what the host does.
+/// A function of the host, to link.
 fn import(
     store: &mut Store<State>,
     host: Arc<dyn Host>,
@@ -310,16 +303,11 @@ fn import(
     signature: &Signature,
 ) -> Func {
     let call = move |calling: Calling<'_, State>, arguments: &[u64]| {
-        let mut caller = Caller(calling);
-        let given = host.call(&mut caller, place, arguments);
-        let state = caller.0.data_mut();
-        let given = given
-            .map_err(|error| Ended::Host(place, error))
-            .and_then(|given| in_time(state.until).map(|()| given));
-        given.map_err(|ended| {
-            let error = Error::new("the host ended it");
-            state.ended = Some(ended);
-            error
+        let until = calling.data().until;
+        let mut guest = InStore(calling);
+        call_host(&*host, &mut guest, place, arguments, until).map_err(|ended| {
+            guest.0.data_mut().ended = Some(ended);
+            Error::new("the host ended it")
         })
     };
     if signature.is_method() {
@@ -351,47 +339,21 @@ fn kind(kind: Kind) -> ValType {
     }
 }
 
+/// None: no function of the ABI takes or gives that.
+fn known(kind: &ValType) -> Option<Kind> {
+    match kind {
+        ValType::I32 => Some(Kind::I32),
+        ValType::I64 => Some(Kind::I64),
+        _ => None,
+    }
+}
+
 fn unsigned(value: &Val) -> u64 {
     match value {
         Val::I32(value) => u64::from(value.cast_unsigned()),
         Val::I64(value) => value.cast_unsigned(),
         _ => 0, // no function of the agent takes anything else
     }
-}
-
-fn run(
-    store: &mut impl AsContextMut<Data = State>,
-    name: &str,
-    first: u32,
-    second: u32,
-) -> Result<u64, Stop> {
-    let Some(export) = store.as_context().data().exports.get(name).copied() else {
-        return Err(Stop::trap(name, "there is no such export"));
-    };
-    export.call(store, first, second).map_err(|error| stopped(store, name, &error))
-}
-
-fn read(store: &impl AsContext<Data = State>, pointer: u32, size: usize) -> Result<Vec<u8>, Stop> {
-    let outside = || Stop::Outside { action: "read", pointer, size, held: held(store) };
-    let context = store.as_context();
-    let memory = context.data().memory.ok_or_else(outside)?;
-    let from = pointer as usize;
-    let range = from..from.checked_add(size).ok_or_else(outside)?;
-    memory.data(context).get(range).map(<[u8]>::to_vec).ok_or_else(outside)
-}
-
-fn write(
-    store: &mut impl AsContextMut<Data = State>,
-    pointer: u32,
-    data: &[u8],
-) -> Result<(), Stop> {
-    let memory = store.as_context().data().memory;
-    let written =
-        memory.is_some_and(|memory| memory.write(&mut *store, pointer as usize, data).is_ok());
-    if written {
-        return Ok(());
-    }
-    Err(Stop::Outside { action: "write", pointer, size: data.len(), held: held(store) })
 }
 
 fn held(store: &impl AsContext<Data = State>) -> u64 {
@@ -412,15 +374,15 @@ fn stopped(store: &mut impl AsContextMut<Data = State>, export: &str, error: &Er
 /// A trap in the words that the agent has for it on each engine.
 fn said(code: TrapCode) -> Option<&'static str> {
     Some(match code {
-        TrapCode::StackOverflow => "call stack exhausted",
-        TrapCode::MemoryOutOfBounds => "memory access out of bounds",
-        TrapCode::TableOutOfBounds => "table access out of bounds",
-        TrapCode::IndirectCallToNull => "indirect call to null",
-        TrapCode::BadSignature => "indirect call of another type",
-        TrapCode::IntegerOverflow => "integer overflow",
-        TrapCode::IntegerDivisionByZero => "integer division by zero",
-        TrapCode::BadConversionToInteger => "invalid conversion to integer",
-        TrapCode::UnreachableCodeReached => "unreachable executed",
+        TrapCode::StackOverflow => says::STACK,
+        TrapCode::MemoryOutOfBounds => says::MEMORY,
+        TrapCode::TableOutOfBounds => says::TABLE,
+        TrapCode::IndirectCallToNull => says::NULL,
+        TrapCode::BadSignature => says::SIGNATURE,
+        TrapCode::IntegerOverflow => says::OVERFLOW,
+        TrapCode::IntegerDivisionByZero => says::DIVISION,
+        TrapCode::BadConversionToInteger => says::CONVERSION,
+        TrapCode::UnreachableCodeReached => says::UNREACHABLE,
         // See `Limits`: nothing else makes it.
         TrapCode::GrowthOperationLimited => "a table grew by more than could be done at once",
         _ => return None,
