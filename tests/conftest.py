@@ -11,6 +11,8 @@ from tests.support import tiers
 
 # No test is judged by the clock; a board or a busy build machine takes its time.
 settings.register_profile("edge-agent", deadline=None, print_blob=True)
+# For what runs a second time on something else: --hypothesis-profile=again
+settings.register_profile("again", settings.get_profile("edge-agent"), max_examples=10)
 settings.load_profile("edge-agent")
 
 

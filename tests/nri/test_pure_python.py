@@ -26,8 +26,9 @@ def test_wire_and_session_tests_pass_with_protobufs_pure_python_backend() -> Non
         [*command, asked], env=environment, capture_output=True, text=True, check=True
     )
     assert backend.stdout.strip() == "python"
+    options = ("-q", "-p", "no:cacheprovider", "--hypothesis-profile=again")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/wire", "tests/nri"],
+        [sys.executable, "-m", "pytest", *options, "tests/wire", "tests/nri"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
