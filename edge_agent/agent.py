@@ -42,6 +42,7 @@ from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
 
 if TYPE_CHECKING:
+    from edge_agent.node.ending import CertificateWatch
     from edge_agent.node.remote import Remote
     from edge_agent.node.requests import Job
     from edge_agent.node.updates import Updates
@@ -133,6 +134,7 @@ class Agent:
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
         self._exposure = Exposure(loop, self._loader.run, self._news.changed)
+        self._ending: CertificateWatch | None = None
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
@@ -152,6 +154,7 @@ class Agent:
         self._notifier.start(self._loop)
         self._scan(self._readiness.begin)
         self._exposure.watch(self._config, self._config_path)
+        self._watch_certificate()
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
 
@@ -243,6 +246,7 @@ class Agent:
         )
         self._scan(self._readiness.reloaded)
         self._exposure.watch(config, self._config_path)
+        self._watch_certificate()
         chosen_by = ("labels",) if self._updates is not None else ()
         for name in (*NEEDS_RESTART, *chosen_by):
             if getattr(before, name) != getattr(config, name):
@@ -274,9 +278,20 @@ class Agent:
             "runtimes": self._roster.runtimes(),
             "plugins": self._roster.plugins(),
             **({"updates": self._updates.status()} if self._updates is not None else {}),
+            **({"certificate": ends} if self._ending and (ends := self._ending.told()) else {}),
             **({"writable_by_others": told} if (told := self._exposure.told()) else {}),
             "uptime_s": round(time.monotonic() - self._began),
         }
+
+    def _watch_certificate(self) -> None:
+        mqtt = self._config.mqtt
+        if mqtt is None or mqtt.cert_file is None:
+            return
+        if self._ending is None:
+            from edge_agent.node.ending import CertificateWatch
+
+            self._ending = CertificateWatch(self._loop, self._loader.run, self._news.changed)
+        self._ending.watch(mqtt.cert_file)
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
         status = self._news.now()

@@ -106,7 +106,8 @@ class RefusedError(EdgeAgentError):
     """A document from the fleet is not taken, and changed nothing.
 
     `reason` is a word for reports (docs/fleet-protocol.md lists them): `oversized`, `envelope`,
-    `signature`, `kind`, `fleet`, `rollback`, `gap`, `conflict`, `expired` or `malformed`.
+    `signature`, `algorithm`, `kind`, `fleet`, `rollback`, `gap`, `jump`, `conflict`,
+    `trust-expired`, `expired` or `malformed`.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -97,6 +97,7 @@ WITH_UPDATES = WITH_MQTT | _named(
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
     edge_agent.store: artifact catalogue cataloguefile layout
+    edge_agent: validity
     """
 )
 if sys.version_info >= (3, 12):

@@ -7,6 +7,7 @@ from pathlib import Path
 from edge_agent.cli.finding import Finding, Level
 from edge_agent.cli.observe import Facts, SocketFacts
 from edge_agent.cli.runtimes import HOW_CONTAINERD, HOW_CRIO, HOW_DOCKER
+from edge_agent.validity import Validity, written
 
 Record = Mapping[str, object]
 
@@ -226,6 +227,22 @@ def check_mqtt(facts: Facts) -> Iterator[Finding]:
             yield Finding("warn", "mqtt", text, "start the agent, and look again")
     if isinstance(mqtt, dict):
         yield from _outbox(mqtt, facts)
+    yield from _certificate(facts)
+
+
+def _certificate(facts: Facts) -> Iterator[Finding]:
+    """The one that lets this node in; that it is none, or unreadable, the link tells."""
+    found, mqtt = facts.certificate, facts.config.mqtt
+    if found is None or mqtt is None or mqtt.cert_file is None:
+        return
+    file = mqtt.cert_file
+    told = found.ending(facts.now)
+    if not told:
+        yield Finding("ok", "mqtt", f"{file} counts until {written(found.expires)}")
+        return
+    todo = f"whoever has the fleet's authority: `configs/mosquitto/certificate renew {file.stem}`"
+    level: Level = "fail" if found.over(facts.now) else "warn"
+    yield Finding(level, "mqtt", f"{file} {told}", f"{todo}, and the new file in its place here")
 
 
 def _link(mqtt: Record) -> Finding:
@@ -289,6 +306,7 @@ def check_updates(facts: Facts) -> Iterator[Finding]:
     text = f"runs generation {generation}" if generation else "nothing was deployed here so far"
     yield Finding("ok", "updates", text)
     trust = updates.get("trust")
+    yield from _trust_ending(trust, facts.now)
     for what, told in (("deployment", updates), ("trust", trust)):
         refused = told.get("refused") if isinstance(told, dict) else None
         if isinstance(refused, dict):
@@ -300,6 +318,18 @@ def check_updates(facts: Facts) -> Iterator[Finding]:
             " `edge-agent fleet request NODE release --arg plugin=NN-name`"
         )
         yield Finding("warn", "updates", f"rejects {digest[:19]}: {reason}", todo)
+
+
+def _trust_ending(trust: object, now: float) -> Iterator[Finding]:
+    """By the agent's word, whose clock may be better than this."""
+    if not isinstance(trust, dict) or not isinstance(trust.get("expires"), int):
+        return
+    todo = "whoever has the fleet's keys: `edge-agent fleet trust renew`; what runs goes on"
+    if trust.get("expired"):
+        text = "the trusted keys expired: no new deployment is taken"
+        yield Finding("fail", "updates", text, todo)
+    elif told := Validity(int(trust.get("issued", 0)), trust["expires"]).ending(now):
+        yield Finding("warn", "updates", f"the set of trusted keys {told}", todo)
 
 
 def records(record: Record, key: str) -> list[Record]:

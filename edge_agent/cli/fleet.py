@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import USAGE
+from edge_agent.config.units import VALIDITY_FORM, parse_validity
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
 
+# Long enough for a fleet that changes little; the commands warn 8 months before.
+TRUST_VALID_FOR = "730d"
 _FIRST_TIME = """\
 the first time:
   edge-agent fleet keygen
@@ -96,7 +99,14 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 def _keygen(commands: "Subparsers") -> None:
     parser = _command(commands, "keygen", "fleetsetup", "make a signing key", folder=False)
     parser.add_argument("name", nargs="?", help="the key's name (default: your login name)")
-    parser.add_argument("--encrypt", action="store_true", help="ask for a passphrase for it")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--encrypt", action="store_true", help="ask for a passphrase for it")
+    how.add_argument(
+        "--token",
+        metavar="URI",
+        help="take the key that a token has: pkcs11:token=LABEL;object=KEY?module-path=DRIVER.so"
+        " (RFC 7512)",
+    )
 
 
 def _init(commands: "Subparsers") -> None:
@@ -126,6 +136,17 @@ def _init(commands: "Subparsers") -> None:
         type=int,
         metavar="N",
         help="signatures needed (default: 2, or 1 where only one key is named)",
+    )
+    _add_valid_for(parser)
+
+
+def _add_valid_for(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--valid-for",
+        type=_validity,
+        default=TRUST_VALID_FOR,
+        metavar="TIME",
+        help='how long the trusted keys count, or "none" (default: %(default)s); renew them before',
     )
 
 
@@ -281,11 +302,9 @@ def _results(commands: "Subparsers") -> None:
 
 
 def _doctor(commands: "Subparsers") -> None:
-    text = "try out whether the broker does what a fleet needs"
+    text = "say what is about to end, and try out whether the broker does what a fleet needs"
     parser = _command(commands, "doctor", "fleetdoctor", text)
-    parser.add_argument(
-        "--broker", action="store_true", help="the broker (all there is to try, so far)"
-    )
+    parser.add_argument("--broker", action="store_true", help="the broker alone")
     parser.add_argument(
         "--restarted",
         action="store_true",
@@ -320,10 +339,17 @@ def _trust(commands: "Subparsers") -> None:
         action="store_true",
         help="begin to count generations anew, where somebody drove them up; keys may stay",
     )
+    _add_valid_for(rotate)
     rotate.add_argument(
         "--signed", type=Path, metavar="FILE", help="publish this file, which enough have signed"
     )
     _add_yes(rotate)
+    rotate.set_defaults(renew=False)
+    text = "let the same keys count for another while"
+    renew = _command(below, "renew", "fleettrust", text, function="trust_rotate")
+    _add_valid_for(renew)
+    _add_yes(renew)
+    renew.set_defaults(renew=True, add=[], remove=[], threshold=None, new_epoch=False, signed=None)
 
 
 def _changing(commands: "Subparsers", name: str, module: str, text: str) -> argparse.ArgumentParser:
@@ -375,6 +401,15 @@ def _add_seconds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="N", help="end after so many (default: never by itself)"
     )
+
+
+def _validity(text: str) -> float | None:
+    if text == "none":
+        return None
+    seconds = parse_validity(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f'{VALIDITY_FORM}, or "none"')
+    return seconds
 
 
 def _percent(text: str) -> int:

@@ -6,6 +6,7 @@ What nodes will do is shown before anything is changed, and asked on a terminal.
 import argparse
 import getpass
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment, trust
 from edge_agent.fleet.keys import PublicKey
 from edge_agent.operator import deploy as deploying
-from edge_agent.operator import plan, rotation, signing
+from edge_agent.operator import expiry, plan, rotation, signing
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.draft import Draft
 from edge_agent.operator.fleet import Fleet, Prepared
@@ -52,8 +53,15 @@ def asker() -> Callable[[str], str] | None:
 def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
     """The fleet of the folder, connected."""
     folder = find(arguments.folder)
-    with BrokerClient(folder.settings().mqtt) as client:
-        yield Fleet(folder, client, Keyring(arguments.keys, asker()))
+    mqtt = folder.settings().mqtt
+    with BrokerClient(mqtt) as client:
+        fleet = Fleet(folder, client, Keyring(arguments.keys, asker()))
+        if not arguments.json:
+            now = time.time()
+            for told in (expiry.of_trust(fleet.trust, now), expiry.of_operator(mqtt, now)):
+                if told:
+                    line(told, BAD)
+        yield fleet
 
 
 def publish(arguments: argparse.Namespace) -> int:
@@ -286,6 +294,7 @@ def _prepared(fleet: Fleet, signed: Signed, arguments: argparse.Namespace) -> Pr
             f"it is generation {document.generation}, and the broker has {now.generation} already:"
             " deploy anew"
         )
+    fleet.check_trust()
     deploying.check_next(document, fleet.numbers(now), arguments.generation)
     ahead = tuple(node.name for node in deploying.ahead(view, *document.order))
     changes = plan.changes(view, now.deployment, document)

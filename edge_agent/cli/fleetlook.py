@@ -25,10 +25,10 @@ from edge_agent.cli.fleetout import (
 )
 from edge_agent.errors import OperatorError
 from edge_agent.mqtt.packing import bytes_as_json
-from edge_agent.operator import releases
+from edge_agent.operator import expiry, releases
 from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox
-from edge_agent.operator.overview import behind, expiry, named
+from edge_agent.operator.overview import behind, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
 from edge_agent.text import printable
@@ -48,7 +48,7 @@ def nodes(arguments: argparse.Namespace) -> int:
     code = show_nodes(view, fleet.settings.name, arguments.json, fleet.trust.version)
     if not fleet.client.may_mark and not arguments.json:
         line("whether that is all is not proven: this account may not write blobs/mark/+", QUIET)
-    told = expiry(now.deployment, time.time())
+    told = expiry.of_deployment(now.deployment, time.time())
     if told and not arguments.json:
         line(f"generation {now.generation}: {told}", BAD)
     return code
@@ -128,6 +128,10 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
         line(text, BAD if trouble else CHANGED)
     if behind(found, trust_version):
         line(f"trusts the keys of version {found.trust_version}, not of {trust_version}", BAD)
+    if found.trust_expired:
+        line(f"its trusted keys expired: it takes no deployment; {expiry.RENEW_TRUST}", BAD)
+    if told := expiry.of_certificate(found.name, found.certificate, time.time()):
+        line(f"its certificate {told}", BAD)
     if found.expired:
         line(f"generation {found.generation}, which it runs, expired: deploy again", BAD)
     for kind, refusal in found.refused.items():
@@ -294,6 +298,8 @@ def _node_facts(node: Node) -> dict[str, object]:
         "trust": node.trust_version,
         "expires": node.expires,
         "expired": node.expired,
+        "trust_expired": node.trust_expired,
+        "certificate_expires": int(node.certificate.expires) if node.certificate else 0,
         **({"state_missing": True} if node.status and not node.state else {}),
         **({"unreadable": node.unreadable} if node.unreadable else {}),
         "plugins": [each._asdict() for each in node.plugins],
@@ -313,6 +319,10 @@ def _plugins(node: Node, trust_version: int) -> str:
         found[f"{len(node.rejected)} rejected"] = None
     if behind(node, trust_version):
         found[f"trusts the keys of version {node.trust_version}"] = None
+    if node.trust_expired:
+        found["its trusted keys expired"] = None
+    if node.certificate is not None and (told := node.certificate.ending(time.time())):
+        found[f"its certificate {told}"] = None
     if node.expired:
         found["its deployment expired"] = None
     for kind, refusal in node.refused.items():
@@ -321,8 +331,11 @@ def _plugins(node: Node, trust_version: int) -> str:
 
 
 def _trouble(node: Node) -> bool:
-    wrong = node.rejected or node.refused or node.unreadable or node.expired
-    return bool(wrong) or any(each.status in ("failed", "quarantined") for each in node.plugins)
+    wrong = node.rejected or node.refused or node.unreadable or node.expired or node.trust_expired
+    ends = node.certificate is not None and node.certificate.ending(time.time())
+    return bool(wrong or ends) or any(
+        each.status in ("failed", "quarantined") for each in node.plugins
+    )
 
 
 def _about(node: Node) -> Iterator[tuple[str, str]]:

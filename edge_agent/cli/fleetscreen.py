@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_agent.cli.fleetout import BAD, CHANGED, GOOD, QUIET
+from edge_agent.operator import expiry
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.overview import Row, expiry, rows, troubles
+from edge_agent.operator.overview import Row, rows, troubles
 from edge_agent.operator.view import View
 from edge_agent.text import MAX_LINE_CHARS, printable
 
@@ -70,7 +71,7 @@ class Screen:
         releases = rows(view, current.deployment)
         if releases:
             parts += [Text(), _releases(releases)]
-        wrong = troubles(view, self._names, self._trust_version)
+        wrong = troubles(view, self._names, self._trust_version, time.time())
         if wrong:
             parts.append(Text())
             for each in wrong[:MAX_TROUBLES]:
@@ -88,7 +89,7 @@ class Screen:
         head.append(self._fleet, "bold")
         generation = f"generation {current.generation}" if current.generation else "no deployment"
         head.append(f"  {generation}  ", BAD if current.problem else "")
-        if told := expiry(current.deployment, time.time()):
+        if told := expiry.of_deployment(current.deployment, time.time()):
             head.append(f"{told}  ", BAD)
         online, known = view.online, len(view.nodes)
         head.append(f"{online} of {known} nodes online", GOOD if online == known else CHANGED)

@@ -3,31 +3,45 @@
 import argparse
 import getpass
 import sys
+import time
 from pathlib import Path
 
 from edge_agent.cli import OK
+from edge_agent.cli.fleetdeploy import asker
 from edge_agent.cli.fleetout import line, show_json
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.keys import PublicKey
-from edge_agent.operator import folder
+from edge_agent.fleet.keys import ED25519, PublicKey
+from edge_agent.operator import folder, rotation
+from edge_agent.operator.expiry import RENEW_TRUST
 from edge_agent.operator.keyring import Keyring, read_public
+from edge_agent.validity import written
 
 _MQTT = ("ca_file", "cert_file", "key_file", "username", "password_file")
 
 
 def keygen(arguments: argparse.Namespace) -> int:
-    """Make a key pair; the private one stays here."""
-    keyring = Keyring(arguments.keys)
+    """Make a key pair, or take that of a token; the private one stays where it is."""
+    keyring = Keyring(arguments.keys, asker())
     name = arguments.name or getpass.getuser()
-    public = keyring.generate(name, _new_passphrase() if arguments.encrypt else "")
-    private_file, public_file = keyring.private_file(name), keyring.public_file(name)
+    if arguments.token is not None:
+        public = keyring.adopt(name, arguments.token)
+        private_file = keyring.token_file(name)
+    else:
+        public = keyring.generate(name, _new_passphrase() if arguments.encrypt else "")
+        private_file = keyring.private_file(name)
+    public_file = keyring.public_file(name)
     if arguments.json:
-        facts = {"name": name, "keyid": public.keyid}
+        facts = {"name": name, "keyid": public.keyid, "algorithm": public.algorithm}
         show_json({**facts, "private": str(private_file), "public": str(public_file)})
         return OK
-    line(f"private key  {private_file}   keep it to yourself, and a copy of it offline")
+    if arguments.token is not None:
+        line(f"token        {private_file} says where the key is; it has signed a trial")
+    else:
+        line(f"private key  {private_file}   keep it to yourself, and a copy of it offline")
     line(f"public key   {public_file}   for the boards: /etc/edge-agent/trust/{name}.pem")
     line(f"key id       {public.keyid}")
+    if public.algorithm != ED25519:
+        line(f"algorithm    {public.algorithm}, which agents up to 0.1.0 do not know")
     return OK
 
 
@@ -48,6 +62,7 @@ def init(arguments: argparse.Namespace) -> int:
         url=arguments.broker,
         keys=keys,
         threshold=threshold,
+        validity=rotation.validity(arguments.valid_for, time.time()),
         **mqtt,
     )
     name = made.settings().name
@@ -59,8 +74,10 @@ def init(arguments: argparse.Namespace) -> int:
     if threshold == 1:
         line("one key alone deploys; with two people, name two keys with --key: two must sign then")
     line("next")
+    if (validity := made.settings().validity) is not None:
+        line(f"  the keys count until {written(validity.expires)}; renewed with: {RENEW_TRUST}")
     line(f'  on each board: fleet = "{name}" and [updates] in /etc/edge-agent/agent.toml,')
-    line(f"  and {path}/trust/*.pem in /etc/edge-agent/trust/")
+    line(f"  and what is in {path}/trust/ in /etc/edge-agent/trust/")
     line(f"  here: cd {path}; edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0")
     return OK
 

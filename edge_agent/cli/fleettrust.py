@@ -1,12 +1,14 @@
-"""`edge-agent fleet trust rotate` and `gc`."""
+"""`edge-agent fleet trust rotate`, `trust renew` and `gc`."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.cli import OK
 from edge_agent.cli.fleetdeploy import for_others, opened, read_signed
 from edge_agent.cli.fleetout import (
+    CHANGED,
     GOOD,
     QUIET,
     confirm,
@@ -18,11 +20,12 @@ from edge_agent.cli.fleetout import (
 )
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import trust
-from edge_agent.fleet.keys import PublicKey
+from edge_agent.fleet.keys import ED25519, PublicKey
 from edge_agent.operator import gc, rotation
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import read_public
 from edge_agent.operator.signing import Signed
+from edge_agent.validity import written
 
 
 def trust_rotate(arguments: argparse.Namespace) -> int:
@@ -34,7 +37,9 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
         else:
             added = {Path(name).stem: _public(fleet, name) for name in arguments.add}
             new, names = rotation.following(
-                fleet, added, arguments.remove, arguments.threshold, arguments.new_epoch
+                *(fleet, added, arguments.remove, arguments.threshold, arguments.new_epoch),
+                validity=rotation.validity(arguments.valid_for, time.time()),
+                renew=arguments.renew,
             )
             signed = rotation.sign(fleet, new)
         if not arguments.json:
@@ -42,6 +47,9 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
                 f"trust version {new.version}: {', '.join(names)}; {new.threshold} must sign"
                 f" (now {', '.join(fleet.settings.keys)}; {fleet.trust.threshold})"
             )
+            line(_until(new), QUIET)
+            for text in _needs_agents(new):
+                line(text, CHANGED)
         if problems := rotation.lacking(signed, fleet.trust, new):
             return for_others(fleet, signed, f"trust-{new.version}.dsse.json", problems, arguments)
         confirm("publish it? Nodes then refuse what removed keys sign", arguments)
@@ -50,7 +58,8 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
         show_json({"version": new.version, "keys": names, "threshold": new.threshold})
         return OK
     line(f"the fleet trusts version {new.version}: {', '.join(names)}", GOOD)
-    line("next: edge-agent fleet deploy, so that the deployment is signed by these keys")
+    if not arguments.renew:
+        line("next: edge-agent fleet deploy, so that the deployment is signed by these keys")
     return OK
 
 
@@ -96,6 +105,21 @@ def _new_set(
     if missing:
         raise OperatorError(f"say with --add NAME.pem which keys these are: {', '.join(missing)}")
     return new, [known[key] for key in new.keys]
+
+
+def _until(new: trust.TrustSet) -> str:
+    if new.validity is None:
+        return "they do not expire"
+    return f"they expire on {written(new.validity.expires)}; before that: trust renew"
+
+
+def _needs_agents(new: trust.TrustSet) -> list[str]:
+    """What agents of before make of the set."""
+    others = sorted({key.algorithm for key in new.keys} - {ED25519})
+    if not others:
+        return []
+    named = ", ".join(others)
+    return [f"agents up to 0.1.0 refuse it (malformed), since they know no {named}: update them"]
 
 
 def _public(fleet: Fleet, name: str) -> PublicKey:

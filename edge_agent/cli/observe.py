@@ -26,6 +26,7 @@ from edge_agent.errors import (
     NotRunningError,
 )
 from edge_agent.node.exposure import Exposed, exposed, files_of
+from edge_agent.validity import Validity
 
 # For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
 BROKER_SECONDS = 5.0
@@ -80,6 +81,7 @@ class Facts:
     status_problem: str | None  # why a running agent does not answer
     config_there: bool = True  # the file, be it right or wrong
     exposed: tuple[Exposed, ...] = ()  # what others than root and the agent may change
+    certificate: Validity | None = None  # of [mqtt] cert_file, if it can be read
     unrestricted: tuple[str, ...] = ()  # NN-name of those whose NN-name.toml has no permissions
 
 
@@ -112,6 +114,7 @@ def observe(config_path: Path) -> Facts:
         status_problem=status_problem,
         config_there=config_path.exists(),
         exposed=tuple(exposed(files_of(config, config_path), _agents_user(config))),
+        certificate=_certificate(config),
         unrestricted=tuple(each for each in plugins if not _restricted(config.plugin_dir, each)),
     )
 
@@ -243,6 +246,17 @@ def _trust(config: AgentConfig) -> tuple[str, str | None]:
         return "", str(error)
     names = ", ".join(key.keyid[:12] for key in trust.keys)
     return f"{trust.threshold} of {len(trust.keys)} keys must sign: {names}", None
+
+
+def _certificate(config: AgentConfig) -> Validity | None:
+    if config.mqtt is None or config.mqtt.cert_file is None:
+        return None
+    from edge_agent.mqtt import certificate
+
+    try:
+        return certificate.read(config.mqtt.cert_file)
+    except ConfigError:
+        return None
 
 
 def _status(config: AgentConfig) -> tuple[dict[str, object] | None, str | None]:

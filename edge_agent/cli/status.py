@@ -166,6 +166,8 @@ def _updates(updates: Record) -> str:
         ]
         lines[0] += f"; fetches generation {_word(updates, 'pending')}"
         lines += [f"  {each}" for each in fetching]
+    if _record(updates, "trust").get("expired"):
+        lines.append("the trusted keys expired: no new deployment is taken")
     for what, told in (("deployment", updates), ("trust", _record(updates, "trust"))):
         refused = _record(told, "refused")
         if refused:

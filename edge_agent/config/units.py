@@ -5,10 +5,12 @@ import re
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)")
 _SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)")
+_DAYS = re.compile(r"(\d{1,5})\s*d")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 SIZE_FORM = 'bytes as a number, or a string such as "64KiB" or "32MiB"'
 DURATION_FORM = 'a string with its unit (ms, s, m, h) such as "500ms", "1s" or "5m"'
+VALIDITY_FORM = 'a string with its unit (s, m, h, d) such as "12h", "30d" or "730d"'
 
 
 def parse_size(value: object) -> int | None:
@@ -31,6 +33,12 @@ def parse_duration(value: object) -> float | None:
     """Seconds, or None if `value` is not a duration; a bare number has no unit, so is none."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     return float(match[1]) * _DURATION_UNITS[match[2]] if match else None
+
+
+def parse_validity(value: object) -> float | None:
+    """The same for what expires: days too, which is what people think in there; above 0."""
+    match = _DAYS.fullmatch(value.strip()) if isinstance(value, str) else None
+    return (int(match[1]) * 86_400.0 if match else parse_duration(value)) or None
 
 
 def format_duration(seconds: float) -> str:

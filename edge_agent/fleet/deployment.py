@@ -37,6 +37,9 @@ PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 # up the numbers (docs/adr/0040).
 MAX_GENERATION_STEP = 1 << 32
 
+# Reasons of refusals before which nobody looked whether trusted keys signed.
+_UNSIGNED = ("oversized", "envelope", "signature", "algorithm")
+
 _DEFAULTS = Limits()
 
 
@@ -91,7 +94,9 @@ def accept(
     _check_order(epoch, generation, known, trust)
     _, expires = form.read_times(Table(head))
     _check(head)
-    if best_time(clock, known) >= expires:
+    now = best_time(clock, known, trust)
+    trust.vouch(now)
+    if now >= expires:
         raise RefusedError("expired", f"it expired at {values['expires']}")
     return _read(payload, values, defaults, report)
 
@@ -127,7 +132,7 @@ def to_payload(values: Mapping[str, object]) -> bytes:
 
 def said_generation(raw: bytes, refused: EdgeAgentError) -> int | None:
     """The generation of a refused message; None where nobody who is trusted signed for it."""
-    if getattr(refused, "reason", "signature") in ("oversized", "envelope", "signature"):
+    if getattr(refused, "reason", "signature") in _UNSIGNED:
         return None
     try:
         value = strictjson.loads(envelope.read(raw).payload)
@@ -137,10 +142,11 @@ def said_generation(raw: bytes, refused: EdgeAgentError) -> int | None:
     return generation if type(generation) is int else None
 
 
-def best_time(clock: float, known: Known) -> float:
+def best_time(clock: float, known: Known, trust: TrustSet | None = None) -> float:
     """The latest time that is known to have passed, for boards whose clock starts in 1970."""
     released = datetime.fromisoformat(f"{RELEASED}T00:00:00+00:00").timestamp()
-    return max(clock, known.issued, released)
+    rotated = trust.validity.issued if trust is not None and trust.validity is not None else 0.0
+    return max(clock, known.issued, rotated, released)
 
 
 def _check_head(values: dict[str, object], fleet: str) -> None:

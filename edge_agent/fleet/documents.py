@@ -6,6 +6,7 @@ before the trust set that vouches for it) is looked at again.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEPLOYMENT, TRUST = "deployment", "trust"
+# Why a deployment is refused that may be good with a trust set that is still on its way; `gap`:
+# its epoch begins with one.
+_BY_LATER_TRUST = ("signature", "algorithm", "gap", "trust-expired")
 
 
 class Documents:
@@ -83,8 +87,7 @@ class Documents:
             found = self._checked(raw, catalogue)
         except (RefusedError, CryptoError) as error:
             self._refusals.add(DEPLOYMENT, error, deployments.said_generation(raw, error))
-            # `gap`: its epoch begins with a trust set that is still on its way.
-            if isinstance(error, CryptoError) or error.reason in ("signature", "gap"):
+            if isinstance(error, CryptoError) or error.reason in _BY_LATER_TRUST:
                 self._unsigned = raw
             return None
         self._refusals.clear(DEPLOYMENT, new=found is not None)
@@ -110,21 +113,33 @@ class Documents:
 
     def expired(self, deployment: Deployment, catalogue: Catalogue) -> bool:
         """By the best time that is known."""
-        return deployments.best_time(self._clock(), catalogue.known) >= deployment.expires
+        return self._now(catalogue) >= deployment.expires
+
+    def until_expiry(self, catalogue: Catalogue, deployment: Deployment | None) -> float:
+        """Seconds until something expires, by the best time that is known; inf: nothing will."""
+        trust, now = self._trust.last_read, self._now(catalogue)
+        times = [deployment.expires] if deployment is not None else []
+        if trust is not None and trust.validity is not None:
+            times.append(trust.validity.expires)
+        return min((each - now for each in times if each > now), default=math.inf)
 
     def standing(self, catalogue: Catalogue) -> Standing:
         """Whose word counts, and when it is at the earliest."""
-        now = deployments.best_time(self._clock(), catalogue.known)
-        return Standing(self._trust.current(catalogue), self._trust.trouble, now)
+        trust = self._trust.current(catalogue)
+        return Standing(trust, self._trust.trouble, self._now(catalogue))
 
     @property
     def refused(self) -> "Refusal | None":
         """The deployment refused last, unless one was taken since."""
         return self._refusals.latest(DEPLOYMENT)
 
-    def trust_status(self) -> "TrustState":
+    def trust_status(self, catalogue: Catalogue) -> "TrustState":
         """For reports."""
-        return {**self._trust.status(), "refused": self._refusals.latest(TRUST)}
+        told = self._trust.status(self._now(catalogue))
+        return {**told, "refused": self._refusals.latest(TRUST)}
+
+    def _now(self, catalogue: Catalogue) -> float:
+        return deployments.best_time(self._clock(), catalogue.known, self._trust.last_read)
 
     def _checked(self, raw: bytes, catalogue: Catalogue) -> Deployment | None:
         trusted = self._trust.current(catalogue)

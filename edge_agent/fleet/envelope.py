@@ -1,7 +1,7 @@
 """DSSE version 1 (secure-systems-lab/dsse): a payload and who signed it. Pure.
 
 What is signed is PAE(type, payload), so a signature for one kind of document is none for
-another. Signatures are Ed25519 (RFC 8032), `keyid` the SHA-256 of the key's 32 bytes.
+another. A signature names the key and, unless that is Ed25519, its algorithm (fleet/keys).
 """
 
 import binascii
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edge_agent import strictjson
-from edge_agent.errors import RefusedError
+from edge_agent.errors import CryptoError, RefusedError
 from edge_agent.fleet import keys
 from edge_agent.fleet.keys import PublicKey, Signer
 
@@ -21,12 +21,20 @@ MAX_SIGNATURES = 16
 _TO_STANDARD = str.maketrans("-_", "+/")  # DSSE: verifiers must accept either base64
 
 
+class Signature(NamedTuple):
+    """What an envelope says of one signature."""
+
+    keyid: str
+    value: bytes
+    algorithm: str = keys.ED25519
+
+
 class Envelope(NamedTuple):
     """What an envelope says; nothing in it is to be believed before `signers` is asked."""
 
     payload_type: str
     payload: bytes
-    signatures: tuple[tuple[str, bytes], ...]  # (keyid, signature)
+    signatures: tuple[Signature, ...]
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -39,7 +47,8 @@ def seal(payload_type: str, payload: bytes, signers: Sequence[Signer]) -> bytes:
     """An envelope around `payload` with one signature of each signer. CryptoError."""
     message = pae(payload_type, payload)
     signatures = [
-        {"keyid": signer.public.keyid, "sig": _base64(signer.sign(message))} for signer in signers
+        {**_algorithm(signer.public), "keyid": signer.public.keyid, "sig": _base64(made)}
+        for signer, made in ((signer, signer.sign(message)) for signer in signers)
     ]
     return strictjson.dumps(
         {"payloadType": payload_type, "payload": _base64(payload), "signatures": signatures}
@@ -51,7 +60,8 @@ def open_sealed(
 ) -> bytes:
     """The payload of an envelope that enough of the trusted keys signed.
 
-    RefusedError `oversized`, `envelope` or `signature`. CryptoError: cannot be checked here.
+    RefusedError `oversized`, `envelope`, `signature` or `algorithm`. CryptoError: cannot be
+    checked here.
     """
     check_size(raw)
     envelope = read(raw)
@@ -94,39 +104,79 @@ def decode(value: object) -> Envelope:
 def check_signed(
     envelope: Envelope, payload_type: str, trusted: Sequence[PublicKey], threshold: int
 ) -> None:
-    """RefusedError `signature` unless `threshold` different keys signed a payload of this type."""
+    """RefusedError `signature` unless `threshold` different keys signed a payload of this type.
+
+    `algorithm` if trusted keys signed by one that is not known here, and the others are too few.
+    CryptoError: too few could be checked here.
+    """
     if envelope.payload_type != payload_type:
         raise RefusedError(
             "signature", f"signed as {envelope.payload_type[:80]!a}, not as {payload_type}"
         )
-    good = signers(envelope, trusted)
-    if len(good) < threshold:
-        known = f"{len(good)} of {threshold} signatures needed are good"
-        raise RefusedError("signature", f"{known}; {len(trusted)} keys are trusted here")
+    good, trouble = _good(envelope, trusted)
+    if len(good) >= threshold:
+        return
+    if trouble is not None:
+        raise trouble
+    known = f"{len(good)} of {threshold} signatures needed are good"
+    raise RefusedError("signature", f"{known}; {len(trusted)} keys are trusted here")
 
 
 def signers(envelope: Envelope, trusted: Sequence[PublicKey]) -> frozenset[PublicKey]:
-    """Which of the trusted keys signed; each counts once, however often it did.
+    """Which of the trusted keys signed. CryptoError: none, or nothing can be checked here."""
+    good, trouble = _good(envelope, trusted)
+    if not good and isinstance(trouble, CryptoError):
+        raise trouble
+    return good
+
+
+def _good(
+    envelope: Envelope, trusted: Sequence[PublicKey]
+) -> tuple[frozenset[PublicKey], RefusedError | CryptoError | None]:
+    """The trusted keys that signed, each once, however often it did; and why others do not count.
 
     The key id proves nothing; it says which key to try (DSSE, "KEYID"), so that a signature
-    costs one trial at most.
+    costs one trial at most. How it is checked the key says: a signature that names another
+    algorithm is none of this key.
     """
     message = pae(envelope.payload_type, envelope.payload)
     named = {key.keyid: key for key in trusted}
-    return frozenset(
-        named[keyid]
-        for keyid, signature in envelope.signatures
-        if keyid in named and keys.verify(named[keyid], message, signature)
-    )
+    good: set[PublicKey] = set()
+    trouble: RefusedError | CryptoError | None = None
+    for each in envelope.signatures:
+        key = named.get(each.keyid)
+        if key is None or key.algorithm != each.algorithm:
+            continue
+        if not key.known:
+            trouble = RefusedError(
+                "algorithm",
+                f"the key {key.keyid[:12]} signs with {key.algorithm}, which this agent does not"
+                " know: update the agent",
+            )
+            continue
+        try:
+            if keys.verify(key, message, each.value):
+                good.add(key)
+        except CryptoError as error:
+            trouble = error
+    return frozenset(good), trouble
 
 
-def _signature(value: object) -> tuple[str, bytes]:
+def _algorithm(key: PublicKey) -> dict[str, str]:
+    """Nothing for Ed25519, which agents that know no other algorithm take for granted."""
+    return {} if key.algorithm == keys.ED25519 else {"algorithm": key.algorithm}
+
+
+def _signature(value: object) -> Signature:
     if not isinstance(value, dict):
         raise _refused("a signature is not a JSON object")
     keyid = value.get("keyid", "")
     if not isinstance(keyid, str):
         raise _refused("a keyid is not a string")
-    return keyid, _unbase64("sig", value.get("sig"))
+    algorithm = value.get("algorithm", keys.ED25519)
+    if not isinstance(algorithm, str):
+        raise _refused("an algorithm is not a string")
+    return Signature(keyid, _unbase64("sig", value.get("sig")), algorithm)
 
 
 def _base64(data: bytes) -> str:

@@ -5,6 +5,7 @@ some other value of the right type, so that one pass finds all. docs/fleet-proto
 form to others.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,7 @@ from edge_agent.config.agent import NAME_PATTERN as NODE_PATTERN
 from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
+from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
 MAX_PLUGINS = 64  # the runtime starts and calls each: no node has that many
@@ -135,6 +137,11 @@ def read_times(table: Table) -> tuple[float, float]:
     if issued and expires and issued >= expires:
         table.problem("expires", "must be later than issued")
     return issued, expires
+
+
+def read_validity(table: Table) -> Validity:
+    """The same, in whole seconds, as they are written again."""
+    return Validity(*map(math.floor, read_times(table)))
 
 
 def read_plugins(

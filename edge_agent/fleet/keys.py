@@ -1,7 +1,10 @@
-"""Ed25519 keys (RFC 8032) in ordinary PEM files (RFC 7468, 8410). Pure.
+"""Keys in ordinary PEM files (RFC 7468, 8410, 5480), and what they signed. Pure.
 
-PyNaCl is imported when a signature is first made or checked: 1 MB and more that a node without a
-deployment does not pay.
+Each key has an algorithm, by a name of the protocol. It is the key's, which somebody trusted, and
+never the message's, that says how a signature is checked.
+
+PyNaCl is imported when a signature of Ed25519 is first made or checked: 1 MB and more that a node
+without a deployment does not pay.
 """
 
 import binascii
@@ -13,13 +16,22 @@ from typing import NamedTuple, Protocol
 from edge_agent.errors import CryptoError, KeyFormatError
 from edge_agent.store.digest import sha256_hex
 
+ED25519 = "ed25519"  # RFC 8032; what is meant where no algorithm is named
+P256 = "ecdsa-p256-sha256"
+ALGORITHM_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
-# A PEM file of an Ed25519 key has 113 or 119 bytes; some tools write a text before it.
+# A PEM file of an Ed25519 key has 113 or 119 bytes; some tools write a text before it. Keys of
+# algorithms to come fit too (ML-DSA-87: 3.6 KB).
 MAX_PEM_BYTES = 4096
 
-_SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes the 32 bytes of a public key
-_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")  # and of a private one
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+_P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+P256_KEY_BYTES = 65  # 04, x, y (SEC 1, 2.3.3): not compressed, so that each key has one form
+# What precedes the bytes of a public key in a SubjectPublicKeyInfo, and how many these are.
+_SPKIS = {ED25519: (_SPKI, KEY_BYTES), P256: (_P256_SPKI, P256_KEY_BYTES)}
+_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")  # the same of a private one
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s([A-Za-z0-9+/=\s]*+)-----END \1-----")
 _KINDS = {
     "ENCRYPTED PRIVATE KEY": "it is encrypted; the operator's tool asks for its passphrase",
@@ -31,32 +43,73 @@ _KINDS = {
 
 
 class PublicKey(NamedTuple):
-    """A key that can check signatures. `keyid` is the SHA-256 of `raw`, in hex."""
+    """A key that can check signatures.
+
+    `keyid` is the SHA-256 in hex of `raw` for Ed25519, and of the SubjectPublicKeyInfo for every
+    other algorithm. `raw` is that whole where this agent does not know the algorithm.
+    """
 
     keyid: str
     raw: bytes
+    algorithm: str = ED25519
+
+    @property
+    def known(self) -> bool:
+        """Whether this agent can check what the key signs."""
+        return self.algorithm in _SPKIS
 
 
-def public_key(raw: bytes) -> PublicKey:
-    """The key of these 32 bytes. KeyFormatError."""
-    if len(raw) != KEY_BYTES:
-        raise KeyFormatError(f"an Ed25519 key has {KEY_BYTES} bytes, not {len(raw)}")
-    return PublicKey(sha256_hex(raw), raw)
+def public_key(raw: bytes, algorithm: str = ED25519) -> PublicKey:
+    """The key of these bytes: 32 of Ed25519, or a point of P-256. KeyFormatError."""
+    if algorithm == ED25519:
+        if len(raw) != KEY_BYTES:
+            raise KeyFormatError(f"an Ed25519 key has {KEY_BYTES} bytes, not {len(raw)}")
+        return PublicKey(sha256_hex(raw), raw)
+    if len(raw) != P256_KEY_BYTES or raw[0] != 4:
+        raise KeyFormatError("a key of P-256 is a point of 65 bytes, not compressed")
+    return PublicKey(sha256_hex(_P256_SPKI + raw), raw, algorithm)
 
 
 def parse_public(pem: str) -> PublicKey:
-    """The key in a PEM text (SubjectPublicKeyInfo). KeyFormatError."""
-    return public_key(_unwrap(pem, "PUBLIC KEY", _SPKI))
+    """The key in a PEM text (SubjectPublicKeyInfo) of an algorithm known here. KeyFormatError."""
+    der = _der(pem, "PUBLIC KEY")
+    for algorithm, (prefix, size) in _SPKIS.items():
+        if der.startswith(prefix) and len(der) == len(prefix) + size:
+            return public_key(der[len(prefix) :], algorithm)
+    raise KeyFormatError(
+        "it is not an Ed25519 key, nor one of P-256; make one with: edge-agent fleet keygen"
+    )
+
+
+def parse_named(algorithm: str, pem: str) -> PublicKey:
+    """The same of a key whose algorithm is named, and perhaps not known here. KeyFormatError."""
+    if not ALGORITHM_PATTERN.fullmatch(algorithm):
+        raise KeyFormatError(f"{ascii(algorithm)[:80]} is no algorithm's name")
+    if algorithm not in _SPKIS:
+        der = _der(pem, "PUBLIC KEY")
+        return PublicKey(sha256_hex(der), der, algorithm)
+    key = parse_public(pem)
+    if key.algorithm != algorithm:
+        raise KeyFormatError(f"a key of {key.algorithm} is called one of {algorithm}")
+    return key
 
 
 def public_pem(key: PublicKey) -> str:
     """The key as `parse_public` and `openssl pkey -pubin` read it."""
-    return _wrap("PUBLIC KEY", _SPKI + key.raw)
+    prefix = _SPKIS[key.algorithm][0] if key.known else b""
+    return _wrap("PUBLIC KEY", prefix + key.raw)
 
 
 def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
-    """Whether the owner of `key` signed `message`. CryptoError: cannot be found out here."""
-    if len(signature) != SIGNATURE_BYTES:
+    """Whether the owner of `key` signed `message`; never of an algorithm not known here.
+
+    CryptoError: cannot be found out here.
+    """
+    if key.algorithm == P256:
+        from edge_agent.fleet import p256
+
+        return p256.verify(_P256_SPKI + key.raw, message, signature)
+    if key.algorithm != ED25519 or len(signature) != SIGNATURE_BYTES:
         return False
     nacl = _nacl()
     try:
@@ -76,7 +129,7 @@ class Signer(Protocol):
 
 
 class SigningKey:
-    """A private key. Its text form is never part of a message or a log."""
+    """A private key of Ed25519. Its text form is never part of a message or a log."""
 
     def __init__(self, seed: bytes) -> None:
         """`seed` is the private key of RFC 8032, 32 bytes. KeyFormatError, CryptoError."""
@@ -94,7 +147,10 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: str) -> "SigningKey":
         """The key in a PEM text (PKCS #8, not encrypted). KeyFormatError, CryptoError."""
-        return cls(_unwrap(pem, "PRIVATE KEY", _PKCS8))
+        der = _der(pem, "PRIVATE KEY")
+        if not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + KEY_BYTES:
+            raise KeyFormatError("it is not an Ed25519 key; make one with: edge-agent fleet keygen")
+        return cls(der[len(_PKCS8) :])
 
     def to_pem(self) -> str:
         """The key as `from_pem` and `openssl pkey` read it. To be kept secret."""
@@ -109,8 +165,8 @@ class SigningKey:
         return f"SigningKey({self.public.keyid[:12]})"
 
 
-def _unwrap(pem: str, kind: str, prefix: bytes) -> bytes:
-    """The 32 bytes of the one PEM block of this kind."""
+def _der(pem: str, kind: str) -> bytes:
+    """The bytes of the one PEM block of this kind."""
     if len(pem) > MAX_PEM_BYTES:
         raise KeyFormatError(f"longer than the {MAX_PEM_BYTES} characters that a key may have")
     blocks = _PEM.findall(pem)
@@ -120,16 +176,14 @@ def _unwrap(pem: str, kind: str, prefix: bytes) -> bytes:
     if found != kind:
         raise KeyFormatError(_KINDS.get(found, f"a PEM block of another kind: {found[:40]}"))
     try:
-        der = binascii.a2b_base64("".join(body.split()), strict_mode=True)
+        return binascii.a2b_base64("".join(body.split()), strict_mode=True)
     except binascii.Error as error:
         raise KeyFormatError(f"its base64 is damaged: {error}") from None
-    if not der.startswith(prefix) or len(der) != len(prefix) + KEY_BYTES:
-        raise KeyFormatError("it is not an Ed25519 key; make one with: edge-agent fleet keygen")
-    return der[len(prefix) :]
 
 
 def _wrap(kind: str, der: bytes) -> str:
-    body = binascii.b2a_base64(der, newline=False).decode()
+    text = binascii.b2a_base64(der, newline=False).decode()
+    body = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))  # RFC 7468, 2
     return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"
 
 

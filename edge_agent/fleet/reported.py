@@ -25,6 +25,9 @@ class TrustState(TypedDict, total=False):
     version: int
     threshold: int
     keys: list[str]
+    issued: int  # Unix time, s; these three only where the set expires
+    expires: int
+    expired: bool
     trouble: str
     refused: Refusal | None
 
@@ -79,6 +82,13 @@ class PluginState(TypedDict, total=False):
     error: str
 
 
+class CertificateState(TypedDict):
+    """Of the one that the node connects to the broker with. Unix time, s."""
+
+    issued: int
+    expires: int
+
+
 class State(TypedDict):
     """The whole; the link adds `session`."""
 
@@ -90,6 +100,7 @@ class State(TypedDict):
     runtimes: list[dict[str, object]]
     plugins: list[PluginState]
     updates: NotRequired[UpdatesState]
+    certificate: NotRequired[CertificateState]
     uptime_s: int
 
 

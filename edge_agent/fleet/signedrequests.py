@@ -13,7 +13,6 @@ whose clock starts in 1970 too, and the memory is bounded.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -25,6 +24,7 @@ from edge_agent.fleet import envelope, form, requests
 from edge_agent.fleet.keys import PublicKey, Signer
 from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.trust import MAX_KEYS
+from edge_agent.validity import written
 
 KIND = "edge-agent.request"
 PAYLOAD_TYPE = "application/vnd.edge-agent.request+json"
@@ -88,8 +88,8 @@ def seal(
         "node": to.node,
         "verb": to.verb,
         "id": identity,
-        "issued": _written(issued),
-        "expires": _written(issued + valid_s),
+        "issued": written(issued),
+        "expires": written(issued + valid_s),
         "arguments": dict(arguments),
     }
     raw = envelope.seal(PAYLOAD_TYPE, strictjson.dumps(payload), signers)
@@ -124,7 +124,7 @@ def accept(
     expires = _expires(identity, values)
     if now >= expires:
         raise RequestError(
-            identity, f"expired: it was good until {_written(expires)}, here it is {_written(now)}"
+            identity, f"expired: it was good until {written(expires)}, here it is {written(now)}"
         )
     given = values.get("arguments", {})
     request = requests.checked(to.verb, identity, given)
@@ -181,7 +181,3 @@ def _expires(identity: str, values: dict[str, object]) -> float:
     if expires - issued > MAX_VALID_S:
         raise RequestError(identity, f"malformed: it is good for more than {MAX_VALID_S} s")
     return expires
-
-
-def _written(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

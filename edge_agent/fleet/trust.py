@@ -4,16 +4,23 @@ The first set comes from files on the node. The topic `trust` then carries the c
 ones: a JSON list of envelopes, oldest first (one envelope alone is a chain too), so that a node
 that was away for several rotations can follow. Each set is signed by a threshold of the set
 before it, which gives the trust, and by a threshold of its own keys, which proves that they work.
+
+A set may expire. It then vouches for nothing but the set that follows it. A key may be of an
+algorithm that is not known here: it is kept, and what it signs counts as not signed.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edge_agent import strictjson
-from edge_agent.errors import KeyFormatError, RefusedError
-from edge_agent.fleet import envelope, keys
+from edge_agent.config.document import Document
+from edge_agent.config.table import Table
+from edge_agent.errors import ConfigError, KeyFormatError, RefusedError
+from edge_agent.fleet import envelope, form, keys
 from edge_agent.fleet.keys import PublicKey
 from edge_agent.store.digest import sha256_hex
+from edge_agent.validity import Validity
 
 KIND = "edge-agent.trust"
 PAYLOAD_TYPE = "application/vnd.edge-agent.trust+json"
@@ -32,6 +39,7 @@ class TrustSet:
     version: int
     threshold: int
     keys: tuple[PublicKey, ...]
+    validity: Validity | None = None  # None: it does not expire
 
     def __post_init__(self) -> None:
         """KeyFormatError: no document could be checked with this set."""
@@ -39,7 +47,7 @@ class TrustSet:
             raise KeyFormatError("no key is trusted; put the fleet's public keys, *.pem, here")
         if len(self.keys) > MAX_KEYS:
             raise KeyFormatError(f"{len(self.keys)} keys are trusted; at most {MAX_KEYS} can be")
-        if len({key.raw for key in self.keys}) < len(self.keys):
+        if len({key.keyid for key in self.keys}) < len(self.keys):
             raise KeyFormatError("a key is named twice")
         if not 1 <= self.threshold <= len(self.keys):
             raise KeyFormatError(
@@ -49,18 +57,28 @@ class TrustSet:
         if not 1 <= self.version <= strictjson.MAX_INTEGER:
             raise KeyFormatError(f"version is {self.version}; the first set is version 1")
 
+    def vouch(self, now: float) -> None:
+        """RefusedError `trust-expired`; `now` is the latest time that is known to have passed."""
+        if self.validity is not None and self.validity.over(now):
+            raise RefusedError(
+                "trust-expired",
+                f"the trusted keys, version {self.version}, {self.validity.ending(now)}; their"
+                " owners renew them with `edge-agent fleet trust renew`",
+            )
+
 
 def to_payload(trust: TrustSet) -> bytes:
     """The document that is signed, and that the catalogue keeps."""
-    return strictjson.dumps(
-        {
-            "kind": KIND,
-            "fleet": trust.fleet,
-            "version": trust.version,
-            "threshold": trust.threshold,
-            "keys": [keys.public_pem(key) for key in trust.keys],
-        }
-    )
+    values: dict[str, object] = {
+        "kind": KIND,
+        "fleet": trust.fleet,
+        "version": trust.version,
+        "threshold": trust.threshold,
+        "keys": [_written_key(key) for key in trust.keys],
+    }
+    if trust.validity is not None:
+        values |= trust.validity.told()
+    return strictjson.dumps(values)
 
 
 def parse(payload: bytes, fleet: str) -> TrustSet:
@@ -73,13 +91,14 @@ def parse(payload: bytes, fleet: str) -> TrustSet:
         raise _malformed("not a JSON object")
     check_head(value, KIND, fleet)
     version, threshold = _whole(value, "version"), _whole(value, "threshold")
-    pems = value.get("keys")
-    if not isinstance(pems, list) or not all(isinstance(pem, str) for pem in pems):
-        raise _malformed("keys must be a list of PEM texts")
+    told = value.get("keys")
+    if not isinstance(told, list):
+        raise _malformed("keys must be a list")
+    validity = _validity(value)
     try:
-        if len(pems) > MAX_KEYS:
-            raise KeyFormatError(f"{len(pems)} keys; at most {MAX_KEYS} can be trusted")
-        return TrustSet(fleet, version, threshold, tuple(map(keys.parse_public, pems)))
+        if len(told) > MAX_KEYS:
+            raise KeyFormatError(f"{len(told)} keys; at most {MAX_KEYS} can be trusted")
+        return TrustSet(fleet, version, threshold, tuple(map(_key, told)), validity)
     except KeyFormatError as error:
         raise _malformed(str(error)) from None
 
@@ -109,8 +128,11 @@ def rotated(raw: bytes, current: TrustSet) -> TrustSet | None:
 
 
 def name(trust: TrustSet) -> str:
-    """Tells one set from every other: SHA-256 of its document, in hex."""
-    return sha256_hex(to_payload(trust))
+    """Tells one set from every other, but for when it expires: SHA-256 of its document, in hex.
+
+    So that files beside which that is written later are not taken for others.
+    """
+    return sha256_hex(to_payload(replace(trust, validity=None)))
 
 
 def in_force(root: TrustSet, payload: str, began_with: str) -> TrustSet:
@@ -139,8 +161,12 @@ def _follow(link: envelope.Envelope, current: TrustSet) -> TrustSet:
     if following.version < current.version:
         raise RefusedError("rollback", f"version {following.version} is older than is trusted here")
     if following.version == current.version:
-        if following == current:
-            return current
+        if _alike(following, current):
+            # Its files may not say when it expires; the first to say so decides.
+            if following.validity is None or following.validity == current.validity:
+                return current
+            if current.validity is None:
+                return following
         raise RefusedError("conflict", f"another version {current.version} is trusted here")
     if following.version > current.version + 1:
         raise RefusedError(
@@ -148,6 +174,41 @@ def _follow(link: envelope.Envelope, current: TrustSet) -> TrustSet:
         )
     envelope.check_signed(link, PAYLOAD_TYPE, following.keys, following.threshold)
     return following
+
+
+def _alike(one: TrustSet, other: TrustSet) -> bool:
+    """The same keys, in whatever order: files have that of their names."""
+    return one.threshold == other.threshold and frozenset(one.keys) == frozenset(other.keys)
+
+
+def _written_key(key: PublicKey) -> object:
+    """A text alone is a key of Ed25519, all that agents without other algorithms read."""
+    pem = keys.public_pem(key)
+    return pem if key.algorithm == keys.ED25519 else {"algorithm": key.algorithm, "key": pem}
+
+
+def _key(value: object) -> PublicKey:
+    """KeyFormatError."""
+    if isinstance(value, str):
+        return keys.parse_named(keys.ED25519, value)
+    if isinstance(value, dict):
+        algorithm, pem = value.get("algorithm"), value.get("key")
+        if isinstance(algorithm, str) and isinstance(pem, str):
+            return keys.parse_named(algorithm, pem)
+    raise KeyFormatError("a key must be a PEM text, or an object with algorithm and key")
+
+
+def _validity(value: dict[str, object]) -> Validity | None:
+    """`issued` and `expires`, both or neither."""
+    if not {"issued", "expires"} & value.keys():
+        return None
+    document = Document(Path("trust"), "", value)
+    found = form.read_validity(Table(document))
+    try:
+        document.check()
+    except ConfigError as error:
+        raise _malformed(str(error)) from None
+    return found
 
 
 def _links(raw: bytes) -> Sequence[envelope.Envelope]:

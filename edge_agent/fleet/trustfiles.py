@@ -2,14 +2,17 @@
 
 TRUST_DIR/*.pem        public keys, one in each file
 TRUST_DIR/version      which version of the fleet's set they are; absent: the first
+TRUST_DIR/validity     when it was issued and when it expires; absent: it does not expire
 """
 
 from pathlib import Path
 
-from edge_agent.config.document import read_text
+from edge_agent.config.document import Document, read_text
+from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, KeyFormatError
-from edge_agent.fleet import keys
+from edge_agent.fleet import form, keys
 from edge_agent.fleet.trust import MAX_KEYS, TrustSet
+from edge_agent.validity import Validity
 
 MAX_VERSION_DIGITS = 15  # all of them are whole numbers in any JSON
 
@@ -27,7 +30,8 @@ def read_root(folder: Path, *, fleet: str, threshold: int) -> TrustSet:
         raise ConfigError(f"{folder}: {len(paths)} keys; at most {MAX_KEYS} can be trusted")
     found = tuple(_key(path) for path in paths)
     try:
-        return TrustSet(fleet, _version(folder / "version"), threshold, found)
+        version, validity = _version(folder / "version"), _validity(folder / "validity")
+        return TrustSet(fleet, version, threshold, found, validity)
     except KeyFormatError as error:
         raise ConfigError(f"{folder}: {error}") from error
 
@@ -46,3 +50,20 @@ def _version(path: Path) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_VERSION_DIGITS):
         raise ConfigError(f"{path}: must be a whole number alone, the version of the trusted keys")
     return int(text)
+
+
+def written_validity(validity: Validity) -> str:
+    """What the file `validity` holds."""
+    return " ".join(validity.told().values()) + "\n"
+
+
+def _validity(path: Path) -> Validity | None:
+    if not path.exists():
+        return None
+    words = read_text(path).split()
+    document = Document(path, "", dict(zip(("issued", "expires"), words, strict=False)))
+    found = form.read_validity(Table(document))
+    if len(words) > 2:
+        raise ConfigError(f"{path}: must be two times, issued and expires, and nothing else")
+    document.check()
+    return found

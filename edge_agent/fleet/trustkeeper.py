@@ -32,6 +32,7 @@ class TrustKeeper:
         self._fleet = fleet
         self._root: TrustSet | None = None  # of the files
         self._current: TrustSet | None = None
+        self._told_expired = 0  # the version whose end the log has
         self.trouble = ""  # why nobody is trusted
 
     def read(self, catalogue: Catalogue) -> None:
@@ -55,6 +56,11 @@ class TrustKeeper:
             self.read(catalogue)
         return self._current
 
+    @property
+    def last_read(self) -> TrustSet | None:
+        """The same without a look."""
+        return self._current
+
     def rotated(self, raw: bytes, catalogue: Catalogue) -> Catalogue | None:
         """The catalogue with the newest set in `raw`; None: nothing new. Then `read` it.
 
@@ -69,10 +75,27 @@ class TrustKeeper:
         log.info("trust becomes version %d, with %d keys", newest.version, len(newest.keys))
         return catalogues.trusted(catalogue, trust.to_payload(newest), trust.name(self._root))
 
-    def status(self) -> "TrustState":
-        """For reports."""
+    def status(self, now: float) -> "TrustState":
+        """For reports; `now` is the latest time that is known to have passed."""
         if self._current is None:
             return {"trouble": self.trouble}
         current = self._current
-        keys = [key.keyid for key in current.keys]
-        return {"version": current.version, "threshold": current.threshold, "keys": keys}
+        told: TrustState = {
+            "version": current.version,
+            "threshold": current.threshold,
+            "keys": [key.keyid for key in current.keys],
+        }
+        if current.validity is not None:
+            told["issued"], told["expires"] = map(int, current.validity)
+            told["expired"] = current.validity.over(now)
+            self._tell_expired(current, now)
+        return told
+
+    def _tell_expired(self, current: TrustSet, now: float) -> None:
+        """In the log, once for each set."""
+        try:
+            current.vouch(now)
+        except RefusedError as error:
+            if self._told_expired != current.version:
+                self._told_expired = current.version
+                log.warning("no new deployment is taken, what runs goes on: %s", error)

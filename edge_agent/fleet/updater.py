@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Of what is held against modules, in reports: the latest. The catalogue remembers more.
 MAX_REPORTED = 16
 _NUMBER_DIGITS = 9
+# While something will expire: a clock may be set meanwhile, by years.
+EXPIRY_LOOK_S = 3600.0
 
 
 class Topics(Protocol):
@@ -223,7 +225,10 @@ class Updater:
                 self._evaluate()
         self._tell()
         queue_due = max(self._queue.due, self._record.retry_at)
-        return min(self._due, self._record.due, self._documents.due, queue_due)
+        # What expires is told when it does, though nothing else may come for months.
+        expiry = self._documents.until_expiry(self._catalogue, self._active)
+        expiry_due = now + min(expiry, EXPIRY_LOOK_S) if expiry != math.inf else math.inf
+        return min(self._due, self._record.due, self._documents.due, queue_due, expiry_due)
 
     def _follow_trust(self, now: float) -> None:
         new = self._documents.trust(now, self._catalogue)
@@ -377,7 +382,7 @@ class Updater:
             "expires": int(active.expires) if active else None,
             "expired": active is not None and self._documents.expired(active, catalogue),
             "refused": self._documents.refused,
-            "trust": self._documents.trust_status(),
+            "trust": self._documents.trust_status(catalogue),
             "fetching": self._queue.status(),
             "rejected": _latest(catalogue.rejected),
             "quarantined": _latest(catalogue.quarantined),

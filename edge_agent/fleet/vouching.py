@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.errors import CryptoError, RequestError, StoreError
+from edge_agent.errors import CryptoError, RefusedError, RequestError, StoreError
 from edge_agent.fleet import signedrequests
 from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.signedrequests import Addressed, Memory
@@ -34,6 +34,10 @@ class Vouching:
         trust, trouble, now = self._standing()
         if trust is None:
             raise RequestError(sealed.id, f"signature: nobody is trusted here: {trouble}")
+        try:
+            trust.vouch(now)
+        except RefusedError as error:
+            raise RequestError(sealed.id, f"{error.reason}: {error}") from None
         try:
             request, memory = signedrequests.accept(sealed, to, trust.keys, now, self._known())
         except CryptoError as error:

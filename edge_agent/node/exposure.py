@@ -79,7 +79,7 @@ def files_of(config: AgentConfig, config_path: Path) -> Iterator[Path]:
     yield config.state_dir
     folders: dict[Path, tuple[str, ...]] = {config.plugin_dir: (".wasm", ".conf", ".toml")}
     if config.updates is not None:
-        folders[config.updates.trust_dir] = (".pem",)
+        folders[config.updates.trust_dir] = (".pem", "version", "validity")
         if config.updates.registry_auth_file is not None:
             yield config.updates.registry_auth_file
     if config.mqtt is not None:

@@ -12,18 +12,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config.agent import LABEL_PATTERN
 from edge_agent.config.plugin import EVERYTHING
-from edge_agent.config.units import DURATION_FORM, parse_duration
+from edge_agent.config.units import VALIDITY_FORM, parse_validity
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment
 from edge_agent.fleet.deployment import Deployment
 from edge_agent.fleet.form import SETTINGS
 from edge_agent.operator import releases
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.validity import written
 
 DEFAULT_VALID_FOR = "30d"
 MAX_FILE_BYTES = 1 << 20
@@ -65,8 +65,8 @@ class Draft:
             "kind": deployment.kind_of(plugins),
             "fleet": fleet,
             "generation": generation,
-            "issued": _time(now),
-            "expires": _time(now + valid_s),
+            "issued": written(now),
+            "expires": written(now + valid_s),
             "plugins": plugins,
         }
         if epoch:
@@ -212,15 +212,7 @@ def ring_label(text: object) -> tuple[str, str]:
 
 
 def _valid_s(path: Path, value: object) -> float:
-    """Days are what people think in here."""
-    if isinstance(value, str) and value[:-1].isdigit() and value.endswith("d"):
-        return int(value[:-1]) * 86_400.0
-    seconds = parse_duration(value)
-    if not seconds:
-        form = DURATION_FORM.replace('"500ms", "1s" or "5m"', '"30d" or "12h"')
-        raise OperatorError(f"{path}: valid_for must be {form}, or days (d)")
+    seconds = parse_validity(value)
+    if seconds is None:
+        raise OperatorError(f"{path}: valid_for must be {VALIDITY_FORM}")
     return seconds
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

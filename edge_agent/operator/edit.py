@@ -5,6 +5,7 @@ from typing import Any
 
 from edge_agent.config.plugin import EVERYTHING
 from edge_agent.errors import OperatorError
+from edge_agent.fleet.trust import TrustSet
 from edge_agent.operator.folder import FLEET_FILE, FleetFolder
 
 # Older releases below the one that is for all: nodes that rejected it run the next.
@@ -103,15 +104,19 @@ def set_rollout(document: Any, name: str, version: str, rollout: Mapping[str, ob
 
 
 def set_trust(
-    folder: FleetFolder, keys: list[str], threshold: int, version: int, new_epoch: bool = False
+    folder: FleetFolder, names: list[str], new: TrustSet, *, new_epoch: bool = False
 ) -> str:
-    """The text of fleet.toml with another [trust]."""
+    """The text of fleet.toml with another [trust]; `names` are those of its keys."""
     tomlkit = _toml()
     document = tomlkit.parse((folder.path / FLEET_FILE).read_text("utf-8"))
     trust = document.setdefault("trust", tomlkit.table())
-    trust["keys"], trust["threshold"], trust["version"] = keys, threshold, version
+    trust["keys"], trust["threshold"], trust["version"] = names, new.threshold, new.version
+    for key in ("issued", "expires"):
+        trust.pop(key, None)
+    for key, time in new.validity.told().items() if new.validity else ():
+        trust[key] = time
     if new_epoch:
-        trust["epoch"] = version
+        trust["epoch"] = new.version
     text: str = tomlkit.dumps(document)
     return text
 

@@ -184,6 +184,8 @@ class Fleet:
         the operator's own word on what the new one is called, `first` that there is none yet.
         """
         # Without `check_base` it is looked at only.
+        if check_base:
+            self.check_trust()
         now, view = self.current(proven=check_base), self.view(proven=check_base)
         numbers = self.numbers(now)
         number = deploy.chosen(numbers, generation)
@@ -199,6 +201,13 @@ class Fleet:
         changed = plan.changes(view, now.deployment, document)
         named = tuple(node.name for node in ahead)
         return Prepared(document, now, changed, view, draft.text, named)
+
+    def check_trust(self) -> None:
+        """OperatorError: nodes would refuse what the trusted keys sign."""
+        try:
+            self.trust.vouch(time.time())
+        except RefusedError as error:
+            raise OperatorError(f"{error} ({error.reason})") from error
 
     def sign(self, prepared: Prepared) -> Signed:
         """The deployment, signed with every trusted key that is at hand. OperatorError: none is."""

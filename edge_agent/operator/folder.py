@@ -2,7 +2,7 @@
 
 fleet.toml          the fleet's name, brokers and trusted keys
 deployment.toml     what runs on which nodes
-trust/              public keys, NAME.pem, and their version: what new nodes get
+trust/              public keys, NAME.pem, their version and validity: what new nodes get
 releases/NAME/VERSION.toml   what `publish` put onto the broker
 deployed.toml       what was deployed last from here
 """
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from edge_agent.errors import OperatorError, StoreError
 from edge_agent.fleet.keys import PublicKey, public_pem
+from edge_agent.fleet.trustfiles import written_validity
 from edge_agent.operator import templates
 from edge_agent.operator.keyring import read_public
 from edge_agent.operator.settings import FleetSettings, load_settings
 from edge_agent.store import files
+from edge_agent.validity import Validity
 
 FLEET_FILE = "fleet.toml"
 SHARED_FILE = 0o644
@@ -67,7 +69,9 @@ class FleetFolder:
         except (OSError, StoreError) as error:
             raise OperatorError(f"{path}: cannot be written: {error}") from error
 
-    def write_trust(self, keys: Mapping[str, PublicKey], version: int) -> None:
+    def write_trust(
+        self, keys: Mapping[str, PublicKey], version: int, validity: Validity | None
+    ) -> None:
         """Make trust/ what nodes read as their first keys (fleet/trustfiles): these and no others.
 
         OperatorError.
@@ -78,6 +82,10 @@ class FleetFolder:
         for name, key in keys.items():
             self.write(self.trust_folder / f"{name}.pem", public_pem(key))
         self.write(self.trust_folder / "version", f"{version}\n")
+        if validity is None:
+            files.remove(self.trust_folder / "validity")
+        else:
+            self.write(self.trust_folder / "validity", written_validity(validity))
 
     def commit(self) -> str | None:
         """The commit that this folder stands at, with "-dirty" if it has changes; None: no git."""
@@ -118,16 +126,23 @@ def find(start: Path) -> FleetFolder:
 
 
 def create(
-    path: Path, *, name: str, url: str, keys: dict[str, PublicKey], threshold: int, **mqtt: str
+    path: Path,
+    *,
+    name: str,
+    url: str,
+    keys: dict[str, PublicKey],
+    threshold: int,
+    validity: Validity | None = None,
+    **mqtt: str,
 ) -> FleetFolder:
     """Make a fleet's folder, under git where git is there. OperatorError.
 
-    `mqtt` are further keys of [mqtt], such as ca_file. An existing folder must have none of
-    the files.
+    Without `validity` the keys do not expire. `mqtt` are further keys of [mqtt], such as ca_file.
+    An existing folder must have none of the files.
     """
     folder = FleetFolder(path)
     texts = {
-        path / FLEET_FILE: templates.fleet(name, url, sorted(keys), threshold, mqtt),
+        path / FLEET_FILE: templates.fleet(name, url, sorted(keys), threshold, validity, mqtt),
         folder.deployment_file: templates.DEPLOYMENT,
         path / ".gitignore": templates.GITIGNORE,
     }
@@ -139,7 +154,7 @@ def create(
             kept.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OperatorError(f"{path}: cannot be made: {error.strerror}") from error
-    folder.write_trust(keys, 1)
+    folder.write_trust(keys, 1, validity)
     for file, text in texts.items():
         folder.write(file, text)
     if folder._git("rev-parse", "--show-toplevel") is None:

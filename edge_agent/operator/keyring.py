@@ -14,8 +14,9 @@ from edge_agent.fleet.keys import (
     parse_public,
     public_pem,
 )
-from edge_agent.operator import passphrases, sshagent
+from edge_agent.operator import passphrases, sshagent, tokens
 from edge_agent.operator.settings import KEY_FORM, KEY_PATTERN
+from edge_agent.operator.tokens import TokenKey
 from edge_agent.store import files
 
 PUBLIC_FILE = 0o644
@@ -24,13 +25,15 @@ _SHARED = ("fleet.toml", ".git")
 
 
 class Keyring:
-    """A folder of `NAME.key` (private, PKCS #8) and `NAME.pem` (public) files."""
+    """A folder of `NAME.key` (private, PKCS #8) and `NAME.pem` (public) files; `NAME.pkcs11`
+    says instead of the first where a token has it."""
 
     def __init__(self, folder: Path, ask: Callable[[str], str] | None = None) -> None:
         """`ask` shows a question and returns a passphrase; None: there is nobody to ask."""
         self.folder = folder
         self._ask = ask
         self._opened: dict[Path, SigningKey] = {}  # asked for once
+        self._tokens: dict[str, TokenKey] = {}  # the same
 
     def private_file(self, name: str) -> Path:
         return self.folder / f"{name}.key"
@@ -38,25 +41,36 @@ class Keyring:
     def public_file(self, name: str) -> Path:
         return self.folder / f"{name}.pem"
 
+    def token_file(self, name: str) -> Path:
+        return self.folder / f"{name}.pkcs11"
+
     def generate(self, name: str, passphrase: str = "") -> PublicKey:
         """Make a key, encrypted with a `passphrase`. OperatorError: there is one of this name, or
         the folder is shared."""
-        if not re.fullmatch(KEY_PATTERN, name):
-            raise OperatorError(f'"{name}" cannot name a key; a name is {KEY_FORM}')
-        self._refuse_shared_folder()
-        private = self.private_file(name)
-        if private.exists():
-            raise OperatorError(f"{private}: there is a key of this name; give another name")
-        files.make_folder(self.folder)
+        private = self._make_room(name)
         key = SigningKey.generate()
         text = passphrases.lock(key.to_pem(), passphrase) if passphrase else key.to_pem()
         files.write(private, text.encode(), files.PRIVATE_FILE)
         files.write(self.public_file(name), public_pem(key.public).encode(), PUBLIC_FILE)
         return key.public
 
+    def adopt(self, name: str, uri: str) -> PublicKey:
+        """Note a key that a token has (operator/tokens), once it has signed. OperatorError as for
+        `generate`, and what is wrong with URI, token or PIN."""
+        read = tokens.parse(uri)
+        self._make_room(name)
+        public = tokens.public_key(read)
+        key = tokens.TokenKey(read, public, self._ask)
+        key.sign(b"edge-agent: does this key sign?")
+        files.write(self.token_file(name), f"{uri}\n".encode(), files.PRIVATE_FILE)
+        files.write(self.public_file(name), public_pem(public).encode(), PUBLIC_FILE)
+        self._tokens[name] = key
+        return public
+
     def names(self) -> list[str]:
         """The keys that are here, in order."""
-        return sorted(path.stem for path in self.folder.glob("*.key"))
+        found = {path.stem for kind in ("key", "pkcs11") for path in self.folder.glob(f"*.{kind}")}
+        return sorted(found)
 
     def load(self, name: str) -> SigningKey:
         """A private key. OperatorError: absent, readable by others, no key, or not opened."""
@@ -64,7 +78,8 @@ class Keyring:
         return self._opened.get(path) or self._read_private(path)
 
     def at_hand(self, wanted: Collection[PublicKey]) -> list[Signer]:
-        """What signs here for the public keys that are `wanted`: files, then the ssh-agent's.
+        """What signs here for the public keys that are `wanted`: files and tokens, then the
+        ssh-agent's.
 
         OperatorError as for `load`. An ssh-agent that cannot be asked ends nothing where a file
         signs: SSH_AUTH_SOCK outlives many of them.
@@ -74,12 +89,33 @@ class Keyring:
         for name in self.names():
             if self._is_another(name, keyids):
                 continue  # nobody need be asked for its passphrase
-            key = self.load(name)
+            private = self.private_file(name).exists()
+            key: Signer = self.load(name) if private else self._token_key(name)
             found[key.public.keyid] = key
         if keyids - found.keys():
             for other in self._of_agent(needed=not found):
                 found.setdefault(other.public.keyid, other)
         return [key for keyid, key in found.items() if keyid in keyids]
+
+    def _make_room(self, name: str) -> Path:
+        """Where a private key of this name would be. OperatorError: not here, or not so."""
+        if not re.fullmatch(KEY_PATTERN, name):
+            raise OperatorError(f'"{name}" cannot name a key; a name is {KEY_FORM}')
+        self._refuse_shared_folder()
+        private = self.private_file(name)
+        for each in (private, self.token_file(name)):
+            if each.exists():
+                raise OperatorError(f"{each}: there is a key of this name; give another name")
+        files.make_folder(self.folder)
+        return private
+
+    def _token_key(self, name: str) -> TokenKey:
+        """One that signs when it is asked to; until then its token need not be there."""
+        if name not in self._tokens:
+            uri = tokens.parse(_read(self.token_file(name)).strip())
+            public = read_public(self.public_file(name))
+            self._tokens[name] = tokens.TokenKey(uri, public, self._ask)
+        return self._tokens[name]
 
     def _of_agent(self, *, needed: bool) -> list[sshagent.AgentKey]:
         try:

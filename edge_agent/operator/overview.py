@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edge_agent.fleet.deployment import Deployment
+from edge_agent.operator import expiry
 from edge_agent.operator.plan import targets
 from edge_agent.operator.rollout import standing
 from edge_agent.operator.view import Node, View
@@ -66,28 +67,17 @@ def named(digest: str, names: Mapping[str, str]) -> str:
     return f"{name} as it was configured" if plus else name
 
 
-def expiry(deployment: Deployment | None, now: float) -> str:
-    """What is to be said of its end, from the last third of its validity on; else ""."""
-    if deployment is None:
-        return ""
-    left_s = deployment.expires - now
-    if left_s <= 0:
-        return "it has expired: nodes that are new or were reset take nothing; deploy again"
-    if left_s >= (deployment.expires - deployment.issued) / 3:
-        return ""
-    left = f"{left_s / 86_400:.0f} days" if left_s >= 2 * 86_400 else f"{left_s / 3600:.0f} hours"
-    return f"it expires in {left}: deploy again"
-
-
 def behind(node: Node, trust_version: int) -> bool:
     """Whether a node is there and does not follow the set of keys that is trusted now."""
     return node.online and 0 < node.trust_version < trust_version
 
 
-def troubles(view: View, names: Mapping[str, str], trust_version: int = 0) -> list[Trouble]:
+def troubles(
+    view: View, names: Mapping[str, str], trust_version: int = 0, now: float = 0.0
+) -> list[Trouble]:
     """What somebody should look at, by node; `names` has digests as `NAME VERSION`.
 
-    `trust_version` is of the keys in fleet.toml; 0: not looked at.
+    `trust_version` is of the keys in fleet.toml, `now` in seconds since 1970; 0: not looked at.
     """
     found = []
     for node in view.sorted():
@@ -99,6 +89,11 @@ def troubles(view: View, names: Mapping[str, str], trust_version: int = 0) -> li
             found.append(Trouble(node.name, f"says what cannot be read: {node.unreadable}"))
         if behind(node, trust_version):
             told = f"trusts the keys of version {node.trust_version}, not of {trust_version}"
+            found.append(Trouble(node.name, told))
+        if now and (told := expiry.of_certificate(node.name, node.certificate, now)):
+            found.append(Trouble(node.name, f"its certificate {told}"))
+        if node.trust_expired:
+            told = f"trusts keys whose set expired: it takes no deployment; {expiry.RENEW_TRUST}"
             found.append(Trouble(node.name, told))
         if node.expired:
             found.append(Trouble(node.name, f"runs generation {node.generation}, which expired"))

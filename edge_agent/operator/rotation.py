@@ -1,5 +1,6 @@
 """Changes whose signatures count: the next link of the chain at the broker (fleet/trust)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,6 +12,14 @@ from edge_agent.fleet.trust import TrustSet
 from edge_agent.operator import edit, signing
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.signing import Signed
+from edge_agent.validity import Validity
+
+
+def validity(valid_s: float | None, now: float) -> Validity | None:
+    """From `now` on for so many seconds; None: it does not expire. In whole seconds, as documents
+    have it."""
+    issued = math.floor(now)
+    return None if valid_s is None else Validity(issued, issued + max(1, math.floor(valid_s)))
 
 
 def following(
@@ -19,8 +28,14 @@ def following(
     remove: list[str],
     threshold: int | None,
     new_epoch: bool = False,
+    *,
+    validity: Validity | None,
+    renew: bool = False,
 ) -> tuple[TrustSet, list[str]]:
-    """The next key set, and its names. OperatorError: nothing would change, or it is no set."""
+    """The next key set, and its names. OperatorError: nothing would change, or it is no set.
+
+    `renew`: the same keys for another while are wanted.
+    """
     named = dict(zip(fleet.settings.keys, fleet.trust.keys, strict=True))
     for name in remove:
         if name not in named:
@@ -32,12 +47,16 @@ def following(
         named[name] = key
     threshold = threshold or fleet.trust.threshold
     try:
-        new = TrustSet(fleet.trust.fleet, fleet.trust.version + 1, threshold, tuple(named.values()))
+        version, keys = fleet.trust.version + 1, tuple(named.values())
+        new = TrustSet(fleet.trust.fleet, version, threshold, keys, validity)
     except KeyFormatError as error:
         raise OperatorError(f"no such set of keys: {error}") from error
     alike = new.keys == fleet.trust.keys and new.threshold == fleet.trust.threshold
-    if alike and not new_epoch:
-        raise OperatorError("nothing would change: say --add, --remove, --threshold or --new-epoch")
+    if alike and not new_epoch and not renew:
+        raise OperatorError(
+            "nothing would change: say --add, --remove, --threshold or --new-epoch; the same keys"
+            " for another while: edge-agent fleet trust renew"
+        )
     return new, list(named)
 
 
@@ -83,8 +102,9 @@ def put(
     fleet.client.publish(fleet.topics.trust, raw, retain=True)
     if fleet.client.kept(fleet.topics.trust) != raw:
         raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
-    fleet.folder.write_trust(dict(zip(names, new.keys, strict=True)), new.version)
-    text = edit.set_trust(fleet.folder, names, new.threshold, new.version, new_epoch)
+    named = dict(zip(names, new.keys, strict=True))
+    fleet.folder.write_trust(named, new.version, new.validity)
+    text = edit.set_trust(fleet.folder, names, new, new_epoch=new_epoch)
     fleet.folder.write(fleet.folder.path / "fleet.toml", text)
 
 

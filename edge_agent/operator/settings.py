@@ -15,7 +15,9 @@ from edge_agent.config.agent import (
 from edge_agent.config.document import Document
 from edge_agent.config.table import PATH_PATTERN, Table
 from edge_agent.errors import OperatorError
+from edge_agent.fleet import form
 from edge_agent.operator.broker import client_id
+from edge_agent.validity import Validity
 
 # A key's name is that of its files: NAME.key and NAME.pem.
 KEY_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"
@@ -32,6 +34,7 @@ class FleetSettings:
     keys: tuple[str, ...]
     threshold: int = 1
     trust_version: int = 1
+    validity: Validity | None = None  # of the trust set; None: it does not expire
     epoch: int = 0  # the trust set's version that began the present count of generations
 
     def for_broker(self, broker: Broker) -> MqttConfig:
@@ -57,12 +60,14 @@ def load_settings(path: Path) -> FleetSettings:
         name = "unnamed"
     mqtt = _read_mqtt(root.table("mqtt"), path.parent)
     trust = root.table("trust")
+    expires = "issued" in trust or "expires" in trust
     settings = FleetSettings(
         name=name,
         mqtt=mqtt,
         keys=_read_keys(trust),
         threshold=trust.count("threshold", 1, at_least=1, at_most=MAX_KEYS),
         trust_version=trust.count("version", 1, at_least=1, at_most=MAX_TRUST_VERSION),
+        validity=form.read_validity(trust) if expires else None,
         epoch=trust.count("epoch", 0, at_least=0, at_most=MAX_TRUST_VERSION),
     )
     if settings.epoch > settings.trust_version:

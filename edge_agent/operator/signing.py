@@ -37,7 +37,8 @@ def trust_set(folder: FleetFolder) -> TrustSet:
             f"{folder.path}/fleet.toml: threshold is {settings.threshold}, and only {len(keys)}"
             " keys are trusted"
         )
-    return TrustSet(settings.name, settings.trust_version, settings.threshold, keys)
+    version, threshold = settings.trust_version, settings.threshold
+    return TrustSet(settings.name, version, threshold, keys, settings.validity)
 
 
 def sign(

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from edge_agent.validity import Validity
+
 _FLEET = """\
 # The fleet: its name, its broker and whose signatures count. Shared; no secret belongs here.
 name = {name}
@@ -17,6 +19,11 @@ keys = {keys}
 # How many of them must sign what the nodes take.
 threshold = {threshold}
 version = 1
+{validity}"""
+_VALIDITY = """\
+# Until then: `edge-agent fleet trust renew`. Later nodes take the renewal too, but no deployment.
+issued = "{issued}"
+expires = "{expires}"
 """
 _MQTT_KEYS = {
     "ca_file": '"ca.pem"                                   # who signed the broker\'s certificate',
@@ -64,7 +71,14 @@ GITIGNORE = """\
 """
 
 
-def fleet(name: str, url: str, keys: Sequence[str], threshold: int, mqtt: Mapping[str, str]) -> str:
+def fleet(
+    name: str,
+    url: str,
+    keys: Sequence[str],
+    threshold: int,
+    validity: Validity | None,
+    mqtt: Mapping[str, str],
+) -> str:
     """`fleet.toml`, with what is not given as comments where it helps."""
     lines = []
     for key, example in _MQTT_KEYS.items():
@@ -76,4 +90,5 @@ def fleet(name: str, url: str, keys: Sequence[str], threshold: int, mqtt: Mappin
         mqtt="\n".join(lines) + "\n",
         keys=json.dumps(list(keys)),
         threshold=threshold,
+        validity="" if validity is None else _VALIDITY.format(**validity.told()),
     )

@@ -12,9 +12,11 @@ from edge_agent.fleet.reported import refusals
 from edge_agent.mqtt.topics import read_node_topic
 from edge_agent.operator.broker import Received
 from edge_agent.operator.foreign import UnreadableError, read_object
+from edge_agent.validity import Validity
 
 # "sha256:" and the digits that are left where a state had to be condensed.
 MIN_DIGEST_CHARS = len("sha256:") + 12
+LAST_TIME = 253_402_300_799  # the year 9999
 BAD_STATUSES = frozenset(("failed", "quarantined"))
 
 
@@ -156,6 +158,19 @@ class Node:
         """Of the key set that this node believes; 0: not said."""
         trust = self.updates.get("trust")
         return _count(trust.get("version")) if isinstance(trust, Mapping) else 0
+
+    @property
+    def trust_expired(self) -> bool:
+        """Whether the set of keys that it believes has expired, by its own clock."""
+        trust = self.updates.get("trust")
+        return isinstance(trust, Mapping) and trust.get("expired") is True
+
+    @property
+    def certificate(self) -> Validity | None:
+        """Of the one that it connects to the broker with; None: it has none, or does not say."""
+        told = self._map("certificate")
+        issued, expires = _count(told.get("issued")), _count(told.get("expires"))
+        return Validity(issued, expires) if 0 < expires <= LAST_TIME else None
 
     def runs(self, digest: str, version: str = "") -> bool:
         """Whether this release serves here, at every runtime that it is for, and is no longer on

@@ -19,7 +19,7 @@ from tests.fleet.papers import trust as trusted
 
 REASONS = {
     *("oversized", "envelope", "signature", "kind", "fleet", "rollback", "gap", "conflict"),
-    *("expired", "malformed", "jump"),
+    *("expired", "malformed", "jump", "algorithm", "trust-expired"),
 }
 
 SECOND = changed("kind", deployment.KIND_2)

@@ -179,7 +179,7 @@ def test_what_is_wrong_in_fleet_toml_is_named(tmp_path: Path, wrong: str, said: 
 
 def test_a_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
-    text = templates.fleet("f", "mqtt://a", [], 1, {"username": "u", "password_file": "~/pw"})
+    text = templates.fleet("f", "mqtt://a", [], 1, None, {"username": "u", "password_file": "~/pw"})
     (tmp_path / "fleet.toml").write_text(text)
     assert load_settings(tmp_path / "fleet.toml").mqtt.password_file == Path("/home/alice/pw")
 

@@ -10,11 +10,14 @@ import pytest
 
 from edge_agent.fleet import deployment, envelope
 from edge_agent.fleet.reported import FetchState, PluginState, Refusal, TrustState, UpdatesState
+from edge_agent.operator import expiry
 from edge_agent.operator.broker import Received
 from edge_agent.operator.news import NOTHING, news, snapshot
-from edge_agent.operator.overview import expiry, troubles
+from edge_agent.operator.overview import troubles
 from edge_agent.operator.view import Node, View
+from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS
+from tests.fleet.trustvectors import LATER
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.fleetnode import (
@@ -100,6 +103,18 @@ def payload_of(operator: Operator, **head: Any) -> bytes:
     return json.dumps({**values, "generation": 2}).encode()
 
 
+def by_an_algorithm_to_come(operator: Operator) -> bytes:
+    """By a key that is trusted, and whose signatures nobody here can check."""
+    operator.rotate(trust_set(KEYS[0], LATER, version=2))
+    operator.signers = [LATER]
+    return sealed(operator)
+
+
+def under_keys_that_expired(operator: Operator) -> bytes:
+    operator.rotate(trust_set(KEYS[0], version=2, validity=Validity(NOW - 1000, NOW - 1)))
+    return sealed(operator)
+
+
 REFUSED: Mapping[str, Callable[[Operator], bytes]] = {
     "oversized": lambda _: b"{" + b" " * envelope.MAX_DOCUMENT_BYTES + b"}",
     "envelope": lambda _: b"rubbish \x1b[31m",
@@ -113,6 +128,8 @@ REFUSED: Mapping[str, Callable[[Operator], bytes]] = {
         operator, issued="2026-01-01T00:00:00Z", expires="2026-02-01T00:00:00Z"
     ),
     "malformed": lambda operator: signed(operator, payload_of(operator, plugins=3)),
+    "algorithm": by_an_algorithm_to_come,
+    "trust-expired": under_keys_that_expired,
     "jump": lambda operator: sealed(operator, generation=1 << 52),
 }
 
@@ -145,6 +162,9 @@ def test_the_view_shows_why_a_real_node_refuses_a_deployment(
     assert told.startswith(f"refuses the deployment ({reason} since 2026-11-24 12:00 UTC): ")
     assert told in [each.text for each in news("board", NOTHING, snapshot(node), {})]
     operator.signers = list(KEYS[:1])
+    if reason == "trust-expired":
+        over = trust_set(KEYS[0], version=2, validity=Validity(NOW - 1000, NOW - 1))
+        operator.rotate(over, trust_set(KEYS[0], version=3))
     operator.deploy(plugin("guard", release("1", A)), generation=3)
     board.wait(5)
     assert seen(board).refused == {}  # a good one came
@@ -181,11 +201,16 @@ def test_the_end_of_a_deployment_is_told_from_its_last_third_on() -> None:
     values = Operator(Shelf()).document()
     found = deployment.parse(deployment.to_payload({**values, "generation": 1}), fleet="greenhouse")
     day = 86_400
-    assert expiry(None, 0.0) == ""
-    assert expiry(found, found.expires - 10.1 * day) == ""
-    assert expiry(found, found.expires - 9.9 * day) == "it expires in 10 days: deploy again"
-    assert expiry(found, found.expires - day) == "it expires in 24 hours: deploy again"
-    assert expiry(found, found.expires).startswith("it has expired")
+    assert expiry.of_deployment(None, 0.0) == ""
+    assert expiry.of_deployment(found, found.expires - 10.1 * day) == ""
+    assert (
+        expiry.of_deployment(found, found.expires - 9.9 * day)
+        == "it expires in 10 days: deploy again"
+    )
+    assert (
+        expiry.of_deployment(found, found.expires - day) == "it expires in 24 hours: deploy again"
+    )
+    assert expiry.of_deployment(found, found.expires).startswith("it has expired")
 
 
 def test_what_a_node_reports_has_the_keys_of_the_schema(board: Board, operator: Operator) -> None:

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import deployment, envelope, keys, trust
 from edge_agent.fleet.deployment import Blob
-from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet.keys import Signer, SigningKey
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.fleet.updater import Updater
 from edge_agent.mqtt.topics import fleet_topics
 from edge_agent.store.layout import Layout
+from edge_agent.validity import Validity
 from tests.support.blobs import Cut, cut
 from tests.support.shelf import Shelf
 
@@ -38,7 +39,7 @@ class Operator:
 
     def __init__(self, shelf: Retains, signers: Iterable[SigningKey] = KEYS[:1]) -> None:
         self.shelf = shelf
-        self.signers = list(signers)
+        self.signers: list[Signer] = list(signers)
         self.generation = 0
 
     def upload(self, it: Cut) -> None:
@@ -73,7 +74,7 @@ class Operator:
         """Retain the chain of trust sets `to`, each signed by the keys before it and by its own."""
         links, before = [], list(self.signers)
         for following in to:
-            new = [key for key in KEYS if key.public in following.keys]
+            new: list[Signer] = [key for key in KEYS if key.public in following.keys]
             signers = list(dict.fromkeys([*before, *new]))
             links.append(envelope.seal(trust.PAYLOAD_TYPE, trust.to_payload(following), signers))
             before = new
@@ -81,8 +82,10 @@ class Operator:
         self.shelf.publish(TOPICS.trust, trust.chain(links))
 
 
-def trust_set(*signers: SigningKey, version: int, threshold: int = 1) -> TrustSet:
-    return TrustSet(FLEET, version, threshold, tuple(key.public for key in signers))
+def trust_set(
+    *signers: Signer, version: int, threshold: int = 1, validity: Validity | None = None
+) -> TrustSet:
+    return TrustSet(FLEET, version, threshold, tuple(key.public for key in signers), validity)
 
 
 def plugin(name: str, *releases: Mapping[str, Any], **more: Any) -> dict[str, Any]:
