@@ -42,7 +42,7 @@ from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
 
 if TYPE_CHECKING:
-    from edge_agent.node.ending import CertificateWatch
+    from edge_agent.node.certificatewatch import CertificateWatch
     from edge_agent.node.remote import Remote
     from edge_agent.node.requests import Job
     from edge_agent.node.updates import Updates
@@ -134,7 +134,7 @@ class Agent:
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
         self._exposure = Exposure(loop, self._loader.run, self._news.changed)
-        self._ending: CertificateWatch | None = None
+        self._certificate: CertificateWatch | None = None
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
@@ -278,20 +278,24 @@ class Agent:
             "runtimes": self._roster.runtimes(),
             "plugins": self._roster.plugins(),
             **({"updates": self._updates.status()} if self._updates is not None else {}),
-            **({"certificate": ends} if self._ending and (ends := self._ending.told()) else {}),
+            **self._told_of_certificate(),
             **({"writable_by_others": told} if (told := self._exposure.told()) else {}),
             "uptime_s": round(time.monotonic() - self._began),
         }
+
+    def _told_of_certificate(self) -> State:
+        told = self._certificate.told() if self._certificate is not None else None
+        return {} if told is None else {"certificate": told}
 
     def _watch_certificate(self) -> None:
         mqtt = self._config.mqtt
         if mqtt is None or mqtt.cert_file is None:
             return
-        if self._ending is None:
-            from edge_agent.node.ending import CertificateWatch
+        if self._certificate is None:
+            from edge_agent.node.certificatewatch import CertificateWatch
 
-            self._ending = CertificateWatch(self._loop, self._loader.run, self._news.changed)
-        self._ending.watch(mqtt.cert_file)
+            self._certificate = CertificateWatch(self._loop, self._loader.run, self._news.changed)
+        self._certificate.watch(mqtt.cert_file)
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
         status = self._news.now()

@@ -241,7 +241,8 @@ def _trust(config: AgentConfig) -> tuple[str, str | None]:
         trust = trustfiles.read_root(
             config.updates.trust_dir, fleet=config.fleet, threshold=config.updates.threshold
         )
-        verify(trust.keys[0], b"", bytes(64))  # needs what checks signatures
+        for key in trust.keys:
+            verify(key, b"", bytes(64))  # needs what checks signatures
     except (ConfigError, CryptoError) as error:
         return "", str(error)
     names = ", ".join(key.keyid[:12] for key in trust.keys)

@@ -163,7 +163,11 @@ def read_public(path: Path) -> PublicKey:
     """The public key in a PEM file, or in a .pub of ssh. OperatorError: what is wrong with it."""
     try:
         text = _read(path)
-        return sshagent.parse_public(text) if text.startswith("ssh-") else parse_public(text)
+        return (
+            sshagent.parse_public(text)
+            if text.startswith(("ssh-", "ecdsa-"))
+            else parse_public(text)
+        )
     except KeyFormatError as error:
         raise OperatorError(f"{path}: {error}") from error
 

@@ -1,7 +1,8 @@
 """Keys of an ssh-agent: they sign without leaving it, a token or a passphrase behind it.
 
 The agent's protocol is draft-ietf-sshm-ssh-agent; an Ed25519 signature that it makes is that of
-RFC 8032 over the bytes themselves (RFC 8709), so nodes see no difference.
+RFC 8032 over the bytes themselves (RFC 8709), and one of ECDSA is that of SHA-256 over them (RFC
+5656), so nodes see no difference.
 """
 
 import binascii
@@ -11,9 +12,9 @@ import struct
 from pathlib import Path
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet.keys import KEY_BYTES, SIGNATURE_BYTES, PublicKey, public_key
+from edge_agent.fleet.keys import ED25519, P256, SIGNATURE_BYTES, PublicKey, public_key
 
-KIND = b"ssh-ed25519"
+KINDS = {b"ssh-ed25519": ED25519, b"ecdsa-sha2-nistp256": P256}
 TIMEOUT_S = 60.0  # somebody may have to touch a token
 MAX_MESSAGE_BYTES = 256 * 1024  # OpenSSH's own
 
@@ -37,13 +38,16 @@ class AgentKey:
         signature, _ = _take(body)
         name, rest = _take(signature)
         found, _ = _take(rest)
-        if name != KIND or len(found) != SIGNATURE_BYTES:
-            raise OperatorError("the ssh-agent's signature is none of Ed25519")
+        if KINDS.get(name) == P256:
+            found = _numbers(found)
+        if KINDS.get(name) != self.public.algorithm or len(found) != SIGNATURE_BYTES:
+            raise OperatorError(f"the ssh-agent's signature is none of {self.public.algorithm}")
         return found
 
 
 def signers() -> list[AgentKey]:
-    """The Ed25519 keys of the agent that SSH_AUTH_SOCK names; none without one. OperatorError."""
+    """The keys of the agent that SSH_AUTH_SOCK names, as far as nodes know what they sign with;
+    none without one. OperatorError."""
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
         return []
@@ -64,22 +68,36 @@ def parse_public(line: str) -> PublicKey:
     """The key in a line of an OpenSSH .pub file. KeyFormatError."""
     words = line.split()
     try:
-        if words[:1] != [KIND.decode()]:
-            raise ValueError
-        public = _public(binascii.a2b_base64(words[1], strict_mode=True))
+        blob = binascii.a2b_base64(words[1], strict_mode=True)
+        public = _public(blob) if _take(blob)[0] == words[0].encode() else None
     except (ValueError, IndexError, OperatorError):
         public = None
     if public is None:
-        raise KeyFormatError("no Ed25519 key of ssh; make one with: ssh-keygen -t ed25519")
+        raise KeyFormatError(
+            "no key of ssh that nodes know, Ed25519 or P-256; make one with: ssh-keygen -t ed25519"
+        )
     return public
 
 
 def _public(blob: bytes) -> PublicKey | None:
+    """None: of another kind."""
     name, rest = _take(blob)
-    if name != KIND:
+    algorithm = KINDS.get(name)
+    if algorithm is None:
         return None
-    raw, _ = _take(rest)
-    return public_key(raw) if len(raw) == KEY_BYTES else None
+    if algorithm == P256:
+        _curve, rest = _take(rest)
+    try:
+        return public_key(_take(rest)[0], algorithm)
+    except KeyFormatError:
+        return None
+
+
+def _numbers(body: bytes) -> bytes:
+    """r and s, 32 bytes each, of two mpint (RFC 4251, 5). OperatorError."""
+    r, rest = _take(body)
+    s, _ = _take(rest)
+    return b"".join(each.lstrip(b"\0").rjust(SIGNATURE_BYTES // 2, b"\0") for each in (r, s))
 
 
 def _ask(path: str, kind: int, body: bytes) -> tuple[int, bytes]:

@@ -20,14 +20,15 @@ from tests.support.mosquitto import needs_openssl
 def make(path: Path, *words: str) -> bytes:
     """A certificate for one of openssl's own keys."""
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    files = ("-keyout", path.with_suffix(".key"), "-out", path, "-subj", "/CN=board-7/O=Größe")
-    subprocess.run(["openssl", *new, *files, "-utf8", *words], check=True, capture_output=True)
+    files = ("-keyout", str(path.with_suffix(".key")), "-out", str(path))
+    named = ("-subj", "/CN=board-7/O=Größe", "-utf8")
+    subprocess.run(["openssl", *new, *files, *named, *words], check=True, capture_output=True)
     return path.read_bytes()
 
 
 def by_openssl(path: Path) -> tuple[float, float]:
     """What openssl says of it."""
-    words = ["openssl", "x509", "-in", path, "-noout", "-dates"]
+    words = ["openssl", "x509", "-in", str(path), "-noout", "-dates"]
     told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     times = [
         calendar.timegm(time.strptime(line.partition("=")[2], "%b %d %H:%M:%S %Y GMT"))

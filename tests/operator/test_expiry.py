@@ -54,6 +54,7 @@ def trusted(home: Home) -> trust.TrustSet:
     return signing.trust_set(FleetFolder(home.path))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_new_fleets_keys_count_for_two_years_unless_somebody_says_otherwise(
     home: Home, tmp_path: Path
@@ -73,6 +74,7 @@ def test_a_new_fleets_keys_count_for_two_years_unless_somebody_says_otherwise(
         assert root == signing.trust_set(FleetFolder(path))
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_the_end_is_told_by_every_command_from_the_last_third_on(home: Home) -> None:
     commands = (("nodes",), ("plan",), ("watch", "--seconds", "0.1"), ("results",))
@@ -86,6 +88,7 @@ def test_the_end_is_told_by_every_command_from_the_last_third_on(home: Home) -> 
     assert (found.level, found.subject, said in found.text) == ("warn", "trust", True)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_renewed_keys_count_again_and_no_deployment_has_to_be_signed_anew(
     published: Home, peers: Peers
@@ -106,6 +109,7 @@ def test_renewed_keys_count_again_and_no_deployment_has_to_be_signed_anew(
     board.wait_for(2)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_nothing_is_deployed_under_keys_that_expired_and_they_can_be_renewed(
     published: Home,
@@ -123,6 +127,7 @@ def test_nothing_is_deployed_under_keys_that_expired_and_they_can_be_renewed(
     assert "deployed generation 1" in published.fleet(*words)
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_two_who_must_sign_renew_together(home: Home) -> None:
     home.fleet("keygen", "bob")
@@ -140,6 +145,7 @@ def test_two_who_must_sign_renew_together(home: Home) -> None:
     assert validity.expires - validity.issued == 100 * DAY
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_keys_without_an_end_stay_so_only_where_that_is_said(home: Home) -> None:
     home.fleet("trust", "renew", "--valid-for", "none", "-y")
@@ -202,6 +208,7 @@ def test_a_certificate_that_a_node_makes_up_ends_no_command(told: object) -> Non
     troubles(view, {}, now=time.time())
 
 
+@pytest.mark.system
 @needs_mosquitto
 @needs_openssl
 def test_a_real_nodes_certificate_is_in_its_state_its_doctor_and_the_fleets_commands(
@@ -224,8 +231,10 @@ def test_a_real_nodes_certificate_is_in_its_state_its_doctor_and_the_fleets_comm
             "cert_file": cert,
             "key_file": key,
         }
-        settings = {"node": "board-1", "fleet": FLEET, "mqtt": mqtt}
-        with Agent(tmp_path / "agent", sockets=[tmp_path / "nri.sock"], **settings) as agent:
+        socket = tmp_path / "nri.sock"
+        with Agent(
+            tmp_path / "agent", sockets=[socket], node="board-1", fleet=FLEET, mqtt=mqtt
+        ) as agent:
             agent.wait_for(lambda status: "certificate" in status, "it tells")
             found = certificate.read(Path(cert))
             told = agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "in")

@@ -97,11 +97,17 @@ def agent(folder: Path, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> Iterato
 def test_a_key_of_the_ssh_agent_signs_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with agent(tmp_path, monkeypatch, "ecdsa", "ed25519") as (_, file):
-        public = read_public(file)
-        (key,) = Keyring(tmp_path / "none").at_hand([public])
-        assert keys.verify(public, b"text", key.sign(b"text"))
-        assert not keys.verify(public, b"another", key.sign(b"text"))
+    with agent(tmp_path, monkeypatch, "rsa", "ecdsa", "ed25519") as (rsa, *files):
+        for file, algorithm in zip(files, (keys.P256, keys.ED25519), strict=True):
+            public = read_public(file)
+            (key,) = Keyring(tmp_path / "none").at_hand([public])
+            assert public.algorithm == algorithm
+            for number in range(20):  # leading zeros, and a byte too many
+                message = b"text %d" % number
+                assert keys.verify(public, message, key.sign(message))
+            assert not keys.verify(public, b"another", key.sign(b"text"))
+        with pytest.raises(OperatorError, match="no key of ssh that nodes know"):
+            read_public(rsa)
         assert Keyring(tmp_path / "none").at_hand([keys.SigningKey.generate().public]) == []
         subprocess.run(["ssh-add", "-q", "-D"], check=True, stderr=subprocess.DEVNULL)
         with pytest.raises(OperatorError, match="does not sign"):
@@ -171,9 +177,13 @@ def test_without_an_agent_there_are_no_keys_of_it(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "line", ["", "ssh-rsa AAAA", "ssh-ed25519", "ssh-ed25519 !!", "ssh-ed25519 AAAA x"]
+    "line",
+    [
+        *("", "ssh-rsa AAAA", "ssh-ed25519", "ssh-ed25519 !!", "ssh-ed25519 AAAA x"),
+        "ecdsa-sha2-nistp256 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c",
+    ],
 )
-def test_what_is_no_ed25519_key_of_ssh_is_told(line: str) -> None:
+def test_what_is_no_key_of_ssh_that_nodes_know_is_told(line: str) -> None:
     with pytest.raises(KeyFormatError, match="ssh-keygen -t ed25519"):
         sshagent.parse_public(line)
 

@@ -187,6 +187,7 @@ def test_a_name_that_is_taken_is_not_given_again(hsm: Hsm, tmp_path: Path) -> No
         keyring.generate("alice")
 
 
+@pytest.mark.system
 @needs_softhsm
 @needs_mosquitto
 @pytest.mark.parametrize("name", ["ed", "p256"])
