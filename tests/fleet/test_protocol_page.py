@@ -92,7 +92,7 @@ def test_every_reason_is_told_and_no_other() -> None:
     words = {
         word
         for line in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
-        for word in re.findall(r"`(\w+)`", line)
+        for word in re.findall(r"`([\w-]+)`", line)
     }
     assert words == REASONS
 
