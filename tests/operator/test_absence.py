@@ -201,7 +201,7 @@ def test_a_mark_that_comes_while_connected_is_no_kept_message() -> None:
 
 
 def test_a_board_that_talks_on_and_on_does_not_keep_a_listing_from_ending() -> None:
-    nodes, enough, said = "edge/v1/greenhouse/nodes", 100, list[int]()
+    nodes, enough, said = "edge/v1/greenhouse/nodes", 2000, list[int]()
     over = threading.Event()
 
     def talk(client: BrokerClient) -> None:
