@@ -92,7 +92,7 @@ class House:
     def __enter__(self) -> Self:
         self._patches.setattr(seat, "GRACE_S", self._grace_s)
         engine, _ = choose(self._engine)
-        artifacts = Artifacts(self.folder / "state", **self._compiler)
+        artifacts = self.artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
             runtime.start()
         self.loop = Loop()
