@@ -256,7 +256,10 @@ def agent(
     plugins = {"10-bench": guest("bench")}
     sockets = [tmp_path / "nri.sock"]
     # Of a deadline of 1 s the watchdog would be told.
-    with Agent(tmp_path, sockets=sockets, plugins=plugins, limits={"deadline": "10ms"}) as agent:
+    with (
+        manager.served(),
+        Agent(tmp_path, sockets=sockets, plugins=plugins, limits={"deadline": "10ms"}) as agent,
+    ):
         yield agent
 
 

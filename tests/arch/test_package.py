@@ -54,7 +54,7 @@ def started(board: ForeignBoard) -> Iterator[NotifySocket]:
         board.run("mkdir", "-p", "-m", "0700", f"{base}/{settings[folder]}")
     address = board.run_folder / "notify"
     address.unlink(missing_ok=True)
-    with NotifySocket(address) as socket:
+    with NotifySocket(address) as socket, socket.served():
         env = ["NOTIFY_SOCKET=/run/notify", "WATCHDOG_USEC=2000000"]
         # exec: the process is the one whose number is written down.
         line = f"echo $$ >/run/pid; exec {settings['ExecStart']}"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+LOOK_S = 0.1
 
 
 class NotifySocket:
@@ -16,6 +22,7 @@ class NotifySocket:
         name = self._socket.getsockname()
         self.address: str = name if isinstance(name, str) else "@" + name[1:].decode()
         self.received: list[str] = []
+        self._taking = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -25,15 +32,36 @@ class NotifySocket:
 
     def messages(self) -> list[str]:
         """All messages so far."""
-        while True:
-            try:
-                self.received.append(self._socket.recv(4096).decode())
-            except BlockingIOError:
-                return self.received
+        with self._taking:
+            while True:
+                try:
+                    self.received.append(self._socket.recv(4096).decode())
+                except BlockingIOError:
+                    return list(self.received)
 
     def forget(self) -> None:
         self.messages()
-        self.received.clear()
+        with self._taking:
+            self.received.clear()
+
+    @contextmanager
+    def served(self) -> Iterator[Self]:
+        """Take messages all the while, as a service manager does: the kernel keeps ten or so, and
+        whoever sends another has to drop one."""
+        over = threading.Event()
+
+        def take() -> None:
+            while not over.is_set():
+                if select.select([self._socket], [], [], LOOK_S)[0]:
+                    self.messages()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            thread.join()
 
     def has(self, start: str, times: int = 1) -> bool:
         """Whether so many messages that begin like this have come."""
