@@ -17,7 +17,10 @@ LIBRARY = "/usr/lib/edge-agent"
 COMMAND = "/usr/bin/edge-agent"
 CONFIG = "/etc/edge-agent/agent.toml"
 DOCS = "/usr/share/doc/edge-agent"
-SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
+SCRIPTS = ("postinst", "prerm", "postrm")
+REFUSAL = "preinst"  # of boards that the machine code of the package is not for
+ARMV6_GLIBC = ("libc6 (>= 2.31)", "libc6 (>= 2.34)")  # as zig links where no manylinux says
+ARMV7 = " It is for ARMv7 and later, and not for Raspberry Pi Zero and 1.\n"
 FLEET_SCRIPTS = ("postinst", "prerm")
 FLEET_DOCS = "/usr/share/doc/edge-agent-fleet"
 FLEET_FOLDERS = ("operator", "sim")  # of edge_agent/
@@ -29,12 +32,17 @@ DEBIANS_NACL = {"armhf": "arm-linux-gnueabihf.so", "riscv64": "riscv64-linux-gnu
 PYTHONS = ("311", "312", "313", "314")  # as in wheels.toml
 
 
-def control_files(version: str, arch: str) -> dict[str, File]:
-    """The control member: what dpkg reads and runs."""
+def control_files(version: str, arch: str, *, armv6: bool = False) -> dict[str, File]:
+    """The control member: what dpkg reads and runs. `armv6`: armhf's code is for ARMv6 too."""
     recommended = "ca-certificates" + ", python3-nacl" * (arch in DEBIANS_NACL)
     control = (HERE / "control").read_text().replace("@VERSION@", version).replace("@ARCH@", arch)
     control = control.replace("@RECOMMENDS@", recommended)
-    scripts = {name: File((HERE / name).read_bytes(), 0o755) for name in SCRIPTS}
+    names: tuple[str, ...] = SCRIPTS
+    if arch == "armhf" and not armv6:
+        names, control = (REFUSAL, *SCRIPTS), control + ARMV7
+    elif armv6 and arch == "armhf":
+        control = control.replace(*ARMV6_GLIBC)
+    scripts = {name: File((HERE / name).read_bytes(), 0o755) for name in names}
     return {"control": File(control.encode()), "conffiles": File(f"{CONFIG}\n".encode()), **scripts}
 
 

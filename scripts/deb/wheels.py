@@ -21,6 +21,8 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "riscv64":
 OLDEST_PYTHON = "3.11"
 # Of a wheel's dist-info: what pip wrote for itself, which differs between wheels of one version.
 NOT_KEPT = ("RECORD", "WHEEL")
+# But of the engines', which are one wheel: the agent reads there for which processors they are.
+KEPT = re.compile(r"edge_agent_engines-[^/]+\.dist-info/WHEEL")
 
 
 class WheelError(Exception):
@@ -66,6 +68,12 @@ def unpacked(wheels: Iterable[Path], arch: str) -> dict[str, bytes]:
     return found
 
 
+def runs_on_armv6(wheels: Iterable[Path]) -> bool:
+    """Whether the machine code of these wheels for armhf is for all of its processors."""
+    own = [wheel for wheel in wheels if wheel.stem.endswith(f"_{MACHINES['armhf']}")]
+    return all("_armv6l" in wheel.stem for wheel in own)
+
+
 def _table() -> dict[str, dict[str, str]]:
     return tomllib.loads(PINNED.read_text())
 
@@ -93,6 +101,8 @@ def _fits(wheel: Path, arch: str) -> bool:
 def _left_out(path: str) -> bool:
     if path.startswith("cffi/"):
         return True  # makes bindings; those that are made need `_cffi_backend` only
+    if KEPT.fullmatch(path):
+        return False
     return re.search(r"\.dist-info/[^/]+$", path) is not None and path.endswith(NOT_KEPT)
 
 

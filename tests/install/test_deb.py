@@ -17,6 +17,7 @@ import pytest
 from edge_agent.__main__ import COMMANDS
 from scripts.deb.archive import Link
 from scripts.deb.contents import control_files, data_files, debian_version, for_operator
+from scripts.deb.wheels import runs_on_armv6
 from tests.install.conftest import ROOT, Build
 
 MACHINES = {"amd64": 62, "arm64": 183, "armhf": 40, "riscv64": 243}  # e_machine of ELF
@@ -163,6 +164,36 @@ def test_the_control_file_says_what_it_is(made: Path, arch: str) -> None:
     assert size / 1024 <= int(fields["Installed-Size"]) < size / 1024 + 2000
     assert texts["./conffiles"] == "/etc/edge-agent/agent.toml\n"
     assert len(texts["./md5sums"].splitlines()) == len(contents(made))
+
+
+@pytest.mark.parametrize(
+    ("machine", "refused"), [("armv6l", True), ("armv7l", False), ("aarch64", False)]
+)
+def test_what_is_for_armv7_refuses_older_boards_before_it_is_unpacked(
+    machine: str, refused: bool, tmp_path: Path
+) -> None:
+    script = tmp_path / "preinst"
+    script.write_bytes(control_files("1.0", "armhf")["preinst"].content)
+    (tmp_path / "uname").write_text(f'#!/bin/sh\n[ "$*" = -m ] && echo {machine}\n')
+    for each in (script, tmp_path / "uname"):
+        each.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    words = ["sh", str(script), "install"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == refused
+    assert ("this package is for ARMv7 and later" in done.stderr) == refused
+
+
+def test_only_the_package_whose_code_is_for_armv7_says_so_and_looks() -> None:
+    engines, pure = "edge_agent_engines-0.2.0-cp311-abi3-{}.whl", Path("paho-2-py3-none-any.whl")
+    older = [pure, Path(engines.format("linux_armv6l.linux_armv7l"))]
+    newer = [pure, Path(engines.format("manylinux_2_31_armv7l"))]
+    assert (runs_on_armv6(older), runs_on_armv6(newer)) == (True, False)
+    for arch, armv6, looks in (("armhf", False, True), ("armhf", True, False), ("arm64", 0, False)):
+        files = control_files("1.0", arch, armv6=bool(armv6))
+        assert ("preinst" in files) == looks
+        assert (b"ARMv7" in files["control"].content) == looks
+        assert (b"libc6 (>= 2.34)" in files["control"].content) == bool(armv6)
 
 
 def test_every_library_that_machine_code_needs_is_depended_on(made: Path) -> None:

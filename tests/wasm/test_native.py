@@ -1,5 +1,6 @@
 """The adapter of the engines in native/engines; the rest is in test_contract_*.py."""
 
+import os
 import sys
 import threading
 import types
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import EngineError, GuestFault, ModuleError
+from edge_agent.errors import EngineError, GuestFault, ModuleError, NotInstalledError
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Guest, HostFunction
 from edge_agent.wasm.engines.native import NativeEngine
@@ -55,6 +56,28 @@ def test_a_binding_that_is_missing_or_another_is_an_error_with_advice(
             made()
         with pytest.raises(EngineError, match=says):
             choose(name)
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [
+        ("cp311-abi3-manylinux_2_31_armv7l", "for ARMv7 and later, and this processor is ARMv6"),
+        ("cp311-abi3-linux_armv6l.linux_armv7l", "install the wheel"),  # it gets as far as that
+    ],
+)
+def test_on_armv6_only_a_library_for_it_is_loaded(
+    tags: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "edge_agent_engines-0.2.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.4\nName: edge-agent-engines\n")
+    (installed / "WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tags}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    board = os.uname_result(("Linux", "zero", "6.12", "1", "armv6l"))
+    monkeypatch.setattr(os, "uname", lambda: board)
+    monkeypatch.setitem(sys.modules, "edge_agent_engines", None)
+    with pytest.raises(NotInstalledError, match=says):
+        WasmiEngine()
 
 
 def test_an_engine_that_there_is_not_for_this_processor_says_so(

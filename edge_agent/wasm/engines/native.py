@@ -68,9 +68,10 @@ class NativeEngine:
 
 def _library() -> Any:
     """The library. EngineError: not installed, or another version."""
-    if os.uname().machine.startswith("armv6"):  # its code would end the process
-        raise NotInstalledError(
-            "edge-agent-engines is for ARMv7 and later: this processor is ARMv6"
+    if os.uname().machine.startswith("armv6") and not _is_for_armv6():
+        raise NotInstalledError(  # its code would end the process
+            "the edge-agent-engines that is installed is for ARMv7 and later, and this processor "
+            "is ARMv6; docs/install.md tells how to build the wheel for it"
         )
     try:
         native: Any = importlib.import_module("edge_agent_engines")
@@ -84,3 +85,13 @@ def _library() -> Any:
             f"edge-agent-engines {native.BINDING} is installed; this agent needs {_BINDING}"
         )
     return native
+
+
+def _is_for_armv6() -> bool:
+    """Whether the wheel that is installed says so; where none is, the import will say it."""
+    from importlib.metadata import PackageNotFoundError, distribution  # on such boards alone
+
+    try:
+        return "linux_armv6l" in (distribution("edge-agent-engines").read_text("WHEEL") or "")
+    except PackageNotFoundError:
+        return True
