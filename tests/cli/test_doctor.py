@@ -14,6 +14,7 @@ from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
 from edge_agent.config import AgentConfig, Broker, MqttConfig, UpdatesConfig
 from edge_agent.fleet.keys import SigningKey, public_pem
 from edge_agent.node.exposure import Exposed
+from edge_agent.validity import Validity
 
 CONTAINERD = Runtime("containerd", Path("/etc/containerd/config.toml"), "switch it on")
 DOCKER = replace(CONTAINERD, name="Docker Engine", config=Path("/etc/docker/daemon.json"))
@@ -500,3 +501,41 @@ def test_a_running_plugin_whose_replies_came_to_nothing_is_not_well() -> None:
     error = "containerd 1.7.24 makes containers without linux.resources.pids.limit"
     (found,) = troubles(_plugin("running", error=error, failures={"dropped": 3}))
     assert (found.level, found.text) == ("warn", f"10-guard: running at /s: {error}")
+
+
+DAY = 86_400.0
+CERTIFIED = replace(
+    told(),
+    config=AgentConfig(
+        node="n", mqtt=MqttConfig((Broker("b", 8883, True),), "n", cert_file=Path("/etc/n.pem"))
+    ),
+)
+
+
+@pytest.mark.parametrize(("left", "level"), [(40, "ok"), (20, "warn"), (-1, "fail")])
+def test_a_certificate_that_ends_is_told_with_what_renews_it(left: float, level: str) -> None:
+    now = CERTIFIED.now
+    validity = Validity(now + (left - 90) * DAY, now + left * DAY)
+    (found,) = [
+        each
+        for each in judge(replace(CERTIFIED, certificate=validity))
+        if "/etc/n.pem" in each.text
+    ]
+    assert found.level == level
+    assert ("configs/mosquitto/certificate renew n" in found.todo) == (level != "ok")
+
+
+@pytest.mark.parametrize(("left", "level"), [(400, ""), (200, "warn"), (-1, "fail")])
+def test_trusted_keys_that_end_are_told(left: float, level: str) -> None:
+    now = UPDATING.now
+    trust = {
+        "version": 1,
+        "issued": int(now + (left - 730) * DAY),
+        "expires": int(now + left * DAY),
+        "expired": left < 0,
+    }
+    status = {**(UPDATING.status or {}), "updates": {"generation": 1, "trust": trust}}
+    facts = replace(UPDATING, status=status)
+    found = [each for each in judge(facts) if "trusted keys" in each.text]
+    assert [each.level for each in found] == ([level] if level else [])
+    assert all("edge-agent fleet trust renew" in each.todo for each in found)
