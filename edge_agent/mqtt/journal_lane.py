@@ -113,6 +113,8 @@ class JournalLane:
             self._adopt(self._folder / name, index)
         self._count()
         self._skip_acknowledged()
+        if self.cut_short:
+            self._begin_anew()
 
     def _adopt(self, path: Path, index: int) -> None:
         """Take over a file, whatever state it is in."""
@@ -172,6 +174,25 @@ class JournalLane:
                 for read in row[:place]:
                     self._remove(read)
                 return
+
+    def _begin_anew(self) -> None:
+        """With a new stream at once: or each process up to the next result would find the same
+        one cut short."""
+        try:
+            self._writer.begin()
+        except StoreError as error:
+            log.debug("%s", error)
+            return
+        row = self._segments.row
+        if self.drained:
+            self._acknowledged = self._segments.end
+            self._go(self._acknowledged)
+            self._forget(self._segments.newest)
+            return
+        streams = [each.stream for each in row]
+        for each in row[1:-1]:  # of processes that were cut short before they wrote anything
+            if each.size <= HEADER_BYTES and streams.count(each.stream) == 1:
+                self._remove(each)
 
     # --- writing
 

@@ -78,6 +78,10 @@ class JournalWriter:
             header.boot == self._boot or header.finished
         )
 
+    def begin(self) -> None:
+        """Have a file, which says on the disk that numbers of its stream are used. StoreError."""
+        self._ready()
+
     def hold(self, records: Sequence[Unnumbered], now: float) -> None:
         """Number them and hold them in memory. StoreError: none is kept.
 

@@ -423,10 +423,12 @@ def test_a_folder_that_cannot_be_made_is_told_and_tried_again(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["pwrite", "open", "fdatasync", "ftruncate", "unlink"])
 @pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("hold_s", [0.0, 5.0])
 def test_a_failing_call_loses_and_repeats_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: int, hold_s: float
 ) -> None:
-    box = outbox(tmp_path)
+    box = outbox(tmp_path, hold_s=hold_s)
+    box.connected(True, 0.0)
     put(box, *[f"{number} {TEXT}" for number in range(300)])
     acknowledge(box, *take_all(box)[:10])
     box.rewind()
@@ -445,15 +447,20 @@ def test_a_failing_call_loses_and_repeats_no_number(
 
 
 @pytest.mark.parametrize("cut_fails", [False, True])
+@pytest.mark.parametrize("hold_s", [0.0, 5.0])
 def test_what_was_written_in_part_is_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_fails: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_fails: bool, hold_s: float
 ) -> None:
-    """Those records are in memory, with other numbers; the disk's own go to later ones."""
-    box = outbox(tmp_path, batch_records=100)
+    """Those records are in memory, with other numbers; the disk's own go to later ones. What is
+    held keeps its numbers, and is written again."""
+    box = outbox(tmp_path, batch_records=100, hold_s=hold_s)
+    box.connected(True, 0.0)
     put(box, *range(10))
+    box.connected(hold_s > 0, 0.0)
     with _failing(monkeypatch, "pwrite", 0), contextlib.ExitStack() as more:
         if cut_fails:
             more.enter_context(_failing(monkeypatch, "ftruncate", 0))
+        box.connected(False, 1.0)
         put(box, *range(100, 200), now=1.0)
     put(box, *range(200, 300), now=2.0 + RETRY_DISK_S)
     sent = {

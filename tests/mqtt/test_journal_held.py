@@ -3,10 +3,12 @@
 import math
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,7 +19,7 @@ from edge_agent.mqtt.stream import Batch
 from tests.mqtt import test_outbox
 from tests.mqtt.harness import config_for, running, wait_until_connected
 from tests.mqtt.observer import accounted
-from tests.mqtt.test_journal import OTHER_BOOT, acknowledge, items, put
+from tests.mqtt.test_journal import OTHER_BOOT, acknowledge, files_of, items, put
 from tests.mqtt.test_outbox import records, stream_of, take_all
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
@@ -57,8 +59,10 @@ def written(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Written]:
 
 def on_disk(folder: Path) -> list[object]:
     """What the next process would find, read from a copy that nobody writes to."""
-    box = test_outbox.outbox(folder, queue_records=10_000, boot=OTHER_BOOT)
-    return items(*take_all(box))
+    with TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        box = test_outbox.outbox(Path(copy), queue_records=10_000, boot=OTHER_BOOT)
+        return items(*take_all(box))
 
 
 # --- bytes
@@ -233,6 +237,37 @@ def test_a_killed_process_loses_what_it_held_and_says_so(
     (after,) = take_all(heir)
     assert stream_of(after) != stream_of(before)
     assert records(after) == [{"item": "next", "seq": 1}]
+
+
+def test_a_cut_stream_is_told_by_the_next_process_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = outbox(tmp_path)
+    put(box, "held")
+    told = []
+    for _ in range(3):
+        caplog.clear()
+        heir = outbox(tmp_path)
+        assert heir.journal is not None
+        told.append((heir.journal.streams_cut, bool(caplog.text)))
+        heir.finish()
+    assert told == [(1, True), (0, False), (0, False)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_processes_that_are_killed_again_and_again_leave_no_more_files(
+    tmp_path: Path, waits: bool
+) -> None:
+    box = outbox(tmp_path, up=not waits)
+    put(box, "a")
+    for _ in range(5):
+        heir = outbox(tmp_path)
+        assert heir.journal is not None
+        assert heir.journal.streams_cut == 1
+        assert len(files_of(tmp_path)) <= 2
+        assert heir.queued == waits
+    put(heir, "b")
+    assert items(*take_all(heir)) == (["a", "b"] if waits else ["b"])
 
 
 @pytest.mark.parametrize("held_before", [True, False])
