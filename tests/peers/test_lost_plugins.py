@@ -150,7 +150,7 @@ def test_between_synchronisation_and_registration_only_a_careless_runtime_goes_o
     made = {}
     for careless in (False, True):
         with (
-            NriRuntime(socket, careless=careless, linger_ms=1000, owners=False) as runtime,
+            NriRuntime(socket, careless=careless, linger_ms=3000, owners=False) as runtime,
             NativePlugin(socket, idx="50", name="x", annotations=version(1)),
         ):
             runtime.wait_for_plugins("50-x")
