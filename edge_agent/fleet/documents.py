@@ -125,8 +125,8 @@ class Documents:
 
     def standing(self, catalogue: Catalogue) -> Standing:
         """Whose word counts, and when it is at the earliest."""
-        trust = self._trust.current(catalogue)
-        return Standing(trust, self._trust.trouble, self._now(catalogue))
+        now, trust = self._now(catalogue), self._trust.current(catalogue)
+        return Standing(trust, self._trust.trouble, now, self._clock() < now)
 
     @property
     def refused(self) -> "Refusal | None":

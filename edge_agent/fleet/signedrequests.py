@@ -65,7 +65,29 @@ class Seen(NamedTuple):
 
 
 Memory = Mapping[str, Seen]
-"""By key id."""
+"""By key id; at `FORGOTTEN`, up to when requests were issued that nothing is known of any more."""
+
+# No key has this id, and agents before this entry read past it.
+FORGOTTEN = ""
+_CLOCK_STOOD = "clock stood"  # beside it: the time of then was no clock's
+
+
+def forgotten(now: float, *, clock_stands: bool) -> Memory:
+    """What remains of a memory that was lost: requests of until then are refused.
+
+    `now` is the latest time known to have passed. Where that is no running clock's
+    (`clock_stands`), requests may have come that were issued later: none is taken before a later
+    time is known, and none of before that (`recalled`).
+    """
+    return {FORGOTTEN: Seen(now, {_CLOCK_STOOD: now} if clock_stands else {})}
+
+
+def recalled(memory: Memory, now: float) -> Memory:
+    """The same memory once time is known to go on after a loss."""
+    lost = memory.get(FORGOTTEN)
+    if lost is None or not lost.ids or now <= lost.floor:
+        return memory
+    return {**memory, FORGOTTEN: Seen(now)}
 
 
 def seal(
@@ -121,13 +143,14 @@ def accept(
             raise RequestError(
                 identity, f"{name}: it is for {ascii(values.get(name))[:80]}, not for {wanted}"
             )
-    expires = _expires(identity, values)
+    issued, expires = _times(identity, values)
     if now >= expires:
         raise RequestError(
             identity, f"expired: it was good until {written(expires)}, here it is {written(now)}"
         )
     given = values.get("arguments", {})
     request = requests.checked(to.verb, identity, given)
+    _check_remembered(identity, issued, memory.get(FORGOTTEN))
     signers = sorted(key.keyid for key in envelope.signers(found, keys))
     if any(memory.get(keyid, Seen()).has(identity, expires) for keyid in signers):
         raise RepeatedError(identity, "replayed: it was asked before; ask anew")
@@ -167,11 +190,28 @@ def _bounded(memory: Memory, keys: Sequence[PublicKey]) -> Memory:
     """Without keys that count no more, if there are too many."""
     if len(memory) <= MAX_SEEN_KEYS:
         return memory
-    trusted = {key.keyid for key in keys}
+    trusted = {FORGOTTEN, *(key.keyid for key in keys)}
     return {keyid: seen for keyid, seen in memory.items() if keyid in trusted}
 
 
-def _expires(identity: str, values: dict[str, object]) -> float:
+def _check_remembered(identity: str, issued: float, lost: Seen | None) -> None:
+    """RequestError for a request that may have been carried out before the memory was lost."""
+    if lost is None:
+        return
+    if lost.ids:
+        raise RequestError(
+            identity,
+            "replayed: what was asked before is lost, and the clock here stands: set it, or deploy",
+        )
+    if issued <= lost.floor:
+        raise RequestError(
+            identity,
+            f"replayed: what was asked until {written(lost.floor)} is not known here any more; ask"
+            " anew",
+        )
+
+
+def _times(identity: str, values: dict[str, object]) -> tuple[float, float]:
     document = Document(Path("request"), "", values)
     issued, expires = form.read_times(Table(document))
     try:
@@ -180,4 +220,4 @@ def _expires(identity: str, values: dict[str, object]) -> float:
         raise RequestError(identity, f"malformed: {error}") from None
     if expires - issued > MAX_VALID_S:
         raise RequestError(identity, f"malformed: it is good for more than {MAX_VALID_S} s")
-    return expires
+    return issued, expires

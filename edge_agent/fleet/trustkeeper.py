@@ -22,6 +22,7 @@ class Standing(NamedTuple):
     trust: TrustSet | None
     trouble: str  # why nobody's does
     now: float  # the latest time that is known to have passed, in seconds since 1970
+    clock_stands: bool = False  # `now` is a document's or the agent's own, later than the clock's
 
 
 class TrustKeeper:

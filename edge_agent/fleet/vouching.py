@@ -6,6 +6,7 @@ was asked has to be on the disk before it is done, or it could be sent again aft
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.errors import CryptoError, RefusedError, RequestError, StoreError
@@ -31,32 +32,42 @@ class Vouching:
 
     def request(self, sealed: Sealed, to: Addressed) -> Request:
         """The request in an envelope. RequestError: it is not to be carried out."""
-        trust, trouble, now = self._standing()
+        standing = self._standing()
+        trust, now = standing.trust, standing.now
         if trust is None:
-            raise RequestError(sealed.id, f"signature: nobody is trusted here: {trouble}")
+            raise RequestError(sealed.id, f"signature: nobody is trusted here: {standing.trouble}")
+        known = self._known(standing)
         try:
             trust.vouch(now)
         except RefusedError as error:
             raise RequestError(sealed.id, f"{error.reason}: {error}") from None
         try:
-            request, memory = signedrequests.accept(sealed, to, trust.keys, now, self._known())
+            request, memory = signedrequests.accept(sealed, to, trust.keys, now, known)
         except CryptoError as error:
             raise RequestError(sealed.id, f"signature: {error}") from error
         self._remember(request, memory)
         return request
 
-    def _known(self) -> Memory:
-        if self._memory is None:
-            self._memory = self._read()
-        return self._memory
+    def _known(self, standing: Standing) -> Memory:
+        before = self._memory
+        memory = self._read(standing) if before is None else before
+        memory = self._memory = signedrequests.recalled(memory, standing.now)
+        return memory
 
-    def _read(self) -> Memory:
+    def _read(self, standing: Standing) -> Memory:
+        """What the disk has. A file that is damaged lets nothing of before be asked again."""
         try:
             data = files.read(self._path, MAX_FILE_BYTES)
             return signedrequests.load(data) if data is not None else {}
         except (StoreError, ValueError) as error:
-            log.warning("%s: what was asked before is not known: %s", self._path, error)
-            return {}
+            log.warning(
+                "%s: what was asked before is not known, and none of it is done again: %s",
+                *(self._path, error),
+            )
+        lost = signedrequests.forgotten(standing.now, clock_stands=standing.clock_stands)
+        with suppress(StoreError):  # or the next process is as strict once more
+            files.write(self._path, signedrequests.dump(lost))
+        return lost
 
     def _remember(self, request: Request, memory: Memory) -> None:
         """In memory in any case: who looks for what is wrong with a disk can still ask."""

@@ -17,7 +17,15 @@ from edge_agent.errors import RefusedError, RepeatedError, RequestError
 from edge_agent.fleet import envelope, requests, signedrequests, trust
 from edge_agent.fleet.keys import PublicKey, SigningKey
 from edge_agent.fleet.requests import Request, Sealed
-from edge_agent.fleet.signedrequests import MAX_SEEN, PAYLOAD_TYPE, Addressed, Memory, Seen, accept
+from edge_agent.fleet.signedrequests import (
+    MAX_SEEN,
+    MAX_SEEN_KEYS,
+    PAYLOAD_TYPE,
+    Addressed,
+    Memory,
+    Seen,
+    accept,
+)
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.fleet.vouching import Vouching
@@ -195,18 +203,81 @@ def test_what_was_asked_is_on_the_disk_before_it_is_done(tmp_path: Path) -> None
     second = Vouching(file, lambda: standing(*KEYS))  # the next process
     with pytest.raises(RepeatedError):
         second.request(opened(asked()), TO)
+
+
+def at(now: float, *, clock_stands: bool = False) -> Standing:
+    return standing(*KEYS)._replace(now=now, clock_stands=clock_stands)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"damaged", b"", b"[]", b'{"a": 1}', b'{"a": {"floor": 0, "ids": {"8f1c": null}}}', b"\xff"],
+)
+def test_a_damaged_memory_lets_nothing_be_asked_again(tmp_path: Path, damaged: bytes) -> None:
+    file, now = tmp_path / "state" / "requests.json", [NOW]
+
+    def process() -> Vouching:
+        return Vouching(file, lambda: at(now[0]))
+
+    earlier = [opened(asked(f"{each}", issued=NOW - each)) for each in (0, 300)]
+    for each in earlier:
+        process().request(each, TO)
+    file.write_bytes(damaged)
+    now[0] += 5
+    for _ in range(2):  # a process later too
+        for each in earlier:
+            with pytest.raises(RequestError, match=r"replayed: what was asked until .*:45Z is not"):
+                process().request(each, TO)
+    now[0] += 5
+    anew = opened(asked("anew", issued=now[0]))
+    assert process().request(anew, TO).id == "anew"
+    with pytest.raises(RepeatedError):
+        process().request(anew, TO)
+    with pytest.raises(RequestError, match="is not known here any more"):
+        process().request(earlier[0], TO)
+
+
+def test_a_damaged_memory_on_a_board_without_a_clock_waits_for_a_time_that_is_known(
+    tmp_path: Path,
+) -> None:
+    """Its latest time is that of the last deployment, and requests were issued after that."""
+    file, now, stands = tmp_path / "requests.json", [NOW], [True]
+
+    def process() -> Vouching:
+        return Vouching(file, lambda: at(now[0], clock_stands=stands[0]))
+
+    captured = opened(asked("captured", issued=NOW + 3600, valid_s=80_000))
+    process().request(captured, TO)
     file.write_bytes(b"damaged")
-    third = Vouching(file, lambda: standing(*KEYS))
-    third.request(opened(asked("another")), TO)
+    for identity in ("captured", "anew"):
+        with pytest.raises(RequestError, match="lost, and the clock here stands"):
+            process().request(opened(asked(identity, issued=NOW + 3600, valid_s=80_000)), TO)
+    now[0] = NOW + 7200  # a deployment came, or the clock was set
+    for _ in range(2):
+        with pytest.raises(RequestError, match="is not known here any more"):
+            process().request(captured, TO)
+        stands[0] = False
+    assert process().request(opened(asked("later", issued=NOW + 7201)), TO).id == "later"
+    with pytest.raises(RequestError, match="replayed"):
+        process().request(captured, TO)
+
+
+def test_a_loss_is_remembered_beside_as_many_keys_as_there_can_be() -> None:
+    memory: Memory = signedrequests.forgotten(NOW, clock_stands=False)
+    strangers = {f"{each:064x}": Seen(0, {"a": 1.0}) for each in range(MAX_SEEN_KEYS)}
+    _, memory = taken(asked(issued=NOW + 1), {**memory, **strangers})
+    assert set(memory) == {"", ALICE.public.keyid}
+    with pytest.raises(RequestError, match="not known here any more"):
+        taken(asked("older", issued=NOW - 1), memory)
 
 
 def test_a_disk_that_takes_nothing_stops_a_restart_and_no_look(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("no folder")
     vouching = Vouching(tmp_path / "state" / "requests.json", lambda: standing(*KEYS))
     with pytest.raises(RequestError, match="could not be remembered"):
-        vouching.request(opened(asked()), TO)
+        vouching.request(opened(asked(issued=NOW + 1)), TO)  # nothing of before could be read
     look = Addressed("greenhouse", "board-7", "diagnose")
-    raw = signedrequests.seal(look, "a", {}, issued=NOW, valid_s=60, signers=[ALICE])
+    raw = signedrequests.seal(look, "a", {}, issued=NOW + 1, valid_s=60, signers=[ALICE])
     assert vouching.request(opened(raw, "diagnose"), look).verb == "diagnose"
     with pytest.raises(RepeatedError):
         vouching.request(opened(raw, "diagnose"), look)
