@@ -14,10 +14,13 @@ import pytest
 
 from edge_agent.operator import signing
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.sim.runtime import SimRuntime
 from tests.operator.conftest import GUARD, ROOT, Home
 from tests.operator.peer import Peer
+from tests.support.agent import Agent
 from tests.support.brokers import BROKERS, Foreign, NatsCluster
 from tests.support.mosquitto import Mosquitto
+from tests.support.wait import TIMEOUT_S, wait_until
 
 Broker = Mosquitto | Foreign | NatsCluster
 PAGE = (ROOT / "docs" / "brokers.md").read_text()
@@ -75,22 +78,85 @@ def test_what_doctor_finds_is_what_the_page_says(name: str, broker: Broker, home
     assert not found.keys() - table()[name].keys() - {"connection"}
 
 
-def test_the_operators_story_holds(home: Home) -> None:
-    trust = signing.trust_set(FleetFolder(home.path))
-    home.fleet("publish", str(GUARD), "--name", "guard", "--version", "1.0.0")
-    with Peer(home.port, "board7", trust) as node:
-        home.fleet(
-            *("rollout", "guard", "1.0.0", "--index", "20", "--percent", "100", "-y", "--first")
-        )
-        node.wait_for(1)
-        assert node.runs() == {"20-guard": "1.0.0"}
-        told = [json.loads(line) for line in home.fleet("nodes", "--json").splitlines()]
-        assert [(each["node"], each["generation"]) for each in told] == [("board7", 1)]
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[SimRuntime]:
+    with SimRuntime(tmp_path / "nri.sock", request_timeout_s=TIMEOUT_S) as runtime:
+        yield runtime
+
+
+def board(folder: Path, port: int, home: Home, runtime: SimRuntime) -> Agent:
+    """A whole agent, at this broker."""
+    return Agent(
+        folder,
+        sockets=[Path(runtime.path)],
+        node="board7",
+        fleet="greenhouse",
+        mqtt={
+            "url": f"mqtt://127.0.0.1:{port}",
+            "reconnect_min": "50ms",
+            "reconnect_max": "500ms",
+        },
+        updates={
+            "trust_dir": str(home.path / "trust"),
+            "probation": "1s",
+            "probation_events": 3,
+        },
+    )
+
+
+def container(runtime: SimRuntime, number: int) -> int:
+    """Its limit of memory, in bytes; 0: none."""
+    outcome = runtime.create_container(runtime.run_pod(f"pod-{number}").pod, "app")
+    assert outcome.ok, outcome.error
+    return int(outcome.container.linux.resources.memory.limit.value)
+
+
+def test_the_operators_story_holds(home: Home, runtime: SimRuntime, tmp_path: Path) -> None:
+    """docs/fleet.md with a whole agent as the node: releases, results, ways back, requests."""
+    pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
+    (home.path / "guard.conf").write_text("[default]\nmemory.default = 64Mi\n")
+    (home.path / "other.conf").write_text("[default]\nmemory.default = 32Mi\n")
+    (home.path / "bad.conf").write_text("create_container:trap\nconfigure:trap\n")
+    hostile = GUARD.parents[2] / "tests" / "guests" / "hostile.wasm"
+    for file, version in ((GUARD, "1.0.0"), (hostile, "6.6.6")):
+        home.fleet("publish", str(file), "--name", "guard", "--version", version)
+    new = ("--percent", "100", "--index", "20", "-y", "--first")
+    watched = ("--watch", "--soak", "0s", "-y")
+    files = {each: str(home.path / f"{each}.conf") for each in ("guard", "other", "bad")}
+    with board(tmp_path / "board", home.port, home, runtime) as agent:
+        agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
         home.fleet("results")  # from now on they are kept
-        node.report("s1", {"seq": 1, "plugin": "20-guard", "outcome": "ok"})
-        (record,) = home.fleet("results", "--json").splitlines()
-        assert json.loads(record)["seq"] == 1
+        home.fleet("rollout", "guard", "1.0.0", "--config-file", files["guard"], *new)
+        assert "done" in home.fleet("rollout", "guard", "1.0.0", *watched)
+        assert container(runtime, 1) == 64 << 20
+        # Another configuration, to the canary first.
+        words = ("rollout", "guard", "1.0.0+2", "--config-file", files["other"])
+        assert "done" in home.fleet(*words, "--nodes", "board7", *watched)
+        assert container(runtime, 2) == 32 << 20
+        # A release that fails goes back by itself.
+        words = ("rollout", "guard", "6.6.6", "--config-file", files["bad"])
+        code, told, errors = home.tried(*words, "--nodes", "board7", *watched)
+        assert (code, "taken back" in told) == (1, True), told + errors
+        assert container(runtime, 3) == 32 << 20
+        (node,) = (json.loads(line) for line in home.fleet("nodes", "--json").splitlines())
+        assert (node["node"], node["status"]) == ("board7", "online")
+        records: list[dict[str, object]] = []
+
+        def reported() -> bool:
+            told = home.fleet("results", "--json", "--outcome", "adjusted")
+            records.extend(json.loads(line) for line in told.splitlines())
+            return len(records) >= 3
+
+        wait_until(reported, "all three creations are reported")
+        assert {each["plugin"] for each in records} == {"20-guard"}
         assert "succeeded" in home.fleet("request", "board7", "sync")
+        told = home.fleet("request", "board7", "logs", "--arg", "lines=5")
+        assert "succeeded" in told
+        home.fleet("rollback", "guard", "-y")
+        agent.wait_for(
+            lambda status: any(each.get("version") == "1.0.0" for each in status["plugins"]),
+            "the release before is back",
+        )
     home.fleet("gc", "-y")
 
 
