@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -195,6 +196,8 @@ def results(arguments: argparse.Namespace) -> int:
                     show_json(item.as_json())
                 else:
                     line(*result_line(item))
+            if inbox.more:
+                print("results go on coming: run it again, or with --follow", file=sys.stderr)
     return OK
 
 

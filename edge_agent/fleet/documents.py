@@ -66,7 +66,7 @@ class Documents:
         try:
             new = self._trust.rotated(raw, catalogue)
         except (RefusedError, CryptoError) as error:
-            self._refusals.add(TRUST, error)
+            self._refusals.add(TRUST, raw, error)
             return None
         self._refusals.clear(TRUST, new=new is not None)
         return new
@@ -86,7 +86,8 @@ class Documents:
         try:
             found = self._checked(raw, catalogue)
         except (RefusedError, CryptoError) as error:
-            self._refusals.add(DEPLOYMENT, error, deployments.said_generation(raw, error))
+            said = deployments.said_generation(raw, error)
+            self._refusals.add(DEPLOYMENT, raw, error, said)
             if isinstance(error, CryptoError) or error.reason in _BY_LATER_TRUST:
                 self._unsigned = raw
             return None

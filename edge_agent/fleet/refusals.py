@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import CryptoError, RefusedError
+from edge_agent.store.digest import sha256_hex
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ log = logging.getLogger(__name__)
 
 # What an attacker writes is in it.
 MAX_TEXT = 300
+NAME_DIGITS = 16
+
+
+def message_name(raw: bytes) -> str:
+    """The first digits of its SHA-256: which message of the broker is meant, in a state."""
+    return sha256_hex(raw)[:NAME_DIGITS]
 
 
 class Refusals:
@@ -27,9 +34,13 @@ class Refusals:
         self._told: set[tuple[str, str]] = set()
 
     def add(
-        self, kind: str, error: RefusedError | CryptoError, generation: int | None = None
+        self,
+        kind: str,
+        raw: bytes,
+        error: RefusedError | CryptoError,
+        generation: int | None = None,
     ) -> None:
-        """A message of this kind was refused, or could not be checked."""
+        """The message `raw` of this kind was refused, or could not be checked."""
         reason = error.reason if isinstance(error, RefusedError) else "signature"
         text = printable(str(error))[:MAX_TEXT]
         before = self._latest.get(kind)
@@ -41,6 +52,7 @@ class Refusals:
             "count": count,
             "since": since,
             "generation": generation,
+            "message": message_name(raw),
         }
         if (kind, reason) not in self._told:
             self._told.add((kind, reason))

@@ -17,6 +17,7 @@ class Refusal(TypedDict):
     count: int  # refused in a row, for whatever reasons
     since: int  # Unix time, s: when it was refused for this reason first
     generation: int | None  # what it says of itself, where trusted keys signed it
+    message: str  # which one it was (fleet/refusals.message_name), signed or not
 
 
 class TrustState(TypedDict, total=False):

@@ -44,6 +44,8 @@ _QOS_BITS, _QOS_1 = 0b0110, 0b0010
 class BoundedClient(paho.Client):
     """After anything unexpected `last_error` says what it was, and the connection is over."""
 
+    max_answer_bytes = MAX_ANSWER_BYTES
+    max_publish_bytes = MAX_PUBLISH_BYTES
     last_error = ""
     credit = UNSOLICITED_PACKETS
     # Told of a message that was skipped; returns "" or why the broker is to be left.
@@ -76,9 +78,9 @@ class BoundedClient(paho.Client):
         """How much of the packet's rest to read now. ConnectionError: nothing, it is too large."""
         size = self._in_packet["remaining_length"]
         if self._kind() != PacketTypes.PUBLISH:
-            if size <= MAX_ANSWER_BYTES:
+            if size <= self.max_answer_bytes:
                 return bufsize
-        elif size <= MAX_PUBLISH_BYTES:
+        elif size <= self.max_publish_bytes:
             return bufsize
         elif self._protocol != MQTTProtocolVersion.MQTTv5:
             # It has not been told of the bound, and what it keeps would come again and again.
@@ -105,7 +107,7 @@ class BoundedClient(paho.Client):
         qos = self._in_packet["command"] & _QOS_BITS
         if qos > _QOS_1:
             self.last_error = "it sends a message at a quality of service that was not asked for"
-        elif self._in_packet["remaining_length"] > MAX_PUBLISH_BYTES:
+        elif self._in_packet["remaining_length"] > self.max_publish_bytes:
             return self._skipped(qos == _QOS_1)
         else:
             return super()._packet_handle()

@@ -5,11 +5,12 @@ node's link: calls wait for the broker's answer, a lost connection comes back by
 its subscriptions, and what was not acknowledged is sent again. Errors are LinkError.
 """
 
+import math
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from types import TracebackType
@@ -25,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.tls import explain, tls_context
+from edge_agent.operator.toolclient import MAX_PACKET_BYTES, ToolClient
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
 CONNECT_TIMEOUT_S = 10.0  # TCP, TLS and CONNACK each
@@ -35,14 +37,26 @@ ANSWER_TIMEOUT_S = 60.0
 QUIET_S = 0.4
 ASK_S = 0.05  # of silence, before that message is sent
 MARK_TIMEOUT_S = 20.0  # until it must be back
+# Mosquitto 2.0 drops answers too while 1,000 packets wait for a client that reads slowly: what
+# belongs to a mark, which brings nothing that is kept, is said again.
+MARK_AGAIN_S = 4.0
 # The silence that ends a listing for who only looks, where the broker takes no such message.
 UNPROVEN_QUIET_S = 2.0
 # What mosquitto and others let wait for acknowledgement in one direction, by default. A broker
 # may grant less (MQTT 5, 3.2.2.3.3), and may disconnect who sends more (4.9).
 IN_FLIGHT = 20
-# Of one message to us; the largest of the fleet are a deployment and a part, with 64 KiB each.
-MAX_PACKET_BYTES = 1 << 20
+# Of what came and was not taken yet: more than a tool is behind at any time with a fleet of
+# some 10,000 nodes. Beyond it what is said is passed over and counted.
+MAX_WAITING_BYTES = 64 << 20
+# Of what the broker keeps at the topics of one listing: 20,000 states of the largest form have
+# 1.3 GB, those of ten plugins each 60 MB.
+MAX_KEPT_BYTES = 512 << 20
+# A listing brings some thousand messages a second; what goes on for longer has no end.
+LISTING_TIMEOUT_S = 600.0
 RECONNECT_MAX_S = 8
+# Mochi takes the ids of its own messages, which are another count (MQTT 5, 2.2.1), for ours. The
+# next id is free, or the next but some.
+ID_IN_USE, ID_ATTEMPTS = "Packet identifier in use", 20
 ATTEMPTS = 3  # at reading what the broker keeps, when the connection breaks meanwhile
 
 _HINTS = {
@@ -67,21 +81,41 @@ class Received(NamedTuple):
 
 
 class Subscription:
-    """What arrives for some topic filters."""
+    """What arrives for some topic filters, until it is taken.
 
-    def __init__(self, filters: tuple[str, ...]) -> None:
+    Who floods a tool, be it a board or the broker, fills no memory: `dropped` counts what was
+    said and passed over; that what the broker keeps does not fit is an error.
+    """
+
+    def __init__(self, filters: tuple[str, ...], latest: Collection[str] = ()) -> None:
+        """On topics whose last level is in `latest`, a message takes the place of the one before
+        it that was not taken yet."""
         self.filters = filters
         self.answer: str | None = None  # the broker's: "", or why it refuses
+        self.dropped = 0
         self._plain = frozenset(each for each in filters if not set(each) & {"+", "#"})
         self._wild = tuple(each for each in filters if each not in self._plain)
-        self._queue: queue.SimpleQueue[Received] = queue.SimpleQueue()
+        self._latest = frozenset(latest)
+        self._came = threading.Condition()
+        self._waiting: OrderedDict[object, Received] = OrderedDict()
+        self._bytes = self._number = 0
+        self._overflowed = False
 
     def take(self, timeout_s: float | None = None) -> Received | None:
-        """The next message; None after `timeout_s` without one (None: wait for ever)."""
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        """The next message; None after `timeout_s` without one (None: wait for ever).
+
+        LinkError: the broker sends more that it keeps than there is room for.
+        """
+        with self._came:
+            if not self._came.wait_for(lambda: self._waiting or self._overflowed, timeout_s):
+                return None
+            if self._overflowed:
+                raise LinkError(
+                    f"the broker sends more of {', '.join(self.filters)} than can be taken"
+                )
+            _, message = self._waiting.popitem(last=False)
+            self._bytes -= _size(message)
+            return message
 
     def wants(self, topic: str) -> bool:
         return topic in self._plain or any(
@@ -89,14 +123,35 @@ class Subscription:
         )
 
     def put(self, message: Received) -> None:
-        self._queue.put(message)
+        with self._came:
+            key: object = self._number
+            if message.topic.rpartition("/")[2] in self._latest:
+                key = message.topic
+            before = self._waiting.get(key)
+            grown = self._bytes + _size(message) - (_size(before) if before else 0)
+            if grown > MAX_WAITING_BYTES:
+                if message.retained:
+                    self._overflowed = True
+                    self._came.notify_all()
+                self.dropped += 1
+                return
+            self._number += 1
+            self._bytes = grown
+            self._waiting[key] = message
+            self._came.notify_all()
+
+
+def _size(message: Received) -> int:
+    """In memory, about."""
+    return len(message.payload) + len(message.topic) + 200
 
 
 class Quiet:
     """Takes what a subscription brings until nothing kept has come for `seconds`.
 
-    What is said meanwhile does not count: a fleet, or one board, that talks on and on would keep
-    a listing from ending.
+    What is said meanwhile does not count, nor what is kept and comes again: a fleet, or one board,
+    that talks on and on would keep a listing from ending. A broker that makes up more and more is
+    left after a while.
     """
 
     def __init__(
@@ -108,7 +163,9 @@ class Quiet:
         self._flagged = flagged
         self._seconds = seconds
         self._until = time.monotonic() + seconds
+        self._end = time.monotonic() + LISTING_TIMEOUT_S
         self._topics = set[str]()
+        self._bytes = 0
 
     def again(self, seconds: float) -> None:
         """Wait for quiet of this length from now on."""
@@ -116,15 +173,21 @@ class Quiet:
         self._until = time.monotonic() + seconds
 
     def take(self) -> Received | None:
-        """The next message; None: it is quiet."""
+        """The next message; None: it is quiet. LinkError: there is no end of what is kept."""
         message = self._subscription.take(max(0.0, self._until - time.monotonic()))
         now = time.monotonic()
         if message is None:
             return None
-        new = not self._flagged and message.topic not in self._topics
-        if message.retained or new:
+        new = message.topic not in self._topics and (message.retained or not self._flagged)
+        if new:
             self._topics.add(message.topic)
             self._until = now + self._seconds
+            self._bytes += _size(message)
+            if now > self._end or self._bytes > MAX_KEPT_BYTES:
+                raise LinkError(
+                    f"what the broker keeps at {', '.join(self._subscription.filters[:3])} has no"
+                    f" end: {len(self._topics)} topics with {self._bytes >> 20} MiB so far"
+                )
         elif now >= self._until:
             return None
         return message
@@ -133,12 +196,16 @@ class Quiet:
 class BrokerClient:
     """A context manager: connected inside. Its methods may be called by any thread."""
 
-    def __init__(self, config: MqttConfig, *, keep_session_s: int = 0) -> None:
+    def __init__(
+        self, config: MqttConfig, *, keep_session_s: int = 0, unacknowledged: int = 65_535
+    ) -> None:
         """With `keep_session_s` the broker keeps what arrives while this client's id is away.
 
-        A message then counts as arrived once `acknowledge` was called for it.
+        A message then counts as arrived once `acknowledge` was called for it; a broker with MQTT 5
+        sends so many before.
         """
         self._config = config
+        self._unacknowledged = unacknowledged
         self._keep_session_s = keep_session_s
         self._client: paho.Client | None = None
         self._subscriptions: list[Subscription] = []
@@ -199,7 +266,7 @@ class BrokerClient:
         properties = None
         if version == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.ReceiveMaximum = 65_535
+            properties.ReceiveMaximum = self._unacknowledged
             properties.MaximumPacketSize = MAX_PACKET_BYTES
             properties.SessionExpiryInterval = self._keep_session_s
         try:
@@ -223,7 +290,7 @@ class BrokerClient:
     def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
         config = self._config
         clean = None if version == MQTTProtocolVersion.MQTTv5 else not self._keep_session_s
-        client = paho.Client(
+        client = ToolClient(
             CallbackAPIVersion.VERSION2,
             client_id=config.client_id,
             clean_session=clean,
@@ -310,19 +377,21 @@ class BrokerClient:
             raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{_hint(refusal)}")
 
     @contextmanager
-    def subscribed(self, filters: Iterable[str]) -> Iterator[Subscription]:
-        """Receive what matches `filters` at QoS 1, beginning with what the broker kept.
+    def subscribed(
+        self, filters: Iterable[str], latest: Collection[str] = (), again_s: float = math.inf
+    ) -> Iterator[Subscription]:
+        """Receive what matches `filters` at QoS 1, beginning with what the broker kept; `latest`
+        as in `Subscription`. Without an answer it is asked for again after `again_s`.
 
         Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
         without a word. With MQTT 5 this client's receive maximum lifts that for what its socket
         takes at once, some thousand messages (operator/listing reads more).
         """
-        subscription = Subscription(tuple(filters))
+        subscription = Subscription(tuple(filters), latest)
         with self._lock:
             self._subscriptions.append(subscription)
         try:
-            self._subscribe(subscription)
-            self._wait_for(lambda: subscription.answer is not None)
+            self._subscribe_answered(subscription, again_s)
             if subscription.answer:
                 raise NotAllowedError(
                     f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
@@ -400,19 +469,48 @@ class BrokerClient:
         """
         topic = mark_topic(beside, self._config.client_id)
         nonce = os.urandom(8).hex().encode()
-        with self.subscribed((topic,)) as marks:
-            self.publish(topic, nonce, retain=False)
-            while (message := marks.take(MARK_TIMEOUT_S)) is not None:
-                if self._keep_session_s:
-                    self.acknowledge(message)
-                if message.payload == nonce:
-                    return
+        end = time.monotonic() + MARK_TIMEOUT_S
+        with self.subscribed((topic,), again_s=MARK_AGAIN_S) as marks:
+            while True:
+                self._publish_mark(topic, nonce)
+                left = max(0.0, end - time.monotonic())
+                for message in until(marks, min(left, MARK_AGAIN_S)):
+                    if self._keep_session_s:
+                        self.acknowledge(message)
+                    if message.payload == nonce:
+                        return
+                if left < MARK_AGAIN_S:
+                    break
         raise NotAllowedError(
             f"{self.url}: the broker is too slow, or lets this operator not read {topic}: what it"
             f" keeps at {beside} is not known"
         )
 
     # --- inside
+
+    def _publish_mark(self, topic: str, nonce: bytes) -> None:
+        """Whether it arrived or not is seen when it comes back. NotAllowedError where it is
+        refused, also by a broker that has no other word for that than to hang up: once is chance,
+        twice is meant."""
+        before = self.connections
+        packet_id = self.send(topic, nonce, retain=False)
+        with self._answered:
+            self._answered.wait_for(
+                lambda: packet_id in self._acknowledged or self.connections > before + 1,
+                MARK_AGAIN_S,
+            )
+            if packet_id in self._acknowledged:
+                refusal = self._acknowledged.pop(packet_id)
+            else:
+                self._unanswered -= 1
+                refusal = "it ends the connection" if self.connections > before + 1 else ""
+                client = self._opened()
+                with client._out_message_mutex:  # or it would be sent with each connection
+                    client._out_messages.pop(packet_id, None)
+        if refusal:
+            raise NotAllowedError(
+                f"{self.url}: {topic}: the broker refuses it: {refusal}{_hint(refusal)}"
+            )
 
     def _opened(self) -> paho.Client:
         if self._client is None:
@@ -430,6 +528,11 @@ class BrokerClient:
         with self._answered:
             before = self.connections
             done = self._answered.wait_for(answered, ANSWER_TIMEOUT_S)
+        self._check_answered(done, before)
+
+    def _check_answered(self, done: bool, before: int) -> None:
+        """LinkError unless it was `done`; `before` are the connections before that was waited."""
+        with self._answered:
             why = self._lost or "it is connected, but does not answer"
             if not self._lost and self.connections != before:
                 why = f"it is connected again, but does not answer; before, {self._broke}"
@@ -438,6 +541,21 @@ class BrokerClient:
                 f"{self.url}: no answer from the broker for {ANSWER_TIMEOUT_S:.0f} s: {why};"
                 " run the command again when it is back, it goes on where it stopped"
             )
+
+    def _subscribe_answered(self, subscription: Subscription, again_s: float) -> None:
+        """LinkError: there is no answer in time."""
+        end, before = time.monotonic() + ANSWER_TIMEOUT_S, self.connections
+        in_use = 0
+        while in_use < ID_ATTEMPTS:
+            subscription.answer = None
+            self._subscribe(subscription)
+            with self._answered:
+                wait_s = min(again_s, max(0.0, end - time.monotonic()))
+                self._answered.wait_for(lambda: subscription.answer is not None, wait_s)
+            in_use += subscription.answer == ID_IN_USE
+            if subscription.answer not in (None, ID_IN_USE) or time.monotonic() >= end:
+                break
+        self._check_answered(subscription.answer is not None, before)
 
     def _subscribe(self, subscription: Subscription) -> None:
         client = self._opened()
@@ -491,7 +609,7 @@ class BrokerClient:
 
     def _on_disconnect(
         self,
-        _client: paho.Client,
+        client: paho.Client,
         _userdata: object,
         _flags: paho.DisconnectFlags,
         reason: ReasonCode,
@@ -506,7 +624,8 @@ class BrokerClient:
                 )
             # What it says of a broken connection is "Unspecified error".
             why = f" ({reason})" if reason != "Unspecified error" else ""
-            self._lost = self._broke = self._lost or f"the broker is away{why}"
+            trouble = client.last_error if isinstance(client, ToolClient) else ""
+            self._lost = self._broke = trouble or self._lost or f"the broker is away{why}"
             self._answered.notify_all()
 
     def _on_publish(
@@ -549,6 +668,15 @@ class BrokerClient:
             for subscription in self._subscriptions:
                 if subscription.wants(received.topic):
                     subscription.put(received)
+
+
+def until(subscription: Subscription, seconds: float) -> Iterator[Received]:
+    """What comes within `seconds`, however much that is; all that has come already."""
+    end = time.monotonic() + seconds
+    while (message := subscription.take(max(0.0, end - time.monotonic()))) is not None:
+        yield message
+        if time.monotonic() > end + seconds:
+            return
 
 
 def mark_topic(beside: str, name: str) -> str:

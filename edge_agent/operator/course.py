@@ -23,6 +23,8 @@ from edge_agent.operator.view import View
 
 # Between two looks when nothing comes: the soak's clock goes on.
 TICK_S = 1.0
+# Nodes that talk on and on do not keep it from being decided.
+TALK_S = 2.0
 # A node tells its state at most once a second, and may say `running` before its probation begins.
 SETTLE_S = 2.0
 
@@ -52,10 +54,11 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
     filters = (f"{fleet.nodes_topic}/+/status", f"{fleet.nodes_topic}/+/state")
     topics = (fleet.topics.trust, fleet.topics.deployment)
     now = _ours(fleet)
-    with fleet.client.subscribed((*topics, *filters)) as subscription:
+    latest = ("status", "state", "trust", "deployment")
+    with fleet.client.subscribed((*topics, *filters), latest) as subscription:
         view, clocks = fleet.view(), _Clocks()  # the subscription alone may bring a part
         while True:
-            message = subscription.take(TICK_S)
+            message, until = subscription.take(TICK_S), time.monotonic() + TALK_S
             # At first all nodes, or the few that came first would decide.
             pause_s = 0.0 if view.nodes else QUIET_S
             while message is not None:
@@ -65,11 +68,13 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
                     view.feed(message)
                 elif message.payload != now.raw:
                     now = _ours(fleet)  # our own, or an error
+                if time.monotonic() > until:
+                    break
                 message = subscription.take(pause_s)
             if now.deployment is None:
                 raise OperatorError("the broker has no deployment any more")
             _, reach, paused = course_of(fleet.draft(), name, version)
-            found = standing(view, now.deployment, name, version)
+            found = standing(view, now.deployment, name, version, now.message)
             why = lacking(course, found)
             settled_s, waited_s = clocks.look(time.monotonic(), len(found.running), why)
             action = decide(course, found, reach.percent, settled_s, paused, waited_s)

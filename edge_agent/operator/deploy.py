@@ -5,6 +5,7 @@ folder only: what nodes and the broker say unsigned never raises it (docs/adr/00
 read again right before and after publishing, because brokers know no compare-and-set.
 """
 
+import time
 import tomllib
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ from edge_agent import strictjson
 from edge_agent.errors import LinkError, OperatorError, RefusedError
 from edge_agent.fleet import deployment
 from edge_agent.fleet.deployment import MAX_GENERATION_STEP, Deployment
+from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.mqtt.topics import FleetTopics
 from edge_agent.operator import signing
-from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription
+from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription, until
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.view import Node, View
 from edge_agent.store.digest import sha256_hex
@@ -39,6 +41,11 @@ class Current(NamedTuple):
     def order(self) -> tuple[int, int]:
         """Epoch and generation."""
         return self.deployment.order if self.deployment else (0, 0)
+
+    @property
+    def message(self) -> str:
+        """What nodes call it that refuse it (fleet/refusals)."""
+        return "" if self.raw is None else message_name(self.raw)
 
     @property
     def sha256(self) -> str:
@@ -247,8 +254,11 @@ def _kept_now(
     """What the broker keeps, once it is proven that it has sent that. LinkError."""
     connection, kept = client.connections, None
     client.mark(topics.deployment)
+    end = time.monotonic() + ECHO_TIMEOUT_S
     while (message := subscription.take(QUIET_S if kept is None else 0)) is not None:
         kept = message.payload or None
+        if time.monotonic() > end:
+            raise LinkError(f"{client.url}: it sends deployments without end")
     if client.trouble or client.connections != connection:
         raise LinkError(f"{client.url}: {client.trouble}; nothing was published")
     return kept
@@ -257,7 +267,7 @@ def _kept_now(
 def _others_until(subscription: Subscription, raw: bytes) -> int:
     """How many other documents come before our own does."""
     others = 0
-    while (message := subscription.take(ECHO_TIMEOUT_S)) is not None:
+    for message in until(subscription, ECHO_TIMEOUT_S):
         if message.payload == raw:
             return others
         others += not message.retained

@@ -95,8 +95,13 @@ class Now(NamedTuple):
     paused: bool
 
 
-def standing(view: View, deployment: Deployment, name: str, version: str) -> Standing:
-    """Where a release stands. Nodes that rejected it are among those that it is for."""
+def standing(
+    view: View, deployment: Deployment, name: str, version: str, message: str = ""
+) -> Standing:
+    """Where a release stands. Nodes that rejected it are among those that it is for.
+
+    `message` names the deployment as nodes do that refuse it, "" where that is not known.
+    """
     running, pending, away, failed = [], [], [], {}
     for node in view.sorted():
         found = _for_node(node, deployment, name, version)
@@ -112,7 +117,7 @@ def standing(view: View, deployment: Deployment, name: str, version: str) -> Sta
             away.append(node.name)
         elif (reason := _rejected_setup(node, deployment, found)) is not None:
             failed[node.name] = reason
-        elif node.online and (refusal := _refusal(node, deployment)) is not None:
+        elif node.online and (refusal := _refusal(node, deployment, message)) is not None:
             failed[node.name] = refusal
         elif node.online and not node.waits_for_a_runtime(digest):
             pending.append(node.name)
@@ -272,11 +277,16 @@ def _listed(names: Sequence[str]) -> str:
     return f" ({', '.join(names[:MAX_LISTED])}{more})"
 
 
-def _refusal(node: Node, deployment: Deployment) -> str | None:
-    """Why a node that has not taken this deployment will not."""
+def _refusal(node: Node, deployment: Deployment, message: str) -> str | None:
+    """Why a node that has not taken this deployment will not.
+
+    What it refused may have been another document: the one before, or what somebody made up.
+    """
     refusal = node.refused.get("deployment")
     if refusal is None or (node.epoch, node.accepted) >= deployment.order:
         return None
     if refusal.generation not in (0, deployment.generation):
+        return None
+    if refusal.message and message and refusal.message != message:
         return None
     return f"refuses the deployment {refusal}"

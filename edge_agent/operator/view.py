@@ -40,6 +40,7 @@ class Refusal(NamedTuple):
     text: str
     generation: int  # of the deployment, where trusted keys signed it; else 0
     since: int  # Unix time, s; 0: not said (agents before 0.2)
+    message: str = ""  # which message it was (fleet/refusals.message_name); "": not said
 
     def __str__(self) -> str:
         return f"({self.reason}{_since(self.since)}): {self.text}"
@@ -119,6 +120,7 @@ class Node:
                 _text(told.get("text")),
                 _count(told.get("generation")),
                 _count(told.get("since")),
+                _text(told.get("message")),
             )
             for kind, told in refusals(self.updates)
         }

@@ -18,6 +18,7 @@ from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet import requests, signedrequests
 from edge_agent.fleet.choice import Choice, matches, wanted
 from edge_agent.fleet.deployment import Deployment, accept
+from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet.reported import Refusal
 from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.fleet.trust import TrustSet, rotated
@@ -140,6 +141,7 @@ class Peer:
                 "count": 1,
                 "since": 1_764_000_000,
                 "generation": None,
+                "message": message_name(raw),
             }
         else:
             self.refused = None

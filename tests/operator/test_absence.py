@@ -17,9 +17,19 @@ from edge_agent.operator.broker import (
     BrokerClient,
     NotAllowedError,
     client_id,
+    mark_topic,
 )
 from edge_agent.sim.broker import Broker as EmbeddedBroker
-from edge_agent.sim.mqttwire import CONNECT, PUBACK, PUBLISH, Message, Packet, packet
+from edge_agent.sim.mqttwire import (
+    CONNECT,
+    PUBACK,
+    PUBLISH,
+    SUBACK,
+    SUBSCRIBE,
+    Message,
+    Packet,
+    packet,
+)
 from tests.operator.conftest import Home
 from tests.operator.gate import Gate
 from tests.support.mosquitto import Mosquitto, access_list, needs_mosquitto, passwords
@@ -261,3 +271,73 @@ def test_who_may_only_read_can_look_and_prove_nothing(
             assert listing.read(reader, nodes, proven=False) == {f"{nodes}/board-1/state": b"{}"}
             assert reader.kept(DEPLOYMENT, proven=False) is None
             assert not reader.may_mark
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_who_may_only_read_can_look_where_the_broker_hangs_up_on_who_writes(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if version == "3.1.1":
+        monkeypatch.setattr("edge_agent.operator.broker.VERSIONS", VERSIONS[1:])
+    nodes = "edge/v1/greenhouse/nodes"
+
+    def deliver(peer: Peer, _messages: list[Message]) -> None:
+        peer.send(Message(f"{nodes}/board-1/state", b"{}", True))
+
+    with RawBroker(deliver) as broker:
+        config = plain(broker.port)
+        broker.forbidden.add(mark_topic(nodes, config.client_id))
+        with BrokerClient(config) as reader:
+            for _ in range(2):
+                found = listing.read(reader, nodes, proven=False)
+                assert found == {f"{nodes}/board-1/state": b"{}"}
+                assert not reader.may_mark
+        with (
+            BrokerClient(config) as reader,
+            pytest.raises(NotAllowedError),
+        ):
+            reader.retained((f"{nodes}/+/status",))
+
+
+def test_a_broker_that_takes_its_own_packet_ids_for_ours_is_asked_again() -> None:
+    """As mochi does while it waits for an acknowledgement under the same number."""
+
+    class Confused(Peer):
+        def _answer(self, kind: int, packet_id: bytes, count: int) -> None:
+            self.asked = getattr(self, "asked", 0) + (kind == SUBACK)
+            if kind == SUBACK and self.asked < 4:
+                self.write(packet(kind, packet_id + b"\0" + bytes([0x91]) * count))
+            else:
+                super()._answer(kind, packet_id, count)
+
+    with RawBroker(give, Confused) as broker, BrokerClient(plain(broker.port)) as client:
+        broker.publish(DEPLOYMENT, b"generation 9")
+        assert client.kept(DEPLOYMENT) == b"generation 9"
+        assert client.connections == 1
+
+
+def test_a_mark_whose_answers_are_dropped_is_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mosquitto 2.0 drops a SUBACK, a PUBACK and a message while 1,000 packets wait."""
+    monkeypatch.setattr("edge_agent.operator.broker.MARK_AGAIN_S", 0.3)
+
+    class Full(Peer):
+        dropped = 0
+
+        def write(self, data: bytes) -> None:
+            kind = data[0] & 0xF0
+            if self.dropped < 6 and (kind in (PUBACK, PUBLISH) or b"mark" in self.asked_last):
+                self.dropped += kind in (SUBACK, PUBACK, PUBLISH)
+                return
+            super().write(data)
+
+        asked_last = b""
+
+        def _handle(self, received: Packet) -> None:
+            if received.kind == SUBSCRIBE:
+                self.asked_last = received.body
+            super()._handle(received)
+
+    with RawBroker(give, Full) as broker, BrokerClient(plain(broker.port)) as client:
+        broker.echo = True
+        assert client.kept(DEPLOYMENT) is None
+        assert client.connections == 1

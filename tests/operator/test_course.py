@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.errors import OperatorError
 from edge_agent.fleet.choice import place
+from edge_agent.fleet.refusals import message_name
 from edge_agent.operator.course import follow
 from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
 from tests.operator.conftest import Home
@@ -297,6 +298,32 @@ def test_an_only_release_that_fails_goes_no_further_and_uninstalls_nothing(
     good.wait_for(2)
     assert good.runs() == {"20-guard": "1.0.0"}
     assert "percent = 0" in (published.path / "deployment.toml").read_text()
+
+
+@needs_mosquitto
+def test_a_refusal_of_another_message_takes_no_rollout_back(published: Home, peers: Peers) -> None:
+    """As a node says for a moment after each deployment that follows what it refused."""
+    (node,) = peers("board-1")
+    published.fleet("rollout", "guard", "1.0.0", "--percent", "50", "--nodes", "board-1", *LAST)
+    node.wait_for(1)
+    refused = {"reason": "signature", "text": "no", "since": 1, "generation": None}
+    updates = {"generation": 0, "accepted": 0, "refused": {**refused, "message": "ab" * 8}}
+    state = {"session": 1, "agent": "0.2.0", "plugins": [], "updates": updates}
+    words = ("--soak", "0s", "--timeout", "3s", "--watch", "-y")
+    with published.opened() as fleet:
+        fleet.client.publish(f"{fleet.nodes_topic}/board-1/state", packed(state), retain=True)
+        code, told, _ = published.tried("rollout", "guard", "1.0.0", *words)
+        assert (code, "failed" in told, "1 nodes needed run it" in told) == (1, False, True), told
+        published.fleet("rollout", "guard", "1.0.0", "--resume")
+        name = message_name(fleet.client.kept(fleet.topics.deployment) or b"")
+        updates["refused"] = {**refused, "message": name}
+        fleet.client.publish(f"{fleet.nodes_topic}/board-1/state", packed(state), retain=True)
+        code, told, _ = published.tried("rollout", "guard", "1.0.0", *words)
+        assert (code, "too many failed: taken back" in told) == (1, True), told
+
+
+def packed(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def test_any_failure_aborts_at_a_threshold_of_zero() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet import deployment, envelope
+from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet.reported import FetchState, PluginState, Refusal, TrustState, UpdatesState
 from edge_agent.operator import expiry
 from edge_agent.operator.broker import Received
@@ -156,6 +157,9 @@ def test_the_view_shows_why_a_real_node_refuses_a_deployment(
     node = seen(board)
     refusal = node.refused["deployment"]
     assert (refusal.reason, bool(refusal.text), refusal.since) == (reason, True, int(NOW))
+    assert refusal.message == message_name(
+        raw[: envelope.MAX_DOCUMENT_BYTES + 1]
+    )  # no more is read
     view = View()
     view.nodes["board"] = node
     [told] = [each.text for each in troubles(view, {}) if each.text.startswith("refuses")]

@@ -118,6 +118,24 @@ def test_what_a_node_refused_before_it_went_away_fails_no_release() -> None:
         assert (len(found.failed), len(found.away)) == counts, status
 
 
+def test_a_node_that_refused_another_message_fails_no_release() -> None:
+    """What it refused before this deployment, or what somebody showed to it alone."""
+    document = a_deployment()
+    view = View()
+    view.feed(said("a", "status", {"status": "online", "session": 1}))
+    refused = {"reason": "signature", "text": "no", "generation": None}
+    for message, ours, counts in (
+        ("aaaa", "aaaa", (1, 0)),
+        ("bbbb", "aaaa", (0, 1)),
+        ("", "aaaa", (1, 0)),  # an agent that does not say which
+        ("bbbb", "", (1, 0)),
+    ):
+        updates = {"accepted": 1, "refused": {**refused, "message": message}}
+        view.feed(said("a", "state", {"plugins": [], "updates": updates}))
+        found = standing(view, document, "guard", "1.1.0", ours)
+        assert (len(found.failed), len(found.pending)) == counts, message
+
+
 def test_news_are_what_changed() -> None:
     there = {"name": "x", "index": "10", "version": "1.0", "digest": ONE, "status": "running"}
     first = snapshot(node(there))
