@@ -300,6 +300,7 @@ def test_an_only_release_that_fails_goes_no_further_and_uninstalls_nothing(
     assert "percent = 0" in (published.path / "deployment.toml").read_text()
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_refusal_of_another_message_takes_no_rollout_back(published: Home, peers: Peers) -> None:
     """As a node says for a moment after each deployment that follows what it refused."""

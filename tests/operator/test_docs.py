@@ -32,6 +32,12 @@ def test_commands_of_the_guide_are_understood(command: str) -> None:
     assert callable(make_parser(["fleet"]).parse_args(words).command)
 
 
+def test_the_tests_that_the_readme_names_as_proof_are_there() -> None:
+    named = re.findall(r"tests/[\w/.]+\w", (ROOT / "README.md").read_text())
+    assert len(named) > 10
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
 @pytest.mark.system
 @needs_mosquitto
 def test_the_deployment_of_the_guide_is_one(published: Home) -> None:

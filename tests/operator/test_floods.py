@@ -161,6 +161,7 @@ def test_a_message_that_is_too_large_is_skipped_where_the_broker_could_not_be_to
         assert client.connections == 1
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
     home: Home, peers: Peers, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +190,7 @@ def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
     assert [json.loads(line)["seq"] for line in told.splitlines()] == [*range(1, sent + 1)]
 
 
+@pytest.mark.system
 @needs_mosquitto
 def test_all_that_waited_is_read_however_little_may_be_unacknowledged(
     home: Home, peers: Peers, monkeypatch: pytest.MonkeyPatch
