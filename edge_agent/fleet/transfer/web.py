@@ -130,6 +130,7 @@ def get(
         raise TransferError(f"{host}: {_reason(error)}") from error
     try:
         with response:
+            handle.check()  # http.client takes headers that were cut by it for whole
             yield Reply(response, url)
     finally:
         handle.close()
