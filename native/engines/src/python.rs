@@ -350,12 +350,18 @@ impl Engine {
         }
     }
 
-    fn compile(self, wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
+    fn compile(self, wasm: &[u8], wide: bool, target: Option<&str>) -> Result<Vec<u8>, Failure> {
         let _ = wide;
-        match self {
+        match (self, target) {
             #[cfg(has_wasmer)]
-            Self::Wasmer => wasmer::compile::compile(wasm, wide),
-            Self::Wasmi => wasmi::compile::compile(wasm),
+            (Self::Wasmer, None) => wasmer::compile::compile(wasm, wide, None),
+            #[cfg(has_wasmer)]
+            (Self::Wasmer, Some(name)) => {
+                let kind = wasmer::target::Kind::named(name).ok_or_else(|| no_code(name))?;
+                wasmer::compile::compile(wasm, wide, Some(kind))
+            }
+            (Self::Wasmi, None) => wasmi::compile::compile(wasm),
+            (Self::Wasmi, Some(name)) => Err(no_code(name)),
         }
     }
 
@@ -373,18 +379,24 @@ fn boxed(loaded: Result<impl Loaded + 'static, String>) -> Result<Box<dyn Loaded
     loaded.map(|loaded| Box::new(loaded) as Box<dyn Loaded>)
 }
 
+fn no_code(target: &str) -> Failure {
+    Failure::Engine(format!("there is no code for {target} of this engine"))
+}
+
 /// An artifact of a module. `wide`: for memories that reserve all that a pointer reaches.
+/// `target`: for every processor of this kind, see `targets`; without it for this machine's own.
 /// InvalidModule, EngineFailed.
 #[pyfunction]
-#[pyo3(name = "compile")]
+#[pyo3(name = "compile", signature = (engine, wasm, wide, target = None))]
 fn compile_module<'py>(
     py: Python<'py>,
     engine: &str,
     wasm: &[u8],
     wide: bool,
+    target: Option<&str>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let engine = Engine::named(engine)?;
-    match py.detach(|| engine.compile(wasm, wide)) {
+    match py.detach(|| engine.compile(wasm, wide, target)) {
         Ok(artifact) => Ok(PyBytes::new(py, &artifact)),
         Err(Failure::Module(says)) => Err(InvalidModule::new_err(says)),
         Err(Failure::Engine(says)) => Err(EngineFailed::new_err(says)),
@@ -395,6 +407,20 @@ fn compile_module<'py>(
 #[pyfunction]
 fn settings(engine: &str, wide: bool) -> PyResult<String> {
     Engine::named(engine).map(|engine| engine.settings(wide))
+}
+
+/// The kinds of processors that `compile` makes code for, each with the features that it assumes.
+#[cfg(has_wasmer)]
+#[pyfunction]
+fn targets() -> Vec<(&'static str, Vec<&'static str>)> {
+    wasmer::target::KINDS.iter().map(|kind| (kind.name, kind.features.to_vec())).collect()
+}
+
+/// Which of such features this machine's processor has.
+#[cfg(has_wasmer)]
+#[pyfunction]
+fn features() -> Vec<String> {
+    wasmer::target::features_here()
 }
 
 /// How many bits the addresses of this library have.
@@ -419,5 +445,10 @@ fn edge_agent_engines(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(compile_module, module)?)?;
     module.add_function(wrap_pyfunction!(settings, module)?)?;
     module.add_function(wrap_pyfunction!(address_bits, module)?)?;
+    #[cfg(has_wasmer)]
+    {
+        module.add_function(wrap_pyfunction!(targets, module)?)?;
+        module.add_function(wrap_pyfunction!(features, module)?)?;
+    }
     Ok(())
 }

@@ -74,9 +74,9 @@ impl Engine {
     fn compile(self, wasm: &[u8]) -> Result<Vec<u8>, Failure> {
         match self {
             #[cfg(has_wasmer)]
-            Self::Wide => wasmer::compile::compile(wasm, true),
+            Self::Wide => wasmer::compile::compile(wasm, true, None),
             #[cfg(has_wasmer)]
-            Self::Narrow => wasmer::compile::compile(wasm, false),
+            Self::Narrow => wasmer::compile::compile(wasm, false, None),
             Self::Wasmi => wasmi::compile::compile(wasm),
         }
     }

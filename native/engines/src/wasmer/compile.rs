@@ -14,6 +14,7 @@ use wasmer_types::entity::PrimaryMap;
 use super::image::{self, Pages};
 use super::limits;
 use super::meter::{self, Meter};
+use super::target::{Foreign, Kind};
 use crate::guest::{Failure, MAX_TABLES};
 
 /// The version of Wasmer, which wrote an artifact and alone can load it.
@@ -43,15 +44,31 @@ pub fn settings(wide: bool) -> String {
 }
 
 /// An artifact of a module. `wide`: for memories that reserve all that a pointer reaches.
-pub fn compile(wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
+/// `kind`: for all processors of this kind, and not for this machine's own.
+pub fn compile(wasm: &[u8], wide: bool, kind: Option<&'static Kind>) -> Result<Vec<u8>, Failure> {
+    compile_by(wasm, wide, kind, kind.is_some_and(|kind| !kind.is_here()))
+}
+
+/// The same; `foreign`: by what is needed for other processors than this machine's.
+pub fn compile_by(
+    wasm: &[u8],
+    wide: bool,
+    kind: Option<&'static Kind>,
+    foreign: bool,
+) -> Result<Vec<u8>, Failure> {
     // The engine panics where it is asked for what it has not implemented.
-    catch_unwind(AssertUnwindSafe(|| compiled(wasm, wide)))
+    catch_unwind(AssertUnwindSafe(|| compiled(wasm, wide, kind, foreign)))
         .unwrap_or_else(|_| Err(Failure::Engine("wasmer failed on the module".into())))
 }
 
-fn compiled(wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
+fn compiled(
+    wasm: &[u8],
+    wide: bool,
+    kind: Option<&'static Kind>,
+    foreign: bool,
+) -> Result<Vec<u8>, Failure> {
     let invalid = |error: CompileError| Failure::Module(format!("not valid Wasm: {error}"));
-    engine(None).validate(wasm).map_err(invalid)?;
+    engine(None, None).validate(wasm).map_err(invalid)?;
     let counts = ModuleEnvironment::new()
         .translate(wasm)
         .map_err(|error| invalid(CompileError::Wasm(error)))?
@@ -71,8 +88,11 @@ fn compiled(wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
     let tables: PrimaryMap<_, TableStyle> =
         (0..=counts.tables.len()).map(|_| TableStyle::CallerChecksSignature).collect();
     let meter = Meter::new(counts.globals.len(), counts.tables.len(), counts.signatures.len());
-    let engine = engine(Some(meter));
-    let target = engine.target().clone();
+    let engine = engine(Some(meter), kind.filter(|_| foreign));
+    let target = match kind {
+        Some(kind) => kind.target().map_err(Failure::Engine)?,
+        None => engine.target().clone(),
+    };
     let image = match counts.memories.values().as_slice() {
         [memory] if counts.num_imported_memories == 0 => image::taken(wasm, memory.minimum.0),
         _ => None,
@@ -92,13 +112,17 @@ fn compiled(wasm: &[u8], wide: bool) -> Result<Vec<u8>, Failure> {
     Ok(artifact)
 }
 
-fn engine(meter: Option<Meter>) -> Engine {
+fn engine(meter: Option<Meter>, foreign: Option<&'static Kind>) -> Engine {
     let mut config = Cranelift::new();
     // One thread: a core is left to the board.
     config.canonicalize_nans(true).num_threads(NonZero::<usize>::MIN);
-    CompilerConfig::experimental_artifact(&mut config, true);
+    CompilerConfig::experimental_artifact(&mut config, foreign.is_none());
     if let Some(meter) = meter {
         config.push_middleware(Arc::new(meter));
     }
-    EngineBuilder::new(config).set_features(Some(features())).engine()
+    let builder = match foreign {
+        Some(kind) => EngineBuilder::new(Foreign(config, kind)),
+        None => EngineBuilder::new(config),
+    };
+    builder.set_features(Some(features())).engine()
 }

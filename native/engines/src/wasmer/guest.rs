@@ -20,6 +20,7 @@ use wasmer::{
 use super::image::Image;
 use super::limits::Limits;
 use super::meter::{self, RATION};
+use super::target;
 use crate::guest::{
     self, Ended, Exported, Guest, Host, Kind, MEMORY, Signature, Stop, Wanted, call_host, in_time,
     says,
@@ -39,9 +40,13 @@ impl Loaded {
     /// The file is trusted and must stay as it is: what it holds is run.
     pub fn from_file(path: &Path, stack_bytes: usize) -> Result<Self, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        let mut magic = [0; 4];
-        if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
+        let mut head = [0; 20];
+        if file.read_exact_at(&mut head, 0).is_err() || !head.starts_with(b"\x7fELF") {
             return Err("it is no ELF image".into());
+        }
+        // Wasmer itself maps whatever it is.
+        if target::Kind::here().is_none_or(|kind| head[18..] != kind.machine.to_le_bytes()) {
+            return Err("it is for another kind of processor".into());
         }
         let image = Image::find(file).map_err(|error| error.to_string())?;
         // One engine for each: an engine keeps the code of all its modules until its own end.

@@ -5,7 +5,10 @@ pub mod compile;
 pub mod guest;
 mod image;
 mod limits;
+mod link;
 mod meter;
+mod objects;
+pub mod target;
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use super::compile::compile;
+use super::compile::{compile, compile_by};
 use super::guest::Loaded;
 use super::meter;
+use super::target::{KINDS, Kind};
 use crate::guest::{Running, Stop, exchange};
 use crate::tests::{ABI, Engine, LONG, PAGE, STACK_BYTES, exports, file, made};
 
@@ -106,7 +107,7 @@ fn a_segment_that_was_taken_out_is_dropped_as_all_are() {
 fn an_image_that_is_damaged_is_refused() {
     let memory = r#"(memory (export "memory") 15)"#;
     let wat = format!("(module {})", with_data(memory, DATA));
-    let whole = compile(&wat::parse_str(wat).unwrap(), true).unwrap();
+    let whole = compile(&wat::parse_str(wat).unwrap(), true, None).unwrap();
     let path = file();
     let count = whole.len() - 20;
     for change in [count, count + 4, count + 6] {
@@ -118,4 +119,52 @@ fn an_image_that_is_damaged_is_refused() {
     fs::write(&path, whole).unwrap();
     assert!(Loaded::from_file(&path, STACK_BYTES).is_ok());
     fs::remove_file(&path).unwrap();
+}
+
+/// Of every part that an image has: imports, tables, traps, data, operations that the host does.
+const ALL_PARTS: &str = r#"
+  (import "env" "add" (func $add (param i32 i32) (result i32)))
+  (import "env" "wide" (func $wide (param i64) (result i64)))
+  (table 4 funcref) (elem (i32.const 0) $one $two)
+  (type $unary (func (param i32) (result i32)))
+  (func $one (type $unary) (i32.div_u (i32.const 7) (local.get 0)))
+  (func $two (type $unary) (call $add (local.get 0) (i32.load offset=8 (local.get 0))))
+  (func $float (param f64 f32) (result f64)
+    (f64.nearest (f64.add (f64.floor (local.get 0)) (f64.promote_f32 (f32.trunc (local.get 1))))))
+  (func (export "plugin_configure") (param i32 i32) (result i64)
+    (memory.fill (i32.const 300) (i32.const 7) (local.get 1))
+    (drop (memory.grow (i32.const 1)))
+    (drop (call $float (f64.const 1.5) (f32.const 2.5)))
+    (call $wide (i64.extend_i32_u (call_indirect (type $unary) (local.get 0) (local.get 1)))))"#;
+
+#[test]
+fn code_for_this_processor_is_the_same_whoever_links_it() {
+    let here = Kind::here();
+    assert!(here.is_some());
+    let memory = r#"(memory (export "memory") 15)"#;
+    for wat in [
+        format!("(module {})", with_data(memory, DATA)),
+        format!("(module {ALL_PARTS} {})", with_data(memory, DATA)),
+    ] {
+        let wasm = wat::parse_str(wat).unwrap();
+        for wide in [true, false] {
+            let by_wasmer = compile_by(&wasm, wide, here, false).unwrap();
+            assert!(by_wasmer == compile_by(&wasm, wide, here, true).unwrap());
+        }
+    }
+}
+
+#[test]
+fn there_is_code_for_every_kind_of_processor() {
+    let wat =
+        format!("(module {ALL_PARTS} {})", with_data(r#"(memory (export "memory") 15)"#, DATA));
+    let wasm = wat::parse_str(wat).unwrap();
+    for kind in &KINDS {
+        let made = compile(&wasm, true, Some(kind)).unwrap();
+        assert_eq!(made[18..20], kind.machine.to_le_bytes());
+        let path = file();
+        fs::write(&path, made).unwrap();
+        assert_eq!(Loaded::from_file(&path, STACK_BYTES).is_ok(), kind.is_here(), "{}", kind.name);
+        fs::remove_file(&path).unwrap();
+    }
 }
