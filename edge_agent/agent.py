@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edge_agent.node.remote import Remote
     from edge_agent.node.requests import Job
     from edge_agent.node.updates import Updates
+    from edge_agent.store.code import Machine
 
 log = logging.getLogger(__name__)
 
@@ -273,6 +274,7 @@ class Agent:
             "engine": {
                 "name": self._engine.name,
                 "version": self._engine.version,
+                "settings": self._engine.settings(),
                 "why": self._engine_why,
             },
             "runtimes": self._roster.runtimes(),
@@ -322,10 +324,27 @@ class Agent:
             self._sources.fleet,
             self._sources.fleet_begun,
             self._news.changed,
+            self._machine(),
         )
         if self._remote is not None:
             self._remote.fleet(updates)
         return updates
+
+    def _machine(self) -> "Machine | None":
+        """What machine code of the fleet's must be made for, where it is taken at all."""
+        assert self._config.updates is not None
+        if self._config.updates.compiled != "accept":
+            return None
+        from edge_agent.wasm import fleetcode
+
+        found = fleetcode.machine(self._engine)
+        if found is None:
+            log.warning(
+                "the engine %s %s loads no code from elsewhere: plugins are compiled here",
+                self._engine.name,
+                self._engine.version,
+            )
+        return found
 
     def _make_remote(self) -> "Remote | None":
         if self._config.mqtt is None:

@@ -93,10 +93,10 @@ HEAVY = {
 WITH_UPDATES = WITH_MQTT | _named(
     """
     edge_agent.fleet: choice deployment documents envelope form keys mailbox modules node plan
-    edge_agent.fleet: record refusals transfer trust trustfiles trustkeeper updater worker
+    edge_agent.fleet: offers record refusals transfer trust trustfiles trustkeeper updater worker
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
-    edge_agent.store: artifact catalogue cataloguefile layout
+    edge_agent.store: artifact catalogue cataloguefile code layout
     edge_agent: validity
     """
 )

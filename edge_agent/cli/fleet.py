@@ -155,6 +155,22 @@ def _publish(commands: "Subparsers") -> None:
     parser.add_argument("plugin", type=Path, metavar="PLUGIN.wasm")
     parser.add_argument("--name", required=True, help="the plugin's name")
     parser.add_argument("--version", required=True, help="its version, such as 1.2.0")
+    parser.add_argument(
+        "--code",
+        action="store_true",
+        help="compile it too, for the kinds of nodes that take machine code"
+        ' ([updates] compiled = "accept")',
+    )
+    parser.add_argument(
+        "--target",
+        metavar="arm64,riscv64",
+        help="with --code: for these processors, of amd64, arm64 and riscv64, whatever nodes say",
+    )
+    parser.add_argument(
+        "--fuel",
+        action="store_true",
+        help="with --code: for a plugin with limits.fuel, which counts its instructions",
+    )
 
 
 def _plan(commands: "Subparsers") -> None:

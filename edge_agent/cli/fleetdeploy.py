@@ -33,11 +33,12 @@ from edge_agent.fleet.keys import PublicKey
 from edge_agent.operator import deploy as deploying
 from edge_agent.operator import expiry, plan, rotation, signing
 from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.compiling import Kind, Made, Maker
 from edge_agent.operator.draft import Draft
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
 from edge_agent.operator.keyring import Keyring
-from edge_agent.operator.publish import read_module
+from edge_agent.operator.publish import Published, read_module
 from edge_agent.operator.signing import Signed
 
 MAX_NAMED = 20  # nodes of a step; --json has all
@@ -67,13 +68,29 @@ def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
 def publish(arguments: argparse.Namespace) -> int:
     """Check, split, compress, upload; note the release in the folder."""
     name, version = arguments.name, arguments.version
-    read_module(arguments.plugin)  # what is wrong with it needs no broker to be told
-    with opened(arguments) as fleet, progress(f"{name} {version}", arguments.json) as show:
-        done = fleet.publish(arguments.plugin, name, version, show)
+    if not arguments.code and (arguments.target or arguments.fuel):
+        raise OperatorError("--target and --fuel are for machine code: say --code too")
+    wasm = read_module(arguments.plugin)  # what is wrong with it needs no broker to be told
+    maker = Maker() if arguments.code else None
+    codes: list[tuple[Made, Published]] = []
+    with opened(arguments) as fleet:
+        kinds = _kinds(fleet, maker, arguments) if maker is not None else []
+        with progress(f"{name} {version}", arguments.json) as show:
+            done = fleet.publish(arguments.plugin, name, version, show)
+        for kind in kinds if maker is not None else ():
+            if not arguments.json:
+                line(f"compiling for {kind.target}", QUIET)
+            made = maker.make(wasm, kind)  # type: ignore[union-attr]
+            with progress(f"{name} {version} for {kind.target}", arguments.json) as show:
+                codes.append((made, fleet.publish_code(name, version, made, show)))
     if arguments.json:
         facts = {"name": name, "version": version, "digest": done.blob.digest}
         facts |= {"size": done.blob.size, "packed": done.packed_bytes, "parts": done.parts}
-        show_json({**facts, "parts_there": done.there, "sent": done.sent_bytes})
+        code = [
+            {**made._asdict(), "data": None, "digest": put.blob.digest, "size": put.blob.size}
+            for made, put in codes
+        ]
+        show_json({**facts, "parts_there": done.there, "sent": done.sent_bytes, "code": code})
         return OK
     there = f", {done.there} of them there before" if done.there else ""
     line(
@@ -82,9 +99,25 @@ def publish(arguments: argparse.Namespace) -> int:
         GOOD,
     )
     line(f"  {done.blob.digest}", QUIET)
+    for made, put in codes:
+        assumed = ", ".join(made.features) or "nothing"
+        line(
+            f"machine code for {made.target}, {made.engine} {made.version}: {size(put.blob.size)}"
+            f" as {size(put.packed_bytes)}; assumes {assumed}",
+            GOOD,
+        )
+        line(f"  {put.blob.digest}", QUIET)
     first = "" if deploying.last_deployed(fleet.folder) else " --index NN --first"
     line(f"next: edge-agent fleet rollout {name} {version} --percent 10{first}")
     return OK
+
+
+def _kinds(fleet: Fleet, maker: Maker, arguments: argparse.Namespace) -> list[Kind]:
+    """For which kinds of nodes code is made."""
+    nodes = fleet.view().sorted()
+    if arguments.target is not None:
+        return maker.named(arguments.target, nodes, arguments.fuel)
+    return maker.reported(nodes, arguments.fuel)
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
@@ -153,6 +186,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                     for each in plan.differences(view, prepared.current.deployment, document)
                 ],
                 "refusing": plan.refusing(view, document),
+                "code": [each._asdict() for each in plan.codes(view, document)],
             }
         )
         return
@@ -185,6 +219,12 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         line(
             f"may change everything, hooks on the node included: {_listed(free)}"
             ' (permissions = ["*"] in deployment.toml)',
+            CHANGED,
+        )
+    for code in plan.codes(view, document):
+        line(
+            f"machine code for {code.target} of {code.name} {code.version}, which"
+            f" {some(len(code.nodes), 'node')} would run unchecked: {code.digest}",
             CHANGED,
         )
     for step in plan.steps(view, document):

@@ -357,6 +357,8 @@ def _about(node: Node) -> Iterator[tuple[str, str]]:
         if isinstance(each, Mapping):
             words = (str(each.get(key, "")) for key in ("name", "version", "state"))
             yield "runtime", " ".join(filter(None, words)) + f" at {each.get('socket')}"
+    for identity, reason in sorted(node.without_code.items()):
+        yield "compiles", f"{identity}, although there is machine code: {reason}"
     if isinstance(memory, Mapping) and isinstance(pss := memory.get("pss"), int):
         yield "memory", f"{pss / (1 << 20):.1f} MiB (PSS)"
 

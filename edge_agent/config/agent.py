@@ -11,6 +11,7 @@ from edge_agent.config.model import (
     MIB,
     AgentConfig,
     Broker,
+    Compiled,
     Durability,
     EarlierEngine,
     Encoding,
@@ -174,6 +175,7 @@ def _read_updates(table: Table) -> UpdatesConfig:
         max_plugin_bytes=table.size(
             "max_plugin", default.max_plugin_bytes, at_least=KIB, at_most=MAX_PLUGIN_BYTES
         ),
+        compiled=table.choice("compiled", Compiled, default.compiled),
         probation_s=table.seconds("probation", default.probation_s, at_least=1, at_most=86_400),
         probation_events=table.count(
             "probation_events", default.probation_events, at_least=1, at_most=1_000_000

@@ -18,6 +18,7 @@ LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
 Source = Literal["mqtt", "https", "oci"]
+Compiled = Literal["accept", "refuse"]
 Verb = Literal["sync", "restart", "logs", "diagnose", "release"]  # what a fleet may ask for
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
@@ -136,6 +137,8 @@ class UpdatesConfig:
     sources: tuple[Source, ...] = ("mqtt", "https", "oci")
     registry_auth_file: Path | None = None  # logins for oci sources, as docker and oras write them
     max_plugin_bytes: int = 64 * MIB
+    # Machine code that a deployment names beside a module: no engine bounds what it does.
+    compiled: Compiled = "refuse"
     # A new release is kept when it has served this long, and is rejected, with the one before it
     # coming back, when it failed more often than allowed.
     probation_s: float = 60.0

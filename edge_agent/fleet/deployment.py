@@ -18,6 +18,7 @@ from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, EdgeAgentError, RefusedError
 from edge_agent.fleet import envelope, form
 from edge_agent.fleet.form import Blob as Blob
+from edge_agent.fleet.form import CodeFile as CodeFile
 from edge_agent.fleet.form import Encoding as Encoding
 from edge_agent.fleet.form import PluginEntry as PluginEntry
 from edge_agent.fleet.form import Release as Release

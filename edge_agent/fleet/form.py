@@ -20,12 +20,15 @@ from edge_agent.config.agent import NAME_PATTERN as NODE_PATTERN
 from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
+from edge_agent.store.code import Code
 from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
 MAX_PLUGINS = 64  # the runtime starts and calls each: no node has that many
 MAX_RELEASES = 8
 MAX_RINGS = 8
+MAX_CODES = 16  # processors, times engine versions, times settings
+MAX_FEATURES = 32
 MAX_CONFIG_CHARACTERS = 32 * KIB
 MIN_BLOB_BYTES = 8  # the header of a Wasm module
 MAX_BLOB_BYTES = 256 * MIB  # each node sets its own, lower bound (`max_plugin_bytes`)
@@ -53,6 +56,10 @@ _HTTPS = rf"https://{_HOST}/[!-\"$-~]{{0,2000}}"
 _OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*){{1,16}}(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{_DIGEST})?"
 _SOURCE = f"mqtt|{_HTTPS}|{_OCI}"
 _SOURCE_FORM = '"mqtt", "https://host/path" or "oci://registry/repository[:tag][@sha256:...]"'
+_WORD = r"[A-Za-z0-9._+-]{1,64}"  # an engine, its version, a processor, what it can do
+_WORD_FORM = "1 to 64 letters, digits, '.', '_', '+' and '-'"
+_ASSUMED = r"[ -~]{1,1024}"
+_ASSUMED_FORM = "1 to 1024 printable characters of ASCII"
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
 _TIME_FORM = "a time such as 2026-11-23T18:00:00Z"
 
@@ -88,6 +95,15 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class CodeFile:
+    """Machine code of a release's module, and where it is to be had."""
+
+    code: Code
+    blob: Blob
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Release:
     """One version of a plugin, and where it is to be had, in the order to try."""
 
@@ -97,6 +113,7 @@ class Release:
     rollout: Rollout | None = None  # None: for all
     config: str | None = None  # in the place of the entry's
     settings: PluginSettings | None = None  # the same, with what it leaves out from the entry
+    codes: tuple[CodeFile, ...] = ()  # of the module; the first that is made for a node
 
 
 @dataclass(frozen=True)
@@ -199,10 +216,15 @@ def _releases(table: Table, settings: PluginSettings, form: int) -> tuple[Releas
     return tuple(found.values())
 
 
-def _release(table: Table, settings: PluginSettings, form: int) -> Release:
+def _sources(table: Table) -> tuple[str, ...]:
     sources = table.texts("sources", ("mqtt",), pattern=_SOURCE, form=_SOURCE_FORM)
     if not sources:
         table.problem("sources", "must name one at least")
+    return sources
+
+
+def _release(table: Table, settings: PluginSettings, form: int) -> Release:
+    sources = _sources(table)
     return Release(
         version=_required(table, "version", VERSION_PATTERN, VERSION_FORM),
         blob=_blob(table.table("blob"), on_mqtt="mqtt" in sources),
@@ -210,7 +232,34 @@ def _release(table: Table, settings: PluginSettings, form: int) -> Release:
         rollout=_rollout(table.table("rollout"), form) if "rollout" in table else None,
         config=_config(table),
         settings=_own_settings(table, settings, form),
+        codes=tuple(map(_code, table.tables("code", at_least=0, at_most=MAX_CODES))),
     )
+
+
+def _code(table: Table) -> CodeFile:
+    """Nothing unknown is passed over here: it may be another thing that the code assumes."""
+    sources = _sources(table)
+    blob = _blob(table.table("blob"), on_mqtt="mqtt" in sources)
+    code = Code(
+        engine=_required(table, "engine", _WORD, _WORD_FORM),
+        version=_required(table, "version", _WORD, _WORD_FORM),
+        target=_required(table, "target", _WORD, _WORD_FORM),
+        settings=_required(table, "settings", _ASSUMED, _ASSUMED_FORM),
+        features=_features(table),
+        digest=blob.digest,
+        size=blob.size,
+    )
+    table.end()
+    return CodeFile(code, blob, sources)
+
+
+def _features(table: Table) -> tuple[str, ...]:
+    if "features" not in table:
+        table.problem("features", "is missing; it is a list, of nothing for any such processor")
+    found = table.texts("features", (), pattern=_WORD, form=_WORD_FORM)
+    if len(found) > MAX_FEATURES:
+        table.problem("features", f"must have at most {MAX_FEATURES} entries")
+    return found
 
 
 def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSettings | None:

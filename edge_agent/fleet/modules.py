@@ -63,6 +63,14 @@ class Modules:
         self._damaged.discard(digest)
         empty(self._layout.incoming(digest))
 
+    def add_code(self, digest: str, path: Path) -> None:
+        """Put a checked file of machine code in its place. StoreError."""
+        stored = self._layout.add_blob(path)
+        if stored != digest:
+            raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+
     def collect(self, needed: Collection[str]) -> None:
         """Remove all others. StoreError."""
         self._layout.collect(needed)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from edge_agent.config import Limits
 from edge_agent.config.model import Report
+from edge_agent.store.code import Machine
 
 
 class Node(NamedTuple):
@@ -15,3 +16,4 @@ class Node(NamedTuple):
     labels: Mapping[str, str]
     limits: Limits = Limits()  # for what a plugin's entry leaves open
     report: Report = "all"
+    machine: Machine | None = None  # that fleet's machine code must be made for; None: takes none

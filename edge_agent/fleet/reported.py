@@ -57,6 +57,8 @@ class UpdatesState(TypedDict):
     fetching: list[FetchState]
     rejected: dict[str, str]
     quarantined: dict[str, str]
+    compiled: str  # "accept" or "refuse": of the fleet's machine code
+    code: dict[str, str]  # NN-name: "" where the fleet's machine code is here, or why not
     trouble: str
 
 

@@ -13,7 +13,7 @@ benchmark, a thousand of these to one.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from edge_agent.fleet.deployment import MAX_FORM, Deployment
 from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
 from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.node import Node
+from edge_agent.fleet.offers import Offers, here, merged
 from edge_agent.fleet.plan import Plan, Target
 from edge_agent.fleet.record import DISK_PAUSE_S, Record
 from edge_agent.fleet.transfer.courier import Courier
@@ -99,6 +100,7 @@ class Updater:
         self._changed = changed
         self._monotonic = monotonic
         self._modules = Modules(layout)
+        self._offers = Offers()
         self._documents = Documents(node, config, clock)
         means = Means(broker, topics.blob_part, Courier(), wake, config.registry_auth_file)
         self._queue = Queue(layout.incoming, means)
@@ -186,6 +188,7 @@ class Updater:
             return
         self._documents.read_trust(self._catalogue)
         self._check()
+        self._offers.clear()
         self._queue.again(self._monotonic())
         self._evaluate()
         topics = [self._topics.deployment, self._topics.trust]
@@ -223,6 +226,7 @@ class Updater:
         if now >= self._record.retry_at:
             while (found := self._queue.step(now)) and self._store(*found):
                 self._evaluate()
+            self._give_up()
         self._tell()
         queue_due = max(self._queue.due, self._record.retry_at)
         # What expires is told when it does, though nothing else may come for months.
@@ -250,6 +254,7 @@ class Updater:
         if self._commit(new):
             log.info("generation %d is accepted", found.generation)
             self._pending = found
+            self._offers.clear()
             self._collect()  # what came for one before it may be all the room that there is
             self._evaluate()
         else:
@@ -261,11 +266,13 @@ class Updater:
             return
         for document in self._accepted():
             target = self._target(document)
-            if all(map(self._modules.has, target.supplies)):
+            if all(map(self._modules.has, target.supplies)) and not self._awaited(document, target):
                 self._switch(document, target)
                 break
         self._queue.want(self._wishes(), self._monotonic())
-        found = plan.runnable(self._catalogue, self._modules.has, self._modules.path)
+        found = plan.runnable(
+            self._catalogue, self._modules.has, self._modules.path, self._node.machine
+        )
         if found != self._plan:
             self._plan = found
             self._activate(found)
@@ -274,10 +281,11 @@ class Updater:
     def _switch(self, document: Deployment, target: Target) -> None:
         """All that `target` needs is here: from now on it is what runs, if the disk says so."""
         before = self._catalogue
+        running = here(target.running, self._modules.has)
         if document is self._pending:
-            new = catalogues.activated(before, target.running)
+            new = catalogues.activated(before, running)
         else:  # the one that is active already; another may be on its way
-            new = catalogues.activated(replace(before, pending=""), target.running)
+            new = catalogues.activated(replace(before, pending=""), running)
             new = replace(new, pending=before.pending)
         if new.rejected:  # of what is gone from the documents nothing is held any more
             left = [document] if document is self._pending else self._accepted()
@@ -292,6 +300,8 @@ class Updater:
     def _store(self, digest: str, path: Path) -> bool:
         """A blob came; whether it is in its place."""
         targets = [self._target(document) for document in self._accepted()]
+        if any(digest in target.codes for target in targets):
+            return self._store_code(digest, path)
         names = {
             (running.name, running.version)
             for target in targets
@@ -305,8 +315,37 @@ class Updater:
             return False
         return True
 
+    def _store_code(self, digest: str, path: Path) -> bool:
+        try:
+            self._modules.add_code(digest, path)
+        except StoreError as error:  # what can be done without does not wait for a disk
+            self._offers.refuse(digest, str(error))
+        return True
+
+    def _give_up(self) -> None:
+        """Do without the code that no source gave, once there is nothing else to wait for."""
+        in_vain = self._queue.in_vain()
+        if not in_vain or self._pending is None:
+            return
+        target = self._target(self._pending)
+        if not all(map(self._modules.has, target.supplies)):
+            return
+        lacking = [each for each in self._awaited(self._pending, target) if each in in_vain]
+        for digest in lacking:
+            self._offers.refuse(digest, in_vain[digest])
+        if lacking:
+            self._evaluate()
+
+    def _awaited(self, document: Deployment, target: Target) -> Collection[str]:
+        """The code that a new deployment waits for; what runs already was made by this node."""
+        if document is not self._pending:
+            return ()
+        return self._offers.lacking(target, self._modules.has)
+
     def _check(self) -> None:
-        trouble = self._modules.check(self._catalogue.digests, self._needed())
+        trouble = self._modules.check(
+            self._catalogue.digests | self._catalogue.codes, self._needed()
+        )
         if trouble is not None:
             self._failed(trouble)
 
@@ -347,22 +386,29 @@ class Updater:
         return [each for each in (self._pending, self._active) if each is not None]
 
     def _target(self, document: Deployment) -> Target:
-        return plan.target(document, self._node.name, self._node.labels, self._catalogue)
+        node = self._node
+        return plan.target(document, node.name, node.labels, self._catalogue, node.machine)
 
     def _needed(self) -> set[str]:
         """Digests of what runs, ran before, or is on its way."""
-        needed = set(self._catalogue.digests)
+        needed = set(self._catalogue.digests | self._catalogue.codes)
         for document in self._accepted():
-            needed |= self._target(document).supplies.keys()
+            target = self._target(document)
+            needed |= target.supplies.keys()
+            if document is self._pending:
+                needed |= target.codes.keys()
         return needed
 
     def _wishes(self) -> dict[str, Wish]:
         """What the documents need and the disk lacks."""
         wishes: dict[str, Wish] = {}
         for document in self._accepted():
-            for digest, supply in self._target(document).supplies.items():
+            target = self._target(document)
+            for digest, supply in target.supplies.items():
                 if digest not in wishes and not self._modules.has(digest):
                     wishes[digest] = plan.wish(supply, self._config)
+            for digest in self._awaited(document, target):
+                wishes.setdefault(digest, plan.wish(target.codes[digest], self._config))
         return wishes
 
     def _tell(self) -> None:
@@ -386,8 +432,18 @@ class Updater:
             "fetching": self._queue.status(),
             "rejected": _latest(catalogue.rejected),
             "quarantined": _latest(catalogue.quarantined),
+            "compiled": "refuse" if self._node.machine is None else "accept",
+            "code": self._code_told(),
             "trouble": self._trouble or (self._record.trouble if self._record else ""),
         }
+
+    def _code_told(self) -> dict[str, str]:
+        if self._node.machine is None:
+            return {}
+        targets = map(self._target, self._accepted())
+        told = merged(self._offers.told(each, self._modules.has) for each in targets)
+        # Reasons first: the rest goes without saying.
+        return dict(sorted(told.items(), key=lambda each: not each[1])[:MAX_REPORTED])
 
 
 def _named(digest: str) -> str:

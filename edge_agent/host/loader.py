@@ -257,7 +257,9 @@ class Loader:
     def _read(release: Release) -> ModuleFile:
         info = inspect_file(release.path, release.digest)
         stack_bytes = release.settings.limits.stack_bytes
-        return ModuleFile(release.path, release.digest, info, stack_bytes, release.metered)
+        return ModuleFile(
+            release.path, release.digest, info, stack_bytes, release.metered, release.code
+        )
 
     def _over(self, key: _Key) -> None:
         """A guest is gone: an engine may have had its memory from the heap."""

@@ -3,8 +3,12 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.config import PluginSettings
+
+if TYPE_CHECKING:
+    from edge_agent.wasm.fleetcode import CodeFile
 
 # NN-name: NRI's index of two digits and its name (containerd/nri, pkg/api/plugin.go).
 _IDENTITY = re.compile(r"([0-9]{2})-([a-zA-Z0-9_.+-]+)")
@@ -33,6 +37,9 @@ class Release:
     # What people call it, and whether it still has to prove itself: no reason to replace a guest.
     version: str = field(default="", compare=False)
     probation: Probation | None = field(default=None, compare=False)
+    # Machine code of the fleet's, to be used where it is what it is said to be. The same module
+    # by other code is the same plugin.
+    code: "CodeFile | None" = field(default=None, compare=False)
     # Why it cannot be loaded: there is no module, or not the one that is wanted, and no digest.
     # Its place is kept all the same (edge_agent.host.placeholder).
     unusable: str = ""

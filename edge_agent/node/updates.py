@@ -22,11 +22,13 @@ from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.topics import fleet_topics
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.plan import Plan, Wanted
+    from edge_agent.fleet.plan import CodeHere, Plan, Wanted
     from edge_agent.fleet.signedrequests import Addressed
     from edge_agent.fleet.transfer.overmqtt import BrokerPort
     from edge_agent.fleet.updater import Updater
     from edge_agent.fleet.vouching import Vouching
+    from edge_agent.store.code import Machine
+    from edge_agent.wasm.fleetcode import CodeFile
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,17 @@ class Updates:
         planned: Planned,
         begun: Callable[[], None],
         changed: Callable[[], None],
+        machine: "Machine | None" = None,
     ) -> None:
-        """`begun` is called on the loop once what the disk says was planned, or could not be."""
+        """`begun` is called on the loop once what the disk says was planned, or could not be.
+
+        `machine`: that machine code of the fleet's must be made for; None: none is taken.
+        """
         assert config.updates is not None
         self._loop = loop
         self._config = config
         self._settings: UpdatesConfig = config.updates
+        self._machine = machine
         self._broker = broker or _Nobody()
         self._planned = planned
         self._changed = changed
@@ -152,7 +159,10 @@ class Updates:
         config = self._config
         folder = config.state_dir / STORE
         return Updater(
-            node=Node(config.node, config.fleet, config.labels, config.limits, config.report),
+            node=Node(
+                *(config.node, config.fleet, config.labels, config.limits, config.report),
+                machine=self._machine,
+            ),
             config=self._settings,
             layout=Layout(folder),
             catalogue_path=folder / CATALOGUE,
@@ -200,8 +210,17 @@ class Updates:
             settings=wanted.settings,
             version=wanted.version,
             probation=terms if wanted.on_probation else None,
+            code=_code(wanted.code),
             unusable=wanted.unusable,
         )
+
+
+def _code(found: "CodeHere | None") -> "CodeFile | None":
+    if found is None:
+        return None
+    from edge_agent.wasm.fleetcode import CodeFile
+
+    return CodeFile(found.path, found.digest.removeprefix("sha256:"))
 
 
 def _judge(updater: "Updater", release: Release, kept: bool, reason: str) -> None:

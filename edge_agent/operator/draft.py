@@ -131,6 +131,9 @@ class Draft:
         self._known(table, _RELEASE, f"{name} {version}")
         blob = releases.load(self.folder, name, str(table.get("module", version)))
         values = {**table, "blob": {field: getattr(blob, field) for field in releases.FIELDS}}
+        published = str(table.get("module", version))
+        if codes := releases.find_codes(self.folder, name, published):
+            values["code"] = [releases.as_values(each) for each in codes]
         values.pop("module", None)
         self._take_config(f"{name} {version}", values)
         if isinstance(rollout := table.get("rollout"), Mapping):

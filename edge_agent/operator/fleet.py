@@ -11,11 +11,12 @@ from typing import NamedTuple
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet import deployment, trust
 from edge_agent.fleet.choice import place
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet.deployment import CodeFile, Deployment
 from edge_agent.mqtt.topics import fleet_topics
-from edge_agent.operator import deploy, edit, listing, plan, publish, releases, signing
+from edge_agent.operator import deploy, edit, gc, listing, plan, publish, releases, signing
 from edge_agent.operator.blobs import pack
 from edge_agent.operator.broker import BrokerClient, Received
+from edge_agent.operator.compiling import Made
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.draft import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
@@ -24,6 +25,7 @@ from edge_agent.operator.publish import Progress, Published
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
 from edge_agent.operator.view import Node, View
+from edge_agent.store.code import Code
 
 
 class Prepared(NamedTuple):
@@ -111,6 +113,24 @@ class Fleet:
             )
         done = publish.upload(self.client, self.topics, packed, progress)
         releases.save(self.folder, name, version, done.blob)
+        return done
+
+    def publish_code(
+        self,
+        name: str,
+        version: str,
+        made: Made,
+        progress: Progress = lambda _done, _all: None,
+    ) -> Published:
+        """Bring machine code of a published version to the broker, and note it beside."""
+        blob = releases.load(self.folder, name, version)
+        done = publish.upload(self.client, self.topics, pack(made.data), progress)
+        code = Code(
+            *(made.engine, made.version, made.target, made.settings, made.features),
+            digest=done.blob.digest,
+            size=done.blob.size,
+        )
+        releases.save(self.folder, name, version, blob, [CodeFile(code, done.blob, ("mqtt",))])
         return done
 
     def rolled_out(
@@ -291,24 +311,23 @@ class Fleet:
 
     def _check_published(self, document: Deployment, before: Deployment | None) -> None:
         """Parts go up in order: who has the last has all. What runs already was checked then."""
-        known = {
-            release.blob.digest
-            for entry in (before.plugins if before else ())
-            for release in entry.releases
-        }
+        known = gc.named(before)
         lasts = {
-            self.topics.blob_part(release.blob.hex, release.blob.parts - 1): (entry.name, release)
+            self.topics.blob_part(blob.hex, blob.parts - 1): (entry.name, release.version, option)
             for entry in document.plugins
             for release in entry.releases
-            if release.blob.parts and release.blob.digest not in known
+            for blob, sources, option in (
+                (release.blob, release.sources, ""),
+                *((each.blob, each.sources, " --code") for each in release.codes),
+            )
+            if blob.parts and blob.digest not in known and "mqtt" in sources
         }
         if not lasts:
             return
         kept = self.client.retained(lasts)
-        for topic, (name, release) in lasts.items():
-            if topic not in kept and "mqtt" in release.sources:
+        for topic, (name, version, option) in lasts.items():
+            if topic not in kept:
                 raise OperatorError(
-                    f"{name} {release.version} is not, or not wholly, at the broker; publish it"
-                    f" again: edge-agent fleet publish FILE.wasm --name {name} --version"
-                    f" {release.version}"
+                    f"{name} {version} is not, or not wholly, at the broker; publish it again:"
+                    f" edge-agent fleet publish FILE.wasm --name {name} --version {version}{option}"
                 )

@@ -65,9 +65,10 @@ def clear(client: BrokerClient, blobs: Iterable[Stale]) -> int:
 def named(*deployments: Deployment | None) -> set[str]:
     """The digests that deployments name."""
     return {
-        release.blob.digest
+        digest
         for deployment in deployments
         if deployment is not None
         for entry in deployment.plugins
         for release in entry.releases
+        for digest in (release.blob.digest, *(each.blob.digest for each in release.codes))
     }

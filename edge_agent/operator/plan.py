@@ -115,6 +115,39 @@ def differences(view: View, before: Deployment | None, after: Deployment) -> lis
     return [Difference(identity, count, text) for (identity, text), count in sorted(found.items())]
 
 
+class CodeFor(NamedTuple):
+    """Machine code that a deployment names, and the nodes that would run it."""
+
+    name: str
+    version: str
+    target: str
+    digest: str
+    nodes: tuple[str, ...]
+
+
+def codes(view: View, deployment: Deployment) -> list[CodeFor]:
+    """All of it: whoever signs lets it run where nodes take machine code."""
+    gets = targets(view, deployment)
+    found = []
+    for entry in deployment.plugins:
+        for release in entry.releases:
+            for file in release.codes:
+                code = file.code
+                nodes = tuple(
+                    node.name
+                    for node in view.sorted()
+                    if node.takes_code
+                    and (choice := gets[node.name].get(entry.identity)) is not None
+                    and choice.release.version == release.version
+                    and (*node.engine[:2], node.architecture)
+                    == (code.engine, code.version, code.target)
+                    and code.settings.startswith(node.engine[2])
+                )
+                row = CodeFor(entry.name, release.version, code.target, code.digest, nodes)
+                found.append(row)
+    return found
+
+
 def refusing(view: View, deployment: Deployment) -> list[str]:
     """Nodes whose agent does not know the form of this document, and refuses it (`kind`)."""
     return [node.name for node in view.sorted() if node.form < deployment.form]

@@ -4,9 +4,13 @@ They make a release in `deployment.toml` short: a version, behind which stand a 
 parts at the broker.
 """
 
+import json
 import re
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edge_agent.errors import OperatorError
 from edge_agent.fleet.form import (
@@ -15,8 +19,10 @@ from edge_agent.fleet.form import (
     VERSION_FORM,
     VERSION_PATTERN,
     Blob,
+    CodeFile,
 )
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.store.code import Code
 
 _TEXT = """\
 # Written by `edge-agent fleet publish`: which module this version is. Keep it under git.
@@ -26,7 +32,10 @@ encoding = "{encoding}"
 parts = {parts}
 part_size = {part_size}
 """
+_MQTT = "mqtt"
 FIELDS = {"digest": str, "size": int, "encoding": str, "parts": int, "part_size": int}
+# Of machine code: what it assumes, in words.
+_ASSUMED = ("engine", "version", "target", "settings")
 
 
 def check_names(name: str, version: str) -> None:
@@ -41,12 +50,60 @@ def check_names(name: str, version: str) -> None:
         raise OperatorError(f'"{name}" cannot name a plugin')
 
 
-def save(folder: FleetFolder, name: str, version: str, blob: Blob) -> Path:
-    """Write the file. OperatorError."""
+def save(
+    folder: FleetFolder, name: str, version: str, blob: Blob, codes: Sequence[CodeFile] = ()
+) -> Path:
+    """Write the file; machine code of the module that it names stays there. OperatorError."""
     path = folder.release_file(name, version)
-    text = _TEXT.format(**{field: getattr(blob, field) for field in FIELDS})
-    folder.write(path, text)
+    before = find(folder, name, version)
+    kept = find_codes(folder, name, version) if before == blob else []
+    new = [each.code for each in codes]
+    kept = [each for each in kept if not any(_for_the_same(each.code, code) for code in new)]
+    parts = [_TEXT.format(**{field: getattr(blob, field) for field in FIELDS})]
+    for each in (*kept, *codes):
+        lines = [f"{key} = {json.dumps(getattr(each.code, key))}" for key in _ASSUMED]
+        lines.append(f"features = {json.dumps(list(each.code.features))}")
+        lines += [f"{key} = {json.dumps(getattr(each.blob, key))}" for key in FIELDS]
+        parts.append("\n".join(["", "[[code]]", *lines, ""]))
+    folder.write(path, "".join(parts))
     return path
+
+
+def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeFile]:
+    """The machine code that was published with a version. OperatorError: the file is wrong."""
+    path = folder.release_file(name, version)
+    wrong = OperatorError(f"{path}: [[code]] is wrong; publish the version again, with --code")
+    found = []
+    for table in _values(path).get("code", []):
+        try:
+            blob = Blob(**{field: _of(table[field], kind) for field, kind in FIELDS.items()})
+            assumed = {key: _of(table[key], str) for key in _ASSUMED}
+            features = tuple(_of(each, str) for each in table["features"])
+        except (KeyError, TypeError) as error:
+            raise wrong from error
+        code = Code(**assumed, features=features, digest=blob.digest, size=blob.size)
+        found.append(CodeFile(code, blob, (_MQTT,)))
+    return found
+
+
+def as_values(file: CodeFile) -> dict[str, object]:
+    """As it stands in a deployment."""
+    code = file.code
+    return {
+        **{key: getattr(code, key) for key in _ASSUMED},
+        "features": list(code.features),
+        "blob": {field: getattr(file.blob, field) for field in FIELDS},
+    }
+
+
+def _for_the_same(one: Code, other: Code) -> bool:
+    return replace(one, digest="", size=0) == replace(other, digest="", size=0)
+
+
+def _of(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value
 
 
 def load(folder: FleetFolder, name: str, version: str) -> Blob:
@@ -65,16 +122,23 @@ def load(folder: FleetFolder, name: str, version: str) -> Blob:
 def find(folder: FleetFolder, name: str, version: str) -> Blob | None:
     """The same, None if it was never published."""
     path = folder.release_file(name, version)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    values = _values(path)
+    if not values:
         return None
-    except (OSError, ValueError) as error:
-        raise OperatorError(f"{path}: cannot be read: {error}") from error
     for field, kind in FIELDS.items():
         if type(values.get(field)) is not kind:
             raise OperatorError(f"{path}: {field} is missing or wrong; publish the version again")
     return Blob(**{field: values[field] for field in FIELDS})
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """What the file says; nothing if it is not there. OperatorError."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path}: cannot be read: {error}") from error
 
 
 def named(folder: FleetFolder) -> dict[str, str]:

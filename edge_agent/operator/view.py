@@ -78,6 +78,29 @@ class Node:
         return _text(self.state.get("agent"))
 
     @property
+    def architecture(self) -> str:
+        """As `uname -m` says it."""
+        return _text(self.state.get("architecture"))
+
+    @property
+    def engine(self) -> tuple[str, str, str]:
+        """Name, version and settings; these only from agents since 0.2."""
+        engine = self._map("engine")
+        return tuple(_text(engine.get(key)) for key in ("name", "version", "settings"))  # type: ignore[return-value]
+
+    @property
+    def takes_code(self) -> bool:
+        """Whether it takes machine code that a deployment names."""
+        return self.updates.get("compiled") == "accept"
+
+    @property
+    def without_code(self) -> dict[str, str]:
+        """Plugins that the node compiled although there is machine code, and why."""
+        told = self.updates.get("code")
+        items = told.items() if isinstance(told, Mapping) else ()
+        return {str(name)[:100]: _text(reason) for name, reason in items if reason}
+
+    @property
     def plugins(self) -> list[Running]:
         return [_running(each) for each in _maps(self.state.get("plugins"))]
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from edge_agent import strictjson
 from edge_agent.config.model import PluginSettings
+from edge_agent.store.code import Code
 from edge_agent.store.digest import sha256_hex
 
 # What is remembered of digests that a node will hardly see again; the oldest go first.
@@ -46,6 +47,16 @@ class Running:
     size: int
     config: str
     settings: PluginSettings
+    code: Code | None = None  # the fleet's, that is used where it is on the disk
+
+    def by(self, code: Code | None) -> "Running":
+        """The same release, run by this code of the fleet's, or by none."""
+        return self if code == self.code else replace(self, code=code)
+
+    @property
+    def metered(self) -> bool:
+        """Whether its code must count its fuel."""
+        return self.settings.limits.fuel > 0
 
     @property
     def identity(self) -> str:
@@ -93,6 +104,16 @@ class Catalogue:
             if running is not None
         )
 
+    @property
+    def codes(self) -> frozenset[str]:
+        """The files of machine code that stay beside them."""
+        return frozenset(
+            running.code.digest
+            for kept in self.plugins.values()
+            for running in (kept.current, kept.previous)
+            if running is not None and running.code is not None
+        )
+
 
 def setup_key(digest: str, config: str, settings: PluginSettings) -> str:
     """A name for one module with one configuration: "sha256:HEX+" and 16 digits."""
@@ -124,16 +145,16 @@ def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
 def activated(catalogue: Catalogue, running: Iterable[Running]) -> Catalogue:
     """Everything pending is here; these releases take the place of all that ran.
 
-    One that ran already, set up alike, stays as it is. A new one is on probation, and
-    what is kept for going back to is the release before it that was proven.
+    One that ran already, set up alike, stays as it is, whatever code it is run by. A new one is
+    on probation, and what is kept for going back to is the release before it that was proven.
     """
     plugins = {}
     for each in running:
         before = catalogue.plugins.get(each.identity)
         if before is None:
             plugins[each.identity] = Kept(each)
-        elif before.current == each:
-            plugins[each.identity] = before
+        elif before.current.by(each.code) == each:
+            plugins[each.identity] = replace(before, current=each)
         else:
             proven = before.previous if before.probation else before.current
             plugins[each.identity] = Kept(each, proven)

@@ -2,7 +2,8 @@
 
     STATE/store/oci-layout              which version of the layout this is
     STATE/store/index.json              one manifest for each release
-    STATE/store/blobs/sha256/HEX        manifests, their configurations, modules
+    STATE/store/blobs/sha256/HEX        manifests, their configurations, modules; machine code, that
+                                        the catalogue alone names
     STATE/store/incoming/HEX/           parts of a module that is still being fetched
     STATE/store/lock                    held while something is added or removed
 
@@ -88,6 +89,15 @@ class Layout:
                 digest, size = self._take(module)
             self._add_release(name, version, digest, size)
         return digest
+
+    def add_blob(self, path: Path) -> str:
+        """Add a file that no manifest names, as long as `collect` is told to keep it; its digest.
+
+        It is moved or copied as in `add_module`.
+        """
+        with self._locked():
+            self._begin()
+            return self._take(path)[0]
 
     def check(self) -> list[str]:
         """Compare every blob with its digest; remove the damaged and return their digests.

@@ -59,8 +59,12 @@ class Artifacts:
         return artifact_key(digest, engine, self._cpu, metered)
 
     def stored(self, engine: Engine, source: ModuleFile) -> Module | None:
-        """Load a module, or None if `module` would have to compile it. StoreError."""
-        return self._load(engine, self.key(engine, source.digest, source.metered), source)
+        """Load a module, or None if `module` would have to compile it. StoreError.
+
+        What this node compiled goes before what the fleet did for it.
+        """
+        key = self.key(engine, source.digest, source.metered)
+        return self._load(engine, key, source) or _of_the_fleet(engine, source)
 
     def module(self, engine: Engine, source: ModuleFile) -> Module:
         """Load a module, compiling it in a child process unless a good artifact is here.
@@ -149,13 +153,7 @@ class Artifacts:
     def _map(self, engine: Engine, key: str, fd: int, source: ModuleFile) -> Module:
         """Give a verified descriptor to the engine, and close it. EngineError."""
         try:
-            return engine.load(Path(f"/proc/self/fd/{fd}"), source.info, source.stack_bytes)
-        except EngineError as error:
-            advice = ""
-            if os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
-                advice = "; state_dir is on a file system mounted noexec, no code can run from it"
-            reason = " ".join(str(error).split())
-            raise EngineError(f"{self._artifact(key)} is refused: {reason}{advice}") from error
+            return mapped(engine, fd, self._artifact(key), source)
         finally:
             os.close(fd)
 
@@ -240,6 +238,31 @@ class Artifacts:
         secret = os.urandom(SECRET_BYTES)
         files.write(self._secret_file, secret)
         return secret
+
+
+def mapped(engine: Engine, fd: int, named: Path, source: ModuleFile) -> Module:
+    """The code behind the descriptor of a file that was verified through it. EngineError."""
+    try:
+        return engine.load(Path(f"/proc/self/fd/{fd}"), source.info, source.stack_bytes)
+    except EngineError as error:
+        advice = ""
+        if os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
+            advice = "; state_dir is on a file system mounted noexec, no code can run from it"
+        reason = " ".join(str(error).split())
+        raise EngineError(f"{named} is refused: {reason}{advice}") from error
+
+
+def _of_the_fleet(engine: Engine, source: ModuleFile) -> Module | None:
+    """What the fleet compiled, or None if there is none that can be used."""
+    if source.code is None:
+        return None
+    from edge_agent.wasm import fleetcode  # most nodes have none
+
+    try:
+        return fleetcode.load(engine, source.code, source)
+    except EngineError as error:
+        log.warning("machine code of the fleet's: %s; compiling here", error)
+        return None
 
 
 def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -> str:

@@ -18,7 +18,7 @@ import sys
 import time
 from errno import EDQUOT, ENOMEM, ENOSPC
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from edge_agent.child import command
 from edge_agent.config.units import format_size
@@ -62,8 +62,16 @@ _MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError"
 _LACKING = "not confined: "
 
 _EMPTY = b"\0asm\1\0\0\0"  # a module
+_HERE = "here"  # no processor's name
 
 _MAIN = "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
+
+
+class Portably(NamedTuple):
+    """For every processor of a kind (`uname -m`), in place of this machine's own."""
+
+    target: str
+    wide: bool  # whether memories reserve all that a pointer reaches
 
 
 def compile_module(
@@ -73,6 +81,7 @@ def compile_module(
     output: Path,
     *,
     metered: bool = False,
+    portably: Portably | None = None,
     timeout_s: float = TIMEOUT_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> None:
@@ -88,7 +97,8 @@ def compile_module(
     except OSError as error:
         raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
     try:
-        task = (engine_name, digest, "metered" if metered else "plain", str(memory_bytes))
+        how = "metered" if metered else "plain"
+        task = (engine_name, digest, how, str(memory_bytes), _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)
@@ -98,6 +108,12 @@ def compile_module(
         raise
     finally:
         os.close(target)
+
+
+def _told_target(portably: Portably | None) -> str:
+    if portably is None:
+        return _HERE
+    return f"{portably.target} {'wide' if portably.wide else 'narrow'}"
 
 
 _told: set[str] = set()
@@ -194,9 +210,10 @@ def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """engine, digest, "metered" or "plain", bytes of memory, parent's process; the module on
-    stdin, the artifact to stdout."""
-    engine_name, digest, kind, memory_bytes, parent = arguments
+    """engine, digest, "metered" or "plain", bytes of memory, for which processor, parent's
+    process; the module on stdin, the artifact to stdout."""
+    engine_name, digest, kind, memory_bytes, target_name, parent = arguments
+    portably = _read_target(target_name)
     target = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get into the artifact
     _die_with(int(parent))
@@ -209,13 +226,13 @@ def main(arguments: list[str]) -> NoReturn:
         engine, _ = choose(engine_name)
         _limit(int(memory_bytes))
         # All that is imported in the middle of it, while files can still be opened.
-        compile_here(engine, _EMPTY, metered=kind == "metered")
+        compile_here(engine, _EMPTY, metered=kind == "metered", portably=portably)
         wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
         if sha256_hex(wasm) != digest:
             _leave(_SUPERSEDED, "it changed while it was read; it is read again")
         # Nothing looked into the module so far, and nothing is opened from here on.
         lacking = confine(lambda: _die_with(int(parent)))
-        artifact = compile_here(engine, wasm, metered=kind == "metered")
+        artifact = compile_here(engine, wasm, metered=kind == "metered", portably=portably)
     except MemoryError:
         os._exit(_NO_MEMORY)
     except (ModuleError, EngineError) as error:
@@ -234,13 +251,26 @@ def main(arguments: list[str]) -> NoReturn:
     _leave(0, _LACKING + "; ".join(lacking) if lacking else "")
 
 
-def compile_here(engine: "Engine", wasm: bytes, *, metered: bool = False) -> bytes:
+def _read_target(told: str) -> Portably | None:
+    target, _, width = told.partition(" ")
+    return Portably(target, width == "wide") if width else None
+
+
+def compile_here(
+    engine: "Engine", wasm: bytes, *, metered: bool = False, portably: Portably | None = None
+) -> bytes:
     """The artifact, made in this process. ModuleError. EngineError. MemoryError."""
     if metered:
         from edge_agent.wasm.metering import meter
 
         wasm = meter(wasm)
-    return engine.compile(wasm)
+    if portably is None:
+        return engine.compile(wasm)
+    from edge_agent.wasm.engine import Portable
+
+    if not isinstance(engine, Portable):
+        raise EngineError(f"{engine.name} makes no code for other machines")
+    return engine.compile_for(wasm, portably.target, portably.wide)
 
 
 def _die_with(parent: int) -> None:

@@ -8,7 +8,7 @@ shared by its instances; an instance belongs to one call at a time.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_agent.wasm.module import FuncType, ModuleInfo
 
@@ -127,5 +127,26 @@ class Engine(Protocol):
     def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> Module:
         """Map an artifact of this engine, made of the module `info`. EngineError: it is not.
 
-        The bytes are trusted: only what this node compiled may come here.
+        The bytes are trusted: only what this node compiled, or the fleet for it, may come here.
         """
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """An engine whose artifacts other machines can load."""
+
+    def features(self) -> frozenset[str] | None:
+        """What this processor can do, of what artifacts may need; None: the engine's library
+        does not say, and is to be taken for one that has no such artifacts."""
+
+    def compile_for(self, wasm: bytes, target: str, wide: bool) -> bytes:
+        """An artifact for every processor of this kind (`uname -m`) that has its features.
+
+        `wide`: as in the engine's settings. ModuleError, EngineError.
+        """
+
+    def settings_for(self, wide: bool) -> str:
+        """`settings` of an engine that is set so."""
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """The kinds of processors, with the features that artifacts for them assume."""

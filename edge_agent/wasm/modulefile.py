@@ -6,11 +6,15 @@ of 8 MB and more would stay in the heap.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import ModuleError, StoreError, SupersededError
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, sha256
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect_stream
+
+if TYPE_CHECKING:
+    from edge_agent.wasm.fleetcode import CodeFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class ModuleFile:
     info: ModuleInfo
     stack_bytes: int
     metered: bool = False
+    code: "CodeFile | None" = None  # the fleet's, made for this node
 
 
 def identify(path: Path) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from edge_agent.fleet.keys import SigningKey
 from edge_agent.fleet.transfer import blocking, fetch, window
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
+from edge_agent.wasm.engine import FUEL_RULES
 from tests.fleet.test_hostile import REASONS
 from tests.support.fleetnode import Board
 from tests.support.shelf import Shelf
@@ -30,7 +31,7 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, SECOND, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
+_, TRUST, DEPLOYMENT, SECOND, CODE, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -56,6 +57,17 @@ def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
     assert deployment.kind_of(json.loads(DEPLOYMENT)["plugins"]) == deployment.KIND
     assert f"`rings`, at most {form.MAX_RINGS} tables" in PAGE
     assert f"`nodes`, at most {MAX_ENTRIES} names" in PAGE
+
+
+def test_the_machine_code_of_the_page_is_some() -> None:
+    values = json.loads(DEPLOYMENT)
+    values["plugins"][0]["releases"][0]["code"] = json.loads(CODE)
+    found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
+    (file,) = found.plugins[0].releases[0].codes
+    assert (file.code.target, file.code.features, file.sources) == ("aarch64", ("neon",), ("mqtt",))
+    assert f"a list `code` of at most {form.MAX_CODES} tables" in PAGE
+    assert f"at most {form.MAX_FEATURES}, of the same form" in PAGE
+    assert f",fuel={FUEL_RULES}` behind it" in PAGE
 
 
 def test_the_trust_set_of_the_page_is_one() -> None:

@@ -105,6 +105,27 @@ def second_kind() -> Iterator[dict[str, object]]:
     yield vector("a kind to come", document(1, kind="/3"), None, "kind")
 
 
+def machine_code() -> Iterator[dict[str, object]]:
+    """A node that takes none, or knows none, runs the module."""
+    blob = {"digest": "sha256:" + "ab" * 32, "size": 131096, "parts": 3, "part_size": 65536}
+    code = {
+        "engine": "wasmer",
+        "version": "7.4.2",
+        "target": "aarch64",
+        "settings": "cranelift",
+        "features": ["neon"],
+        "blob": blob,
+    }
+    runs = [run("gate-1", {}, "1.0.0+2", "old")]
+    payload = document(1, None, guard(code=[code]))
+    yield {**vector("machine code beside a module", payload, None, "taken"), "runs": runs}
+    payload = document(1, None, guard(code=[{**code, "kernel": "6.1"}]))
+    yield vector("machine code that assumes more", payload, None, "malformed")
+    del code["settings"]
+    payload = document(1, None, guard(code=[code]))
+    yield vector("machine code that says too little", payload, None, "malformed")
+
+
 # What edge-agent 0.1.0 (commit 3ee8d79) makes of them, where that is something else.
 BY_0_1_0 = {
     "further than that": "taken",
@@ -118,6 +139,8 @@ BY_0_1_0 = {
     "an empty configuration": "kind",
     "of the first kind": "taken",
     "a ring without a label": "kind",
+    "machine code that assumes more": "taken",
+    "machine code that says too little": "taken",
 }
 
 
@@ -129,7 +152,7 @@ def with_older(each: dict[str, object]) -> dict[str, object]:
 
 def everything() -> str:
     """The file's text."""
-    vectors = map(with_older, (*generations(), *second_kind()))
+    vectors = map(with_older, (*generations(), *second_kind(), *machine_code()))
     lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in vectors)
     return f"[\n{lines}\n]\n"
 

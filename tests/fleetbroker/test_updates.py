@@ -51,7 +51,10 @@ version = "1.0.0"
 class Closed:
     """One board, one operator, and what lies between them."""
 
-    def __init__(self, folder: Path, broker: FleetBroker, runtime: SimRuntime) -> None:
+    def __init__(
+        self, folder: Path, broker: FleetBroker, runtime: SimRuntime, **updates: object
+    ) -> None:
+        """`updates` are further keys of the board's [updates]."""
         self.folder = folder
         self.broker = broker
         self.runtime = runtime
@@ -71,10 +74,10 @@ class Closed:
             cert_file=cert,
             key_file=private,
         )
-        self.agent = self._agent(folder)
+        self.agent = self._agent(folder, updates)
         self._pods = 0
 
-    def _agent(self, folder: Path) -> Agent:
+    def _agent(self, folder: Path, updates: dict[str, object]) -> Agent:
         authority, cert, key = map(str, self.broker.credentials("alice"))
         return Agent(
             folder / "board",
@@ -92,6 +95,7 @@ class Closed:
                 "trust_dir": str(self.trust),
                 "probation": "1s",
                 "probation_events": 3,
+                **updates,
             },
         )
 

@@ -40,8 +40,11 @@ class Peer:
         labels: Mapping[str, str] | None = None,
         dislikes: frozenset[str] = frozenset(),
         form: int = 2,
+        engine: Mapping[str, str] | None = None,
+        architecture: str = "aarch64",
+        compiled: str = "refuse",
     ) -> None:
-        """It rejects the versions that it `dislikes`; `form` is what it says that it reads."""
+        """It rejects the versions that it `dislikes`; the others are what it says of itself."""
         self.name = name
         self.deployment: Deployment | None = None
         self.known = Known()
@@ -52,6 +55,9 @@ class Peer:
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
         self._form = form
+        self._engine = dict(engine or {"name": "wasmtime", "version": "50.0.1"})
+        self._architecture = architecture
+        self._compiled = compiled
         self._labels = dict(labels or {})
         self._trust = trust
         self._port = port
@@ -208,8 +214,8 @@ class Peer:
             "agent": "0.1.0",
             "node": self.name,
             "session": 1,
-            "architecture": "aarch64",
-            "engine": {"name": "wasmtime", "version": "50.0.1"},
+            "architecture": self._architecture,
+            "engine": self._engine,
             "labels": self._labels,
             "plugins": [
                 {
@@ -228,6 +234,7 @@ class Peer:
                 "accepted": self.known.generation,
                 "epoch": self.known.epoch,
                 "form": self._form,
+                "compiled": self._compiled,
                 "refused": self.refused,
                 "rejected": self._rejected,
             },

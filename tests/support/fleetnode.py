@@ -14,6 +14,7 @@ from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.trust import TrustSet
 from edge_agent.fleet.updater import Updater
 from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.store.code import Machine
 from edge_agent.store.layout import Layout
 from edge_agent.validity import Validity
 from tests.support.blobs import Cut, cut
@@ -121,6 +122,7 @@ class Board:
         labels: Mapping[str, str] | None = None,
         trusted: Iterable[SigningKey] = KEYS[:1],
         clock: float = NOW,
+        machine: Machine | None = None,
         **config: Any,
     ) -> None:
         self.shelf = shelf
@@ -136,7 +138,7 @@ class Board:
             for number, key in enumerate(trusted):
                 (trust_dir / f"{number}.pem").write_text(keys.public_pem(key.public))
         self.updater = Updater(
-            node=Node(name, FLEET, labels or {}),
+            node=Node(name, FLEET, labels or {}, machine=machine),
             config=UpdatesConfig(trust_dir=trust_dir, **config),
             layout=self.layout,
             catalogue_path=folder / "store" / "catalogue.json",

@@ -83,6 +83,7 @@ class Fetch:
         """`folder` is for this blob alone; `sources` are those allowed here, in order."""
         self.blob = blob
         self.trouble = ""
+        self.rounds = 0  # through all its sources in vain, since the network was there
         self._sources = sources
         self._folder = folder
         self._means = means
@@ -140,6 +141,7 @@ class Fetch:
 
     def hurry(self, now: float) -> None:
         """The network is back: end a pause between two rounds, if it is not the shortest."""
+        self.rounds = 0
         if self._attempt is None and self._due != math.inf:
             # Whoever says so each second does not have the sources asked each second.
             soon = max(now, self._paused_at + PAUSE_MIN_S)
@@ -230,6 +232,7 @@ class Fetch:
         self._pause(now)
 
     def _pause(self, now: float) -> None:
+        self.rounds += 1
         left = [at for at in range(len(self._sources)) if self._may_ask(at, now)]
         if not left:
             first = min(range(len(self._sources)), key=self._wrong_at.__getitem__)

@@ -78,6 +78,14 @@ class Queue:
         busy = [fetch.due for fetch in self._fetches.values() if fetch.busy]
         return min(busy or (fetch.due for fetch in self._fetches.values()), default=math.inf)
 
+    def in_vain(self) -> dict[str, str]:
+        """By digest: the trouble with what no source gave in a whole round, or none may give."""
+        return {
+            digest: each.trouble
+            for digest, each in self._fetches.items()
+            if each.rounds or not self._wishes[digest].sources
+        }
+
     def status(self) -> "list[FetchState]":
         """For reports: each blob with its progress and its latest trouble."""
         return [

@@ -37,8 +37,12 @@ class NativeEngine:
         return settings
 
     def compile(self, wasm: bytes) -> bytes:
+        return self.compiled(wasm, self.wide)
+
+    def compiled(self, wasm: bytes, *how: object) -> bytes:
+        """What the library makes of a module. ModuleError, EngineError."""
         try:
-            artifact: bytes = self.native.compile(self.name, wasm, self.wide)
+            artifact: bytes = self.native.compile(self.name, wasm, *how)
         except self.native.InvalidModule as error:
             raise ModuleError(str(error)) from None
         except self.native.EngineFailed as error:

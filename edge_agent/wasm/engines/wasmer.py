@@ -23,3 +23,18 @@ class WasmerEngine(NativeEngine):
             return False
         # Libraries lie near the end of what a process can address.
         return bool(self.native.address_bits() >= _PLENTY_BITS)
+
+    def features(self) -> frozenset[str] | None:
+        # The library of 0.2.0 runs no other processor's code, and makes none.
+        features = getattr(self.native, "features", None)
+        return frozenset(features()) if features is not None else None
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(features) for name, features in self.native.targets()}
+
+    def settings_for(self, wide: bool) -> str:
+        settings: str = self.native.settings(self.name, wide)
+        return settings
+
+    def compile_for(self, wasm: bytes, target: str, wide: bool) -> bytes:
+        return self.compiled(wasm, wide, target)

@@ -1,0 +1,135 @@
+"""Machine code for nodes that take it, compiled here: for which of them, and made how.
+
+A compiler gives the same bytes everywhere: whoever signs too can make them again and compare.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, cast
+
+from edge_agent.errors import OperatorError
+from edge_agent.operator.view import Node
+from edge_agent.store.digest import sha256_hex
+from edge_agent.wasm import compiler, fleetcode
+from edge_agent.wasm.choice import choose
+from edge_agent.wasm.compiler import Portably
+from edge_agent.wasm.engine import Engine, Portable
+
+ENGINE = "wasmer"  # the only one whose artifacts are made for others
+# As Debian calls them.
+ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+# Whether memories reserve 8 GiB of addresses each where nothing says otherwise: the 38 bits of most
+# RISC-V boards (Sv39) are too few.
+_WIDE = {"riscv64": False}
+_TIMEOUT_S = 1800.0
+_MEMORY_BYTES = 3 << 30
+
+
+class Kind(NamedTuple):
+    """One kind of nodes, for which one file of machine code is made."""
+
+    target: str  # uname -m
+    wide: bool
+    metered: bool
+
+
+class Made(NamedTuple):
+    """Machine code, and what it assumes."""
+
+    engine: str
+    version: str
+    target: str
+    settings: str
+    features: tuple[str, ...]
+    data: bytes
+
+
+class Maker:
+    """The compiler here. OperatorError: there is none whose code others can load."""
+
+    def __init__(self) -> None:
+        engine, _ = choose(ENGINE)  # EngineError says what to install
+        if not isinstance(engine, Portable) or engine.features() is None:
+            raise OperatorError(
+                "the edge-agent-engines that is installed here makes no code for other machines:"
+                " install 0.2.1 or later"
+            )
+        self._engine: Engine = cast(Engine, engine)
+        self._portable: Portable = engine
+        self.targets = engine.targets()
+
+    @property
+    def version(self) -> str:
+        """Of the engine: code is for nodes with the same."""
+        return self._engine.version
+
+    def named(self, targets: str, nodes: Iterable[Node], metered: bool) -> list[Kind]:
+        """The kinds for a list such as "arm64,riscv64": as nodes of these have it, or most boards.
+
+        OperatorError: there is no code for one of them.
+        """
+        known = self._reported(nodes, metered)
+        found: list[Kind] = []
+        for name in targets.split(","):
+            target = ALIASES.get(name.strip(), name.strip())
+            if target not in self.targets:
+                there = ", ".join(sorted({*self.targets, *ALIASES}))
+                raise OperatorError(f"there is no code for {name.strip()!r:.80}, but for {there}")
+            default = Kind(target, _WIDE.get(target, True), metered)
+            found += [each for each in known if each.target == target] or [default]
+        return list(dict.fromkeys(found))
+
+    def reported(self, nodes: Sequence[Node], metered: bool) -> list[Kind]:
+        """The kinds of the nodes that take machine code. OperatorError: there are none."""
+        taking = [node for node in nodes if node.takes_code]
+        found = self._reported(taking, metered)
+        if not found:
+            other = ", ".join(sorted({" ".join(node.engine[:2]) for node in taking}))
+            reason = f"those that take it run {other}" if other else "none takes it"
+            raise OperatorError(
+                f"no node has a use for machine code of {ENGINE} {self.version}: {reason}. Nodes"
+                ' take it with compiled = "accept" below [updates]; --target names kinds of them'
+            )
+        return found
+
+    def make(self, wasm: bytes, kind: Kind) -> Made:
+        """Compile a module that was checked, apart, in a process of its own."""
+        with TemporaryDirectory(prefix="edge-agent-") as folder:
+            module, output = Path(folder, "module.wasm"), Path(folder, "code")
+            module.write_bytes(wasm)
+            compiler.compile_module(
+                ENGINE,
+                module,
+                sha256_hex(wasm),
+                output,
+                metered=kind.metered,
+                portably=Portably(kind.target, kind.wide),
+                timeout_s=_TIMEOUT_S,
+                memory_bytes=_MEMORY_BYTES,
+            )
+            data = output.read_bytes()
+        return Made(
+            engine=ENGINE,
+            version=self.version,
+            target=kind.target,
+            settings=self._settings(kind.wide, kind.metered),
+            features=self.targets[kind.target],
+            data=data,
+        )
+
+    def _reported(self, nodes: Iterable[Node], metered: bool) -> list[Kind]:
+        """Of the nodes whose engine and settings can be served from here."""
+        wide = {self._settings(wide, False): wide for wide in (True, False)}
+        found = {
+            Kind(node.architecture, wide[settings], metered)
+            for node in nodes
+            for name, version, settings in [node.engine]
+            if (name, version) == (ENGINE, self.version)
+            and settings in wide
+            and node.architecture in self.targets
+        }
+        return sorted(found)
+
+    def _settings(self, wide: bool, metered: bool) -> str:
+        return fleetcode.settings_of(self._portable.settings_for(wide), metered)

@@ -1,0 +1,414 @@
+"""Machine code that a deployment names beside a module: taken where it is for this node, signed
+for and whole; and in every other case the module runs all the same, compiled by the node."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import RefusedError
+from edge_agent.fleet import deployment
+from edge_agent.fleet.plan import Wanted
+from edge_agent.store import cataloguefile
+from edge_agent.store.code import Code, Machine, misfit
+from tests.support.blobs import Cut, cut
+from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release, wasm
+from tests.support.shelf import Shelf
+
+MACHINE = Machine(
+    "wasmer", "7.4.2", "riscv64", "elf,wide", "elf,wide,fuel=2", frozenset({"v", "b"})
+)
+FITTING: dict[str, Any] = {
+    "engine": "wasmer",
+    "version": "7.4.2",
+    "target": "riscv64",
+    "settings": "elf,wide",
+    "features": ["v"],
+}
+MODULE, OTHER = wasm(1), wasm(2)
+CODE, NEW = cut(b"\x7fELF code " * 400), cut(b"\x7fELF other " * 500)
+
+
+def code(of: Cut, **changes: Any) -> dict[str, Any]:
+    """An entry of a release's list."""
+    blob = release("1", of)["blob"]
+    return {**FITTING, "blob": blob, **changes}
+
+
+def guard(version: str, module: Cut, *codes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return plugin("guard", release(version, module, code=list(codes)), **more)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def operator(shelf: Shelf) -> Operator:
+    operator = Operator(shelf)
+    for it in (MODULE, OTHER, CODE, NEW):
+        operator.upload(it)
+    return operator
+
+
+@pytest.fixture
+def board(tmp_path: Path, shelf: Shelf) -> Board:
+    return Board(tmp_path / "board", shelf, machine=MACHINE)
+
+
+def again(board: Board, machine: Machine | None = MACHINE) -> Board:
+    """The node after a restart."""
+    board.shelf.subscribed.clear()
+    board.shelf.delivered.clear()
+    return Board(board.folder, board.shelf, machine=machine).start()
+
+
+def wanted(board: Board) -> Wanted:
+    (found,) = board.plans[-1].releases
+    return found
+
+
+def here(board: Board, of: Cut) -> bool:
+    return board.layout.good(of.blob.digest)
+
+
+# --- what is taken
+
+
+def test_code_for_this_node_is_fetched_before_the_module_is_run(
+    board: Board, operator: Operator
+) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    found = wanted(board).code
+    assert found is not None
+    assert (found.digest, found.path.read_bytes()) == (CODE.blob.digest, CODE.data)
+    assert wanted(board).path.read_bytes() == MODULE.data
+    assert board.status()["compiled"] == "accept"
+    assert board.status()["code"] == {"10-guard": ""}
+    assert len(board.plans) == 2, "none, and the module with its code"
+
+
+def test_node_that_refuses_fetches_nothing_of_it(
+    tmp_path: Path, shelf: Shelf, operator: Operator
+) -> None:
+    board = Board(tmp_path / "board", shelf)
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    assert not any(CODE.blob.hex in topic for topic in shelf.asked)
+    assert (board.status()["compiled"], board.status()["code"]) == ("refuse", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"engine": "wasmtime"}, "engine: wasmtime, here wasmer"),
+        ({"version": "7.4.1"}, "engine version: 7.4.1, here 7.4.2"),
+        ({"target": "aarch64"}, "target: aarch64, here riscv64"),
+        ({"settings": "elf,narrow"}, "settings: elf,narrow, here elf,wide"),
+        ({"settings": "elf,wide,fuel=2"}, "settings: elf,wide,fuel=2, here elf,wide"),
+        ({"features": ["v", "zbb", "h"]}, "features: this processor lacks h, zbb"),
+    ],
+)
+def test_code_for_others_is_not_fetched_and_the_reason_is_told(
+    board: Board, operator: Operator, changes: dict[str, Any], reason: str
+) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE, **changes)))
+    board.start()
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    assert not any(CODE.blob.hex in topic for topic in board.shelf.asked)
+    assert board.status()["code"] == {"10-guard": reason}
+
+
+def test_the_first_that_fits_of_many_is_taken(board: Board, operator: Operator) -> None:
+    others = code(OTHER, target="aarch64"), code(OTHER, version="7.5.0")
+    operator.deploy(guard("1", MODULE, *others, code(CODE), code(NEW)))
+    board.start()
+    found = wanted(board).code
+    assert found is not None
+    assert found.digest == CODE.blob.digest
+
+
+def test_code_that_counts_is_for_a_plugin_with_a_limit_of_instructions(
+    board: Board, operator: Operator
+) -> None:
+    counting = code(NEW, settings="elf,wide,fuel=2")
+    operator.deploy(guard("1", MODULE, code(CODE), counting, limits={"fuel": 1000}))
+    board.start()
+    found = wanted(board).code
+    assert found is not None
+    assert found.digest == NEW.blob.digest
+    only_plain = code(CODE)
+    operator.deploy(guard("2", OTHER, only_plain, limits={"fuel": 1000}))
+    board.wait(10)
+    assert (wanted(board).version, wanted(board).code) == ("2", None)
+
+
+def test_of_many_plugins_the_reasons_are_told(
+    tmp_path: Path, shelf: Shelf, operator: Operator
+) -> None:
+    board = Board(tmp_path / "board", shelf, machine=MACHINE)
+    misfit = code(CODE, target="aarch64")
+    entries = [
+        plugin(f"p{number}", release("1", MODULE, code=[misfit if number == 39 else code(CODE)]))
+        for number in range(40)
+    ]
+    operator.deploy(*entries)
+    board.start()
+    assert len(board.plans[-1].releases) == 40
+    told = board.status()["code"]
+    assert len(told) == 16
+    assert told["10-p39"] == "target: aarch64, here riscv64"
+
+
+# --- what is refused, and the module is run
+
+
+def test_code_with_another_content_is_given_up(board: Board, operator: Operator) -> None:
+    for number, part in enumerate(CODE.parts):
+        board.shelf.publish(f"edge/v1/{FLEET}/blobs/{CODE.blob.hex}/{number}", part[::-1])
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    board.wait(1)
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    (reason,) = board.status()["code"].values()
+    assert reason.startswith("mqtt: ")
+    assert not here(board, CODE)
+    assert board.status()["pending"] is None
+
+
+def test_code_that_is_larger_than_declared_is_given_up(board: Board, operator: Operator) -> None:
+    small = code(CODE)
+    small["blob"] = {**small["blob"], "size": len(CODE.data) - 1}
+    operator.deploy(guard("1", MODULE, small))
+    board.start()
+    board.wait(1)
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    assert "10-guard" in board.status()["code"]
+
+
+def test_code_that_does_not_come_delays_a_deployment_and_no_more(
+    board: Board, operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    absent = cut(b"\x7fELF nowhere" * 100)
+    operator.deploy(guard("1", MODULE, code(absent)))
+    board.start()
+    board.wait(60)
+    assert board.running() == {}
+    assert board.status()["code"] == {"10-guard": "it is not here"}
+    with caplog.at_level(logging.WARNING):
+        board.wait(600)
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    assert "its module is compiled here" in caplog.text
+    assert not any(absent.blob.hex in topic for topic in board.shelf.subscribed)
+
+
+def test_another_deployment_tries_again(board: Board, operator: Operator) -> None:
+    topic = f"edge/v1/{FLEET}/blobs/{CODE.blob.hex}/0"
+    board.shelf.publish(topic, CODE.parts[0][::-1])
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    board.wait(1)
+    assert wanted(board).code is None
+    board.keep("10-guard")
+    board.shelf.publish(topic, CODE.parts[0])
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.wait(10)
+    found = wanted(board).code
+    assert found is not None
+    assert not wanted(board).on_probation
+
+
+def test_a_network_that_is_away_is_no_reason_to_do_without(
+    board: Board, operator: Operator
+) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.updater.start()
+    board.updater.step(board.now)
+    board.updater.received(*board.shelf.delivered.popleft())
+    board.shelf.away = True
+    board.wait(3600)
+    assert board.running() == {}
+    board.shelf.back()
+    board.wait(60)
+    found = wanted(board).code
+    assert found is not None
+    assert found.digest == CODE.blob.digest
+
+
+def test_code_above_the_nodes_limit_is_given_up_at_once(
+    tmp_path: Path, shelf: Shelf, operator: Operator
+) -> None:
+    board = Board(tmp_path / "board", shelf, machine=MACHINE, max_plugin_bytes=3500)
+    assert len(CODE.data) > 3500 > len(MODULE.data)
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    assert (wanted(board).version, wanted(board).code) == ("1", None)
+    assert "max_plugin" in board.status()["code"]["10-guard"]
+
+
+def test_code_that_too_few_signed_for_is_not_looked_at(
+    tmp_path: Path, shelf: Shelf, operator: Operator
+) -> None:
+    operator.signers = [KEYS[1]]
+    board = Board(tmp_path / "board", shelf, machine=MACHINE)
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    assert board.running() == {}
+    assert board.status()["refused"]["reason"] == "signature"
+    assert not any("blobs" in topic for topic in shelf.asked)
+
+
+# --- what becomes of it
+
+
+def test_rollback_runs_the_code_of_before(board: Board, operator: Operator) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    board.keep("10-guard")
+    operator.deploy(guard("2", OTHER, code(NEW)))
+    board.wait(10)
+    found = wanted(board).code
+    assert found is not None
+    assert found.digest == NEW.blob.digest
+    assert here(board, CODE)
+    assert here(board, NEW)
+    board.reject("10-guard")
+    found = wanted(board).code
+    assert (wanted(board).version, found and found.digest) == ("1", CODE.blob.digest)
+
+
+def test_what_neither_runs_nor_ran_before_is_removed(board: Board, operator: Operator) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    board.keep("10-guard")
+    operator.deploy(guard("2", OTHER, code(NEW)))
+    board.wait(10)
+    board.keep("10-guard")
+    assert here(board, CODE), "of the release before"
+    operator.deploy(guard("3", wasm(1)))
+    operator.deploy()
+    board.wait(10)
+    assert not here(board, CODE)
+    assert not here(board, NEW)
+
+
+def test_the_same_module_by_other_code_is_no_new_release(board: Board, operator: Operator) -> None:
+    operator.deploy(guard("1", MODULE))
+    board.start()
+    board.keep("10-guard")
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.wait(10)
+    assert not wanted(board).on_probation
+    found = wanted(board).code
+    assert found is not None
+    assert found.digest == CODE.blob.digest
+    operator.deploy(guard("1", MODULE, code(NEW)))
+    board.wait(10)
+    assert not wanted(board).on_probation
+    assert not here(board, CODE), "no release is run by it any more"
+
+
+def test_code_outlives_a_restart_without_a_broker(board: Board, operator: Operator) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    found = wanted(again(board)).code
+    assert found is not None
+    assert found.path.read_bytes() == CODE.data
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(None, id="refused"),
+        pytest.param(replace(MACHINE, version="7.5.0"), id="another engine"),
+        pytest.param(replace(MACHINE, settings="elf,narrow"), id="other settings"),
+        pytest.param(replace(MACHINE, features=frozenset()), id="another processor"),
+    ],
+)
+def test_code_of_before_is_not_run_where_it_does_not_belong_any_more(
+    board: Board, operator: Operator, machine: Machine | None
+) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    board.keep("10-guard")
+    after = again(board, machine)
+    assert all(each.code is None for plan in after.plans for each in plan.releases)
+    assert wanted(after).version == "1"
+    assert not wanted(after).on_probation
+    assert not here(after, CODE)
+
+
+def test_code_that_was_damaged_on_the_disk_is_not_run(board: Board, operator: Operator) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    path = board.layout.blob(CODE.blob.digest)
+    path.chmod(0o644)
+    path.write_bytes(CODE.data[:-1] + b"?")
+    after = again(board)
+    assert (wanted(after).version, wanted(after).code) == ("1", None)
+    assert not path.exists()
+
+
+def test_catalogue_of_an_older_agent_and_for_one_is_readable(
+    board: Board, operator: Operator
+) -> None:
+    operator.deploy(guard("1", MODULE, code(CODE)))
+    board.start()
+    path = board.folder / "store" / "catalogue.json"
+    catalogue = cataloguefile.load(path)
+    (kept,) = catalogue.plugins.values()
+    assert kept.current.code is not None
+    body = asdict(kept.current)
+    del body["code"]
+    assert cataloguefile._running(body) == kept.current.by(None)
+
+
+# --- the form
+
+
+def test_old_agents_pass_over_it() -> None:
+    """It is a field of a release, and unknown ones there are ignored: the kind stays the first."""
+    entries = [guard("1", MODULE, code(CODE))]
+    assert deployment.kind_of(entries) == deployment.KIND
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"engine": ""}, "engine"),
+        ({"version": 7}, "version"),
+        ({"target": "a b"}, "target"),
+        ({"settings": "x" * 1025}, "settings"),
+        ({"settings": "new\nline"}, "settings"),
+        ({"features": "v"}, "features"),
+        ({"features": ["v"] * 33}, "features"),
+        ({"blob": {"digest": "sha256:00", "size": 9}}, "digest"),
+        ({"kernel": "6.1"}, "kernel"),
+        ({"sources": []}, "sources"),
+    ],
+)
+def test_wrong_form_is_refused(operator: Operator, changes: dict[str, Any], problem: str) -> None:
+    operator.generation = 1
+    document = operator.document(guard("1", MODULE, code(CODE, **changes)))
+    with pytest.raises(RefusedError, match=problem) as error:
+        deployment.to_payload(document)
+    assert error.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("key", ["engine", "version", "target", "settings", "features", "blob"])
+def test_nothing_that_code_assumes_may_be_left_unsaid(operator: Operator, key: str) -> None:
+    operator.generation = 1
+    whole = code(CODE)
+    del whole[key]
+    with pytest.raises(RefusedError):
+        deployment.to_payload(operator.document(guard("1", MODULE, whole)))
+
+
+def test_misfit_names_one_thing_and_not_all_of_a_long_text() -> None:
+    made_for = Code("wasmer", "7.4.2", "riscv64", "x" * 1000, (), "sha256:00", 1)
+    assert len(misfit(made_for, MACHINE, False)) < 300

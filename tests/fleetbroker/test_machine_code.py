@@ -1,0 +1,108 @@
+"""Machine code from the operator's machine to a guest of a real agent's, over a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import EngineError, OperatorError
+from edge_agent.operator.compiling import Maker
+from edge_agent.sim.runtime import SimRuntime
+from tests.fleetbroker.test_updates import LIMITED, PLUGIN, Closed
+from tests.support.agent import guest
+from tests.support.fleetbroker import FleetBroker
+from tests.support.mosquitto import needs_mosquitto, needs_openssl
+
+pytestmark = [needs_mosquitto, needs_openssl]
+
+
+@contextmanager
+def board(folder: Path, compiled: str) -> Iterator[Closed]:
+    with FleetBroker(folder, "alice") as broker, SimRuntime(folder / "nri.sock") as runtime:
+        home = folder / "f"
+        home.mkdir()
+        closed = Closed(home, broker, runtime, compiled=compiled)
+        with closed.agent:
+            yield closed
+
+
+def deployed(closed: Closed, *, spoil: bool = False) -> None:
+    """A plugin is deployed with its machine code, for what the node says of itself."""
+    closed.agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
+    maker = Maker()
+    wasm = guest("resource-guard")
+    with closed.operator() as fleet:
+        fleet.publish(wasm, "guard", "1.0.0")
+        node = next(each for each in fleet.view().sorted() if each.name == "alice")
+        (kind,) = maker.named(node.architecture, [node], False)
+        made = maker.make(wasm.read_bytes(), kind)
+        done = fleet.publish_code("guard", "1.0.0", made)
+        if spoil:
+            topic = fleet.topics.blob_part(done.blob.hex, 0)
+            part = fleet.client.retained([topic])[topic]
+            fleet.client.publish(topic, part[:-1] + bytes([part[-1] ^ 1]), retain=True)
+        file = closed.fleet_folder.deployment_file
+        file.write_text(file.read_text() + PLUGIN)
+        fleet.deploy(first=True)
+    closed.wait_version("1.0.0", "running")
+
+
+def compiled_here(closed: Closed) -> bool:
+    return any((closed.agent.folder / "state").glob("artifacts/*.artifact"))
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_compiler() -> None:
+    try:
+        Maker()
+    except (EngineError, OperatorError) as error:
+        pytest.skip(f"needs wasmer: {error}")
+
+
+def test_a_node_that_accepts_runs_it_without_a_compiler_and_after_a_restart(tmp_path: Path) -> None:
+    with board(tmp_path, "accept") as closed:
+        deployed(closed)
+        assert closed.container() == LIMITED
+        assert closed.agent.status()["updates"]["code"] == {"20-guard": ""}
+        assert not compiled_here(closed)
+        closed.agent.stop()
+        closed.agent.start()
+        closed.wait_version("1.0.0", "running")
+        assert closed.container() == LIMITED
+        assert not compiled_here(closed)
+
+
+def test_a_node_that_refuses_compiles(tmp_path: Path) -> None:
+    with board(tmp_path, "refuse") as closed:
+        deployed(closed)
+        assert closed.container() == LIMITED
+        updates = closed.agent.status()["updates"]
+        assert (updates["compiled"], updates["code"]) == ("refuse", {})
+        assert compiled_here(closed)
+
+
+def test_code_that_was_tampered_with_at_the_broker_is_compiled(tmp_path: Path) -> None:
+    with board(tmp_path, "accept") as closed:
+        deployed(closed, spoil=True)
+        assert closed.container() == LIMITED
+        (reason,) = closed.agent.status()["updates"]["code"].values()
+        assert reason.startswith("mqtt: ")
+        assert compiled_here(closed)
+
+
+def test_code_that_was_damaged_on_the_disk_is_compiled(tmp_path: Path) -> None:
+    with board(tmp_path, "accept") as closed:
+        deployed(closed)
+        closed.agent.stop()
+        store = closed.agent.folder / "state" / "store" / "blobs" / "sha256"
+        code = [each for each in store.iterdir() if each.read_bytes()[:4] == b"\x7fELF"]
+        (path,) = code
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-8])
+        closed.agent.start()
+        closed.wait_version("1.0.0", "running")
+        assert closed.container() == LIMITED
+        assert compiled_here(closed)
