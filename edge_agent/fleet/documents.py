@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 DEPLOYMENT, TRUST = "deployment", "trust"
 # Why a deployment is refused that may be good with a trust set that is still on its way; `gap`:
-# its epoch begins with one.
-_BY_LATER_TRUST = ("signature", "algorithm", "gap", "trust-expired")
+# its epoch begins with one; `expired`: by the time that the present one tells, which may be wrong.
+_BY_LATER_TRUST = ("signature", "algorithm", "gap", "trust-expired", "expired")
 
 
 class Documents:

@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_agent import strictjson
 from edge_agent.config.document import Document
 from edge_agent.config.table import Table
-from edge_agent.errors import ConfigError, KeyFormatError, RefusedError
+from edge_agent.errors import ConfigError, CryptoError, KeyFormatError, RefusedError
 from edge_agent.fleet import envelope, form, keys
 from edge_agent.fleet.keys import PublicKey
 from edge_agent.store.digest import sha256_hex
@@ -111,15 +111,18 @@ def chain(envelopes: Iterable[bytes]) -> bytes:
 def rotated(raw: bytes, current: TrustSet) -> TrustSet | None:
     """The newest set that leads on from `current`; None: `current` is the newest in `raw`.
 
-    RefusedError: nothing here leads on, because of the newest set's fault. CryptoError.
+    RefusedError, CryptoError: nothing here leads on, because of the newest set's fault.
     """
     envelope.check_size(raw)
-    newest, fault = current, None
+    newest = current
+    fault: RefusedError | CryptoError | None = None
     for link in _links(raw):
         try:
             newest, fault = _follow(link, newest), None
-        except RefusedError as error:
-            fault = error  # of an older one than this node began with: no fault of the chain
+        except (RefusedError, CryptoError) as error:
+            # Of an older one than this node began with: no fault of the chain. One that cannot
+            # be checked here keeps nobody from those that can.
+            fault = error
     if newest is not current:
         return newest
     if fault is not None:
@@ -158,6 +161,7 @@ def _follow(link: envelope.Envelope, current: TrustSet) -> TrustSet:
     """The next set, or `current` if the link is that."""
     envelope.check_signed(link, PAYLOAD_TYPE, current.keys, current.threshold)
     following = parse(link.payload, current.fleet)
+    parse(to_payload(following), current.fleet)  # as it will be read from the disk
     if following.version < current.version:
         raise RefusedError("rollback", f"version {following.version} is older than is trusted here")
     if following.version == current.version:

@@ -298,6 +298,48 @@ def test_where_openssl_is_missing_other_keys_count_all_the_same(
         p256._libcrypto.cache_clear()
 
 
+def test_where_openssl_is_missing_the_chain_is_followed_as_far_as_it_can_be_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or keys that were rotated out long ago would count there for ever."""
+    first, second = keyset(1, 1, A.public), keyset(2, 1, B.public)
+    third, fourth = keyset(3, 2, B.public, C.public), keyset(4, 1, A.public)
+    links = [
+        envelope.seal(trust.PAYLOAD_TYPE, trust.to_payload(after), signers)
+        for after, signers in ((second, (A, B)), (third, (B, C)), (fourth, (B, C, A)))
+    ]
+    assert trust.rotated(trust.chain(links), first) == fourth
+    p256._libcrypto.cache_clear()
+    monkeypatch.setitem(sys.modules, "_hashlib", None)
+    try:
+        assert trust.rotated(trust.chain(links[:2]), first) == second
+        with pytest.raises(CryptoError, match="has no OpenSSL"):
+            trust.rotated(trust.chain(links[1:2]), second)
+        # What is older than the node's own set is no hindrance either.
+        present, next_one = keyset(3, 2, A.public, B.public, C.public), keyset(4, 1, B.public)
+        last = envelope.seal(trust.PAYLOAD_TYPE, trust.to_payload(next_one), (A, B))
+        assert trust.rotated(trust.chain([links[1], last]), present) == next_one
+    finally:
+        p256._libcrypto.cache_clear()
+
+
+def test_a_set_that_the_disk_could_not_give_back_is_refused() -> None:
+    """It would be trusted until the next look at the disk, and nobody afterwards."""
+    body = "A" * 4032  # in one line it fits, as it is written again it does not
+    pem = f"-----BEGIN PUBLIC KEY----- {body}-----END PUBLIC KEY-----"
+    first = keyset(1, 1, A.public)
+    good = json.loads(trust.to_payload(keyset(2, 1, A.public)))
+    for odd in (
+        {"issued": "0999-01-01T00:00:00Z", "expires": "2030-01-01T00:00:00Z"},
+        {"issued": "2026-01-01T00:00:00.2Z", "expires": "2026-01-01T00:00:00.7Z"},
+        {"keys": [*good["keys"], {"algorithm": "ml-dsa-65", "key": pem}]},
+    ):
+        payload = strictjson.dumps({**good, **odd})
+        with pytest.raises(RefusedError) as caught:
+            trust.rotated(envelope.seal(trust.PAYLOAD_TYPE, payload, [A]), first)
+        assert caught.value.reason == "malformed"
+
+
 def test_p256_is_loaded_when_such_a_signature_is_checked_and_not_before() -> None:
     script = (
         "import sys\n"

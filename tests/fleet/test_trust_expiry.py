@@ -173,6 +173,22 @@ def test_a_set_tells_a_board_without_a_clock_how_late_it_is_too() -> None:
     assert deployment.best_time(0.0, known, late) == known.issued
 
 
+def test_a_set_that_was_signed_by_a_clock_far_ahead_is_mended_by_the_next(
+    board: Board, operator: Operator
+) -> None:
+    ahead = Validity(NOW + 20 * 365 * DAY, NOW + 22 * 365 * DAY)
+    renewed(operator, trust_set(KEYS[0], version=3, validity=ahead))
+    board.wait(5)
+    operator.deploy(plugin("guard", release("2", B)), expires="2028-01-01T00:00:00Z")
+    board.wait(5)
+    assert board.status()["refused"]["reason"] == "expired"
+    mended = trust_set(KEYS[0], version=4, validity=until(400))
+    renewed(operator, trust_set(KEYS[0], version=3, validity=ahead), mended)
+    board.wait(5)  # the deployment does not come again
+    assert board.running() == {"10-guard": "2"}
+    assert board.status()["refused"] is None
+
+
 def request(signer: int = 0) -> tuple[Sealed, Addressed]:
     to = Addressed(FLEET, "board", "logs")
     raw = signedrequests.seal(
