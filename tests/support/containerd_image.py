@@ -6,18 +6,24 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 ENTRYPOINT = ("/bin/sleep", "1000000")
+AMD64 = {"architecture": "amd64"}
 
 
-def image_archive(reference: str, busybox: bytes, applets: Sequence[str]) -> bytes:
+def image_archive(
+    reference: str,
+    busybox: bytes,
+    applets: Sequence[str],
+    platform: Mapping[str, str] = AMD64,
+) -> bytes:
     """A tar as `ctr images import` takes it, with busybox and links to it in /bin."""
     layer = _tar({"bin/busybox": busybox}, links={f"bin/{applet}": "busybox" for applet in applets})
     config = _json(
         {
-            "architecture": "amd64",
+            **platform,
             "os": "linux",
             "config": {"Entrypoint": ENTRYPOINT, "Env": ["PATH=/bin"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},

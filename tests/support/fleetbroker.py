@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from paho.mqtt import client as paho
@@ -117,9 +118,14 @@ class Peer:
         client_id: str = "",
         will: tuple[str, bytes] = ("", b""),
         keep_s: int = 0,
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """With `keep_s` the broker keeps the session, and what comes meanwhile, for so long."""
+        """With `keep_s` the broker keeps the session, and what comes meanwhile, for so long.
+
+        Messages are kept in `messages`, or go to `heard`, in a thread of the client's.
+        """
         self.messages: list[tuple[str, bytes]] = []
+        take = heard or (lambda topic, payload: self.messages.append((topic, payload)))
         self.disconnects = 0
         self._answers: dict[int, ReasonCode] = {}
         self._answered = threading.Condition()
@@ -132,9 +138,7 @@ class Peer:
         self._client.on_disconnect = self._on_disconnect
         if will[0]:
             self._client.will_set(*will, qos=1)
-        self._client.on_message = lambda _c, _u, m: self.messages.append(
-            (m.topic, bytes(m.payload))
-        )
+        self._client.on_message = lambda _c, _u, m: take(m.topic, bytes(m.payload))
         self._client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, reason)
         self._client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons[0])
         properties = Properties(1)  # type: ignore[no-untyped-call]  # CONNECT

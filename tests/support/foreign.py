@@ -60,13 +60,22 @@ def why_not(arch: str) -> str:
     """Why no such board can be had here, or "". Registers the emulator where it is not."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Debian: mounts and namespaces are made, an emulator is registered"
-    emulator = EMULATED[arch].emulator
-    wanted = (*TOOLS, f"{emulator}-static", "update-binfmts")
-    missing = [tool for tool in wanted if shutil.which(tool, path=_PATH) is None]
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=_PATH) is None]
     if missing:
         return (
             f"not installed: {', '.join(missing)}; "
             "apt-get install mmdebstrap qemu-user-static binfmt-support"
+        )
+    return registered(EMULATED[arch].emulator)
+
+
+def registered(emulator: str) -> str:
+    """Why the kernel starts no programs under `emulator`, or "". Registers it where it is not."""
+    wanted = (f"{emulator}-static", "update-binfmts")
+    missing = [tool for tool in wanted if shutil.which(tool, path=_PATH) is None]
+    if missing:
+        return (
+            f"not installed: {', '.join(missing)}; apt-get install qemu-user-static binfmt-support"
         )
     if not (BINFMT / "register").exists():
         _tried("mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT))

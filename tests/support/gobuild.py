@@ -22,6 +22,8 @@ SPEC_RUNTIME_SOURCE = ROOT / "tests" / "peers" / "spec-runtime"
 NATIVE_PLUGIN_SOURCE = ROOT / "tests" / "peers" / "native-plugin"
 REGISTRY_SOURCE = ROOT / "tests" / "peers" / "registry"
 ORAS_SOURCE = ROOT / "tests" / "peers" / "oras"
+CRICTL_SOURCE = ROOT / "tests" / "peers" / "crictl"
+CRICTL_PACKAGE = "sigs.k8s.io/cri-tools/cmd/crictl"
 GO_ANNOTATOR_SOURCE = ROOT / "plugins" / "go-annotator"
 GO_RUNTIME_SOURCE = ROOT / "tests" / "guests" / "go-runtime"
 
@@ -75,6 +77,11 @@ def oras_binary() -> Path:
     return _build(ORAS_SOURCE, "oras", ["-ldflags=-s -w"], {})
 
 
+def crictl_binary(target: Mapping[str, str]) -> Path:
+    """Kubernetes' client of container runtimes, for `target` (GOARCH and what goes with it)."""
+    return _build(CRICTL_SOURCE, "crictl", ["-ldflags=-s -w"], target, CRICTL_PACKAGE)
+
+
 def broker_binary(name: str) -> Path:
     """A broker that tests/peers/NAME makes of its maker's module."""
     return _build(ROOT / "tests" / "peers" / name, name, ["-ldflags=-s -w"], {})
@@ -121,7 +128,13 @@ def _go_version() -> str:
     ).stdout.strip()
 
 
-def _build(source: Path, name: str, arguments: Sequence[str], target: Mapping[str, str]) -> Path:
+def _build(
+    source: Path,
+    name: str,
+    arguments: Sequence[str],
+    target: Mapping[str, str],
+    package: str = ".",
+) -> Path:
     """Build ``source`` unless the cache has the result for the same sources and Go."""
     tiers.system("Go")
     version = _go_version() if go_is_installed() else ""
@@ -139,7 +152,7 @@ def _build(source: Path, name: str, arguments: Sequence[str], target: Mapping[st
             return result
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / name
-            _go_build(source, built, arguments, target)
+            _go_build(source, built, arguments, target, package)
             built.replace(result)
     return result
 
@@ -155,11 +168,11 @@ def _key(source: Path, arguments: Sequence[str], target: Mapping[str, str], vers
 
 
 def _go_build(
-    source: Path, built: Path, arguments: Sequence[str], target: Mapping[str, str]
+    source: Path, built: Path, arguments: Sequence[str], target: Mapping[str, str], package: str
 ) -> None:
     settings = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off", **target}
     done = subprocess.run(
-        ["go", "build", "-trimpath", *arguments, "-o", str(built), "."],
+        ["go", "build", "-trimpath", *arguments, "-o", str(built), package],
         cwd=source,
         env={**os.environ, **settings},
         capture_output=True,

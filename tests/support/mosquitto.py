@@ -79,6 +79,11 @@ class Mosquitto:
             process.terminate()
             process.wait()
 
+    def forget(self) -> None:
+        """Lose what it keeps, while it does not run."""
+        assert self._process is None
+        (self._folder / "mosquitto.db").unlink(missing_ok=True)
+
     def freeze(self) -> None:
         """Stop it from answering while its connections stay open."""
         assert self._process is not None

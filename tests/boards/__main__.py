@@ -1,0 +1,90 @@
+"""`scripts/test-board`: the agent on a whole emulated board, with a kernel, systemd and containerd.
+
+Debian 13 for the architecture is installed into a disk image (once, kept in the user's cache) and
+booted under QEMU; the agent's package is installed there as docs/install.md says, and what the
+board then goes through is told step by step. A broker and an operator are on this machine, reached
+over the emulator's network. Of time and memory an emulator tells little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.boards.board import Board
+from tests.boards.fleet import FleetSide
+from tests.boards.hardware import BOARDS
+from tests.boards.image import board_files, why_not
+from tests.boards.machine import Machine
+from tests.boards.story import Story
+from tests.boards.transcript import Transcript
+from tests.support.debian import DebianUnreachable
+from tests.support.gobuild import PeerError
+from tests.support.mosquitto import MOSQUITTO, OPENSSL
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSIONS = ("1.0", "99.0")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/test-board", description=__doc__)
+    parser.add_argument("arch", choices=BOARDS, help="as Debian names it")
+    parser.add_argument(
+        "--wheels",
+        type=Path,
+        metavar="DIR",
+        help="take the wheels for this architecture that lie here, the engines' (else built here)",
+    )
+    parser.add_argument(
+        "--memory", type=int, default=512, metavar="MIB", help="of the board (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    os.environ.setdefault("PROFILE", "ci")  # of the engines: the same code, sooner
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # The machine is switched off, and files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    hardware = BOARDS[arguments.arch]
+    reason = why_not(hardware)
+    if not reason and (MOSQUITTO is None or OPENSSL is None):
+        reason = "not installed; apt-get install mosquitto openssl"
+    if reason:
+        sys.exit(f"test-board: {reason}")
+    with tempfile.TemporaryDirectory(prefix="edge-agent-board-") as name:
+        folder = Path(name)
+        try:
+            files = board_files(hardware)
+            packages = [package(arguments, version, folder) for version in VERSIONS]
+        except (DebianUnreachable, PeerError, subprocess.CalledProcessError) as error:
+            sys.exit(f"test-board: {error}")
+        transcript = Transcript(hardware.arch)
+        try:
+            with (
+                FleetSide(folder) as fleet,
+                Machine(hardware, files, folder, memory_mib=arguments.memory) as machine,
+            ):
+                board = Board(machine, fleet)
+                Story(board, (packages[0], packages[1]), transcript).tell()
+        except AssertionError as error:
+            print(f"\ntest-board: {error}")
+            return 1
+    print(f"\n{transcript.summary()}")
+    return 0
+
+
+def package(arguments: argparse.Namespace, version: str, folder: Path) -> Path:
+    """The agent's package. CalledProcessError; what failed was printed."""
+    words = [sys.executable, ROOT / "scripts" / "build-deb", arguments.arch]
+    words += [f"--version={version}", f"--output={folder}", "--compression=gz"]
+    if arguments.wheels is not None:
+        words.append(f"--wheels={arguments.wheels.absolute()}")
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+    return folder / f"edge-agent_{version}_{arguments.arch}.deb"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
