@@ -1,0 +1,117 @@
+"""What a node told its broker, and what must hold after a cut of the power. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack  # type: ignore[import-untyped]
+
+Record = Mapping[str, Any]
+Number = tuple[str, int]
+"""A stream of results, and a record's number in it."""
+
+ALIVE = ("running", "probation")
+
+
+class Told(NamedTuple):
+    """A message of the node's, and how long the log of its disk's writes was when it came."""
+
+    logged: int  # bytes
+    topic: str  # below the node's own
+    payload: bytes
+
+
+class Known(NamedTuple):
+    """What the world knew of the node when the power went."""
+
+    accepted: int  # the highest generation that it had said to have accepted
+    records: Mapping[Number, Record]
+
+
+def known(told: Iterable[Told], logged: int) -> Known:
+    """From all that had come while the log was at most so long: it lies before the cut."""
+    accepted, records = 0, dict[Number, Record]()
+    for message in told:
+        if message.logged > logged:
+            continue
+        if message.topic == "state":
+            updates = json.loads(message.payload).get("updates", {})
+            accepted = max(accepted, updates.get("accepted", 0))
+        elif message.topic == "results":
+            records.update(numbered(message.payload))
+    return Known(accepted, records)
+
+
+def numbered(batch: bytes) -> dict[Number, Record]:
+    """The records of a batch of results; gaps have no number."""
+    told = msgpack.unpackb(batch)
+    return {(told["stream"], each["seq"]): each for each in told["records"] if "seq" in each}
+
+
+def by_label(told: Iterable[Told], label: str) -> dict[str, list[Told]]:
+    """The messages of each life of an agent, from `online` on, by a label that its state names."""
+    lives: list[list[Told]] = []
+    for message in told:
+        begins = message.topic == "status" and json.loads(message.payload)["status"] == "online"
+        if begins or not lives:
+            lives.append([])
+        lives[-1].append(message)
+    found: dict[str, list[Told]] = {}
+    for life in lives:
+        for message in life:
+            if message.topic == "state":
+                name = str(json.loads(message.payload)["labels"].get(label, ""))
+                found.setdefault(name, []).extend(life)
+                break
+    return found
+
+
+def broken(
+    before: Known,
+    facts: Mapping[str, Any],
+    after: Sequence[Told],
+    *,
+    newest: int,
+    limits: Sequence[int],
+) -> list[str]:
+    """What must not be after one cut: empty if the board is whole.
+
+    `facts` are those of check_disks.py, `after` what the agent then told; `newest` is the last
+    generation there ever was, and each release gives a container one of `limits`.
+    """
+    if "trouble" in facts:
+        return [str(facts["trouble"])]
+    found = []
+    updates = facts["status"]["updates"]
+    if not before.accepted <= updates["accepted"] <= newest:
+        found.append(f"generation {before.accepted} was accepted, now it is {updates['accepted']}")
+    if updates["trouble"]:
+        found.append(f"its disk refuses: {updates['trouble']}")
+    plugins = {str(each["name"]): str(each["status"]) for each in facts["status"]["plugins"]}
+    if any(each not in ALIVE for each in plugins.values()):
+        found.append(f"its plugins are {plugins}")
+    if facts["limit"] not in limits:
+        found.append(f"a container has {facts['limit']}, of no release: {facts['error']}")
+    sent: dict[Number, Record] = {}
+    for message in after:
+        if message.topic == "results":
+            sent.update(numbered(message.payload))
+    if not sent:
+        found.append("no result came")
+    for number, record in sent.items():
+        if number in before.records and before.records[number] != record:
+            found.append(f"{number} means two things: {before.records[number]} and {record}")
+    return found
+
+
+def went_on(before: Known, after: Sequence[Told]) -> bool:
+    """Whether a stream that was known has new numbers, rather than a new stream."""
+    streams = {stream for stream, _ in before.records}
+    return any(
+        stream in streams and (stream, number) not in before.records
+        for message in after
+        if message.topic == "results"
+        for stream, number in numbered(message.payload)
+    )
