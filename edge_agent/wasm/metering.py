@@ -122,7 +122,10 @@ class _Module:
             size, at = _u32(content, at)
             if content[at : at + size] == FUEL_EXPORT.encode():
                 return True
-            _, at = _u32(content, at + size + 1)
+            kind = content[at + size]
+            number, at = _u32(content, at + size + 1)
+            if kind == _GLOBAL_KIND and number >= self._fuel:
+                raise ModuleError(f"not valid Wasm: there is no global {number}")
         return False
 
     def _code(self, content: bytes) -> bytes:

@@ -326,3 +326,12 @@ def test_a_large_table_of_branches_and_many_locals_are_read() -> None:
     module = Assembly(1)
     module.function("iI", body, export="run", local_types=b"\x02\x88\x27\x7f\x01\x7e")
     assert wasmtime().run(meter(module.build()), 0, ENDLESS).result == 9
+
+
+def test_a_module_that_exports_a_global_which_only_metering_would_add_is_refused() -> None:
+    module = Assembly(1)
+    module.entries[7].append(name("mine") + b"\x03\x00")
+    wasm = module.build()
+    assert wasmtime().valid(wasm)
+    with pytest.raises(ModuleError, match="there is no global 0"):
+        meter(wasm)
