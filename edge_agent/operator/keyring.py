@@ -82,7 +82,8 @@ class Keyring:
         ssh-agent's.
 
         OperatorError as for `load`. An ssh-agent that cannot be asked ends nothing where a file
-        signs: SSH_AUTH_SOCK outlives many of them.
+        signs: SSH_AUTH_SOCK outlives many of them. Nor does a token that is not there, or a lost
+        one could not be rotated out.
         """
         keyids = {key.keyid for key in wanted}
         found: dict[str, Signer] = {}
@@ -95,7 +96,9 @@ class Keyring:
         if keyids - found.keys():
             for other in self._of_agent(needed=not found):
                 found.setdefault(other.public.keyid, other)
-        return [key for keyid, key in found.items() if keyid in keyids]
+        signing = [key for keyid, key in found.items() if keyid in keyids]
+        there = [key for key in signing if not isinstance(key, TokenKey) or key.there()]
+        return there or signing  # what signs with one that is not there says so
 
     def _make_room(self, name: str) -> Path:
         """Where a private key of this name would be. OperatorError: not here, or not so."""

@@ -61,6 +61,15 @@ class TokenKey:
         self._ask = ask
         self._pin: str | None = None  # asked for once
 
+    def there(self) -> bool:
+        """Whether its token is; nobody is asked for a PIN."""
+        try:
+            with _errors(self._uri):
+                _token(_library(), self._uri)
+        except OperatorError:
+            return False
+        return True
+
     def sign(self, message: bytes) -> bytes:
         """The signature of 64 bytes. OperatorError: the token, or who was asked, refuses."""
         with _errors(self._uri), self._session() as (pkcs11, session):

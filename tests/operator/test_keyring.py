@@ -68,6 +68,18 @@ def test_a_key_that_is_not_needed_is_not_asked_for(tmp_path: Path) -> None:
     assert [key.public for key in keyring.at_hand([bob])] == [bob]
 
 
+def test_a_token_that_is_not_there_keeps_no_file_from_signing(tmp_path: Path) -> None:
+    """Or a lost one could not be rotated out."""
+    keyring = Keyring(tmp_path)
+    alice, lost = keyring.generate("alice"), keyring.generate("hsm")
+    keyring.private_file("hsm").unlink()
+    keyring.token_file("hsm").write_text("pkcs11:token=lost?module-path=/nowhere/driver.so\n")
+    assert [key.public for key in keyring.at_hand([alice, lost])] == [alice]
+    (alone,) = keyring.at_hand([lost])
+    with pytest.raises(OperatorError, match="token=lost"):
+        alone.sign(b"text")
+
+
 @contextmanager
 def agent(folder: Path, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> Iterator[list[Path]]:
     """An ssh-agent with a new key of each kind; their public files."""
