@@ -300,7 +300,9 @@ class Updater:
     def _store(self, digest: str, path: Path) -> bool:
         """A blob came; whether it is in its place."""
         targets = [self._target(document) for document in self._accepted()]
-        if any(digest in target.codes for target in targets):
+        # What is a module too cannot be done without.
+        a_module = any(digest in target.supplies for target in targets)
+        if not a_module and any(digest in target.codes for target in targets):
             return self._store_code(digest, path)
         names = {
             (running.name, running.version)

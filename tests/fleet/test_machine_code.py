@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import RefusedError
+from edge_agent.errors import RefusedError, StoreError
 from edge_agent.fleet import deployment
 from edge_agent.fleet.plan import Wanted
 from edge_agent.store import cataloguefile
 from edge_agent.store.code import Code, Machine, misfit
+from edge_agent.store.layout import Layout
 from tests.support.blobs import Cut, cut
 from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release, wasm
 from tests.support.shelf import Shelf
@@ -261,6 +262,30 @@ def test_code_that_too_few_signed_for_is_not_looked_at(
     assert board.running() == {}
     assert board.status()["refused"]["reason"] == "signature"
     assert not any("blobs" in topic for topic in shelf.asked)
+
+
+def test_module_that_is_named_as_code_too_is_kept_as_a_module(
+    board: Board, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a disk that refuses it would be asked for ever, at once each time: code that cannot be
+    stored is given up, a module is not."""
+    full = ["no space", "no space"]
+    real = Layout._take
+
+    def take(layout: Layout, path: Path) -> tuple[str, int]:
+        if full:
+            raise StoreError(full.pop())
+        return real(layout, path)
+
+    monkeypatch.setattr(Layout, "_take", take)
+    operator.deploy(guard("1", MODULE, code(MODULE)))
+    board.start()
+    assert board.running() == {}
+    assert board.status()["trouble"] == "no space"
+    board.wait(120)
+    assert board.running() == {"10-guard": "1"}
+    (stored,) = board.layout.releases()
+    assert (stored.name, stored.digest) == ("guard", MODULE.blob.digest)
 
 
 # --- what becomes of it
