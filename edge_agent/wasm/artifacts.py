@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SECRET_BYTES = 32
 MAX_SECRET_FILE_BYTES = 4096  # anything but 32 bytes is refused; this only bounds the read
 MAX_MAC_FILE_BYTES = 256
+# Not to hang on a named pipe, which cannot be read at an offset.
+OPENED = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _PART_BYTES = 64 << 10  # read at once
 _GROWTH = 3  # an artifact has 2.2 times the bytes of a Go module of 10 MB
 _FORMAT = "edge-agent artifact 2"  # a change of this file's rules makes all artifacts stale
@@ -105,7 +107,7 @@ class Artifacts:
             if secret is None or not self._mac(key).exists():
                 continue
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(path, OPENED)
             except OSError as error:
                 log.warning("%s", files.failure("read", path, error))
                 continue
@@ -164,7 +166,7 @@ class Artifacts:
         if secret is None:
             return None
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, OPENED)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edge_agent.errors import EngineError
 from edge_agent.store.code import Machine
 from edge_agent.store.digest import sha256
-from edge_agent.wasm.artifacts import mapped
+from edge_agent.wasm.artifacts import OPENED, mapped
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module, Portable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load(engine: Engine, code: CodeFile, source: "ModuleFile") -> Module:
     """The module that the file is the code of. EngineError: it is not what was signed for, or not
     this engine's."""
     try:
-        fd = os.open(code.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(code.path, OPENED)
     except OSError as error:
         raise EngineError(f"{code.path}: {os.strerror(error.errno or 0)}") from error
     try:

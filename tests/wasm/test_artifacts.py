@@ -126,6 +126,7 @@ SPOILERS: dict[str, Callable[[Node], object]] = {
     "artifact cut": lambda node: os.truncate(node.artifact, node.artifact.stat().st_size - 1),
     "artifact longer": lambda node: node.artifact.write_bytes(node.artifact.read_bytes() + b"\0"),
     "artifact is a link": lambda node: _make_link(node.artifact),
+    "artifact is a named pipe": lambda node: _make_pipe(node.artifact),
     "sidecar missing": lambda node: node.mac.unlink(),
     "sidecar empty": lambda node: node.mac.write_bytes(b""),
     "sidecar huge": lambda node: node.mac.write_bytes(bytes(1 << 20)),
@@ -136,6 +137,11 @@ SPOILERS: dict[str, Callable[[Node], object]] = {
     "secret is a link": lambda node: _make_link(node.secret),
     "secret of another node": lambda node: node.secret.write_bytes(bytes(32)),
 }
+
+
+def _make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def _make_link(path: Path) -> None:

@@ -128,6 +128,12 @@ def _gone(board: Board) -> None:
     board.file.unlink()
 
 
+def _a_pipe(board: Board) -> None:
+    """To which nobody writes: opening it must not wait for that."""
+    board.file.unlink()
+    os.mkfifo(board.file)
+
+
 def _linked(board: Board) -> None:
     real = board.file.rename(board.file.with_name("elsewhere"))
     board.file.symlink_to(real)
@@ -161,6 +167,7 @@ def _a_script(board: Board) -> None:
         (_longer, "it is not what the deployment names"),
         (_gone, "No such file"),
         (_linked, "symbolic links"),
+        (_a_pipe, "Illegal seek"),
         (_for_another_processor, "another kind of processor"),
         (_no_code, "is no artifact of wasmer"),
         (_a_script, "it is no ELF image"),
