@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import USAGE
-from edge_agent.config.units import VALIDITY_FORM, parse_validity
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -420,6 +419,8 @@ def _add_seconds(parser: argparse.ArgumentParser) -> None:
 
 
 def _validity(text: str) -> float | None:
+    from edge_agent.config.units import VALIDITY_FORM, parse_validity
+
     if text == "none":
         return None
     seconds = parse_validity(text)
