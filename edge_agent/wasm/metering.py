@@ -72,6 +72,18 @@ def meter(wasm: bytes) -> bytes:
         raise ModuleError("not valid Wasm: it is cut short") from None
 
 
+def _check_custom(section: bytes) -> None:
+    """ModuleError for a name that is no text: without the section the module would be valid."""
+    size, start = _u32(section, 0)
+    name = section[start : start + size]
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise ModuleError("not valid Wasm: the name of a custom section is no UTF-8") from None
+    if len(name) < size:
+        raise IndexError
+
+
 class _Module:
     """The sections of one module. IndexError from all methods: something is cut short."""
 
@@ -80,8 +92,11 @@ class _Module:
         at = len(MAGIC + CORE_VERSION)
         while at < len(wasm):
             size, start = _u32(wasm, at + 1)
-            if wasm[at]:  # custom sections are for people
-                self._sections[wasm[at]] = wasm[start : start + size]
+            section = wasm[start : start + size]
+            if wasm[at]:
+                self._sections[wasm[at]] = section
+            else:
+                _check_custom(section)  # for people, and left out
             at = start + size
         self._check_imports()
         self._fuel = _u32(self._sections.get(_GLOBAL, b"\0"), 0)[0]  # behind the module's own

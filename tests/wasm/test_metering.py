@@ -257,6 +257,13 @@ def test_what_is_made_of_damaged_modules_is_as_valid_as_they_are(
     assert (wasmtime().valid(wasm) == "") == (wasmtime().valid(bytes(damaged)) == "")
 
 
+@pytest.mark.parametrize("custom", [b"\0\3\2\xff\xfe", b"\0\2\5a", b"\0\0"])
+def test_a_custom_section_that_is_not_valid_is_not_left_out_in_silence(custom: bytes) -> None:
+    assert wasmtime().valid(b"\0asm\1\0\0\0" + custom)
+    with pytest.raises(ModuleError, match="not valid Wasm"):
+        meter(b"\0asm\1\0\0\0" + custom)
+
+
 @settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 32), cut=st.floats(0, 1))
 def test_a_module_that_is_cut_is_refused_or_whole(seed: int, cut: float) -> None:
