@@ -188,8 +188,9 @@ class Updater:
             return
         self._documents.read_trust(self._catalogue)
         self._check()
-        self._offers.clear()
-        self._queue.again(self._monotonic())
+        # What a node can do without gets its one round: asked for often, no round would end.
+        codes = {code for each in self._accepted() for code in self._target(each).codes}
+        self._queue.again(self._monotonic(), codes)
         self._evaluate()
         topics = [self._topics.deployment, self._topics.trust]
         self._broker.unsubscribe(topics)

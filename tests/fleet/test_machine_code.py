@@ -208,6 +208,23 @@ def test_code_that_does_not_come_delays_a_deployment_and_no_more(
     assert not any(absent.blob.hex in topic for topic in board.shelf.subscribed)
 
 
+def test_code_that_does_not_come_is_given_up_however_often_a_sync_is_asked_for(
+    board: Board, operator: Operator
+) -> None:
+    absent = [cut(b"\x7fELF nowhere %d" % number * 100) for number in range(2)]
+    entries = [
+        plugin(f"p{number}", release("1", MODULE, code=[code(each)]))
+        for number, each in enumerate(absent)
+    ]
+    operator.deploy(*entries)
+    board.start()
+    for _ in range(8):  # two rounds of seven minutes
+        board.wait(120)
+        board.updater.sync()
+        board.turn()
+    assert board.running() == {"10-p0": "1", "10-p1": "1"}
+
+
 def test_another_deployment_tries_again(board: Board, operator: Operator) -> None:
     topic = f"edge/v1/{FLEET}/blobs/{CODE.blob.hex}/0"
     board.shelf.publish(topic, CODE.parts[0][::-1])

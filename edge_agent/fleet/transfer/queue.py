@@ -4,7 +4,7 @@ One that must pause lets the next one try.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,10 +66,12 @@ class Queue:
         for fetch in self._fetches.values():
             fetch.hurry(now)
 
-    def again(self, now: float) -> None:
-        """Forget what is held against sources, and try all anew."""
+    def again(self, now: float, but: Collection[str] = ()) -> None:
+        """Forget what is held against sources, and try all anew; of `but`, by digest, what is
+        being tried goes on."""
         wishes = self._wishes
-        self.want({}, now)
+        going_on = [each for each in but if each in self._fetches and self._fetches[each].busy]
+        self.want({digest: wishes[digest] for digest in going_on}, now)
         self.want(wishes, now)
 
     @property
