@@ -16,6 +16,7 @@ ANSWERS: dict[str, dict[str, bytes]] = {
     "multi-value-rotated": {"configure": IN_ORDER},
     "wasm3-branch-result": {"configure": b"", "create_container": b""},
     "wasm3-branch-result-control": {"configure": b"", "create_container": b""},
+    "wasmi-select": {"configure": b"\x01"},
 }
 
 

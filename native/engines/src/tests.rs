@@ -303,34 +303,80 @@ fn memory_and_tables_stop_at_their_limits() {
     }
 }
 
-/// wasmi forgets where a `table.grow` ran out of fuel: a function must not go on elsewhere.
+/// wasmi takes the register of another instruction for the condition.
 #[test]
-fn a_table_grows_or_the_guest_ends() {
-    let table = "(table $t 1 funcref) (global $began (mut i32) (i32.const 0))";
+fn a_select_by_a_comparison_with_zero_selects_by_what_was_compared() {
+    let count = "(global $count (mut i32) (i32.const 9))";
+    let busy = "(global.set $count (i32.sub (global.get $count) (i32.const 1)))";
+    for engine in ENGINES {
+        for (condition, expected) in [
+            ("(i32.eqz (local.get $zero))", 1),
+            ("(i32.eq (local.get $zero) (i32.const 0))", 1),
+            ("(i32.ne (local.get $zero) (i32.const 0))", 2),
+            ("(i32.eqz (local.get $two))", 2),
+            ("(i32.ne (local.get $two) (i32.const 0))", 1),
+            ("(i32.eqz (local.get $zero)) nop", 1),
+            ("(i32.eqz (local.get $zero)) (i32.const 7) drop", 1),
+        ] {
+            for select in ["select", "select (result i32)"] {
+                let body = format!(
+                    "(local $zero i32) (local $two i32)
+                     (local.set $two (i32.const 2)) (local.set $zero (i32.const 0)) {busy}
+                     (i32.const 1) (local.get $two) {condition} {select} i64.extend_i32_u"
+                );
+                let mut running = engine.start(count, &body, &[]).unwrap();
+                assert_eq!(value(&mut running), expected, "{engine:?}: {condition} {select}");
+            }
+        }
+    }
+}
+
+/// wasmi forgets where a `table.grow` ran out of fuel, and a function would go on elsewhere.
+#[test]
+fn a_table_grows_wherever_the_guest_is_paused() {
+    let table = "(table $other 3 externref) (table $t 1 funcref)
+                 (global $began (mut i32) (i32.const 0))";
     // Over more than one slice of wasmi's fuel, in steps of less than the growth costs.
     let spins = (10_000..40_000).step_by(200);
     for engine in ENGINES {
-        let mut grown = 0;
         for spins in spins.clone() {
             let body = format!(
                 "(local $n i32)
                  (global.set $began (i32.add (global.get $began) (i32.const 1)))
                  (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1)))
                                           (i32.const {spins}))))
-                 (drop (table.grow $t (ref.null func) (i32.const 90000)))
+                 (if (i32.ne (table.grow $t (ref.func 0) (i32.const 90000)) (i32.const 1))
+                   (then unreachable))
+                 (if (i32.ne (table.size $t) (i32.const 90001)) (then unreachable))
+                 (if (ref.is_null (table.get $t (i32.const 90000))) (then unreachable))
                  (i64.extend_i32_u (global.get $began))"
             );
             let mut running = engine.start(table, &body, &[]).unwrap();
-            match running.run("plugin_configure", 0, 0) {
-                Ok(began) => {
-                    assert_eq!(began, 1, "{engine:?}, {spins}");
-                    grown += 1;
-                }
-                Err(Stop::Trap { says, .. }) => assert!(says.contains("table"), "{says}"),
-                Err(stop) => panic!("{engine:?}, {spins}: {stop:?}"),
-            }
+            assert_eq!(value(&mut running), 1, "{engine:?}, {spins}");
         }
-        assert!(grown > 0);
+    }
+}
+
+#[test]
+fn a_table_that_does_not_grow_stays_as_it_was() {
+    let tables = "(table $free 3 externref) (table $bound 1 10 funcref)";
+    for engine in ENGINES {
+        for (grow, result, size) in [
+            ("(table.grow $bound (ref.null func) (i32.const 9))", 1, 10),
+            ("(table.grow $bound (ref.null func) (i32.const 10))", u32::MAX, 1),
+            ("(table.grow $bound (ref.null func) (i32.const -1))", u32::MAX, 1),
+            ("(table.grow $bound (ref.null func) (i32.const 0))", 1, 1),
+            ("(table.grow $free (ref.null extern) (i32.const 99997))", 3, 100_000),
+            ("(table.grow $free (ref.null extern) (i32.const 99998))", u32::MAX, 3),
+        ] {
+            let table = if grow.contains("$free") { "$free" } else { "$bound" };
+            let body = format!(
+                "(i64.or (i64.shl (i64.extend_i32_u {grow}) (i64.const 32))
+                         (i64.extend_i32_u (table.size {table})))"
+            );
+            let mut running = engine.start(tables, &body, &[]).unwrap();
+            assert_eq!(value(&mut running), u64::from(result) << 32 | size, "{engine:?}: {grow}");
+        }
     }
 }
 

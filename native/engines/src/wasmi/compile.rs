@@ -1,10 +1,13 @@
 //! Checking a module. An artifact is a mark, and the module as the interpreter takes it: without
 //! custom sections, its start function exported instead of run by the engine, whose own way to
-//! run a start function cannot be interrupted.
+//! run a start function cannot be interrupted, and functions rewritten where wasmi is wrong about
+//! them (`body.rs`).
 
 use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Module};
-use wasmparser::{Parser, Payload};
+use wasmparser::{Parser, Payload, TypeRef};
 
+use super::body::rewritten;
+use super::grow::Growers;
 use crate::guest::{Failure, MAX_TABLES};
 
 /// The version of wasmi, as in Cargo.toml.
@@ -18,7 +21,10 @@ pub const EAGER: u8 = b'e';
 /// The export that was the start function.
 pub const START: &str = "edge-agent:start";
 
-const EXPORT_SECTION: u8 = 7; // core specification, 5.5.2
+const TYPE_SECTION: u8 = 1; // core specification, 5.5.2
+const FUNCTION_SECTION: u8 = 3;
+const EXPORT_SECTION: u8 = 7;
+const CODE_SECTION: u8 = 10;
 const FUNCTION_EXPORT: u8 = 0; // 5.5.10
 const HEADER_BYTES: usize = 8; // magic and version of a module
 
@@ -41,7 +47,7 @@ const FUEL_COSTS: CustomFuelCosts = CustomFuelCosts {
 
 /// All that an artifact depends on beside module and version.
 pub fn settings() -> &'static str {
-    "deterministic,simd,start=1"
+    "deterministic,simd,start=1,grow=1,select=1"
 }
 
 /// An engine for guests with so much stack.
@@ -68,11 +74,14 @@ pub fn engine(stack_bytes: usize, mode: CompilationMode) -> Engine {
 /// All code is translated here once: what the interpreter cannot translate is refused, and not
 /// found out by a guest that runs.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, Failure> {
-    Module::new(&engine(MIN_STACK_BYTES, CompilationMode::Eager), wasm)
-        .map_err(|error| Failure::Module(format!("not valid Wasm: {error}")))?;
+    let engine = engine(MIN_STACK_BYTES, CompilationMode::Eager);
+    let not_valid = |says: String| Failure::Module(format!("not valid Wasm: {says}"));
+    Module::new(&engine, wasm).map_err(|error| not_valid(error.to_string()))?;
     let mut artifact = MAGIC.to_vec();
-    rewrite(wasm, &mut artifact)
-        .map_err(|error| Failure::Module(format!("not valid Wasm: {error}")))??;
+    rewrite(wasm, &mut artifact).map_err(|error| not_valid(error.to_string()))??;
+    // A local or a function more may be one too many.
+    Module::new(&engine, &artifact[MAGIC.len() + 1..])
+        .map_err(|error| not_valid(error.to_string()))?;
     Ok(artifact)
 }
 
@@ -82,10 +91,36 @@ fn rewrite(
     written: &mut Vec<u8>,
 ) -> Result<Result<(), Failure>, wasmparser::BinaryReaderError> {
     let mut start = None;
-    let (mut tables, mut exported, mut mode) = (0, false, LAZY);
+    let (mut exported, mut mode) = (false, LAZY);
+    // Of each type and of each function with code how many parameters it has.
+    let (mut types, mut params) = (Vec::new(), Vec::new());
+    let (mut imported, mut tables, mut bodies) = (0, Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
-            Payload::TableSection(section) => tables += section.count() as usize,
+            Payload::TypeSection(section) => {
+                for kind in section.into_iter_err_on_gc_types() {
+                    types.push(kind?.params().len() as u32);
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section {
+                    match import?.ty {
+                        TypeRef::Func(_) => imported += 1,
+                        TypeRef::Table(table) => tables.push(table),
+                        _ => {}
+                    }
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for kind in section {
+                    params.push(types.get(kind? as usize).copied().unwrap_or_default());
+                }
+            }
+            Payload::TableSection(section) => {
+                for table in section {
+                    tables.push(table?.ty);
+                }
+            }
             Payload::ExportSection(section) => {
                 exported = true;
                 for export in section {
@@ -96,30 +131,57 @@ fn rewrite(
                 }
             }
             Payload::StartSection { func, .. } => start = Some(func),
-            Payload::CodeSectionEntry(body) if body.range().len() > MAX_LAZY_BYTES => mode = EAGER,
+            Payload::CodeSectionEntry(body) => {
+                if body.range().len() > MAX_LAZY_BYTES {
+                    mode = EAGER;
+                }
+                bodies.push(body);
+            }
             _ => {}
         }
     }
-    if tables > MAX_TABLES {
-        let says = format!("it has {tables} tables; a plugin may have {MAX_TABLES}");
+    if tables.len() > MAX_TABLES {
+        let says = format!("it has {} tables; a plugin may have {MAX_TABLES}", tables.len());
         return Ok(Err(Failure::Module(says)));
     }
+    let growers = Growers::new(types.len() as u32, imported + params.len() as u32, tables);
+    let instead = bodies
+        .iter()
+        .zip(&params)
+        .map(|(body, params)| rewritten(wasm, body, *params, &growers))
+        .collect::<Result<Vec<_>, _>>()?;
+    let changes = instead.iter().any(Option::is_some);
     written.push(mode);
     written.extend(&wasm[..HEADER_BYTES]);
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
-            Payload::CustomSection(_) => {}
+            Payload::CustomSection(_) | Payload::CodeSectionEntry(_) => {}
+            Payload::TypeSection(section) if changes => {
+                let old = &wasm[section.range()];
+                extend(written, TYPE_SECTION, old, growers.count(), &growers.types());
+            }
+            Payload::FunctionSection(section) if changes => {
+                let old = &wasm[section.range()];
+                extend(written, FUNCTION_SECTION, old, growers.count(), &growers.functions());
+            }
+            Payload::CodeSectionStart { count, .. } if changes => {
+                let mut code = Vec::new();
+                push(&mut code, count + growers.count());
+                for (body, new) in bodies.iter().zip(&instead) {
+                    let new = new.as_deref().unwrap_or(&wasm[body.range()]);
+                    push(&mut code, new.len() as u32);
+                    code.extend(new);
+                }
+                section(written, CODE_SECTION, &[&code, &growers.code()]);
+            }
             Payload::StartSection { func, .. } => {
                 if !exported {
                     section(written, EXPORT_SECTION, &[&[1], entry(func).as_slice()]);
                 }
             }
             Payload::ExportSection(exports) if start.is_some() => {
-                let mut count = Vec::new();
-                push(&mut count, exports.count() + 1);
-                let entries = skip_count(&wasm[exports.range()]);
                 let added = start.map(entry).unwrap_or_default();
-                section(written, EXPORT_SECTION, &[&count, entries, &added]);
+                extend(written, EXPORT_SECTION, &wasm[exports.range()], 1, &added);
             }
             other => {
                 if let Some((id, range)) = other.as_section() {
@@ -147,14 +209,24 @@ fn section(written: &mut Vec<u8>, id: u8, parts: &[&[u8]]) {
     parts.iter().for_each(|part| written.extend(*part));
 }
 
-/// What follows the number that a section's content begins with.
-fn skip_count(content: &[u8]) -> &[u8] {
+/// A section that is a list, with more entries.
+fn extend(written: &mut Vec<u8>, id: u8, content: &[u8], more: u32, added: &[u8]) {
+    let entries = skip_count(content);
+    let number = &content[..content.len() - entries.len()];
+    let old = number.iter().rev().fold(0, |sum, byte| sum << 7 | u32::from(byte & 0x7f));
+    let mut count = Vec::new();
+    push(&mut count, old + more);
+    section(written, id, &[&count, entries, added]);
+}
+
+/// What follows the number that a list begins with.
+pub fn skip_count(content: &[u8]) -> &[u8] {
     let size = content.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
     &content[size..]
 }
 
 /// An unsigned LEB128.
-fn push(bytes: &mut Vec<u8>, mut value: u32) {
+pub fn push(bytes: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;

@@ -1,0 +1,74 @@
+//! Functions as wasmi computes them rightly. Two of its instructions are gone around:
+//!
+//! - `table.grow`, see `grow.rs`.
+//! - `select` whose condition is a comparison with zero. wasmi 2.0.0 drops the comparison and selects
+//!   by what was compared; where that is a local, it takes what another instruction left in
+//!   its register instead (`try_fuse_select`, `I32Eq_Rsi`). The condition goes through a local of
+//!   its own, which is a result that wasmi does not drop.
+
+use wasmparser::{BinaryReaderError, FunctionBody, Operator};
+
+use super::compile::{push, skip_count};
+use super::grow::Growers;
+
+// Core specification, 5.3 and 5.4.
+const I32: u8 = 0x7f;
+const CALL: u8 = 0x10;
+const LOCAL_TEE: u8 = 0x22;
+
+/// A function with so many parameters, rewritten; None: it is as it should be.
+pub fn rewritten(
+    wasm: &[u8],
+    body: &FunctionBody<'_>,
+    params: u32,
+    growers: &Growers,
+) -> Result<Option<Vec<u8>>, BinaryReaderError> {
+    let (mut groups, mut condition) = (0, params);
+    for group in body.get_locals_reader()? {
+        condition += group?.0;
+        groups += 1;
+    }
+    let mut operators = body.get_operators_reader()?;
+    let start = operators.original_position();
+    let (mut code, mut from) = (Vec::new(), start);
+    let (mut calls, mut keeps, mut plain) = (false, false, false);
+    while !operators.eof() {
+        let at = operators.original_position();
+        match operators.read()? {
+            Operator::TableGrow { table } => {
+                code.extend(&wasm[from..at]);
+                code.push(CALL);
+                push(&mut code, growers.function + table);
+                from = operators.original_position();
+                (calls, plain) = (true, false);
+            }
+            Operator::Select | Operator::TypedSelect { .. } => {
+                if !plain {
+                    code.extend(&wasm[from..at]);
+                    code.push(LOCAL_TEE);
+                    push(&mut code, condition);
+                    from = at;
+                    keeps = true;
+                }
+                plain = false;
+            }
+            // These are no comparisons.
+            other => plain = matches!(other, Operator::LocalGet { .. } | Operator::I32Const { .. }),
+        }
+    }
+    if !calls && !keeps {
+        return Ok(None);
+    }
+    let mut written = Vec::new();
+    let locals = &wasm[body.range().start..start];
+    if keeps {
+        push(&mut written, groups + 1);
+        written.extend(skip_count(locals));
+        written.extend([1, I32]);
+    } else {
+        written.extend(locals);
+    }
+    written.extend(code);
+    written.extend(&wasm[from..body.range().end]);
+    Ok(Some(written))
+}
