@@ -59,11 +59,11 @@ WITH_MQTT = ALWAYS | _named(
     """
     edge_agent: pacing strictjson
     edge_agent.node: actions recent remote requests
-    edge_agent.fleet: requests
-    edge_agent.host: condense reports
+    edge_agent.fleet_protocol: packing requests state_truncation topics
+    edge_agent.host: reports
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
-    edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox packing poller
-    edge_agent.mqtt: publisher segment stream tls topics
+    edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller
+    edge_agent.mqtt: publisher segment stream tls
     """
 )
 
@@ -92,8 +92,9 @@ HEAVY = {
 }
 WITH_UPDATES = WITH_MQTT | _named(
     """
-    edge_agent.fleet: choice deployment documents envelope form keys mailbox modules node plan
-    edge_agent.fleet: offers record refusals transfer trust trustfiles trustkeeper updater worker
+    edge_agent.fleet: documents mailbox modules node offers plan
+    edge_agent.fleet: record refusals transfer trustfiles trustkeeper updater worker
+    edge_agent.fleet_protocol: deployment envelope form keys selection trust
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
     edge_agent.store: artifact catalogue cataloguefile code layout

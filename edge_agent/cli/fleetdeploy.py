@@ -28,8 +28,8 @@ from edge_agent.cli.fleetout import (
     without_state,
 )
 from edge_agent.errors import OperatorError, RefusedError
-from edge_agent.fleet import deployment, trust
-from edge_agent.fleet.keys import PublicKey
+from edge_agent.fleet_protocol import deployment, trust
+from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.operator import deploy as deploying
 from edge_agent.operator import expiry, plan, rotation, signing
 from edge_agent.operator.broker import BrokerClient

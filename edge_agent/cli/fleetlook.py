@@ -25,7 +25,7 @@ from edge_agent.cli.fleetout import (
     without_state,
 )
 from edge_agent.errors import OperatorError
-from edge_agent.mqtt.packing import bytes_as_json
+from edge_agent.fleet_protocol.packing import bytes_as_json
 from edge_agent.operator import expiry, releases
 from edge_agent.operator.asking import ask
 from edge_agent.operator.inbox import Inbox

@@ -10,7 +10,7 @@ from edge_agent.cli import OK
 from edge_agent.cli.fleetdeploy import asker
 from edge_agent.cli.fleetout import line, show_json
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.keys import ED25519, PublicKey
+from edge_agent.fleet_protocol.keys import ED25519, PublicKey
 from edge_agent.operator import folder, rotation
 from edge_agent.operator.expiry import RENEW_TRUST
 from edge_agent.operator.keyring import Keyring, read_public

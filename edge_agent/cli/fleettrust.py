@@ -19,8 +19,8 @@ from edge_agent.cli.fleetout import (
     some,
 )
 from edge_agent.errors import OperatorError, RefusedError
-from edge_agent.fleet import trust
-from edge_agent.fleet.keys import ED25519, PublicKey
+from edge_agent.fleet_protocol import trust
+from edge_agent.fleet_protocol.keys import ED25519, PublicKey
 from edge_agent.operator import gc, rotation
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import read_public

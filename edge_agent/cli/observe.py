@@ -235,7 +235,7 @@ def _trust(config: AgentConfig) -> tuple[str, str | None]:
     if config.updates is None:
         return "", None
     from edge_agent.fleet import trustfiles
-    from edge_agent.fleet.keys import verify
+    from edge_agent.fleet_protocol.keys import verify
 
     try:
         trust = trustfiles.read_root(

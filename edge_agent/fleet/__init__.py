@@ -1,5 +1,4 @@
-"""The fleet protocol on a node: what is signed, what follows from it, how blobs arrive.
+"""The fleet protocol carried out on a node: documents taken, blobs fetched, releases switched.
 
-`envelope`, `keys`, `trust`, `deployment` and `choice` are pure: bytes in, values out. The form
-of everything is published in docs/fleet-protocol.md.
+What documents say and which of them count is decided by edge_agent.fleet_protocol, which is pure.
 """

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import CryptoError, RefusedError
-from edge_agent.fleet import deployment as deployments
-from edge_agent.fleet.deployment import Deployment
-from edge_agent.fleet.envelope import MAX_DOCUMENT_BYTES
 from edge_agent.fleet.mailbox import Mailbox
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.refusals import Refusals
 from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
+from edge_agent.fleet_protocol import deployment as deployments
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.envelope import MAX_DOCUMENT_BYTES
 from edge_agent.store.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import Refusal, TrustState
+    from edge_agent.fleet_protocol.reported_state import Refusal, TrustState
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from edge_agent.config import PluginSettings, UpdatesConfig
 from edge_agent.config.units import format_size
-from edge_agent.fleet.choice import Choice, matches, wanted
-from edge_agent.fleet.deployment import Blob, CodeFile, Deployment, Release
 from edge_agent.fleet.transfer.queue import Wish
+from edge_agent.fleet_protocol.deployment import Blob, CodeFile, Deployment, Release
+from edge_agent.fleet_protocol.selection import Choice, matches, wanted
 from edge_agent.store.catalogue import Catalogue, Running
 from edge_agent.store.code import Code, Machine, misfit
 

@@ -10,7 +10,7 @@ from edge_agent.store.digest import sha256_hex
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import Refusal
+    from edge_agent.fleet_protocol.reported_state import Refusal
 
 log = logging.getLogger(__name__)
 

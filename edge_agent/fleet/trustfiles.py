@@ -10,8 +10,8 @@ from pathlib import Path
 from edge_agent.config.document import Document, read_text
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, KeyFormatError
-from edge_agent.fleet import form, keys
-from edge_agent.fleet.trust import MAX_KEYS, TrustSet
+from edge_agent.fleet_protocol import form, keys
+from edge_agent.fleet_protocol.trust import MAX_KEYS, TrustSet
 from edge_agent.validity import Validity
 
 MAX_VERSION_DIGITS = 15  # all of them are whole numbers in any JSON

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import ConfigError, RefusedError
-from edge_agent.fleet import trust, trustfiles
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet import trustfiles
+from edge_agent.fleet_protocol import trust
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import TrustState
+    from edge_agent.fleet_protocol.reported_state import TrustState
 
 log = logging.getLogger(__name__)
 

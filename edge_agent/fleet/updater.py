@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
-from edge_agent.fleet.deployment import MAX_FORM, Deployment
 from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
 from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.node import Node
@@ -33,12 +32,13 @@ from edge_agent.fleet.transfer.fetch import Means
 from edge_agent.fleet.transfer.overmqtt import BrokerPort
 from edge_agent.fleet.transfer.queue import Queue, Wish
 from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.layout import Layout
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import UpdatesState
+    from edge_agent.fleet_protocol.reported_state import UpdatesState
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.errors import CryptoError, RefusedError, RequestError, StoreError
-from edge_agent.fleet import signedrequests
-from edge_agent.fleet.requests import Request, Sealed
-from edge_agent.fleet.signedrequests import Addressed, Memory
 from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.fleet_protocol import signed_requests
+from edge_agent.fleet_protocol.requests import Request, Sealed
+from edge_agent.fleet_protocol.signed_requests import Addressed, Memory
 from edge_agent.store import files
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Vouching:
         except RefusedError as error:
             raise RequestError(sealed.id, f"{error.reason}: {error}") from None
         try:
-            request, memory = signedrequests.accept(sealed, to, trust.keys, now, known)
+            request, memory = signed_requests.accept(sealed, to, trust.keys, now, known)
         except CryptoError as error:
             raise RequestError(sealed.id, f"signature: {error}") from error
         self._remember(request, memory)
@@ -51,22 +51,22 @@ class Vouching:
     def _known(self, standing: Standing) -> Memory:
         before = self._memory
         memory = self._read(standing) if before is None else before
-        memory = self._memory = signedrequests.recalled(memory, standing.now)
+        memory = self._memory = signed_requests.recalled(memory, standing.now)
         return memory
 
     def _read(self, standing: Standing) -> Memory:
         """What the disk has. A file that is damaged lets nothing of before be asked again."""
         try:
             data = files.read(self._path, MAX_FILE_BYTES)
-            return signedrequests.load(data) if data is not None else {}
+            return signed_requests.load(data) if data is not None else {}
         except (StoreError, ValueError) as error:
             log.warning(
                 "%s: what was asked before is not known, and none of it is done again: %s",
                 *(self._path, error),
             )
-        lost = signedrequests.forgotten(standing.now, clock_stands=standing.clock_stands)
+        lost = signed_requests.forgotten(standing.now, clock_stands=standing.clock_stands)
         with suppress(StoreError):  # or the next process is as strict once more
-            files.write(self._path, signedrequests.dump(lost))
+            files.write(self._path, signed_requests.dump(lost))
         return lost
 
     def _remember(self, request: Request, memory: Memory) -> None:
@@ -74,7 +74,7 @@ class Vouching:
         self._memory = memory
         try:
             files.make_folder(self._path.parent)
-            files.write(self._path, signedrequests.dump(memory))
+            files.write(self._path, signed_requests.dump(memory))
         except StoreError as error:
             if request.verb == "restart":  # the next process would take it again
                 raise RequestError(request.id, f"it could not be remembered: {error}") from error

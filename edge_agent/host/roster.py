@@ -25,7 +25,7 @@ from edge_agent.host.seat import Assignment, Seat
 from edge_agent.loop import Loop
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import PluginState
+    from edge_agent.fleet_protocol.reported_state import PluginState
 
 log = logging.getLogger(__name__)
 

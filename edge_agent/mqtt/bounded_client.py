@@ -12,7 +12,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 
-from edge_agent.mqtt.packing import MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
 from edge_agent.mqtt.tls import explain, plain
 from edge_agent.pacing import TokenBucket
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, pack_json
 from edge_agent.mqtt.outbox import Outbox
-from edge_agent.mqtt.packing import MESSAGE_BYTES, pack_json
 from edge_agent.mqtt.stream import Batch
 from edge_agent.pacing import TokenBucket
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.mqtt.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import StoreError
+from edge_agent.fleet_protocol.packing import PACKINGS
 from edge_agent.mqtt import segment
-from edge_agent.mqtt.packing import PACKINGS
 from edge_agent.mqtt.segment import HEADER_BYTES, Header, Place, Segment, Segments, write
 from edge_agent.mqtt.stream import Entry, StreamKey, Unnumbered
 from edge_agent.store import files

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
+from edge_agent.fleet_protocol.topics import is_plain, node_topics, plain_client_id
 from edge_agent.later import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.connection_epoch import next_epoch
@@ -30,7 +31,6 @@ from edge_agent.mqtt.ingress_queue import Describe
 from edge_agent.mqtt.journal import Journal, boot_id
 from edge_agent.mqtt.outbound import Outbound
 from edge_agent.mqtt.poller import STACK_BYTES, Connector, Poller
-from edge_agent.mqtt.topics import is_plain, node_topics, plain_client_id
 from edge_agent.pacing import TokenBucket, backoff_s
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from edge_agent import __version__
 from edge_agent.config import MqttConfig
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.mqtt.channels import (
     IMPORTANT_WINDOW,
     RESULTS_WINDOW,
@@ -21,7 +22,6 @@ from edge_agent.mqtt.ingress_queue import Describe
 from edge_agent.mqtt.journal import Journal
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import Publisher, Wire
-from edge_agent.mqtt.topics import node_topics
 
 # Log lines are worth less than results: a small queue of their own.
 LOG_RECORDS = 1000

@@ -20,9 +20,9 @@ import math
 from collections.abc import Sequence
 
 from edge_agent.errors import StoreError
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
 from edge_agent.mqtt.ingress_queue import Describe, IngressQueue, RecordPacker
 from edge_agent.mqtt.journal import Journal
-from edge_agent.mqtt.packing import MESSAGE_BYTES
 from edge_agent.mqtt.stream import Batch, MemoryLane, Stream, Unnumbered
 
 log = logging.getLogger(__name__)

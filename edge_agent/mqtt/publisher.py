@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
+from edge_agent.fleet_protocol.topics import MAX_TOPIC_BYTES
 from edge_agent.mqtt.channels import Channel
 from edge_agent.mqtt.stream import Batch
-from edge_agent.mqtt.topics import MAX_TOPIC_BYTES
 from edge_agent.pacing import backoff_s
 
 # A broker that answers pings but acknowledges nothing for this long is left.

@@ -35,7 +35,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from edge_agent.mqtt.packing import MESSAGE_BYTES, PACKINGS
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS
 from edge_agent.mqtt.stream import StreamKey
 from edge_agent.store import files
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from edge_agent.mqtt.packing import MESSAGE_BYTES, PACKINGS, Body, Packing
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS, Body, Packing
 
 
 class StreamKey(NamedTuple):

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
-from edge_agent.fleet.requests import VERBS
-from edge_agent.host.condense import METRICS, STATE, condensed
+from edge_agent.fleet_protocol.requests import VERBS
+from edge_agent.fleet_protocol.state_truncation import METRICS, STATE, condensed
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.host.outcome import OK, Outcome
 from edge_agent.host.reports import describe
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
-from edge_agent.mqtt.topics import node_topics
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Action, Requests, Ticket, answer
 from edge_agent.store import files

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from edge_agent.config import RequestsConfig
 from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError
-from edge_agent.fleet import requests as protocol
-from edge_agent.fleet.requests import MAX_OPEN, Ledger, Request, Sealed, State
+from edge_agent.fleet_protocol import requests as protocol
+from edge_agent.fleet_protocol.requests import MAX_OPEN, Ledger, Request, Sealed, State
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.pacing import TokenBucket
@@ -84,7 +84,7 @@ class Job:
 
 
 def answer(publish: Publish, ticket: Ticket, state: State, **more: Any) -> None:
-    """Say what became of a request; `more` as in edge_agent.fleet.requests.answer."""
+    """Say what became of a request; `more` as in edge_agent.fleet_protocol.requests.answer."""
     payload = protocol.answer(ticket.id, ticket.verb, state, **more)
     publish(ticket.topic, payload, ticket.correlation)
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.errors import RequestError
-from edge_agent.fleet.requests import Request, Sealed
 from edge_agent.fleet.worker import Worker
+from edge_agent.fleet_protocol.requests import Request, Sealed
+from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
-from edge_agent.mqtt.topics import fleet_topics
 
 if TYPE_CHECKING:
     from edge_agent.fleet.plan import CodeHere, Plan, Wanted
-    from edge_agent.fleet.signedrequests import Addressed
     from edge_agent.fleet.transfer.overmqtt import BrokerPort
     from edge_agent.fleet.updater import Updater
     from edge_agent.fleet.vouching import Vouching
+    from edge_agent.fleet_protocol.signed_requests import Addressed
     from edge_agent.store.code import Machine
     from edge_agent.wasm.fleetcode import CodeFile
 
@@ -101,7 +101,7 @@ class Updates:
 
     def release_for(self, identity: str, done: Callable[[int | None], None]) -> None:
         """The same; `done` gets how many modules that concerned (None: a defect), on the worker's
-        thread. Requests bound how many of these wait (fleet/requests.MAX_OPEN)."""
+        thread. Requests bound how many of these wait (fleet_protocol/requests.MAX_OPEN)."""
 
         def work(updater: "Updater") -> int | None:
             try:
@@ -185,7 +185,7 @@ class Updates:
         return self._vouched_by
 
     def _addressed(self, verb: str) -> "Addressed":
-        from edge_agent.fleet.signedrequests import Addressed
+        from edge_agent.fleet_protocol.signed_requests import Addressed
 
         return Addressed(self._config.fleet, self._config.node, verb)
 

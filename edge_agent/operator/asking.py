@@ -1,4 +1,4 @@
-"""Asks one node to do something now, and waits for its answers (fleet/requests)."""
+"""Asks one node to do something now, and waits for its answers (fleet_protocol/requests)."""
 
 import json
 import os
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edge_agent.errors import OperatorError, RequestError
-from edge_agent.fleet import requests, signedrequests
-from edge_agent.fleet.keys import Signer
-from edge_agent.fleet.signedrequests import Addressed
-from edge_agent.mqtt.topics import node_topics
+from edge_agent.fleet_protocol import requests, signed_requests
+from edge_agent.fleet_protocol.keys import Signer
+from edge_agent.fleet_protocol.signed_requests import Addressed
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.foreign import UnreadableError, read_object
 
@@ -40,10 +40,10 @@ def ask(
     except RequestError as error:
         raise OperatorError(f"{verb}: {error}") from error
     if signers:
-        payload = signedrequests.seal(
+        payload = signed_requests.seal(
             *(Addressed(fleet, node, verb), identity, arguments),
             issued=time.time(),
-            valid_s=min(timeout_s + SKEW_S, signedrequests.MAX_VALID_S),
+            valid_s=min(timeout_s + SKEW_S, signed_requests.MAX_VALID_S),
             signers=signers,
         )
     else:

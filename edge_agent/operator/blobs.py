@@ -3,7 +3,7 @@
 import zlib
 from typing import NamedTuple
 
-from edge_agent.fleet.deployment import Encoding
+from edge_agent.fleet_protocol.deployment import Encoding
 from edge_agent.store.digest import sha256_hex
 
 # The fleet protocol's: with its topic it fits the largest message of every broker known.

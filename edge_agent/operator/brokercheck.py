@@ -18,8 +18,8 @@ from paho.mqtt.properties import Properties
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.packing import MESSAGE_BYTES
-from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
+from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator.broker import BrokerClient, client_id
 from edge_agent.store.digest import sha256_hex
 

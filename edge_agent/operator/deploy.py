@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from edge_agent import strictjson
 from edge_agent.errors import LinkError, OperatorError, RefusedError
-from edge_agent.fleet import deployment
-from edge_agent.fleet.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet.refusals import message_name
-from edge_agent.fleet.trust import TrustSet
-from edge_agent.mqtt.topics import FleetTopics
+from edge_agent.fleet_protocol import deployment
+from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment
+from edge_agent.fleet_protocol.topics import FleetTopics
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import signing
 from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription, until
 from edge_agent.operator.folder import FleetFolder

@@ -5,7 +5,7 @@ from typing import Any
 
 from edge_agent.config.plugin import EVERYTHING
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator.folder import FLEET_FILE, FleetFolder
 
 # Older releases below the one that is for all: nodes that rejected it run the next.

@@ -3,8 +3,8 @@ but for the operator's own certificate, which is a file."""
 
 from edge_agent.config import MqttConfig
 from edge_agent.errors import ConfigError
-from edge_agent.fleet.deployment import Deployment
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.mqtt import certificate
 from edge_agent.validity import Validity
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import OperatorError, RefusedError
-from edge_agent.fleet import deployment, trust
-from edge_agent.fleet.choice import place
-from edge_agent.fleet.deployment import CodeFile, Deployment
-from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.fleet_protocol import deployment, trust
+from edge_agent.fleet_protocol.deployment import CodeFile, Deployment
+from edge_agent.fleet_protocol.selection import place
+from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator import deploy, edit, gc, listing, plan, publish, releases, signing
 from edge_agent.operator.blobs import pack
 from edge_agent.operator.broker import BrokerClient, Received

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.errors import OperatorError, StoreError
-from edge_agent.fleet.keys import PublicKey, public_pem
 from edge_agent.fleet.trustfiles import written_validity
+from edge_agent.fleet_protocol.keys import PublicKey, public_pem
 from edge_agent.operator import templates
 from edge_agent.operator.keyring import read_public
 from edge_agent.operator.settings import FleetSettings, load_settings

@@ -6,8 +6,8 @@ A topic below `blobs` that is no part of a blob is nobody's to clear: it is left
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from edge_agent.fleet.deployment import Deployment
-from edge_agent.mqtt.topics import FleetTopics, read_blob_part
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.topics import FleetTopics, read_blob_part
 from edge_agent.operator.broker import BrokerClient
 
 

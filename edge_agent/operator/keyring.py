@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet.keys import (
+from edge_agent.fleet_protocol.keys import (
     MAX_PEM_BYTES,
     PublicKey,
     Signer,

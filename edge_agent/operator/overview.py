@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.operator import expiry
 from edge_agent.operator.plan import targets
 from edge_agent.operator.rollout import standing

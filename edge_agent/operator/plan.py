@@ -1,6 +1,7 @@
 """What another deployment would change on which nodes. Pure.
 
-By the rules that the nodes use themselves (fleet/choice), on what they last said of themselves.
+By the rules that the nodes use themselves (fleet_protocol/selection), on what they last said of
+themselves.
 """
 
 import difflib
@@ -9,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from edge_agent.fleet.choice import Choice, chosen, matches, wanted
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.selection import Choice, chosen, matches, wanted
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.view import Node, View
 

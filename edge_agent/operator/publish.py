@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import LinkError, ModuleError, OperatorError
-from edge_agent.fleet.deployment import Blob
-from edge_agent.mqtt.topics import FleetTopics
+from edge_agent.fleet_protocol.deployment import Blob
+from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.nri import events
 from edge_agent.operator.blobs import Packed, pack
 from edge_agent.operator.broker import IN_FLIGHT, BrokerClient

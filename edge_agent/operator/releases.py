@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.form import (
+from edge_agent.fleet_protocol.form import (
     NAME_FORM,
     NAME_PATTERN,
     VERSION_FORM,

@@ -8,8 +8,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from edge_agent.mqtt.packing import bytes_as_json
-from edge_agent.mqtt.topics import read_node_topic
+from edge_agent.fleet_protocol.packing import bytes_as_json
+from edge_agent.fleet_protocol.topics import read_node_topic
 from edge_agent.operator.foreign import UnreadableError, read_batch
 
 # Ranges of numbers kept for one stream; only a stream with that many holes has more.

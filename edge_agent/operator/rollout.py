@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.choice import Choice, wanted
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.selection import Choice, wanted
 from edge_agent.operator.draft import Draft, ring_label
 from edge_agent.operator.view import Node, View
 

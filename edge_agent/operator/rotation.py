@@ -1,4 +1,4 @@
-"""Changes whose signatures count: the next link of the chain at the broker (fleet/trust)."""
+"""Changes whose signatures count: the next link of the chain (fleet_protocol/trust)."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from edge_agent import strictjson
 from edge_agent.errors import KeyFormatError, OperatorError, RefusedError
-from edge_agent.fleet import envelope, trust
-from edge_agent.fleet.keys import PublicKey
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import envelope, trust
+from edge_agent.fleet_protocol.keys import PublicKey
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import edit, signing
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.signing import Signed

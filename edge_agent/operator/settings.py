@@ -15,7 +15,7 @@ from edge_agent.config.agent import (
 from edge_agent.config.document import Document
 from edge_agent.config.table import PATH_PATTERN, Table
 from edge_agent.errors import OperatorError
-from edge_agent.fleet import form
+from edge_agent.fleet_protocol import form
 from edge_agent.operator.broker import client_id
 from edge_agent.validity import Validity
 

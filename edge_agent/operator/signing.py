@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, cast
 
 from edge_agent import strictjson
 from edge_agent.errors import OperatorError
-from edge_agent.fleet import envelope
-from edge_agent.fleet.keys import PublicKey, Signer
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import envelope
+from edge_agent.fleet_protocol.keys import PublicKey, Signer
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator.folder import FleetFolder
 
 

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet.keys import ED25519, P256, SIGNATURE_BYTES, PublicKey, public_key
+from edge_agent.fleet_protocol.keys import ED25519, P256, SIGNATURE_BYTES, PublicKey, public_key
 
 KINDS = {b"ssh-ed25519": ED25519, b"ecdsa-sha2-nistp256": P256}
 TIMEOUT_S = 60.0  # somebody may have to touch a token
@@ -22,7 +22,7 @@ _ASK_IDENTITIES, _IDENTITIES, _ASK_SIGN, _SIGNED = 11, 12, 13, 14
 
 
 class AgentKey:
-    """One key of an agent; signs as edge_agent.fleet.keys.SigningKey does."""
+    """One key of an agent; signs as edge_agent.fleet_protocol.keys.SigningKey does."""
 
     def __init__(self, socket_path: str, blob: bytes, public: PublicKey) -> None:
         self.public = public

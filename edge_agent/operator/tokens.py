@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet import keys
-from edge_agent.fleet.keys import ED25519, P256, PublicKey
+from edge_agent.fleet_protocol import keys
+from edge_agent.fleet_protocol.keys import ED25519, P256, PublicKey
 from edge_agent.store.digest import sha256
 
 EXAMPLE = "pkcs11:token=fleet;object=alice?module-path=/usr/lib/softhsm/libsofthsm2.so"
@@ -50,7 +50,7 @@ class KeyUri:
 
 
 class TokenKey:
-    """One key of a token; signs as edge_agent.fleet.keys.SigningKey does."""
+    """One key of a token; signs as edge_agent.fleet_protocol.keys.SigningKey does."""
 
     def __init__(
         self, uri: KeyUri, public: PublicKey, ask: Callable[[str], str] | None = None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from edge_agent.fleet.reported import refusals
-from edge_agent.mqtt.topics import read_node_topic
+from edge_agent.fleet_protocol.reported_state import refusals
+from edge_agent.fleet_protocol.topics import read_node_topic
 from edge_agent.operator.broker import Received
 from edge_agent.operator.foreign import UnreadableError, read_object
 from edge_agent.validity import Validity

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge_agent.config import MqttConfig
 from edge_agent.config.model import Broker as Address
-from edge_agent.fleet.choice import place
-from edge_agent.mqtt.topics import node_topics
+from edge_agent.fleet_protocol.selection import place
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator import folder as folders
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet

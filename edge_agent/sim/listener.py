@@ -13,7 +13,7 @@ from typing import Any
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.mqtt.topics import NodeTopics
+from edge_agent.fleet_protocol.topics import NodeTopics
 
 SUBSCRIBE_TIMEOUT_S = 10.0
 

@@ -4,7 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from edge_agent.mqtt.topics import node_topics
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.sim.board import Board
 from edge_agent.sim.broker import Broker
 from edge_agent.sim.listener import Listener

@@ -24,10 +24,10 @@ from edge_agent.config.model import Broker
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Wanted
 from edge_agent.fleet.updater import Updater
+from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.mqtt.connection import VERSIONS, Connection
 from edge_agent.mqtt.inbound import Inbound, InboundMessage, Subscriptions
 from edge_agent.mqtt.outbound import Outbound
-from edge_agent.mqtt.topics import fleet_topics, node_topics
 from edge_agent.store.layout import Layout
 
 FLEET = "bench"

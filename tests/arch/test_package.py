@@ -32,7 +32,7 @@ ENABLED = "/etc/systemd/system/multi-user.target.wants/edge-agent.service"
 SIGNED = """if True:
     import sys
     sys.path.insert(0, "/usr/lib/edge-agent")
-    from edge_agent.fleet.keys import SigningKey, verify
+    from edge_agent.fleet_protocol.keys import SigningKey, verify
     key = SigningKey.generate()
     print(verify(key.public, b"message", key.sign(b"message")))
 """

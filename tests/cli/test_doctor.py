@@ -12,7 +12,7 @@ from edge_agent.cli.doctor import render
 from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts, observe
 from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
 from edge_agent.config import AgentConfig, Broker, MqttConfig, UpdatesConfig
-from edge_agent.fleet.keys import SigningKey, public_pem
+from edge_agent.fleet_protocol.keys import SigningKey, public_pem
 from edge_agent.node.exposure import Exposed
 from edge_agent.validity import Validity
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from edge_agent.config import MqttConfig, UpdatesConfig
-from edge_agent.fleet import keys
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.transfer import window
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import Worker
+from edge_agent.fleet_protocol import keys
 from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES
 from edge_agent.mqtt.link import Link
 from edge_agent.sim.mqttwire import Message

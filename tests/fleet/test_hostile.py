@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import choice, deployment, envelope, trust
-from edge_agent.fleet.deployment import Deployment
+from edge_agent.fleet_protocol import deployment, envelope, selection, trust
+from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.store.catalogue import NOTHING_KNOWN
-from tests.fleet.papers import DEPLOYMENT, FLEET, KEYS, changed, sealed
-from tests.fleet.papers import trust as trusted
+from tests.fleet_protocol.papers import DEPLOYMENT, FLEET, KEYS, changed, sealed
+from tests.fleet_protocol.papers import trust as trusted
 
 REASONS = {
     *("oversized", "envelope", "signature", "kind", "fleet", "rollback", "gap", "conflict"),
@@ -68,7 +68,7 @@ def judge(raw: bytes) -> Deployment | None:
         return None
     assert isinstance(found, Deployment)
     for labels in ({}, {"board": "rpi4"}):
-        choice.wanted(found, "node", labels)
+        selection.wanted(found, "node", labels)
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError, StoreError
-from edge_agent.fleet import deployment
 from edge_agent.fleet.plan import Wanted
+from edge_agent.fleet_protocol import deployment
 from edge_agent.store import cataloguefile
 from edge_agent.store.code import Code, Machine, misfit
 from edge_agent.store.layout import Layout

@@ -10,15 +10,15 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import ConfigError, RefusedError, RequestError
-from edge_agent.fleet import deployment, requests, signedrequests, trust
-from edge_agent.fleet.requests import Sealed
-from edge_agent.fleet.signedrequests import Addressed
 from edge_agent.fleet.trustfiles import read_root, written_validity
 from edge_agent.fleet.updater import EXPIRY_LOOK_S
 from edge_agent.fleet.vouching import Vouching
+from edge_agent.fleet_protocol import deployment, requests, signed_requests, trust
+from edge_agent.fleet_protocol.requests import Sealed
+from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.store.catalogue import NOTHING_KNOWN, Known
 from edge_agent.validity import Validity
-from tests.fleet.papers import DEPLOYMENT, sealed
+from tests.fleet_protocol.papers import DEPLOYMENT, sealed
 from tests.support.fleetnode import (
     FLEET,
     KEYS,
@@ -191,7 +191,7 @@ def test_a_set_that_was_signed_by_a_clock_far_ahead_is_mended_by_the_next(
 
 def request(signer: int = 0) -> tuple[Sealed, Addressed]:
     to = Addressed(FLEET, "board", "logs")
-    raw = signedrequests.seal(
+    raw = signed_requests.seal(
         *(to, "1", {}), issued=NOW + 31 * DAY, valid_s=60.0, signers=KEYS[signer : signer + 1]
     )
     found = requests.read("logs", raw)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.fleet.keys import public_pem
-from edge_agent.fleet.trust import TrustSet
 from edge_agent.fleet.trustfiles import read_root
-from tests.fleet.papers import FLEET, KEYS
+from edge_agent.fleet_protocol.keys import public_pem
+from edge_agent.fleet_protocol.trust import TrustSet
+from tests.fleet_protocol.papers import FLEET, KEYS
 
 
 @pytest.fixture

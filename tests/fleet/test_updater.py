@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent import strictjson
-from edge_agent.fleet import deployment
 from edge_agent.fleet.transfer.window import IDLE_S
+from edge_agent.fleet_protocol import deployment
 from edge_agent.store import cataloguefile
 from edge_agent.store.catalogue import Known
 from tests.support.fleetnode import (

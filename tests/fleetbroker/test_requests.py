@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet import signedrequests
-from edge_agent.fleet.keys import SigningKey, public_pem
-from edge_agent.fleet.signedrequests import Addressed
+from edge_agent.fleet_protocol import signed_requests
+from edge_agent.fleet_protocol.keys import SigningKey, public_pem
+from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.fleetbroker import FLEET, FleetBroker, Peer
@@ -48,7 +48,7 @@ class Fleet:
     def sealed(self, verb: str, identity: str, arguments: dict[str, Any], **more: Any) -> bytes:
         to = Addressed(FLEET, more.get("node", "alice"), verb)
         signers = [more.get("key", KEY)]
-        return signedrequests.seal(
+        return signed_requests.seal(
             to, identity, arguments, issued=time.time(), valid_s=600, signers=signers
         )
 

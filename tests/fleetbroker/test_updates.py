@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from edge_agent.config import MqttConfig
-from edge_agent.fleet import signedrequests
-from edge_agent.fleet.signedrequests import Addressed
+from edge_agent.fleet_protocol import signed_requests
+from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.operator import folder as folders
 from edge_agent.operator.asking import ask
 from edge_agent.operator.broker import BrokerClient
@@ -267,7 +267,7 @@ def test_the_operator_may_ask_to_try_a_rejected_release_again(closed: Closed) ->
     operator = Peer(closed.broker, "operator")
     operator.subscribe(f"edge/v1/{FLEET}/nodes/alice/response/+")
     for verb, arguments in (("release", {"plugin": GUARD}), ("sync", {})):
-        payload = signedrequests.seal(
+        payload = signed_requests.seal(
             *(Addressed(FLEET, "alice", verb), f"again-{verb}", arguments),
             issued=time.time(),
             valid_s=600,

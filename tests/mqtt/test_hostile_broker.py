@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.mqtt.topics import plain_client_id
+from edge_agent.fleet_protocol.topics import plain_client_id
 from edge_agent.sim import mqttwire
 from edge_agent.sim.mqttwire import read_connect
 from tests.mqtt import harness

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES, MESSAGE_BURST, OWED_PACKETS
 from edge_agent.mqtt.inbound import InboundMessage
-from edge_agent.mqtt.topics import node_topics
 from tests.mqtt import harness
 from tests.mqtt.harness import FLEET, NODE, config_for, wait_for_error, wait_until_connected
 from tests.mqtt.test_hostile_broker import CONNACK_3, CONNACK_5, Script, peer, version

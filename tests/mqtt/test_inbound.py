@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.mqtt.inbound import (
     MAX_CORRELATION_BYTES,
     TELL_AT_MOST,
@@ -12,7 +13,6 @@ from edge_agent.mqtt.inbound import (
     InboundMessage,
     Subscriptions,
 )
-from edge_agent.mqtt.topics import node_topics
 
 TOPICS = node_topics("greenhouse", "board-7")
 SYNC = TOPICS.request("sync")

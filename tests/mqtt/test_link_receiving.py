@@ -11,8 +11,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.mqtt.inbound import InboundMessage
-from edge_agent.mqtt.topics import fleet_topics, node_topics
 from edge_agent.sim.broker import Broker
 from tests.mqtt.harness import FLEET, NODE, config_for, running, wait_until_connected
 from tests.mqtt.observer import Observer

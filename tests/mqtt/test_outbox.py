@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS
 from edge_agent.mqtt.journal import LEAST_BYTES, Journal
 from edge_agent.mqtt.outbox import Outbox
-from edge_agent.mqtt.packing import MESSAGE_BYTES, PACKINGS
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted, deduplicated
 

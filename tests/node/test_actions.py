@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from edge_agent import node
-from edge_agent.fleet.requests import Request
+from edge_agent.fleet_protocol.requests import Request
 from edge_agent.host.roster import Roster
 from edge_agent.node.actions import Actions
 from edge_agent.node.recent import Recent

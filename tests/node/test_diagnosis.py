@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from edge_agent.fleet.requests import Request
+from edge_agent.fleet_protocol.requests import Request
 from edge_agent.node import diagnosis
 from edge_agent.node.requests import Job, Ticket
 

@@ -19,9 +19,9 @@ import msgpack  # type: ignore[import-untyped]
 
 from edge_agent.cli.fleetlook import result_line, show_answer, show_node, show_nodes
 from edge_agent.cli.fleetout import line, show_json
-from edge_agent.fleet.deployment import Deployment, parse, to_payload
-from edge_agent.fleet.keys import SigningKey
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol.deployment import Deployment, parse, to_payload
+from edge_agent.fleet_protocol.keys import SigningKey
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import plan, rotation, signing
 from edge_agent.operator.asking import read_answer
 from edge_agent.operator.broker import Received

@@ -1,7 +1,7 @@
 """A node as the broker sees it: real MQTT, the node's own rules, no containers.
 
-It takes deployments by fleet/deployment and fleet/choice and says at once that it runs what they
-give it, or rejects what it was told not to like.
+It takes deployments by fleet_protocol's `deployment` and `selection` and says at once that it runs
+what they give it, or rejects what it was told not to like.
 """
 
 import json
@@ -15,15 +15,15 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
-from edge_agent.fleet import requests, signedrequests
-from edge_agent.fleet.choice import Choice, matches, wanted
-from edge_agent.fleet.deployment import Deployment, accept
 from edge_agent.fleet.refusals import message_name
-from edge_agent.fleet.reported import Refusal
-from edge_agent.fleet.signedrequests import Addressed
-from edge_agent.fleet.trust import TrustSet, rotated
-from edge_agent.mqtt.packing import MsgpackPacking
-from edge_agent.mqtt.topics import fleet_topics, node_topics
+from edge_agent.fleet_protocol import requests, signed_requests
+from edge_agent.fleet_protocol.deployment import Deployment, accept
+from edge_agent.fleet_protocol.packing import MsgpackPacking
+from edge_agent.fleet_protocol.reported_state import Refusal
+from edge_agent.fleet_protocol.selection import Choice, matches, wanted
+from edge_agent.fleet_protocol.signed_requests import Addressed
+from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
+from edge_agent.fleet_protocol.trust import TrustSet, rotated
 from edge_agent.node.recent import Line
 from edge_agent.store.catalogue import Known
 from tests.support.wait import wait_until
@@ -50,7 +50,7 @@ class Peer:
         self.known = Known()
         self.refused: Refusal | None = None
         self.requests: list[requests.Request] = []
-        self._asked: signedrequests.Memory = {}
+        self._asked: signed_requests.Memory = {}
         self._current: dict[str, Choice] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
@@ -201,7 +201,7 @@ class Peer:
         if isinstance(found, requests.Request):
             return found
         to = Addressed(self._trust.fleet, self.name, verb)
-        request, self._asked = signedrequests.accept(
+        request, self._asked = signed_requests.accept(
             found, to, self._trust.keys, time.time(), self._asked
         )
         return request

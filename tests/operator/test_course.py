@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.errors import OperatorError
-from edge_agent.fleet.choice import place
 from edge_agent.fleet.refusals import message_name
+from edge_agent.fleet_protocol.selection import place
 from edge_agent.operator.course import follow
 from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
 from tests.operator.conftest import Home

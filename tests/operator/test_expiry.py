@@ -11,8 +11,8 @@ import pytest
 
 from edge_agent.cli import fleetdoctor
 from edge_agent.errors import ConfigError
-from edge_agent.fleet import trust
 from edge_agent.fleet.trustfiles import read_root
+from edge_agent.fleet_protocol import trust
 from edge_agent.mqtt import certificate
 from edge_agent.operator import signing
 from edge_agent.operator.broker import Received

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.__main__ import main
 from edge_agent.errors import ConfigError, OperatorError
-from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.operator import draft, edit, folder, templates
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.keyring import Keyring, read_public

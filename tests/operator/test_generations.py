@@ -7,9 +7,9 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import OperatorError
-from edge_agent.fleet import deployment, envelope
-from edge_agent.fleet.deployment import MAX_GENERATION_STEP
-from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet_protocol import deployment, envelope
+from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP
+from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.operator.broker import Received
 from edge_agent.operator.deploy import Current, Deployed, Numbers, ahead, chosen, numbers
 from edge_agent.operator.fleet import Fleet

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import KeyFormatError, OperatorError
-from edge_agent.fleet import keys
+from edge_agent.fleet_protocol import keys
 from edge_agent.operator import sshagent
 from edge_agent.operator.keyring import Keyring, read_public
 from tests.operator.conftest import GUARD, Home

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ModuleError, OperatorError
-from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator.blobs import PART_BYTES, Packed, pack
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.publish import read_module, upload

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import OperatorError
-from edge_agent.mqtt.packing import pack_json
+from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.inbox import BATCH
 from edge_agent.operator.readmarks import ReadMarks

@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet import deployment, envelope
 from edge_agent.fleet.refusals import message_name
-from edge_agent.fleet.reported import FetchState, PluginState, Refusal, TrustState, UpdatesState
+from edge_agent.fleet_protocol import deployment, envelope
+from edge_agent.fleet_protocol.reported_state import (
+    FetchState,
+    PluginState,
+    Refusal,
+    TrustState,
+    UpdatesState,
+)
 from edge_agent.operator import expiry
 from edge_agent.operator.broker import Received
 from edge_agent.operator.news import NOTHING, news, snapshot
@@ -18,7 +24,7 @@ from edge_agent.operator.overview import troubles
 from edge_agent.operator.view import Node, View
 from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS
-from tests.fleet.trustvectors import LATER
+from tests.fleet_protocol.trustvectors import LATER
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.fleetnode import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.packing import JsonPacking, MsgpackPacking
+from edge_agent.fleet_protocol.packing import JsonPacking, MsgpackPacking
 from edge_agent.operator.inbox import Inbox
 from edge_agent.operator.results import Merger, Ranges
 from tests.operator.conftest import Home

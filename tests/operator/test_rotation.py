@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from edge_agent.cli import fleetwatch
-from edge_agent.fleet import trust
 from edge_agent.fleet.trustfiles import read_root
+from edge_agent.fleet_protocol import trust
 from edge_agent.operator import signing
 from edge_agent.operator.course import follow
 from edge_agent.operator.folder import FleetFolder

@@ -15,8 +15,8 @@ from pkcs11 import Attribute, KeyType, Mechanism
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from edge_agent.errors import OperatorError
-from edge_agent.fleet import keys
-from edge_agent.fleet.keys import ED25519, P256
+from edge_agent.fleet_protocol import keys
+from edge_agent.fleet_protocol.keys import ED25519, P256
 from edge_agent.operator import tokens
 from edge_agent.operator.keyring import Keyring, read_public
 from tests.operator.conftest import GUARD, Home

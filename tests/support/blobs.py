@@ -4,7 +4,7 @@ import random
 import zlib
 from typing import NamedTuple
 
-from edge_agent.fleet.deployment import Blob, Encoding
+from edge_agent.fleet_protocol.deployment import Blob, Encoding
 from edge_agent.store.digest import sha256_hex
 
 

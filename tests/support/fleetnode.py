@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.config import UpdatesConfig
-from edge_agent.fleet import deployment, envelope, keys, trust
-from edge_agent.fleet.deployment import Blob
-from edge_agent.fleet.keys import Signer, SigningKey
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan
-from edge_agent.fleet.trust import TrustSet
 from edge_agent.fleet.updater import Updater
-from edge_agent.mqtt.topics import fleet_topics
+from edge_agent.fleet_protocol import deployment, envelope, keys, trust
+from edge_agent.fleet_protocol.deployment import Blob
+from edge_agent.fleet_protocol.keys import Signer, SigningKey
+from edge_agent.fleet_protocol.topics import fleet_topics
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.code import Machine
 from edge_agent.store.layout import Layout
 from edge_agent.validity import Validity

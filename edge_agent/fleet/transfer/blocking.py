@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, StoreError, TransferError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.web import Handle
+from edge_agent.fleet_protocol.deployment import Blob
 
 # For the whole of one try: what is slower is as good as away. 64 MiB may take 18 hours.
 SETUP_S = 300.0

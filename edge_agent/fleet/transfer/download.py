@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edge_agent.errors import TransferError, WrongBlobError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.web import Handle, Reply, get
+from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, sha256
 

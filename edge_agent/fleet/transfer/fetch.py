@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import EdgeAgentError, StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.blocking import Blocking
 from edge_agent.fleet.transfer.courier import Courier
 from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
 from edge_agent.fleet.transfer.partfiles import part_prefix
 from edge_agent.fleet.transfer.web import Handle
+from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.pacing import backoff_s
 from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex

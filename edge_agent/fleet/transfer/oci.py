@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 
 from edge_agent import strictjson
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.download import OK, download
 from edge_agent.fleet.transfer.web import Handle, Reply, get
+from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
 from edge_agent.text import printable
 

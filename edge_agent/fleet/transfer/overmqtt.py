@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.errors import WrongBlobError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.partfiles import PartFiles
 from edge_agent.fleet.transfer.window import Window
+from edge_agent.fleet_protocol.deployment import Blob
 
 
 class BrokerPort(Protocol):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.window import is_part_size
+from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, sha256
 

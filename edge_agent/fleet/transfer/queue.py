@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet.deployment import Blob
 from edge_agent.fleet.transfer.fetch import Fetch, Means
+from edge_agent.fleet_protocol.deployment import Blob
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.reported import FetchState
+    from edge_agent.fleet_protocol.reported_state import FetchState
 
 
 class Wish(NamedTuple):

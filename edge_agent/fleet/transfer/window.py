@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 
 from edge_agent.errors import TransferError
-from edge_agent.fleet.deployment import Blob
+from edge_agent.fleet_protocol.deployment import Blob
 
 # Parts asked for at one time: two round trips' worth on a slow link, 512 KiB of memory.
 WINDOW_PARTS = 8

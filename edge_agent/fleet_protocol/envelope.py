@@ -1,7 +1,7 @@
 """DSSE version 1 (secure-systems-lab/dsse): a payload and who signed it. Pure.
 
 What is signed is PAE(type, payload), so a signature for one kind of document is none for
-another. A signature names the key and, unless that is Ed25519, its algorithm (fleet/keys).
+another. A signature names the key and, unless that is Ed25519, its algorithm (fleet_protocol/keys).
 """
 
 import binascii
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edge_agent import strictjson
 from edge_agent.errors import CryptoError, RefusedError
-from edge_agent.fleet import keys
-from edge_agent.fleet.keys import PublicKey, Signer
+from edge_agent.fleet_protocol import keys
+from edge_agent.fleet_protocol.keys import PublicKey, Signer
 
 # A message of this size passes every broker that was looked at (AWS IoT Core: 128 KiB).
 MAX_DOCUMENT_BYTES = 64 << 10

@@ -1,6 +1,6 @@
 """docs/fleet-trust-vectors.json: sets of trusted keys that expire or have several algorithms.
 
-`python -m tests.fleet.trustvectors` writes the file anew.
+`python -m tests.fleet_protocol.trustvectors` writes the file anew.
 """
 
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import strictjson
-from edge_agent.fleet import deployment, envelope, keys, trust
-from edge_agent.fleet.keys import Signer, SigningKey
-from tests.fleet.p256 import P256Key
-from tests.fleet.vectors import document
+from edge_agent.fleet_protocol import deployment, envelope, keys, trust
+from edge_agent.fleet_protocol.keys import Signer, SigningKey
+from tests.fleet_protocol.p256 import P256Key
+from tests.fleet_protocol.vectors import document
 
 FILE = Path(__file__).parents[2] / "docs" / "fleet-trust-vectors.json"
 TIME = "2026-11-23T18:00:00Z"

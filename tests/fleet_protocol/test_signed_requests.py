@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError, RepeatedError, RequestError
-from edge_agent.fleet import envelope, requests, signedrequests, trust
-from edge_agent.fleet.keys import PublicKey, SigningKey
-from edge_agent.fleet.requests import Request, Sealed
-from edge_agent.fleet.signedrequests import (
+from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.fleet.vouching import Vouching
+from edge_agent.fleet_protocol import envelope, requests, signed_requests, trust
+from edge_agent.fleet_protocol.keys import PublicKey, SigningKey
+from edge_agent.fleet_protocol.requests import Request, Sealed
+from edge_agent.fleet_protocol.signed_requests import (
     MAX_SEEN,
     MAX_SEEN_KEYS,
     PAYLOAD_TYPE,
@@ -26,9 +28,7 @@ from edge_agent.fleet.signedrequests import (
     Seen,
     accept,
 )
-from edge_agent.fleet.trust import TrustSet
-from edge_agent.fleet.trustkeeper import Standing
-from edge_agent.fleet.vouching import Vouching
+from edge_agent.fleet_protocol.trust import TrustSet
 
 ALICE, BOB, MALLORY = (SigningKey(bytes([number]) * 32) for number in (1, 2, 3))
 KEYS = (ALICE.public, BOB.public)
@@ -50,7 +50,7 @@ def asked(
     identity: str = "8f1c", *, key: SigningKey = ALICE, issued: float = NOW, valid_s: float = 600
 ) -> bytes:
     arguments = {"plugin": "10-guard"}
-    return signedrequests.seal(
+    return signed_requests.seal(
         TO, identity, arguments, issued=issued, valid_s=valid_s, signers=[key]
     )
 
@@ -120,13 +120,13 @@ def test_nothing_is_carried_out_twice() -> None:
     with pytest.raises(RepeatedError):
         taken(asked(), memory)
     with pytest.raises(RepeatedError):
-        taken(asked(), signedrequests.load(signedrequests.dump(memory)))
+        taken(asked(), signed_requests.load(signed_requests.dump(memory)))
     taken(asked("another"), memory)
 
 
 def test_taking_one_of_two_signatures_away_makes_no_new_request() -> None:
     both = json.loads(
-        signedrequests.seal(TO, "a", {}, issued=NOW, valid_s=60, signers=[ALICE, BOB])
+        signed_requests.seal(TO, "a", {}, issued=NOW, valid_s=60, signers=[ALICE, BOB])
     )
     _, memory = taken(json.dumps(both).encode())
     for signature in both["signatures"]:
@@ -263,7 +263,7 @@ def test_a_damaged_memory_on_a_board_without_a_clock_waits_for_a_time_that_is_kn
 
 
 def test_a_loss_is_remembered_beside_as_many_keys_as_there_can_be() -> None:
-    memory: Memory = signedrequests.forgotten(NOW, clock_stands=False)
+    memory: Memory = signed_requests.forgotten(NOW, clock_stands=False)
     strangers = {f"{each:064x}": Seen(0, {"a": 1.0}) for each in range(MAX_SEEN_KEYS)}
     _, memory = taken(asked(issued=NOW + 1), {**memory, **strangers})
     assert set(memory) == {"", ALICE.public.keyid}
@@ -277,7 +277,7 @@ def test_a_disk_that_takes_nothing_stops_a_restart_and_no_look(tmp_path: Path) -
     with pytest.raises(RequestError, match="could not be remembered"):
         vouching.request(opened(asked(issued=NOW + 1)), TO)  # nothing of before could be read
     look = Addressed("greenhouse", "board-7", "diagnose")
-    raw = signedrequests.seal(look, "a", {}, issued=NOW + 1, valid_s=60, signers=[ALICE])
+    raw = signed_requests.seal(look, "a", {}, issued=NOW + 1, valid_s=60, signers=[ALICE])
     assert vouching.request(opened(raw, "diagnose"), look).verb == "diagnose"
     with pytest.raises(RepeatedError):
         vouching.request(opened(raw, "diagnose"), look)

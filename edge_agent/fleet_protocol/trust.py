@@ -17,8 +17,8 @@ from edge_agent import strictjson
 from edge_agent.config.document import Document
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, CryptoError, KeyFormatError, RefusedError
-from edge_agent.fleet import envelope, form, keys
-from edge_agent.fleet.keys import PublicKey
+from edge_agent.fleet_protocol import envelope, form, keys
+from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.store.digest import sha256_hex
 from edge_agent.validity import Validity
 

@@ -11,12 +11,12 @@ import pytest
 from edge_agent import strictjson
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import deployment, envelope
-from edge_agent.fleet.deployment import Blob, Deployment, Known, Release, Rollout, accept
-from edge_agent.fleet.trust import PAYLOAD_TYPE as TRUST_TYPE
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import deployment, envelope
+from edge_agent.fleet_protocol.deployment import Blob, Deployment, Known, Release, Rollout, accept
+from edge_agent.fleet_protocol.trust import PAYLOAD_TYPE as TRUST_TYPE
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
-from tests.fleet.papers import (
+from tests.fleet_protocol.papers import (
     DEPLOYMENT,
     DIGEST,
     FLEET,

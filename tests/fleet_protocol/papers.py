@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_agent import strictjson
-from edge_agent.fleet import deployment, envelope
-from edge_agent.fleet.keys import SigningKey
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import deployment, envelope
+from edge_agent.fleet_protocol.keys import SigningKey
+from edge_agent.fleet_protocol.trust import TrustSet
 
 FLEET = "greenhouse"
 # Fixed, so that a failing test fails again.

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import choice, deployment
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import deployment, selection
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN, Known
-from tests.fleet import vectors
+from tests.fleet_protocol import vectors
 
 ISSUED = datetime.fromisoformat("2026-11-23T18:00:00Z").timestamp()
 VECTORS: list[dict[str, Any]] = json.loads(vectors.FILE.read_text())
@@ -36,7 +36,7 @@ def test_vector(vector: dict[str, Any]) -> None:
     assert result == vector["result"]
     for told in vector.get("runs", ()):
         assert found is not None
-        chosen = choice.wanted(found, told["node"], told["labels"])
+        chosen = selection.wanted(found, told["node"], told["labels"])
         assert told["plugins"] == {
             identity: [each.release.version, each.config] for identity, each in chosen.items()
         }

@@ -8,9 +8,9 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import deployment, trust
+from edge_agent.fleet_protocol import deployment, trust
 from edge_agent.store.catalogue import NOTHING_KNOWN
-from tests.fleet import trustvectors
+from tests.fleet_protocol import trustvectors
 
 NOW = datetime.fromisoformat(trustvectors.TIME).timestamp()
 VECTORS: list[dict[str, Any]] = json.loads(trustvectors.FILE.read_text())

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError
-from edge_agent.fleet import choice, deployment
-from edge_agent.fleet.deployment import Deployment, Rollout
+from edge_agent.fleet_protocol import deployment, selection
+from edge_agent.fleet_protocol.deployment import Deployment, Rollout
 from edge_agent.store.catalogue import setup_key
-from tests.fleet.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
+from tests.fleet_protocol.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
 
 BOARD = {"board": "rpi4", "site": "north"}
 
@@ -26,7 +26,7 @@ def canary(percent: int) -> Deployment:
 
 
 def version(found: Deployment, node: str = "node-1", rejected: tuple[str, ...] = ()) -> str | None:
-    choices = choice.wanted(found, node, BOARD, rejected)
+    choices = selection.wanted(found, node, BOARD, rejected)
     return choices["10-device-injector"].release.version if choices else None
 
 
@@ -38,14 +38,14 @@ PLACES = [("2026-11-23", "node-1", 73), ("2026-11-23", "node-2", 7), ("Mai ü", 
 def test_a_place_is_the_first_8_bytes_of_the_hash(seed: str, node: str, published: int) -> None:
     digest = hashlib.sha256(seed.encode() + b"\0" + node.encode()).digest()
     assert int.from_bytes(digest[:8], "big") % 100 == published
-    assert choice.place(seed, node) == published
+    assert selection.place(seed, node) == published
 
 
 def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> None:
     nodes = [f"node-{number}" for number in range(2000)]
     before: set[str] = set()
     for percent in (0, 1, 10, 50, 99, 100):
-        now = {node for node in nodes if choice.chosen(Rollout(percent, "seed"), node)}
+        now = {node for node in nodes if selection.chosen(Rollout(percent, "seed"), node)}
         assert before <= now
         assert abs(len(now) / 2000 - percent / 100) < 0.03
         before = now
@@ -54,14 +54,14 @@ def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> No
 
 def test_a_place_below_the_percentage_is_chosen() -> None:
     seed, node, place = PLACES[0]
-    assert not choice.chosen(Rollout(place, seed), node)
-    assert choice.chosen(Rollout(place + 1, seed), node)
-    assert choice.chosen(None, node)
+    assert not selection.chosen(Rollout(place, seed), node)
+    assert selection.chosen(Rollout(place + 1, seed), node)
+    assert selection.chosen(None, node)
 
 
 def test_another_seed_chooses_others() -> None:
     nodes = [f"node-{number}" for number in range(2000)]
-    a, b = ({n for n in nodes if choice.chosen(Rollout(50, seed), n)} for seed in "ab")
+    a, b = ({n for n in nodes if selection.chosen(Rollout(50, seed), n)} for seed in "ab")
     assert abs(len(a & b) - 500) < 100
 
 
@@ -102,14 +102,14 @@ SELECTS: dict[str, tuple[dict[str, Any], bool]] = {
 @pytest.mark.parametrize(("select", "fits"), SELECTS.values(), ids=SELECTS.keys())
 def test_a_node_needs_every_label_that_is_selected(select: dict[str, Any], fits: bool) -> None:
     found = document(changed("plugins.0.select", select))
-    assert bool(choice.wanted(found, "n", BOARD)) is fits
+    assert bool(selection.wanted(found, "n", BOARD)) is fits
 
 
 def test_every_plugin_is_chosen_by_itself() -> None:
     other = {**PLUGIN, "name": "logger", "index": "20", "select": {"labels": {"board": "x"}}}
     third = {**PLUGIN, "name": "guard", "index": "05", "select": {}}
     found = document(changed("plugins", [PLUGIN, other, third]))
-    assert list(choice.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
+    assert list(selection.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
 
 
 def second(**release: object) -> Deployment:
@@ -121,15 +121,15 @@ def second(**release: object) -> Deployment:
 
 def test_what_a_release_has_of_its_own_stands_in_the_place_of_the_entrys() -> None:
     entry = second().plugins[0]
-    assert choice.Choice(entry, entry.releases[0]).settings == entry.settings
+    assert selection.Choice(entry, entry.releases[0]).settings == entry.settings
     found = second(limits={"memory": "32MiB"}, permissions=["*"], config="").plugins[0]
-    own, other = (choice.Choice(found, each) for each in found.releases)
+    own, other = (selection.Choice(found, each) for each in found.releases)
     assert (own.settings.limits.memory_bytes, own.settings.limits.deadline_ms) == (32 << 20, 500)
     assert (own.settings.permissions, own.config) == (None, "")
     assert own.settings.failure_policy == found.settings.failure_policy == "Ignore"
     assert (other.settings, other.config) == (found.settings, found.config)
     bare = replace(found.releases[0], config=None, settings=None)
-    assert own.setup != choice.Choice(found, bare).setup
+    assert own.setup != selection.Choice(found, bare).setup
 
 
 WRONG: list[dict[str, object]] = [

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.packing import NUMBER_BYTES, PACKINGS, JsonPacking, MsgpackPacking, pack_json
+from edge_agent.fleet_protocol.packing import (
+    NUMBER_BYTES,
+    PACKINGS,
+    JsonPacking,
+    MsgpackPacking,
+    pack_json,
+)
 
 HEAD = {"version": 1, "node": "board-7", "stream": "00"}
 VALUES = st.recursive(

@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.host.condense import DIGEST_CHARS, ERROR_CHARS, METRICS, STATE, condensed
+from edge_agent.fleet_protocol.packing import pack_json
+from edge_agent.fleet_protocol.state_truncation import (
+    DIGEST_CHARS,
+    ERROR_CHARS,
+    METRICS,
+    STATE,
+    condensed,
+)
 from edge_agent.host.roster import MAX_ERROR_CHARS
-from edge_agent.mqtt.packing import pack_json
 
 
 def entry(number: int, runtime: str, **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from edge_agent.config.model import PluginSettings
-from edge_agent.fleet.deployment import Deployment, PluginEntry, Release, Rollout
+from edge_agent.fleet_protocol.deployment import Deployment, PluginEntry, Release, Rollout
 from edge_agent.store.catalogue import setup_key
 from edge_agent.store.digest import sha256_hex
 

@@ -3,8 +3,8 @@ signature each time. Shares nothing with what checks (OpenSSL)."""
 
 import hashlib
 
-from edge_agent.fleet import keys
-from edge_agent.fleet.keys import P256, PublicKey
+from edge_agent.fleet_protocol import keys
+from edge_agent.fleet_protocol.keys import P256, PublicKey
 
 # SEC 2, 2.4.2
 P = 2**256 - 2**224 + 2**192 + 2**96 - 1
@@ -43,7 +43,7 @@ def times(number: int, point: Point) -> Point:
 
 
 class P256Key:
-    """A private key that signs as edge_agent.fleet.keys.SigningKey does."""
+    """A private key that signs as edge_agent.fleet_protocol.keys.SigningKey does."""
 
     def __init__(self, secret: int) -> None:
         point = times(secret, G)

@@ -1,6 +1,6 @@
 """The deployment: the one signed document that says what a fleet's nodes run. Pure.
 
-Its form (edge_agent.fleet.form), and the order in which a node checks it, are published in
+Its form (edge_agent.fleet_protocol.form), and the order in which a node checks it, are published in
 docs/fleet-protocol.md. Unknown fields are ignored, except where ignoring one would widen what a
 plugin may do or where it runs: inside `select`, `rollout` and `limits`.
 """
@@ -16,15 +16,15 @@ from edge_agent.config.document import Document
 from edge_agent.config.model import Limits, Report
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, EdgeAgentError, RefusedError
-from edge_agent.fleet import envelope, form
-from edge_agent.fleet.form import Blob as Blob
-from edge_agent.fleet.form import CodeFile as CodeFile
-from edge_agent.fleet.form import Encoding as Encoding
-from edge_agent.fleet.form import PluginEntry as PluginEntry
-from edge_agent.fleet.form import Release as Release
-from edge_agent.fleet.form import Rollout as Rollout
-from edge_agent.fleet.form import max_encoded_bytes as max_encoded_bytes
-from edge_agent.fleet.trust import TrustSet, check_head
+from edge_agent.fleet_protocol import envelope, form
+from edge_agent.fleet_protocol.form import Blob as Blob
+from edge_agent.fleet_protocol.form import CodeFile as CodeFile
+from edge_agent.fleet_protocol.form import Encoding as Encoding
+from edge_agent.fleet_protocol.form import PluginEntry as PluginEntry
+from edge_agent.fleet_protocol.form import Release as Release
+from edge_agent.fleet_protocol.form import Rollout as Rollout
+from edge_agent.fleet_protocol.form import max_encoded_bytes as max_encoded_bytes
+from edge_agent.fleet_protocol.trust import TrustSet, check_head
 from edge_agent.store.catalogue import Known as Known
 from edge_agent.store.digest import sha256_hex
 

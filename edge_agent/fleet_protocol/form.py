@@ -86,7 +86,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Which nodes a release is for: see `choice.chosen`."""
+    """Which nodes a release is for: see `selection.chosen`."""
 
     percent: int
     seed: str

@@ -5,7 +5,13 @@ import re
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.mqtt.topics import VERBS, fleet_topics, is_plain, node_topics, plain_client_id
+from edge_agent.fleet_protocol.topics import (
+    VERBS,
+    fleet_topics,
+    is_plain,
+    node_topics,
+    plain_client_id,
+)
 
 
 def test_topics_are_those_of_the_fleet_protocol() -> None:

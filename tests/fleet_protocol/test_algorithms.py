@@ -12,13 +12,13 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import CryptoError, KeyFormatError, RefusedError
-from edge_agent.fleet import deployment, envelope, keys, p256, trust
-from edge_agent.fleet.keys import ED25519, P256, PublicKey, SigningKey
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol import deployment, envelope, keys, p256, trust
+from edge_agent.fleet_protocol.keys import ED25519, P256, PublicKey, SigningKey
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
 from edge_agent.store.digest import sha256_hex
-from tests.fleet.p256 import P256_KEYS, N
-from tests.fleet.papers import DEPLOYMENT, FLEET, KEYS
+from tests.fleet_protocol.p256 import P256_KEYS, N
+from tests.fleet_protocol.papers import DEPLOYMENT, FLEET, KEYS
 from tests.support.mosquitto import needs_openssl
 
 A, B = KEYS[:2]
@@ -343,11 +343,11 @@ def test_a_set_that_the_disk_could_not_give_back_is_refused() -> None:
 def test_p256_is_loaded_when_such_a_signature_is_checked_and_not_before() -> None:
     script = (
         "import sys\n"
-        "from edge_agent.fleet import deployment, keys, trust\n"
+        "from edge_agent.fleet_protocol import deployment, keys, trust\n"
         "keys.verify(keys.public_key(bytes(32)), b'', bytes(64))\n"
-        "assert 'edge_agent.fleet.p256' not in sys.modules\n"
+        "assert 'edge_agent.fleet_protocol.p256' not in sys.modules\n"
         "keys.verify(keys.public_key(b'\\4' + bytes(64), keys.P256), b'', bytes(64))\n"
-        "assert 'edge_agent.fleet.p256' in sys.modules\n"
+        "assert 'edge_agent.fleet_protocol.p256' in sys.modules\n"
         "assert 'nacl' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -20,10 +20,10 @@ from edge_agent import strictjson
 from edge_agent.config.document import Document
 from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, RefusedError, RepeatedError, RequestError
-from edge_agent.fleet import envelope, form, requests
-from edge_agent.fleet.keys import PublicKey, Signer
-from edge_agent.fleet.requests import Request, Sealed
-from edge_agent.fleet.trust import MAX_KEYS
+from edge_agent.fleet_protocol import envelope, form, requests
+from edge_agent.fleet_protocol.keys import PublicKey, Signer
+from edge_agent.fleet_protocol.requests import Request, Sealed
+from edge_agent.fleet_protocol.trust import MAX_KEYS
 from edge_agent.validity import written
 
 KIND = "edge-agent.request"

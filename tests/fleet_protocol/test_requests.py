@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import RequestError
-from edge_agent.fleet.requests import (
+from edge_agent.fleet_protocol import topics
+from edge_agent.fleet_protocol.requests import (
     MAX_ANSWER_BYTES,
     MAX_OPEN,
     MAX_REMEMBERED,
@@ -21,7 +22,6 @@ from edge_agent.fleet.requests import (
     answer,
     read,
 )
-from edge_agent.mqtt import topics
 
 
 def request(**document: Any) -> bytes:
@@ -154,7 +154,7 @@ NESTED = """
 import sys
 from edge_agent import threads
 from edge_agent.errors import RequestError
-from edge_agent.fleet.requests import MAX_REQUEST_BYTES, read
+from edge_agent.fleet_protocol.requests import MAX_REQUEST_BYTES, read
 from edge_agent.mqtt.link import STACK_BYTES
 sys.setrecursionlimit(1_000_000)
 def work():

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edge_agent.mqtt.packing import pack_json
+from edge_agent.fleet_protocol.packing import pack_json
 
 ERROR_CHARS = 60  # enough for the file or the kind of fault, which come first
 DIGEST_CHARS = len("sha256:") + 12  # as `edge-agent status` shows it

@@ -6,8 +6,8 @@
     accepted ─► running ─► succeeded, with a `result` where there is one
         └──────────┴─────► failed, with its `reason`
 
-A request is signed (edge_agent.fleet.signedrequests, which a node without a fleet's keys does not
-load), or it is not, which the node's configuration allows for some verbs.
+A request is signed (signed_requests, which a node without a fleet's keys does not load), or it is
+not, which the node's configuration allows for some verbs.
 A request that cannot be read is answered `failed` and changes nothing. One that arrives
 again (QoS 1) is not carried out again.
 """

@@ -10,10 +10,10 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import KeyFormatError, RefusedError
-from edge_agent.fleet import deployment, envelope, keys, trust
-from edge_agent.fleet.keys import SigningKey
-from edge_agent.fleet.trust import TrustSet
-from tests.fleet.papers import FLEET, KEYS
+from edge_agent.fleet_protocol import deployment, envelope, keys, trust
+from edge_agent.fleet_protocol.keys import SigningKey
+from edge_agent.fleet_protocol.trust import TrustSet
+from tests.fleet_protocol.papers import FLEET, KEYS
 
 A, B, C, D, E = KEYS
 

@@ -106,7 +106,7 @@ def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
     CryptoError: cannot be found out here.
     """
     if key.algorithm == P256:
-        from edge_agent.fleet import p256
+        from edge_agent.fleet_protocol import p256
 
         return p256.verify(_P256_SPKI + key.raw, message, signature)
     if key.algorithm != ED25519 or len(signature) != SIGNATURE_BYTES:

@@ -8,20 +8,20 @@ import typing
 from pathlib import Path
 
 from edge_agent.config.table import MAX_ENTRIES
-from edge_agent.fleet import (
-    choice,
+from edge_agent.fleet import updater
+from edge_agent.fleet.transfer import blocking, fetch, window
+from edge_agent.fleet_protocol import (
     deployment,
     envelope,
     form,
     requests,
-    signedrequests,
+    selection,
+    signed_requests,
     trust,
-    updater,
 )
-from edge_agent.fleet.form import Blob, max_encoded_bytes
-from edge_agent.fleet.keys import SigningKey
-from edge_agent.fleet.transfer import blocking, fetch, window
-from edge_agent.fleet.trust import TrustSet
+from edge_agent.fleet_protocol.form import Blob, max_encoded_bytes
+from edge_agent.fleet_protocol.keys import SigningKey
+from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
 from edge_agent.wasm.engine import FUEL_RULES
 from tests.fleet.test_hostile import REASONS
@@ -46,9 +46,9 @@ def test_the_deployment_of_the_page_is_one() -> None:
 def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
     values = json.loads(SECOND)
     found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
-    (canary,) = choice.wanted(found, "gate-1", {}).values()
-    (other,) = choice.wanted(found, "gate-2", {}).values()
-    (ring,) = choice.wanted(found, "gate-2", {"ring": "canary", "board": "rpi4"}).values()
+    (canary,) = selection.wanted(found, "gate-1", {}).values()
+    (other,) = selection.wanted(found, "gate-2", {}).values()
+    (ring,) = selection.wanted(found, "gate-2", {"ring": "canary", "board": "rpi4"}).values()
     assert (canary.config, canary.settings.permissions) == ("memory: 32MiB", ("linux.resources",))
     assert (other.config, other.settings.permissions) == ("memory: 64MiB", None)
     assert ring == canary
@@ -96,7 +96,7 @@ def test_the_places_of_the_page_are_right() -> None:
     rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (\d+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 3
     for seed, node, place in rows:
-        assert choice.place(seed, node) == int(place)
+        assert selection.place(seed, node) == int(place)
 
 
 def test_every_reason_is_told_and_no_other() -> None:
@@ -164,8 +164,8 @@ def test_the_requests_of_the_page_are_those_that_are_read() -> None:
     )
     sealed = requests.read("restart", SEALED.encode())
     assert isinstance(sealed, requests.Sealed)
-    to = signedrequests.Addressed("greenhouse", "board-7", "restart")
-    request, _ = signedrequests.accept(sealed, to, [KEY.public], 0.0, {})
+    to = signed_requests.Addressed("greenhouse", "board-7", "restart")
+    request, _ = signed_requests.accept(sealed, to, [KEY.public], 0.0, {})
     assert request == plain._replace(signers=(KEY.public.keyid,))
     assert json.loads(envelope.read(SEALED.encode()).payload) == json.loads(SIGNED)
     section = PAGE.partition("## Requests")[2].partition("\n## ")[0]
@@ -177,8 +177,8 @@ def test_the_requests_of_the_page_are_those_that_are_read() -> None:
         (requests.MAX_REMEMBERED, "one of the last {}"),
         (requests.MAX_OPEN, "({} at a time)"),
         (requests.MAX_LINES, "1 to {}"),
-        (signedrequests.MAX_VALID_S // 3600, "at most {} h after"),
-        (signedrequests.MAX_SEEN, "the {} ids that expire last"),
+        (signed_requests.MAX_VALID_S // 3600, "at most {} h after"),
+        (signed_requests.MAX_SEEN, "the {} ids that expire last"),
     ):
         assert words.format(number) in section
     assert section.count("`accepted`") == section.count("`succeeded`") == 1

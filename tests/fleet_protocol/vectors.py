@@ -1,6 +1,6 @@
 """docs/fleet-protocol-vectors.json: signed documents, and what a node makes of each.
 
-`python -m tests.fleet.vectors` writes the file anew.
+`python -m tests.fleet_protocol.vectors` writes the file anew.
 """
 
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import strictjson
-from edge_agent.fleet import envelope
-from edge_agent.fleet.deployment import PAYLOAD_TYPE
-from edge_agent.fleet.keys import SigningKey
+from edge_agent.fleet_protocol import envelope
+from edge_agent.fleet_protocol.deployment import PAYLOAD_TYPE
+from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.store.digest import sha256_hex
 
 FILE = Path(__file__).parents[2] / "docs" / "fleet-protocol-vectors.json"
