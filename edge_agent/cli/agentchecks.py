@@ -164,11 +164,14 @@ def _socket_by_status(seen: SocketFacts, entry: Record, facts: Facts) -> Finding
         nri = entry.get("nri_version") or "of unknown version"
         name = f"{entry.get('name') or 'a runtime'} {entry.get('version') or ''}".rstrip()
         return Finding("ok", "socket", f"the agent serves {name}, NRI {nri} on {seen.path}")
-    by_file = _socket_by_file(seen, facts.euid)
-    if by_file.level != "ok" or not seen.exists:
-        return by_file
+    trouble = _socket_trouble(seen, facts.euid)
+    if trouble is not None:
+        return trouble
     if state == "present":
         if not records(facts.status or {}, "plugins"):
+            if seen.by_name:  # the agent has not connected either
+                text, todo = _one_of_that_name(seen), "with a first plugin the agent connects there"
+                return Finding("warn", "socket", text, f"{todo}: put one there, and look again")
             text = f"a runtime is at {seen.path}; without a plugin nothing is registered there"
             return Finding("ok", "socket", text)
         text = f"a runtime is at {seen.path}, and no plugin is registered there"
@@ -179,6 +182,22 @@ def _socket_by_status(seen: SocketFacts, entry: Record, facts: Facts) -> Finding
 
 
 def _socket_by_file(seen: SocketFacts, euid: int) -> Finding:
+    """While no agent runs that could tell."""
+    trouble = _socket_trouble(seen, euid)
+    if trouble is not None:
+        return trouble
+    if seen.by_name:
+        todo = "which of them, this kernel does not tell: start the agent, and look again"
+        return Finding("warn", "socket", _one_of_that_name(seen), todo)
+    return Finding("ok", "socket", f"a runtime listens on {seen.path}")
+
+
+def _one_of_that_name(seen: SocketFacts) -> str:
+    return f"somebody listens on {seen.path}, or on another file of that name"
+
+
+def _socket_trouble(seen: SocketFacts, euid: int) -> Finding | None:
+    """Why nobody can be reached there, whether an agent runs or not."""
     if not seen.exists:
         return Finding("ok", "socket", f"{seen.path} is not there; the agent waits for it")
     if not seen.is_socket:
@@ -194,11 +213,7 @@ def _socket_by_file(seen: SocketFacts, euid: int) -> Finding:
     if not seen.listening:
         todo = "start the runtime that made it (in a container: from the host's network)"
         return Finding("warn", "socket", f"nobody is seen to listen on {seen.path}", todo)
-    if seen.by_name:
-        text = f"somebody listens on {seen.path}, or on another file of that name"
-        todo = "which of them, this kernel does not tell: start the agent, and look again"
-        return Finding("warn", "socket", text, todo)
-    return Finding("ok", "socket", f"a runtime listens on {seen.path}")
+    return None
 
 
 # --- the broker

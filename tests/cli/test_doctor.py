@@ -295,6 +295,38 @@ def test_each_state_of_a_socket_is_told(seen: SocketFacts, level: str, said: str
     assert (finding.level, said in finding.text) == (level, True)
 
 
+BY_NAME = replace(LISTENING, by_name=True)  # as on a kernel without unix_diag
+
+
+def test_where_the_kernel_does_not_tell_who_listens_the_agent_is_to_be_started() -> None:
+    (trouble,) = troubles(replace(NO_AGENT, sockets=(BY_NAME,)))
+    assert "start the agent" in trouble.todo
+
+
+@pytest.mark.parametrize(
+    ("state", "plugins", "said", "todo"),
+    [
+        ("present", [], "or on another file of that name", "put one there"),
+        (
+            "present",
+            [{"name": "guard", "index": "10", "status": "running"}],
+            "no plugin is registered there",
+            "edge-agent status",
+        ),
+        ("waiting", [], f"not connected to {NRI_SOCKET}: refused", "restart the runtime"),
+    ],
+)
+def test_where_the_kernel_does_not_tell_who_listens_a_running_agent_is_not_to_be_started(
+    state: str, plugins: list[object], said: str, todo: str
+) -> None:
+    entry = {"socket": str(NRI_SOCKET), "state": state, "reason": "refused"}
+    facts = replace(told(runtimes=[entry], plugins=plugins), sockets=(BY_NAME,))
+    (trouble,) = [each for each in judge(facts) if each.subject == "socket"]
+    assert trouble.level == "warn"
+    assert said in trouble.text
+    assert todo in trouble.todo
+
+
 def test_one_socket_in_use_is_enough_for_the_other_to_be_absent() -> None:
     absent = SocketFacts(Path("/other.sock"), exists=False)
     assert troubles(replace(NO_AGENT, sockets=(LISTENING, absent))) == []
