@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from edge_agent import __version__, later  # noqa: F401 - before all that it puts off
+from edge_agent import __version__, lazy_import  # noqa: F401 - before all that it puts off
 from edge_agent.cli import PROBLEM, USAGE
 from edge_agent.errors import EdgeAgentError
 from edge_agent.text import MAX_LINE_CHARS, printable

@@ -1,7 +1,7 @@
 """The composition root: makes every room, connects them, and ends them in order.
 
 folder ──scan──┐
-               ├─► roster ─► seats ─► plugins ─outcome─► MQTT link
+               ├─► supervisor ─► slots ─► plugins ─outcome─► MQTT link
 updates ─plan──┘
    (loader and worker threads)  (the loop's thread)    (its own thread)
 """
@@ -21,15 +21,15 @@ from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.control import ControlServer
 from edge_agent.errors import ConfigError, RequestError, StoreError
+from edge_agent.host.crash_marker import CrashMarker
+from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.ending import look_back
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
-from edge_agent.host.marker import Marker
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release
-from edge_agent.host.roster import Roster
+from edge_agent.host.supervisor import Supervisor
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
 from edge_agent.node.exposure import Exposure
@@ -103,28 +103,28 @@ class Agent:
         self._began = time.monotonic()  # boards without a clock of their own jump by years
         self._engine, self._engine_why = choose(config.engine)
         self._artifacts = Artifacts(config.state_dir)
-        self._marker = Marker()
+        self._crash_marker = CrashMarker()
         self._loader = Loader(
             loop,
             partial(self._artifacts.stored, self._engine),
             partial(self._artifacts.module, self._engine),
             _plugin_sink,
-            self._marker,
+            self._crash_marker,
         )
         self._news = News(loop, self._loader.run, self._make_state, self._tell)
         self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)
-        self._quarantine = Quarantine(config.state_dir / "crashes", self._loader.run)
-        self._roster = Roster(
+        self._crash_policy = CrashPolicy(config.state_dir / "crashes", self._loader.run)
+        self._supervisor = Supervisor(
             loop,
             config.nri,
             self._loader,
             self._report,
             self._news.changed,
             self._judged,
-            self._quarantine,
+            self._crash_policy,
             self._states,
         )
-        self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._roster.unsettled)
+        self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._supervisor.unsettled)
         self.again = False
         self._updates: Updates | None = None
         self._remote = self._make_remote()
@@ -143,8 +143,10 @@ class Agent:
         log.info("edge-agent %s as %s; engine %s", __version__, self._config.node, self._engine_why)
         self._states.begin()
         # Only now: no other agent is there.
-        self._quarantine.begin(
-            *look_back(self._marker, self._config.control_socket, self._artifacts.remove_damaged)
+        self._crash_policy.begin(
+            *look_back(
+                self._crash_marker, self._config.control_socket, self._artifacts.remove_damaged
+            )
         )
         self._news.start()
         if self._remote is not None:
@@ -164,12 +166,12 @@ class Agent:
         log.info("ending")
         self._notifier.stopping()
         self._control.close()
-        self._roster.close()
+        self._supervisor.close()
         if self._updates is not None:
             self._updates.stop()
         self._states.close()
         self._loader.stop()
-        self._marker.close()
+        self._crash_marker.close()
         if self._remote is not None:
             self._remote.link.stop()
 
@@ -206,7 +208,7 @@ class Agent:
             self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
 
     def _apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
-        self._roster.apply(releases, errors)
+        self._supervisor.apply(releases, errors)
         limits = [each.settings.limits.deadline_ms for each in releases.values()]
         # At each runtime at once an answer and, in a handover, what the successor is shown.
         self._notifier.expect_absence(
@@ -256,7 +258,7 @@ class Agent:
     # --- news
 
     def _report(self, outcome: Outcome) -> None:
-        self._quarantine.answered(outcome)
+        self._crash_policy.answered(outcome)
         if self._remote is not None:
             self._remote.report(outcome)
 
@@ -277,8 +279,8 @@ class Agent:
                 "settings": self._engine.settings(),
                 "why": self._engine_why,
             },
-            "runtimes": self._roster.runtimes(),
-            "plugins": self._roster.plugins(),
+            "runtimes": self._supervisor.runtimes(),
+            "plugins": self._supervisor.plugins(),
             **({"updates": self._updates.status()} if self._updates is not None else {}),
             **self._told_of_certificate(),
             **({"writable_by_others": told} if (told := self._exposure.told()) else {}),
@@ -309,7 +311,7 @@ class Agent:
         identity = str(arguments.get("plugin", ""))
         if self._updates is not None:
             self._updates.release(identity)
-        return {"released": self._roster.release(identity)}
+        return {"released": self._supervisor.release(identity)}
 
     def _make_updates(self) -> "Updates | None":
         if self._config.updates is None:
@@ -356,7 +358,7 @@ class Agent:
 
         recent = Recent()
         actions = Actions(
-            self._roster, recent, self._config_path, self._restart, lambda: self._updates
+            self._supervisor, recent, self._config_path, self._restart, lambda: self._updates
         )
         return Remote(self._loop, self._config, lambda: self._news.state, actions.by_verb, recent)
 

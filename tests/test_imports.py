@@ -36,15 +36,16 @@ def _named(text: str) -> set[str]:
 
 ALWAYS = _named(
     """
-    edge_agent: __main__ agent child control errors later logs loop memory notify
-    edge_agent: readiness text threads
+    edge_agent: __main__ agent control errors lazy_import logs loop memory notify
+    edge_agent: readiness subprocess_python text threads
     edge_agent.node: exposure news sources
     edge_agent: pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff creations failures changeover folder handover leaving loader marker
-    edge_agent.host: pluginstates probation quarantine record release roster runtime seat statefile
-    edge_agent.host: eligibility ending outcome placeholder plugin stats subject
+    edge_agent.host: backoff changeover compile_backoff crash_marker crash_policy creations folder
+    edge_agent.host: handover leaving loader pluginstates probation release runtime_endpoint slot
+    edge_agent.host: slot_stats statefile supervisor
+    edge_agent.host: eligibility ending outcome placeholder plugin subject
     edge_agent.host: endpoint reconnect
     edge_agent.nri: applied difference leaves ownership
     edge_agent.nri: capabilities envelope events generation link permissions session

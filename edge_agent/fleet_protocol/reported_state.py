@@ -1,6 +1,6 @@
 """What a node says of itself in its `state`: the one place that names the keys. Pure.
 
-The node builds these (agent, host/roster, fleet/updater) and the operator's view reads them, so
+The node builds these (agent, host/supervisor, fleet/updater) and the operator's view reads them, so
 neither can mean another form. docs/mqtt.md and docs/fleet-protocol.md tell others what the keys
 mean. A reader takes nothing for granted: the node may be of another version, or lie.
 """

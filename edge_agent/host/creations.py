@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
 
 class Asker(Protocol):
-    """Whose reply it is; edge_agent.host.seat is the one there is."""
+    """Whose reply it is; edge_agent.host.slot is the one there is."""
 
     def found(self, identity: str, finding: Finding) -> None:
         """Something became of a reply of this plugin's."""

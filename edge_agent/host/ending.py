@@ -1,6 +1,6 @@
 """How the agent's last process ended, and whether a plugin is to be blamed for it.
 
-    SOCKET.running   who was at work, and whether the end was orderly (host/marker.py)
+    SOCKET.running   who was at work, and whether the end was orderly (host/crash_marker.py)
     SOCKET.fault     what Python's fault handler writes while the process dies of itself
                      (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT); a SIGKILL leaves it empty
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import StoreError
-from edge_agent.host.marker import Left, Marker, Suspect
+from edge_agent.host.crash_marker import CrashMarker, Left, Suspect
 from edge_agent.store import files
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     excuse: str = ""  # empty: it is
 
 
-def look_back(marker: Marker, socket: Path, damaged: Callable[[], Sequence[Path]]) -> Verdict:
+def look_back(marker: CrashMarker, socket: Path, damaged: Callable[[], Sequence[Path]]) -> Verdict:
     """Begin new files beside `socket`; what those of the last process tell.
 
     `damaged` looks for damaged artifacts and removes them; it is called after a fault only.

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Endpoint(Protocol):
-    """A runtime as known by its socket; edge_agent.host.runtime is the one there is."""
+    """A runtime as known by its socket; edge_agent.host.runtime_endpoint is the one there is."""
 
     socket: Path
 

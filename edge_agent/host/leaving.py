@@ -22,7 +22,7 @@ MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
 
 
 class Leavers:
-    """Those of one seat. Their guests are closed; what waits is a socket each."""
+    """Those of one slot. Their guests are closed; what waits is a socket each."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop

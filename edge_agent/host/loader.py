@@ -18,8 +18,8 @@ from functools import partial
 
 from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
-from edge_agent.host.failures import Failures
-from edge_agent.host.marker import LOADER, NOBODY, Mark, Marker
+from edge_agent.host.compile_backoff import CompileBackoff
+from edge_agent.host.crash_marker import LOADER, NOBODY, CrashMarker, Mark
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
@@ -93,10 +93,10 @@ class Loader:
         stored: Stored,
         compiled: Compiled,
         log_sink: Callable[[str], Sink],
-        marker: Marker,
+        marker: CrashMarker,
     ) -> None:
         self._loop = loop
-        self._marker = marker
+        self._crash_marker = marker
         self._stored = stored
         self._compiled = compiled
         self._log_sink = log_sink
@@ -104,7 +104,7 @@ class Loader:
         self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
         self._modules: dict[_Key, tuple[Module, ModuleInfo, int]] = {}
         self._lock = threading.Lock()  # of _modules; never held while anything is waited for
-        self._failures = Failures()
+        self._compile_backoff = CompileBackoff()
 
     def load(
         self,
@@ -135,16 +135,17 @@ class Loader:
             try:
                 return self._marked(release, state)
             except _UncompiledError:
-                self._failures.check(key)
+                self._compile_backoff.check(key)
                 self._loop.call_soon(compiling)
                 self._compiler.put(partial(attempt, compile_))
                 return None
 
         def compile_() -> None:
             try:
-                self._failures.check(key)  # another runtime's plugin may have waited before it
+                # Another runtime's plugin may have waited before it.
+                self._compile_backoff.check(key)
                 source = self._read(release)
-                with self._failures.noted(key):
+                with self._compile_backoff.noted(key):
                     self._compiled(source).close()
             except ModuleError as error:
                 raise _told(release, error) from error
@@ -183,7 +184,7 @@ class Loader:
         return self._jobs.thread.is_alive() or self._compiler.thread.is_alive()
 
     def _marked(self, release: Release, state: PluginState) -> Prepared:
-        mark = self._marker.enter(release.identity, release.digest)
+        mark = self._crash_marker.enter(release.identity, release.digest)
         mark.memory[LOADER] = mark.index
         try:
             return self._prepare(release, state, mark)

@@ -2,7 +2,7 @@
 
 Serves the runtime's calls on the loop's thread. Whatever the guest does, the runtime
 gets an answer in time; a guest that failed is closed and its session answers by policy
-until a successor stands beside it (edge_agent.host.seat).
+until a successor stands beside it (edge_agent.host.slot).
 """
 
 import logging
@@ -14,9 +14,9 @@ from typing import Protocol
 
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.host import outcome
+from edge_agent.host.crash_marker import LOOP, NOBODY
 from edge_agent.host.creations import Finding
 from edge_agent.host.loader import Prepared
-from edge_agent.host.marker import LOOP, NOBODY
 from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
@@ -46,7 +46,7 @@ class Role(Enum):
 
 
 class Place(Protocol):
-    """Who the plugin works for; edge_agent.host.seat is the one there is."""
+    """Who the plugin works for; edge_agent.host.slot is the one there is."""
 
     def role(self, plugin: "Plugin", call: Call) -> Role:
         """What to do with this event."""

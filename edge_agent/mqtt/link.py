@@ -23,7 +23,7 @@ from edge_agent import threads
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import is_plain, node_topics, plain_client_id
-from edge_agent.later import import_later
+from edge_agent.lazy_import import import_later
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.connection_epoch import next_epoch
 from edge_agent.mqtt.inbound import Inbound, Received, Subscriptions

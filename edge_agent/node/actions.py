@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edge_agent import threads
 from edge_agent.errors import RequestError
-from edge_agent.host.roster import Roster
+from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Action, Job
 
@@ -36,13 +36,13 @@ class Actions:
 
     def __init__(
         self,
-        roster: Roster,
+        supervisor: Supervisor,
         recent: Recent,
         config_path: Path,
         restart: Callable[[Job], None],
         updates: Callable[[], Updates | None],
     ) -> None:
-        self._roster = roster
+        self._supervisor = supervisor
         self._recent = recent
         self._config_path = config_path
         self._restart_agent = restart
@@ -68,11 +68,11 @@ class Actions:
     def _restart(self, job: Job) -> None:
         identity = job.arguments.get("plugin")
         if identity is None:
-            needed = self._roster.fails_closed()
+            needed = self._supervisor.fails_closed()
             if needed and not job.arguments.get("force", False):
                 raise RequestError(job.request.id, _NEEDED.format(", ".join(needed[:10])))
             self._restart_agent(job)
-        elif self._roster.renew(identity):
+        elif self._supervisor.renew(identity):
             job.succeeded()
         else:
             raise RequestError(job.request.id, f"no plugin {identity} is to run here")
@@ -91,7 +91,7 @@ class Actions:
 
     def _release(self, job: Job) -> None:
         identity = job.arguments["plugin"]
-        lifted = self._roster.release(identity)
+        lifted = self._supervisor.release(identity)
         updates = self._updates()
         if updates is None:
             _end_release(job, lifted, 0)

@@ -6,8 +6,8 @@ import signal
 import threading
 from pathlib import Path
 
-from edge_agent.child import command
 from edge_agent.node.requests import Job
+from edge_agent.subprocess_python import command
 
 TIMEOUT_S = 60.0  # the broker's five seconds and a slow board's imports fit many times
 MAX_OUTPUT_BYTES = 256 * 1024

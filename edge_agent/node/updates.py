@@ -1,7 +1,7 @@
 """The fleet's word in the agent: its worker, and what it wants run as the host's releases.
 
-    link ─► worker (checks, fetches, stores) ─plan─► the loop ─► roster
-    roster ─verdict─► worker (keeps or rejects) ─plan─► ...
+    link ─► worker (checks, fetches, stores) ─plan─► the loop ─► supervisor
+    supervisor ─verdict─► worker (keeps or rejects) ─plan─► ...
 
 Imported only where updates are configured.
 """

@@ -20,7 +20,6 @@ from errno import EDQUOT, ENOMEM, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from edge_agent.child import command
 from edge_agent.config.units import format_size
 from edge_agent.errors import (
     EdgeAgentError,
@@ -29,6 +28,7 @@ from edge_agent.errors import (
     StoreError,
     SupersededError,
 )
+from edge_agent.subprocess_python import command
 from edge_agent.wasm.module import MAX_MODULE_BYTES
 
 if TYPE_CHECKING:

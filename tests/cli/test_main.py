@@ -79,7 +79,7 @@ def test_the_parser_of_run_loads_no_other_command() -> None:
         "edge_agent.cli",
         "edge_agent.cli.run",
         "edge_agent.errors",
-        "edge_agent.later",
+        "edge_agent.lazy_import",
         "edge_agent.text",
     ]
 

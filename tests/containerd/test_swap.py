@@ -51,7 +51,7 @@ def test_every_container_is_adjusted_by_exactly_one_version(
 def test_a_hundred_replacements_and_those_that_fail_leave_no_gap(
     containerd: Containerd, cri: Cri, tmp_path: Path
 ) -> None:
-    """As tests/host/test_swaps.py, on a containerd; the roster is in this process."""
+    """As tests/host/test_swaps.py, on a containerd; the supervisor is in this process."""
     with House(tmp_path, socket=containerd.nri_socket) as house, Burst(cri) as burst:
         swaps = Swaps(house, tmp_path, lambda: house.during(lambda: burst.wait_for_more(2)))
         swaps.begin()

@@ -1,4 +1,4 @@
-"""A roster with all that it stands on, in this process: real loop, loader, engine, runtime.
+"""A supervisor with all that it stands on, in this process: real loop, loader, engine, runtime.
 
 with House(tmp_path) as house:
     house.apply(house.release("10-bench", "bench"))
@@ -18,14 +18,14 @@ import pytest
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
-from edge_agent.host import seat
+from edge_agent.host import slot
+from edge_agent.host.crash_marker import CrashMarker, Suspect
+from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
-from edge_agent.host.marker import Marker, Suspect
 from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release, split_identity
-from edge_agent.host.roster import Roster
+from edge_agent.host.supervisor import Supervisor
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import sha256_hex
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Verdict(NamedTuple):
-    """As the roster told it."""
+    """As the supervisor told it."""
 
     identity: str
     digest: str
@@ -90,7 +90,7 @@ class House:
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
-        self._patches.setattr(seat, "GRACE_S", self._grace_s)
+        self._patches.setattr(slot, "GRACE_S", self._grace_s)
         engine, _ = choose(self._engine)
         artifacts = self.artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
@@ -101,23 +101,23 @@ class House:
             partial(artifacts.stored, engine),
             lambda source: self._compiled(partial(artifacts.module, engine), source),
             lambda _: lambda _, line: self.lines.append(line),
-            Marker(),
+            CrashMarker(),
         )
         self.states = PluginStates(
             self.loop, self.folder / "state" / "plugin-state", self.loader.run
         )
         self.states.begin()
-        self.quarantine = Quarantine(self.folder / "state" / "crashes", self.loader.run)
-        self.quarantine.begin(self.suspects)
+        self.crash_policy = CrashPolicy(self.folder / "state" / "crashes", self.loader.run)
+        self.crash_policy.begin(self.suspects)
         config = NriConfig(self._sockets, *self._reconnect)
-        self.roster = Roster(
+        self.supervisor = Supervisor(
             self.loop,
             config,
             self.loader,
             self.outcomes.append,
             lambda: None,
             lambda *verdict: self.verdicts.append(Verdict(*verdict)),
-            self.quarantine,
+            self.crash_policy,
             self.states,
         )
         return self
@@ -129,7 +129,7 @@ class House:
     def __exit__(self, *_: object) -> None:
         self._patches.undo()
         self.may_compile.set()
-        self.roster.close()
+        self.supervisor.close()
         self.states.close()
         self.loader.stop()
         self.loop.close()
@@ -151,12 +151,14 @@ class House:
 
     def apply(self, *releases: Release) -> None:
         """Exactly these from now on."""
-        self.roster.apply({release.identity: release for release in releases}, {})
+        self.supervisor.apply({release.identity: release for release in releases}, {})
 
     def entry(self, identity: str) -> dict[str, Any]:
         """The plugin's own line of the status."""
         [found] = [
-            each for each in self.roster.plugins() if f"{each['index']}-{each['name']}" == identity
+            each
+            for each in self.supervisor.plugins()
+            if f"{each['index']}-{each['name']}" == identity
         ]
         return {**found}
 
@@ -173,13 +175,13 @@ class House:
             )
 
     def _answers(self, release: Release) -> bool:
-        seat = self.seat(release.identity)
-        serves = seat.serving and seat.plugin.release == release
-        return serves and not seat._placeholder  # not even one that is about to leave
+        slot = self.slot(release.identity)
+        serves = slot.serving and slot.plugin.release == release
+        return serves and not slot._placeholder  # not even one that is about to leave
 
-    def seat(self, identity: str) -> Any:
-        """The plugin's seat at the one runtime."""
-        return self.roster._runtimes[0].seats[identity]
+    def slot(self, identity: str) -> Any:
+        """The plugin's slot at the one runtime."""
+        return self.supervisor._runtimes[0].slots[identity]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Turn the loop until the condition holds."""

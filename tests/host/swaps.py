@@ -1,6 +1,6 @@
 """A plugin replaced again and again, with bad releases in between that come to nothing.
 
-The roster is told what an updater would tell it: a release on probation, and after a verdict
+The supervisor is told what an updater would tell it: a release on probation, and after a verdict
 against it the one before.
 """
 

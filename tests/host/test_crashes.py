@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.host.marker import LOADER, LOOP, oom_kills
+from edge_agent.host.crash_marker import LOADER, LOOP, oom_kills
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.wait import wait_until

@@ -16,7 +16,7 @@ REQUEST = (DATA / "containerd-2.1.9-create_container_request.bin").read_bytes()
 CONTAINERD = RuntimeInfo("containerd", "1.7.24", "", 2000, tells_timeouts=False)
 
 
-class Seat:
+class PluginSlot:
     def __init__(self) -> None:
         self.told: list[tuple[str, Finding]] = []
 
@@ -30,7 +30,7 @@ class House:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.jobs: list[Callable[[], None]] = []
-        self.seat = Seat()
+        self.slot = PluginSlot()
         self.creations = Creations(loop, self.jobs.append)
 
     def reply(self, container: str, identity: str = "10-a", size: int = 0, pids: int = 7) -> None:
@@ -41,7 +41,7 @@ class House:
         response.adjust.annotations[identity] = "x" * size
         call = Call(1, "CreateContainer", "", request.SerializeToString(), 2.0)
         reply = response.SerializeToString()
-        self.creations.replied(self.seat, identity, CONTAINERD, call, reply)
+        self.creations.replied(self.slot, identity, CONTAINERD, call, reply)
 
     def show(self, container: str, *, state_change: bool = True) -> None:
         message = nri_pb2.StateChangeEvent if state_change else nri_pb2.PostCreateContainerRequest
@@ -55,7 +55,7 @@ class House:
             self.jobs.pop(0)()
         self.loop.call_soon(self.loop.stop)
         self.loop.run()
-        told, self.seat.told = self.seat.told, []
+        told, self.slot.told = self.slot.told, []
         return [(identity, finding.kind) for identity, finding in told]
 
 
@@ -117,7 +117,7 @@ def test_bytes_that_are_no_message_are_passed_over() -> None:
         for payload in (b"", b"\xff" * 20, REQUEST[:-1]):
             for event in ("CreateContainer", "PostCreateContainer"):
                 call = Call(1, event, "", payload, 2.0)
-                house.creations.replied(house.seat, "10-a", CONTAINERD, call, b"\xff\xff")
+                house.creations.replied(house.slot, "10-a", CONTAINERD, call, b"\xff\xff")
                 house.creations.created(CONTAINERD, call)
                 assert house.creations.rejected("90-v", call, "because") in ([], ["10-a"])
         house.work()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.host.crash_marker import Left, Suspect
 from edge_agent.host.ending import Cause, Verdict, cause, excuse
-from edge_agent.host.marker import Left, Suspect
 
 DIGEST = "ab" * 32
 # A process that looks back, goes to work, says what it found, and waits to be killed.
@@ -19,8 +19,8 @@ LIFE = """
 import json, sys
 from pathlib import Path
 from edge_agent.host.ending import look_back
-from edge_agent.host.marker import *
-marker = Marker()
+from edge_agent.host.crash_marker import *
+marker = CrashMarker()
 found = look_back(marker, Path(sys.argv[1]), lambda: [Path("a")] * int(sys.argv[2]))
 if sys.argv[3] == "works":
     marker.memory[LOOP] = marker.enter("10-a", "ab" * 32).index

@@ -120,7 +120,7 @@ def test_a_plugin_that_is_compiled_is_refused_meanwhile(tmp_path: Path) -> None:
     with House(tmp_path, grace_s=0.1) as house:
         house.may_compile.clear()
         house.apply(house.release("10-bench", "bench"))
-        slot = house.seat("10-bench")
+        slot = house.slot("10-bench")
         house.until(
             lambda: slot.refusing and "compiled" in slot._placeholder.refusal(),
             "the placeholder stands and knows why",
@@ -132,7 +132,7 @@ def test_a_plugin_that_is_compiled_is_refused_meanwhile(tmp_path: Path) -> None:
         assert (told.plugin, told.event, told.kind) == ("10-bench", "CreateContainer", "error")
         house.may_compile.set()
         house.until(lambda: house.status("10-bench") == "running", "it runs")
-        house.until(lambda: not house.seat("10-bench")._placeholder, "the placeholder has left")
+        house.until(lambda: not house.slot("10-bench")._placeholder, "the placeholder has left")
         made = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "EDGE_BENCH=c" in made.container.env
 
@@ -148,8 +148,8 @@ def test_ignored_it_is_not_missed(tmp_path: Path) -> None:
         house.run(house.release("20-edge", "edge"))
         house.apply(gone, house.release("20-edge", "edge"))
         assert house.during(house.runtime.plugins)
-        assert not house.seat("10-bench").refusing
-        assert not house.seat("10-bench")._placeholder.wanted
+        assert not house.slot("10-bench").refusing
+        assert not house.slot("10-bench")._placeholder.wanted
 
 
 def test_a_runtime_that_restarts_is_refused_again(tmp_path: Path) -> None:
@@ -174,16 +174,16 @@ def test_a_socket_that_somebody_removes_lets_no_container_be_created(tmp_path: P
     with House(tmp_path) as house:
         # It cannot be configured, so it connects again and again.
         house.apply(house.release("90-validator", "validator", "nonsense\n"))
-        house.until(lambda: house.seat("90-validator").refusing, "the placeholder stands")
+        house.until(lambda: house.slot("90-validator").refusing, "the placeholder stands")
         pod = house.during(lambda: house.runtime.run_pod("p")).pod
         house.runtime.path.unlink()
-        runtime = house.roster._runtimes[0]
+        runtime = house.supervisor._runtimes[0]
         house.until(lambda: runtime.state == "waiting", "the plugin has tried to connect")
         refused = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "does not run" in refused.error
         # The runtime's own end is told by the session's.
         house.during(house.runtime.restart)
-        house.until(lambda: house.seat("90-validator").refusing, "it stands there again")
+        house.until(lambda: house.slot("90-validator").refusing, "it stands there again")
 
 
 def test_a_runtime_that_takes_no_placeholder_is_asked_now_and_then(tmp_path: Path) -> None:
@@ -198,4 +198,4 @@ def test_a_runtime_that_takes_no_placeholder_is_asked_now_and_then(tmp_path: Pat
     with House(tmp_path, runtime) as house:
         house.apply(replace(house.release("10-bench", "bench"), path=tmp_path / "gone"))
         house.until(lambda: len(asked) > 2, "it tries again")
-        assert not house.seat("10-bench").refusing
+        assert not house.slot("10-bench").refusing

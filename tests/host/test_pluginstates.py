@@ -298,7 +298,7 @@ def test_it_survives_an_orderly_end_and_a_crash(tmp_path: Path, runtime: SimRunt
         assert count(runtime) == 1
 
 
-def test_a_roster_that_begins_again_finds_it(tmp_path: Path) -> None:
+def test_a_supervisor_that_begins_again_finds_it(tmp_path: Path) -> None:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
     for expected in range(1, 4):
         with House(tmp_path, SimRuntime(tmp_path / f"nri{expected}.sock")) as house:

@@ -1,4 +1,4 @@
-"""Whether a new release is kept: the rule by itself, and at the seats of a roster."""
+"""Whether a new release is kept: the rule by itself, and at the slots of a supervisor."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_news_come_when_there_is_something_to_look_at() -> None:
     assert len(told) == 4
 
 
-# --- at the seats
+# --- at the slots
 
 
 @pytest.fixture
@@ -212,15 +212,15 @@ def test_a_release_that_serves_is_kept_and_its_guest_stays(house: House) -> None
     house.apply(tried(release, Probation(0, 0.5, 0)))
     house.until(lambda: house.status("10-edge") == "probation", "it serves")
     assert house.entry("10-edge")["version"] == "2.0.0"
-    assert house.roster.runtimes()[0]["state"] == "connected"
+    assert house.supervisor.runtimes()[0]["state"] == "connected"
     until_judged(house)
     [verdict] = house.verdicts
     assert (verdict.identity, verdict.digest, verdict.kept) == ("10-edge", release.digest, True)
     assert house.status("10-edge") == "running"
-    guest = house.seat("10-edge").plugin
+    guest = house.slot("10-edge").plugin
     house.apply(release)  # as the updater does then
     create(house)
-    assert house.seat("10-edge").plugin is guest
+    assert house.slot("10-edge").plugin is guest
     assert house.entry("10-edge")["restarts"] == 0
     assert len(house.verdicts) == 1
 
@@ -238,7 +238,7 @@ def test_enough_events_end_it_before_its_time(house: House) -> None:
 def test_one_that_fails_to_start_never_takes_over_and_the_incumbent_stays(house: House) -> None:
     good = house.release("10-hostile", "hostile", config="* : ok\n")
     house.run(good)
-    guest, since = house.seat("10-hostile").plugin, house.entry("10-hostile")["since"]
+    guest, since = house.slot("10-hostile").plugin, house.entry("10-hostile")["since"]
     bad = ("configure:trap\n", "configure:error\n", "synchronize:trap\n")
     for number, config in enumerate(bad):
         house.apply(tried(replace(good, config=config)))
@@ -246,7 +246,7 @@ def test_one_that_fails_to_start_never_takes_over_and_the_incumbent_stays(house:
         assert not house.verdicts[-1].kept
         house.apply(good)
         assert create(house, f"c{number}") == ""
-        assert house.seat("10-hostile").plugin is guest
+        assert house.slot("10-hostile").plugin is guest
     entry = house.entry("10-hostile")
     assert (entry["since"], entry["restarts"], entry["status"]) == (since, 0, "running")
     assert len(house.verdicts) == 3
@@ -255,16 +255,16 @@ def test_one_that_fails_to_start_never_takes_over_and_the_incumbent_stays(house:
 def test_one_that_fails_on_what_it_is_shown_never_takes_over(house: House) -> None:
     good = house.release("10-hostile", "hostile", config="* : ok\n")
     house.run(good)
-    guest = house.seat("10-hostile").plugin
+    guest = house.slot("10-hostile").plugin
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
     house.apply(tried(replace(good, config="create_container:trap\n")))
-    house.until(lambda: house.seat("10-hostile")._changeover is not None, "both are there")
+    house.until(lambda: house.slot("10-hostile")._changeover is not None, "both are there")
     assert house.during(lambda: house.runtime.create_container(pod, "c")).ok
     until_judged(house)
     assert house.verdicts[0].reason.startswith("trap: ")
     house.apply(good)
     assert create(house, "d") == ""
-    assert house.seat("10-hostile").plugin is guest
+    assert house.slot("10-hostile").plugin is guest
 
 
 def test_one_that_fails_later_goes_and_the_one_before_comes_back(house: House) -> None:
@@ -396,7 +396,7 @@ def two(tmp_path: Path) -> Iterator[House]:
 
 
 def statuses(house: House) -> list[str]:
-    return [entry["status"] for entry in house.roster.plugins()]
+    return [entry["status"] for entry in house.supervisor.plugins()]
 
 
 def test_two_runtimes_make_one_verdict_for_it(two: House) -> None:
@@ -416,7 +416,7 @@ def test_a_failure_at_one_of_two_runtimes_rejects_it_at_both(two: House) -> None
     until_judged(two)
     two.apply(good)
     two.until(
-        lambda: [entry["restarts"] for entry in two.roster.plugins()] == [2, 2], "back at both"
+        lambda: [entry["restarts"] for entry in two.supervisor.plugins()] == [2, 2], "back at both"
     )
     assert statuses(two) == ["running"] * 2
     assert len(two.verdicts) == 1

@@ -13,7 +13,7 @@ import pytest
 from edge_agent import pathwatch
 from edge_agent.host.reconnect import EARLY_FOR_S, EARLY_MAX_S, FIRST_S, LATE_MAX_S, Reconnect
 from edge_agent.host.release import Probation
-from edge_agent.host.runtime import Runtime
+from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 from edge_agent.loop import Timer
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
@@ -61,7 +61,7 @@ def test_a_runtime_that_was_reached_is_waited_for_from_the_beginning() -> None:
 
 def waiting(house: House, plugins: int) -> bool:
     return all(
-        house.seat(each).ready and house.status(each) == "waiting" for each in names(plugins)
+        house.slot(each).ready and house.status(each) == "waiting" for each in names(plugins)
     )
 
 
@@ -76,7 +76,7 @@ def test_the_wait_is_the_runtimes_and_no_longer_with_more_plugins(
         planned, plan = [], house.loop.call_later
 
         def call_later(seconds: float, callback: Callable[[], None]) -> Timer:
-            if callback.__qualname__.startswith(Runtime.__name__):
+            if callback.__qualname__.startswith(RuntimeEndpoint.__name__):
                 planned.append(seconds)
             return plan(seconds, callback)
 
@@ -103,7 +103,7 @@ def test_guests_are_made_while_the_runtime_is_away(house: House) -> None:
     house.run(*releases)
     house.during(house.runtime.stop)
     house.until(lambda: waiting(house, 3), "they wait, ready")
-    assert house.roster.runtimes()[0]["state"] == "waiting"
+    assert house.supervisor.runtimes()[0]["state"] == "waiting"
     house.runtime.start()
     house.run(*releases)
     for each in releases:
@@ -118,9 +118,9 @@ def test_no_guest_is_made_for_a_runtime_that_was_never_there(tmp_path: Path) -> 
     absent = SimRuntime(tmp_path / "absent.sock")
     with House(tmp_path, second=absent) as house:
         house.during(absent.stop)
-        house.until(lambda: house.roster.runtimes()[1]["state"] == "waiting", "it goes")
+        house.until(lambda: house.supervisor.runtimes()[1]["state"] == "waiting", "it goes")
         house.run(house.release("10-edge", "edge"))
-        assert not house.roster._runtimes[1].seats["10-edge"].ready
+        assert not house.supervisor._runtimes[1].slots["10-edge"].ready
 
 
 def test_those_that_must_not_be_missed_are_registered_first(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_another_release_is_what_is_ready_when_the_runtime_is_back(house: House)
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.during(house.runtime.stop)
-    house.until(lambda: house.seat("10-edge").ready, "it waits, ready")
+    house.until(lambda: house.slot("10-edge").ready, "it waits, ready")
     house.apply(two)
-    house.until(lambda: house.seat("10-edge").ready, "so does the other")
+    house.until(lambda: house.slot("10-edge").ready, "so does the other")
     house.runtime.start()
     house.run(two)
 

@@ -157,8 +157,8 @@ def test_the_runtime_of_a_result_is_that_of_the_state(tmp_path: Path) -> None:
         pod = house.during(lambda: house.runtime.run_pod("web")).pod
         house.during(lambda: house.runtime.create_container(pod, "app"))
         told = {each.runtime for each in house.outcomes}
-        assert told == {each["socket"] for each in house.roster.runtimes()}
-        assert told == {each["runtime"] for each in house.roster.plugins()}
+        assert told == {each["socket"] for each in house.supervisor.runtimes()}
+        assert told == {each["runtime"] for each in house.supervisor.plugins()}
 
 
 def test_what_became_of_a_reply_has_its_fields_and_the_other_plugin() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent.config import PluginSettings
-from edge_agent.host.marker import Suspect
+from edge_agent.host.crash_marker import Suspect
+from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from tests.support.faults import survives
@@ -77,8 +77,8 @@ def test_a_crash_is_counted_or_not_and_those_before_stay(tmp_path: Path) -> None
     def release(index: str, name: str) -> Release:
         return Release(index, name, Path("a.wasm"), DIGEST, 1, "", PluginSettings())
 
-    def begin(root: Path, *suspects: Suspect) -> Quarantine:
-        quarantine = Quarantine(root / "crashes", lambda job: job())
+    def begin(root: Path, *suspects: Suspect) -> CrashPolicy:
+        quarantine = CrashPolicy(root / "crashes", lambda job: job())
         quarantine.begin(suspects)
         return quarantine
 

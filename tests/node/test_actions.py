@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent import node
 from edge_agent.fleet_protocol.requests import Request
-from edge_agent.host.roster import Roster
+from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.actions import Actions
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Job, Ticket
@@ -52,7 +52,7 @@ def test_diagnose_reads_no_module_on_the_thread_that_answers(tmp_path: Path, see
         lambda _request: over.set(),
     )
     actions = Actions(
-        cast(Roster, None), Recent(), tmp_path / "agent.toml", lambda _job: None, lambda: None
+        cast(Supervisor, None), Recent(), tmp_path / "agent.toml", lambda _job: None, lambda: None
     )
     actions.by_verb["diagnose"](job)
     assert over.wait(120)

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.host import marker as module
-from edge_agent.host.marker import (
+from edge_agent.host import crash_marker as module
+from edge_agent.host.crash_marker import (
     ENTRIES,
     FILE_BYTES,
     LOADER,
     LOOP,
     MAX_IDENTITY_BYTES,
     NOBODY,
-    Marker,
+    CrashMarker,
     Suspect,
     boot_id,
     oom_kills,
@@ -36,14 +36,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "running"
 
 
-def begun(path: Path) -> Marker:
-    marker = Marker()
+def begun(path: Path) -> CrashMarker:
+    marker = CrashMarker()
     assert marker.open(path) is None
     return marker
 
 
 def left(path: Path) -> list[Suspect]:
-    found = Marker().open(path)
+    found = CrashMarker().open(path)
     return found.suspects if found is not None else []
 
 
@@ -102,8 +102,8 @@ def test_an_orderly_end_leaves_nobody_whatever_a_thread_still_does(path: Path) -
 def test_what_a_killed_process_wrote_is_there(path: Path, number: signal.Signals) -> None:
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from edge_agent.host.marker import *\n"
-        "marker = Marker(); marker.open(Path(sys.argv[1]))\n"
+        "from edge_agent.host.crash_marker import *\n"
+        "marker = CrashMarker(); marker.open(Path(sys.argv[1]))\n"
         "marker.memory[LOOP] = marker.enter('10-a', 'ab' * 32).index\n"
         "os.kill(os.getpid(), int(sys.argv[2]))\n"
     )
@@ -114,13 +114,13 @@ def test_what_a_killed_process_wrote_is_there(path: Path, number: signal.Signals
 
 def test_a_process_that_was_killed_at_rest_is_told_from_one_that_ended(path: Path) -> None:
     begun(path)
-    found = Marker().open(path)
+    found = CrashMarker().open(path)
     assert found is not None
     assert found.suspects == []
-    ended = Marker()
+    ended = CrashMarker()
     ended.open(path)
     ended.close()
-    assert Marker().open(path) is None
+    assert CrashMarker().open(path) is None
 
 
 def test_kills_of_the_out_of_memory_killer_are_counted_from_its_beginning(path: Path) -> None:
@@ -128,7 +128,7 @@ def test_kills_of_the_out_of_memory_killer_are_counted_from_its_beginning(path: 
     if now is None:
         pytest.skip("needs Linux 4.13: /proc/vmstat has no oom_kill")
     begun(path)
-    found = Marker().open(path)
+    found = CrashMarker().open(path)
     assert found is not None
     assert found.oom_kills is not None
     assert found.oom_kills_now is not None
@@ -139,7 +139,7 @@ def test_a_file_of_an_agent_that_did_not_count_them_is_read(path: Path) -> None:
     content = busy(path)
     content[48:56] = bytes(8)
     path.write_bytes(content)
-    found = Marker().open(path)
+    found = CrashMarker().open(path)
     assert found is not None
     assert (found.suspects, found.oom_kills) == ([Suspect("10-a", DIGEST)], None)
 

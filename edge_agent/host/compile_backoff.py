@@ -16,7 +16,7 @@ Key = tuple[str, bool]
 """Digest of the module, whether it was to count its fuel."""
 
 
-class Failures:
+class CompileBackoff:
     """Used by the threads of the loader; nothing in it waits."""
 
     def __init__(self) -> None:

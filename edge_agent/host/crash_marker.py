@@ -60,7 +60,7 @@ class Left(NamedTuple):
     oom_kills_now: int | None
 
 
-class Marker:
+class CrashMarker:
     """Until `open`, and where that fails, the bytes live and die with the process.
 
     Whoever calls a guest writes its mark's index to `memory[LOOP]`, and NOBODY afterwards: two
@@ -126,7 +126,7 @@ class Marker:
 class Mark:
     """One instance in the table. Closes once, with the instance."""
 
-    def __init__(self, marker: Marker, index: int) -> None:
+    def __init__(self, marker: CrashMarker, index: int) -> None:
         self.memory = marker.memory
         self.index = index
         self._marker = marker

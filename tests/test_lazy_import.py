@@ -18,7 +18,7 @@ def test_a_module_that_is_imported_later_is_itself_once_it_is_used(use: str) -> 
     name = "json.tool" if "json" in use else "wave"
     said = output(f"""
 import sys
-from edge_agent.later import import_later
+from edge_agent.lazy_import import import_later
 import_later({name!r})
 import {name}, inspect
 inspect.getmodule(print)  # looks through all modules
@@ -34,7 +34,7 @@ print(getattr(before, "main", None) is getattr(after, "main", None))
 def test_a_module_that_is_there_stays_the_one_it_is() -> None:
     said = output("""
 import json.tool, sys
-from edge_agent.later import import_later
+from edge_agent.lazy_import import import_later
 import_later("json.tool")
 print(json.tool is sys.modules["json.tool"], type(json.tool).__name__)
 """)
@@ -43,7 +43,7 @@ print(json.tool is sys.modules["json.tool"], type(json.tool).__name__)
 
 def test_what_is_not_there_is_missed_when_it_is_used() -> None:
     said = output("""
-from edge_agent.later import import_later
+from edge_agent.lazy_import import import_later
 import_later("no_such_module")
 import no_such_module
 try:

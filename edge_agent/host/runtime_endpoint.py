@@ -1,4 +1,4 @@
-"""One container runtime, known by its socket: whether it is there, and its seats.
+"""One container runtime, known by its socket: whether it is there, and its slots.
 
 A runtime that is absent is a state, not an error. One wait serves all plugins: the folder of the
 socket is watched (edge_agent.pathwatch), and looked at by a timer where that tells nothing. A
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.config import NriConfig
 from edge_agent.host.reconnect import Reconnect
-from edge_agent.host.seat import Assignment, Seat
+from edge_agent.host.slot import Assignment, PluginSlot
 from edge_agent.loop import Loop
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
 from edge_agent.pathwatch import PathWatch
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 CHECK_S = 2.0  # between two looks at the socket of a runtime that is there: one stat each
 
-MakeSeat = Callable[["Runtime", str], Seat]
-"""(the runtime, NN-name) -> an empty seat."""
+MakeSlot = Callable[["RuntimeEndpoint", str], PluginSlot]
+"""(the runtime, NN-name) -> an empty slot."""
 
 
-class Runtime:
-    """Seats of all plugins at one socket."""
+class RuntimeEndpoint:
+    """Slots of all plugins at one socket."""
 
-    def __init__(self, loop: Loop, socket: Path, config: NriConfig, make_seat: MakeSeat) -> None:
+    def __init__(self, loop: Loop, socket: Path, config: NriConfig, make_slot: MakeSlot) -> None:
         self.socket = socket
-        self.seats: dict[str, Seat] = {}
+        self.slots: dict[str, PluginSlot] = {}
         self.reason = ""
         self._loop = loop
-        self._make_seat = make_seat
+        self._make_slot = make_slot
         self._present = False
         self._file: SocketFile | None = None  # as of the last look
         self._listener: tuple[SocketFile, int] | None = None  # a socket that took another's place
@@ -46,61 +46,61 @@ class Runtime:
 
     def assign(self, wanted: Mapping[str, Assignment]) -> None:
         """These plugins, and no others, from now on."""
-        for identity in self.seats.keys() - wanted.keys():
-            seat = self.seats[identity]
-            seat.vacate()
-            if seat.vacant:
-                del self.seats[identity]
+        for identity in self.slots.keys() - wanted.keys():
+            slot = self.slots[identity]
+            slot.vacate()
+            if slot.vacant:
+                del self.slots[identity]
         for identity, assignment in wanted.items():
-            seat = self.seats.get(identity) or self._add(identity)
-            seat.assign(assignment)
+            slot = self.slots.get(identity) or self._add(identity)
+            slot.assign(assignment)
 
     def finish(self) -> bool:
         """Take no further event, and answer those that have come. Whether any had."""
-        return sum(seat.finish() for seat in self.seats.values()) > 0  # all of them
+        return sum(slot.finish() for slot in self.slots.values()) > 0  # all of them
 
     def close(self) -> None:
         """Close every session."""
         self._watch.close()
-        for seat in self.seats.values():
-            seat.close()
+        for slot in self.slots.values():
+            slot.close()
         self._planned.cancel()
 
     @property
     def state(self) -> str:
         """connected, present (nobody is synchronised) or waiting."""
-        if any(seat.serving for seat in self.seats.values()):
+        if any(slot.serving for slot in self.slots.values()):
             return "connected"
         return "present" if self._present else "waiting"
 
     @property
     def description(self) -> tuple[str, str, str] | None:
         """(name, version, NRI version) as it told a plugin, if it did."""
-        for seat in self.seats.values():
-            info = seat.plugin.session.runtime if seat.plugin is not None else seat.runtime
+        for slot in self.slots.values():
+            info = slot.plugin.session.runtime if slot.plugin is not None else slot.runtime
             if info is not None:
                 return info.name, info.version, info.nri_version
         return None
 
-    def _add(self, identity: str) -> Seat:
-        seat = self._make_seat(self, identity)
-        self.seats[identity] = seat
+    def _add(self, identity: str) -> PluginSlot:
+        slot = self._make_slot(self, identity)
+        self.slots[identity] = slot
         if self._present:
-            seat.runtime_present()
-        return seat
+            slot.runtime_present()
+        return slot
 
-    # --- what its seats tell it (edge_agent.host.endpoint)
+    # --- what its slots tell it (edge_agent.host.endpoint)
 
     def reached(self) -> None:
-        """A seat has connected."""
+        """A slot has connected."""
         self._reconnect.reset()
 
     def lost(self) -> None:
-        """A session of a seat has ended."""
+        """A session of a slot has ended."""
         self._look_soon()
 
     def unreachable(self, reason: str) -> None:
-        """A seat could not connect."""
+        """A slot could not connect."""
         self._absent(reason)
         self._look_later()
 
@@ -115,13 +115,13 @@ class Runtime:
             self._reconnect.reset()
         if found is None:
             self._missing(due and before is None)
-        elif any(seat.left_behind(found) for seat in self.seats.values()):
+        elif any(slot.left_behind(found) for slot in self.slots.values()):
             self._replaced(found, due)
         elif not self._present or found != before:
             self._reach()
         else:
             self.reason = ""
-        if not self._planned.pending:  # a seat that was refused has seen to it
+        if not self._planned.pending:  # a slot that was refused has seen to it
             self._look_later()
 
     def _look_soon(self) -> None:
@@ -140,7 +140,7 @@ class Runtime:
     def _missing(self, lasts: bool) -> None:
         """There is no socket. Sessions stay: only their runtime can end them, and it may be that
         somebody has removed the file under its feet."""
-        if not any(seat.peer_pids for seat in self.seats.values()):
+        if not any(slot.peer_pids for slot in self.slots.values()):
             self._absent("no socket there")
         elif lasts and not self.reason:
             self.reason = "its socket is gone: whether it still calls these plugins is not known"
@@ -148,7 +148,7 @@ class Runtime:
 
     def _replaced(self, found: SocketFile, lasts: bool) -> None:
         """There are sessions, and the path has another socket."""
-        pids = {pid for seat in self.seats.values() for pid in seat.peer_pids}
+        pids = {pid for slot in self.slots.values() for pid in slot.peer_pids}
         try:
             listener = self._listener_of(found)
         except OSError:
@@ -168,8 +168,8 @@ class Runtime:
             " as Docker Engine does when it is reloaded: connecting anew",
             self.socket,
         )
-        for seat in self.seats.values():
-            seat.leave_behind(found)
+        for slot in self.slots.values():
+            slot.leave_behind(found)
         self._reach()
 
     def _listener_of(self, found: SocketFile) -> int:
@@ -179,11 +179,11 @@ class Runtime:
         return self._listener[1]
 
     def _reach(self) -> None:
-        """All seats connect, one after the other: the runtime takes them in this order."""
+        """All slots connect, one after the other: the runtime takes them in this order."""
         self._present = True
         self.reason = ""
-        for seat in sorted(self.seats.values(), key=lambda seat: seat.precedence):
-            seat.runtime_present()
+        for slot in sorted(self.slots.values(), key=lambda slot: slot.precedence):
+            slot.runtime_present()
             if not self._present:
                 return  # refused
 
@@ -193,5 +193,5 @@ class Runtime:
         self._present = False
         self.reason = reason
         self._wait_s = self._reconnect.failed(time.monotonic())
-        for seat in list(self.seats.values()):
-            seat.runtime_absent()
+        for slot in list(self.slots.values()):
+            slot.runtime_absent()

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
-from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
-from edge_agent.host.outcome import ERROR, OK, Outcome
-from edge_agent.host.quarantine import (
+from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.crash_policy import (
     ENOUGH,
     FORGET_S,
     FORGIVE_EVENTS,
     MAX_RECORDS,
-    Quarantine,
+    CrashPolicy,
 )
+from edge_agent.host.outcome import ERROR, OK, Outcome
 from edge_agent.host.release import Probation, Release
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
@@ -40,9 +40,9 @@ def at_once(job: Callable[[], None]) -> None:
     job()
 
 
-def after(path: Path, *suspects: Suspect, excuse: str = "") -> Quarantine:
+def after(path: Path, *suspects: Suspect, excuse: str = "") -> CrashPolicy:
     """A start of the agent, after these crashed it."""
-    quarantine = Quarantine(path, at_once)
+    quarantine = CrashPolicy(path, at_once)
     quarantine.begin(suspects, excuse)
     return quarantine
 
@@ -102,7 +102,7 @@ def test_one_crash_is_forgotten_when_the_plugin_has_worked_well_since(
 ) -> None:
     now = 5.0
     after(path, GUILTY)
-    quarantine = Quarantine(path, at_once, lambda: now)
+    quarantine = CrashPolicy(path, at_once, lambda: now)
     quarantine.begin(())
     now += hours * 3600
     for _ in range(events):
@@ -117,7 +117,7 @@ def test_what_is_refused_in_its_place_is_no_answer_of_the_plugin(path: Path, cra
     now = 5.0
     for _ in range(crashes):
         after(path, GUILTY)
-    quarantine = Quarantine(path, at_once, lambda: now)
+    quarantine = CrashPolicy(path, at_once, lambda: now)
     quarantine.begin(())
     now += 2 * 3600
     for _ in range(FORGIVE_EVENTS + 1):
@@ -228,11 +228,11 @@ def test_who_crashed_twice_does_not_start_and_the_others_do(tmp_path: Path) -> N
         assert (verdict.identity, verdict.digest, verdict.kept) == ("10-edge", bad.digest, False)
         assert [plugin.name for plugin in house.during(house.runtime.plugins)] == ["bench"]
         house.apply(bad, good)  # once more, as each scan of the folder may
-        assert house.roster.release("10-edge")
+        assert house.supervisor.release("10-edge")
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         assert "error" not in house.entry("10-edge")
         assert len(house.verdicts) == 1
-        assert not house.roster.release("10-edge")
+        assert not house.supervisor.release("10-edge")
     house = House(tmp_path)
     with house:
         house.run(bad)
@@ -262,7 +262,7 @@ def test_a_quarantined_plugin_refuses_unless_the_operator_said_ignore(tmp_path: 
         assert house.during(creation) == ""
         house.apply(bad, good)
         house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed again")
-        assert house.roster.release("10-edge")
+        assert house.supervisor.release("10-edge")
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         house.during(lambda: house.runtime.wait_for_plugins(2))  # the placeholder has left
         assert house.during(creation) == ""

@@ -46,8 +46,8 @@ def test_back_and_forth_while_it_loads_runs_the_last(house: House) -> None:
     house.run(one)
     house.apply(two)
     house.apply(one)
-    house.until(lambda: not house.seat("10-edge")._loading, "what was asked for has come")
-    assert house.seat("10-edge").plugin.release == one
+    house.until(lambda: not house.slot("10-edge")._loading, "what was asked for has come")
+    assert house.slot("10-edge").plugin.release == one
     assert house.entry("10-edge")["restarts"] == 0
 
 
@@ -133,7 +133,7 @@ def test_removed_during_a_handover_both_leave(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.seat("10-edge")._changeover is not None, "both are there")
+    house.until(lambda: house.slot("10-edge")._changeover is not None, "both are there")
     house.apply()
     house.during(lambda: house.runtime.wait_for_plugins(0))
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
@@ -144,7 +144,7 @@ def test_the_runtime_vanishes_during_a_handover(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.seat("10-edge")._changeover is not None, "both are there")
+    house.until(lambda: house.slot("10-edge")._changeover is not None, "both are there")
     house.during(house.runtime.restart)
     house.run(two)
     house.during(lambda: house.runtime.wait_for_plugins(1))
@@ -171,7 +171,7 @@ def test_an_error_is_forgotten_once_a_successor_answers(house: House) -> None:
     # And one in the middle of a handover, in which the successor stands its test.
     better = replace(release, config="* : ok\n")
     house.apply(better)
-    house.until(lambda: house.seat("10-hostile")._changeover is not None, "both are there")
+    house.until(lambda: house.slot("10-hostile")._changeover is not None, "both are there")
     house.during(lambda: house.runtime.create_container(pod, "c2"))
     house.run(better)
     assert house.entry("10-hostile")["failures"] == {"trap": 2}
@@ -196,7 +196,7 @@ def test_a_runtime_that_ends_during_a_start_is_still_asked_for_every_event(tmp_p
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
     with House(tmp_path, Fickle(tmp_path / "nri.sock")) as house:
         house.run(house.release("90-validator", "validator", config="deny env FORBIDDEN\n"))
-        session = house.seat("90-validator").plugin.session
+        session = house.slot("90-validator").plugin.session
         assert session.subscribed & events.VALIDATE.bit
 
 
@@ -205,7 +205,7 @@ def test_a_runtime_that_knows_fewer_events_than_inferred_gets_a_second_try(tmp_p
     older = SimRuntime(tmp_path / "nri.sock", "old", name="containerd", version="v2.2.0")
     with House(tmp_path, older) as house:
         house.run(house.release("10-hostile", "hostile"))
-        assert house.seat("10-hostile").plugin.session.subscribed == OLD_EVENTS
+        assert house.slot("10-hostile").plugin.session.subscribed == OLD_EVENTS
 
 
 def test_what_a_guest_reports_while_it_starts_is_told_at_once(house: House) -> None:
@@ -231,20 +231,20 @@ def test_what_a_guest_reports_while_it_starts_is_told_at_once(house: House) -> N
 def test_a_guest_that_is_renewed_is_another_and_keeps_its_state(house: House) -> None:
     release = house.release("10-edge", "edge")
     house.run(release)
-    before = house.seat("10-edge").plugin
-    assert house.roster.renew("10-edge")
+    before = house.slot("10-edge").plugin
+    assert house.supervisor.renew("10-edge")
     house.until(lambda: house.entry("10-edge")["restarts"] == 1, "it was replaced")
-    after = house.seat("10-edge").plugin
+    after = house.slot("10-edge").plugin
     assert after is not before
     assert after.release == release
     assert house.status("10-edge") == "running"
-    house.roster.apply({"10-edge": release}, {})  # wanted as it is: nothing more to do
-    assert house.seat("10-edge").plugin is after
-    assert not house.seat("10-edge")._loading
+    house.supervisor.apply({"10-edge": release}, {})  # wanted as it is: nothing more to do
+    assert house.slot("10-edge").plugin is after
+    assert not house.slot("10-edge")._loading
 
 
 def test_what_is_not_there_cannot_be_renewed(house: House) -> None:
-    assert not house.roster.renew("10-edge")
+    assert not house.supervisor.renew("10-edge")
 
 
 def test_memory_is_given_back_once_the_replaced_guest_is_gone(
@@ -252,7 +252,7 @@ def test_memory_is_given_back_once_the_replaced_guest_is_gone(
 ) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
-    replaced, trim = house.seat("10-edge").plugin, memory.trim
+    replaced, trim = house.slot("10-edge").plugin, memory.trim
     held: list[int] = []
 
     def watched() -> None:
@@ -268,7 +268,7 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     guests = {"10-edge": "edge", "20-bench": "bench"}  # "Ignore": no placeholder beside them
     house.run(*(house.release(*each, failure_policy="Ignore") for each in guests.items()))
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
-    link = house.seat("10-edge").plugin._link
+    link = house.slot("10-edge").plugin._link
     outcomes: list[Outcome] = []
     asking = threading.Thread(
         target=lambda: outcomes.append(house.runtime.create_container(pod, "c", start=False))
@@ -276,7 +276,7 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     asking.start()
     select.select([link._socket], [], [], 30)  # it has come, and the loop has ended
     told = len(house.outcomes)
-    house.roster.close()
+    house.supervisor.close()
     asking.join()
     [outcome] = outcomes
     assert outcome.ok
@@ -286,4 +286,4 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     assert answered[0] == "10-edge"
     counted = [(each.plugin, each.event, each.kind) for each in house.outcomes[told:]]
     assert counted == [(each, "CreateContainer", "ok") for each in answered]
-    assert house.seat("10-edge").plugin is None
+    assert house.slot("10-edge").plugin is None

@@ -1,27 +1,64 @@
-"""What is noted of a plugin at one runtime: counters, the latest error, evidence for its trial."""
+"""Statistics of a plugin at one runtime: counters, the latest error, evidence for its trial."""
 
 import logging
 import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
 
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError, SupersededError
 from edge_agent.host.outcome import DENIED, OK, REJECTED, Outcome
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
 from edge_agent.host.release import Release
-from edge_agent.host.stats import Stats
 from edge_agent.nri import events
 
 log = logging.getLogger(__name__)
 
+SAMPLES = 256  # latencies kept, the latest; 8 bytes each
+FRESH = 1 / 8  # of the samples: so many newer ones are worth sorting them again
+MAX_KINDS = 32  # of failure; the agent has ten
 
-class Record:
-    """Of one seat; survives replacement."""
+
+@dataclass
+class Counters:
+    """Events, failures, restarts, latencies."""
+
+    events: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    _latencies_ns: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    _latency: dict[str, float] | None = None
+    _latency_of: int = 0  # events
+
+    def answered(self, duration_ns: int) -> None:
+        self.events += 1
+        self._latencies_ns.append(duration_ns)
+
+    def failed(self, kind: str) -> None:
+        if kind in self.failures or len(self.failures) < MAX_KINDS:
+            self.failures[kind] += 1
+
+    def latency_ms(self) -> dict[str, float] | None:
+        """p50 and p99 of the latest calls, or None before the first."""
+        if self.events - self._latency_of > len(self._latencies_ns) * FRESH:
+            ordered = sorted(self._latencies_ns)
+            last = len(ordered) - 1
+            self._latency_of = self.events
+            self._latency = {
+                "p50": round(ordered[last // 2] / 1e6, 3),
+                "p99": round(ordered[last * 99 // 100] / 1e6, 3),
+            }
+        return self._latency
+
+
+class SlotStats:
+    """Of one slot: it survives replacement."""
 
     def __init__(self) -> None:
-        self.stats = Stats()
+        self.counters = Counters()
         self.error = ""
         self.finding = ""  # what became of its replies, where that was not what it asked for
-        self.since = time.time()  # when the incumbent took over, or the seat was made
+        self.since = time.time()  # when the incumbent took over, or the slot was made
         self._release: Release | None = None
         self._trial: Trial | None = None
         self._turned_away = 0  # successors, in a row
@@ -69,11 +106,11 @@ class Record:
         """An event, or a step of its start, is over."""
         trial = self.trial_of(plugin)
         if outcome.event in events.BY_METHOD:
-            self.stats.answered(outcome.duration_ns)
+            self.counters.answered(outcome.duration_ns)
             if trial is not None and outcome.kind in (OK, REJECTED):
                 trial.answered()
         if outcome.kind == DENIED:
-            self.stats.failed(DENIED)
+            self.counters.failed(DENIED)
             if trial is not None:
                 trial.failed(f"{DENIED}: {outcome.error}")
 
@@ -86,7 +123,7 @@ class Record:
 
     def noticed(self, kind: str, text: str, identity: str) -> bool:
         """A reply did not come to what it asked for. True: that is news."""
-        self.stats.failed(kind)
+        self.counters.failed(kind)
         if text == self.finding:
             return False
         self.finding = text
@@ -95,7 +132,7 @@ class Record:
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """Its guest is finished."""
-        self.stats.failed(fault.kind)
+        self.counters.failed(fault.kind)
         log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
         trial = self.trial_of(plugin)
         if trial is not None:
@@ -107,7 +144,7 @@ class Record:
         if isinstance(error, SupersededError):  # the folder brings another in a moment
             log.info("%s", error, extra={"plugin": release.identity})
             return
-        self.stats.failed("load")
+        self.counters.failed("load")
         if str(error) != self.error:
             log.error("%s", error, extra={"plugin": release.identity})
         # What is wrong with this node's disk says nothing of the release; what is no module

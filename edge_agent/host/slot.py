@@ -24,8 +24,8 @@ from edge_agent.host.outcome import UPDATE_REFUSED, Outcome
 from edge_agent.host.placeholder import PlaceholderSlot
 from edge_agent.host.plugin import Plugin, Role
 from edge_agent.host.probation import Trial
-from edge_agent.host.record import Record
 from edge_agent.host.release import Release
+from edge_agent.host.slot_stats import SlotStats
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
@@ -41,14 +41,14 @@ START_TIMEOUT_S = 30.0  # from connecting to synchronised: the runtime's own lim
 
 
 class Assignment(NamedTuple):
-    """What a seat is told of its plugin."""
+    """What a slot is told of its plugin."""
 
     release: Release
     trial: Trial | None = None  # is told what becomes of the release
     held: str = ""  # why it must not run; whoever sits there stays then
 
 
-class Seat:
+class PluginSlot:
     """`changed` is called on any news."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Seat:
         changed: Callable[[], None],
     ) -> None:
         self.release: Release | None = None
-        self.record = Record()
+        self.stats = SlotStats()
         self.known_events: int | None = None
         self.runtime: RuntimeInfo | None = None  # as it described itself to a session here
         self._loop = loop
@@ -94,7 +94,7 @@ class Seat:
         self._took_over = 0.0
         self._hurry: Timer | None = None
 
-    # --- what the roster and the runtime tell it
+    # --- what the supervisor and the runtime tell it
 
     def assign(self, assignment: Assignment) -> None:
         """Run this release from now on; an equal one changes nothing."""
@@ -102,9 +102,9 @@ class Seat:
         same = release == self.release and held == self._held
         self.release, self._held = release, held
         if same:
-            self.record.judge(trial, self._incumbent)
+            self.stats.judge(trial, self._incumbent)
             return
-        self.record.begin(release, trial, held)
+        self.stats.begin(release, trial, held)
         self._backoff.reset()
         self._backoff.cancel()  # it was the other release that failed
         self._drop_successor("another release is wanted")
@@ -125,7 +125,7 @@ class Seat:
 
     def vacate(self) -> None:
         """The plugin is gone: nobody sits here any more."""
-        self.record.rests()
+        self.stats.rests()
         self.release = None
         self._cancel_timers()
         self._placeholder.drop()
@@ -197,7 +197,7 @@ class Seat:
 
     @property
     def precedence(self) -> tuple[bool, bool, str]:
-        """Which seat connects first: who is ready to, who must not be missed, who is called
+        """Which slot connects first: who is ready to, who must not be missed, who is called
         first. A runtime takes one plugin after the other, and creates containers in between."""
         settings = self.release.settings if self.release is not None else None
         optional = settings is None or settings.failure_policy == "Ignore"
@@ -215,7 +215,7 @@ class Seat:
         if not self._failing:  # that is the plugin's own
             self._backoff.reset()
             self._backoff.cancel()
-        self.record.runtime_ended()
+        self.stats.runtime_ended()
 
     @property
     def _sessions(self) -> list[Plugin]:
@@ -273,7 +273,7 @@ class Seat:
 
     def found(self, identity: str, finding: Finding) -> None:
         """What a reply asked for did not come about (edge_agent.host.creations)."""
-        if self.record.noticed(finding.kind, finding.text, identity):
+        if self.stats.noticed(finding.kind, finding.text, identity):
             self._changed()
         if self._incumbent is not None:
             self._report(self._incumbent.aftermath(finding))
@@ -286,7 +286,7 @@ class Seat:
             plugin.close("not wanted any more")
             return
         self._cancel(self._hurry)
-        self.record.accepted()
+        self.stats.accepted()
         if self._incumbent is None:
             self._take_over()
         else:
@@ -296,7 +296,7 @@ class Seat:
         """A guest is finished. Its session answers by policy; a successor is prepared."""
         if plugin in self._leavers:
             return  # its guest was closed
-        self.record.failed(plugin, fault)
+        self.stats.failed(plugin, fault)
         if plugin is self._successor:
             self._drop_successor("its guest failed")
             self._failing = str(fault)
@@ -315,8 +315,8 @@ class Seat:
             self._forget_successor()
             self._not_accepted(plugin, reason)
         elif plugin is self._incumbent:
-            self.record.rests()
-            self.record.runtime_ended()
+            self.stats.rests()
+            self.stats.runtime_ended()
             self._incumbent = None
             log.info("%s: session over: %s", plugin.identity, reason)
             if self._changeover is not None:
@@ -331,7 +331,7 @@ class Seat:
     # --- a successor, step by step
 
     def _next(self) -> None:
-        """Bring the seat one step closer to running its release."""
+        """Bring the slot one step closer to running its release."""
         if self._backoff.waiting:
             return
         if self._ready is None:
@@ -378,7 +378,7 @@ class Seat:
                 result.close()
             self._next()
         elif isinstance(result, EdgeAgentError):
-            self.record.not_loaded(release, result)
+            self.stats.not_loaded(release, result)
             superseded = isinstance(result, SupersededError)
             self._failing = "" if superseded else str(result)
             self._again("" if superseded else str(result))
@@ -418,7 +418,7 @@ class Seat:
         if plugin.fault is not None or self.release is None or self._skipped:
             return  # `failed` or `_skip` has seen to it
         if not self._listens(plugin):
-            self.record.runtime_ended()
+            self.stats.runtime_ended()
             self._lost(reason)
             self._runtime.lost()
             return
@@ -430,7 +430,7 @@ class Seat:
             # says its generation knows it; one that merely ends must not cost a validator
             # its validations.
             self.known_events = OLD_EVENTS
-        self.record.turned_away(reason)
+        self.stats.turned_away(reason)
         self._again(f"not accepted: {reason}")
 
     def _listens(self, plugin: Plugin) -> bool:
@@ -450,7 +450,7 @@ class Seat:
             self._again(reason)
             self._prepare()  # what is to be waited for is the runtime alone
         else:
-            self.record.error = reason
+            self.stats.error = reason
             self._backoff.reset()
             self._next()
             self._guard()
@@ -458,7 +458,7 @@ class Seat:
 
     def _again(self, error: str, served: bool = False) -> None:
         """Try once more after a while that doubles each time, with jitter."""
-        self.record.error = error
+        self.stats.error = error
         if served and time.monotonic() - self._took_over > HEALTHY_S:
             self._backoff.reset()
         self._backoff.again()
@@ -484,7 +484,7 @@ class Seat:
         identity = self.release.identity
         log.warning("%s: not registered: %s", identity, reason, extra={"plugin": identity})
         self._skipped = reason
-        self.record.error = ""
+        self.stats.error = ""
         self._backoff.reset()
         self._backoff.cancel()
         self._drop_ready()
@@ -496,7 +496,7 @@ class Seat:
         """End the session that answers, if one does."""
         incumbent, self._incumbent = self._incumbent, None
         if incumbent is not None:
-            self.record.rests()
+            self.stats.rests()
             self._leavers.dismiss(incumbent)
 
     def _guard(self) -> None:
@@ -520,10 +520,10 @@ class Seat:
             if self._late.pending or self._successor is not None:
                 return  # the runtime is about to take it
         started = "it is being compiled" if self._compiling else "it is being started"
-        self._placeholder.want(release, reason or self.record.error or started)
+        self._placeholder.want(release, reason or self.stats.error or started)
 
     def _refused(self, outcome: Outcome) -> None:
-        self.record.stats.failed("refused")
+        self.stats.counters.failed("refused")
         self._report(outcome)
         self._changed()
 
@@ -540,7 +540,7 @@ class Seat:
             served = f"{told.name} {told.version}" if told is not None else "a runtime"
             log.info("serving %s with %s", served, new.identity, extra={"plugin": new.identity})
         else:
-            self.record.stats.restarts += 1
+            self.stats.counters.restarts += 1
             log.info("%s: replaced", new.identity, extra={"plugin": new.identity})
             self._leavers.dismiss(old)
         self._took_over = time.monotonic()
@@ -549,7 +549,7 @@ class Seat:
         self._cancel(self._late)
         self._late = None
         self._placeholder.relieve()
-        self.record.serves(new)
+        self.stats.serves(new)
         self._next()  # the release may have changed meanwhile
         self._changed()
 
@@ -587,7 +587,7 @@ class Seat:
             timer.cancel()
 
     def _outcome(self, outcome: Outcome) -> None:
-        self.record.answered(self._incumbent, outcome)
+        self.stats.answered(self._incumbent, outcome)
         self._report(outcome)
 
     # --- for people
@@ -634,7 +634,7 @@ class Seat:
         if self.release is not None and self.release.unusable:
             return "failed"
         if self._incumbent is not None:
-            trial = self.record.trial_of(self._incumbent)
+            trial = self.stats.trial_of(self._incumbent)
             well = "probation" if trial is not None and trial.open else "running"
             return well if self.serving else "backoff"
         if not self._present:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_agent.errors import StoreError
-from edge_agent.host.marker import MAX_IDENTITY_BYTES, Suspect
+from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.host.outcome import OK, REJECTED, Outcome
 from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
@@ -34,7 +34,7 @@ _VERSION = 1
 _DIGEST_CHARS = 64
 
 
-class Quarantine:
+class CrashPolicy:
     """Who ended the process, and how often. `later` runs what waits for the disk."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """All plugins at all runtimes: brings what runs in line with what should run.
 
-`apply` takes the complete set of releases; every runtime's seats are told, and replace
-what changed by themselves (edge_agent.host.seat). Runs on the loop's thread.
+`apply` takes the complete set of releases; every runtime's slots are told, and replace
+what changed by themselves (edge_agent.host.slot). Runs on the loop's thread.
 """
 
 import logging
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
+from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.creations import Creations, carrier_of, load_comparison
 from edge_agent.host.leaving import QUIET_S
 from edge_agent.host.loader import Loader
@@ -18,10 +19,9 @@ from edge_agent.host.outcome import Outcome
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
-from edge_agent.host.quarantine import Quarantine
 from edge_agent.host.release import Release
-from edge_agent.host.runtime import Runtime
-from edge_agent.host.seat import Assignment, Seat
+from edge_agent.host.runtime_endpoint import RuntimeEndpoint
+from edge_agent.host.slot import Assignment, PluginSlot
 from edge_agent.loop import Loop
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_ERROR_CHARS = 200
 MAX_NOT_CARRIED = 6  # fields of one plugin that are named, for the same reason
 
 
-class Roster:
+class Supervisor:
     """`report` gets each outcome; `changed` is called, often, when a status may differ.
 
     `verdict(identity, digest, kept, reason)` ends the probation of a release, and tells of one
@@ -51,7 +51,7 @@ class Roster:
         report: Callable[[Outcome], None],
         changed: Callable[[], None],
         verdict: Callable[[str, str, bool, str], None],
-        quarantine: Quarantine,
+        quarantine: CrashPolicy,
         states: PluginStates,
     ) -> None:
         self._loop = loop
@@ -63,11 +63,13 @@ class Roster:
         self._applied = False  # what is to run is known
         self._verdict = verdict
         self._trials = Trials(loop, self._judged)
-        self._quarantine = quarantine
+        self._crash_policy = quarantine
         self._told: dict[str, str] = {}  # digests whose quarantine was told, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
-        self._runtimes = [Runtime(loop, socket, config, self._seat) for socket in config.sockets]
+        self._runtimes = [
+            RuntimeEndpoint(loop, socket, config, self._make_slot) for socket in config.sockets
+        ]
 
     def apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
         """Run these releases. `errors` are shown beside them until the next call."""
@@ -87,12 +89,12 @@ class Roster:
         self._assign()
         if releases:
             self._loader.run(load_comparison)  # after what was asked to be loaded
-        self._states.drop(releases.keys() | set().union(*(each.seats for each in self._runtimes)))
+        self._states.drop(releases.keys() | set().union(*(each.slots for each in self._runtimes)))
         self._changed()
 
     def release(self, identity: str) -> bool:
         """Lift a plugin's quarantine and forget its crashes; False if there are none."""
-        if not self._quarantine.release(identity):
+        if not self._crash_policy.release(identity):
             return False
         log.info("%s: released", identity, extra={"plugin": identity})
         self._told.pop(identity, None)
@@ -105,7 +107,7 @@ class Roster:
         if identity not in self._releases:
             return False
         for runtime in self._runtimes:
-            runtime.seats[identity].renew()
+            runtime.slots[identity].renew()
         return True
 
     def fails_closed(self) -> list[str]:
@@ -114,7 +116,7 @@ class Roster:
             identity
             for identity, release in self._releases.items()
             if release.settings.failure_policy == "Fail"
-            and any(each.seats[identity].plugin is not None for each in self._runtimes)
+            and any(each.slots[identity].plugin is not None for each in self._runtimes)
         )
 
     def close(self) -> None:
@@ -138,7 +140,7 @@ class Roster:
             runtime.assign(assigned)
 
     def _assignment(self, identity: str, release: Release) -> Assignment:
-        held = self._quarantine.why(release) if not release.unusable else ""
+        held = self._crash_policy.why(release) if not release.unusable else ""
         if not held:
             self._told.pop(identity, None)
             return Assignment(release, self._trials.of(release))
@@ -155,9 +157,9 @@ class Roster:
         self._verdict(identity, digest, kept, reason)
         self._changed()
 
-    def _seat(self, runtime: Runtime, identity: str) -> Seat:
+    def _make_slot(self, runtime: RuntimeEndpoint, identity: str) -> PluginSlot:
         state = self._states.of(identity)
-        return Seat(
+        return PluginSlot(
             self._loop,
             runtime,
             self._loader,
@@ -169,14 +171,14 @@ class Roster:
 
     def unsettled(self) -> list[str]:
         """What is still to come: "NN-name at SOCKET" for each plugin that is neither registered
-        there nor told to be missing (see `Seat.settled`)."""
+        there nor told to be missing (see `PluginSlot.settled`)."""
         if not self._applied:
             return ["what the fleet deploys here"]
         return [
             f"{identity} at {runtime.socket}"
             for runtime in self._runtimes
-            for identity, seat in sorted(runtime.seats.items())
-            if not seat.settled
+            for identity, slot in sorted(runtime.slots.items())
+            if not slot.settled
         ]
 
     def runtimes(self) -> list[dict[str, Any]]:
@@ -209,16 +211,16 @@ class Roster:
                 found.append({"name": name, "status": "failed", "error": _short(error)})
         return found
 
-    def _entry(self, identity: str, release: Release, runtime: Runtime) -> "PluginState":
-        seat = runtime.seats[identity]
-        stats = seat.record.stats
+    def _entry(self, identity: str, release: Release, runtime: RuntimeEndpoint) -> "PluginState":
+        slot = runtime.slots[identity]
+        stats = slot.stats.counters
         entry: PluginState = {
             "name": release.name,
             "index": release.index,
             "version": release.version,
             "digest": f"sha256:{release.digest}",
-            "status": seat.status,
-            "since": round(seat.record.since, 3),
+            "status": slot.status,
+            "since": round(slot.stats.since, 3),
             "runtime": str(runtime.socket),
             "events": stats.events,
             "failures": dict(stats.failures),
@@ -230,25 +232,25 @@ class Roster:
             del entry["digest"]
         if release.settings.failure_policy == "Ignore":
             entry["failure_policy"] = "Ignore"
-        if seat.skipped_for:
-            entry["reason"] = _short(seat.skipped_for)
-        if seat.refusing:
+        if slot.skipped_for:
+            entry["reason"] = _short(slot.skipped_for)
+        if slot.refusing:
             entry["refusing"] = True
         latency = stats.latency_ms()
         if latency is not None:
             entry["latency_ms"] = latency
-        if seat.plugin is not None:
-            entry["memory_bytes"] = seat.plugin.memory_bytes
-            running = seat.plugin.release
+        if slot.plugin is not None:
+            entry["memory_bytes"] = slot.plugin.memory_bytes
+            running = slot.plugin.release
             if running.digest != release.digest:
                 entry["running"] = f"sha256:{running.digest}"
             elif running != release:  # the same module, still as it was configured before
                 entry["running"] = _setup(running)
-            lost = _not_carried(seat.plugin)
+            lost = _not_carried(slot.plugin)
             if lost:
                 entry["not_carried"] = lost
-        error = seat.record.error or self._errors.get(identity, "") or release.unusable
-        error = error or seat.record.finding
+        error = slot.stats.error or self._errors.get(identity, "") or release.unusable
+        error = error or slot.stats.finding
         if error:
             entry["error"] = _short(error)
         return entry
