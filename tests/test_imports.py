@@ -37,7 +37,7 @@ def _named(text: str) -> set[str]:
 ALWAYS = _named(
     """
     edge_agent: __main__ agent control errors lazy_import logs loop memory notify
-    edge_agent: readiness subprocess_python text threads
+    edge_agent: readiness subprocess_python text threads verbs
     edge_agent.node: exposure news sources
     edge_agent: pathwatch
     edge_agent.cli: run
@@ -60,7 +60,7 @@ WITH_MQTT = ALWAYS | _named(
     """
     edge_agent: pacing strictjson
     edge_agent.node: actions recent remote requests
-    edge_agent.fleet_protocol: packing requests state_truncation topics
+    edge_agent.fleet_protocol: limits packing requests state_truncation topics
     edge_agent.host: reports
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
     edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller

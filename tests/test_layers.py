@@ -28,8 +28,17 @@ HOUSE = (
     ("logs",),
     ("config",),
     (
-        *("child", "control", "errors", "later", "loop", "memory", "notify", "pacing"),
-        *("pathwatch", "readiness", "strictjson", "text", "threads", "validity"),
+        *("control", "errors", "lazy_import", "loop", "memory", "notify", "pacing"),
+        *(
+            "pathwatch",
+            "readiness",
+            "strictjson",
+            "subprocess_python",
+            "text",
+            "threads",
+            "validity",
+            "verbs",
+        ),
     ),
 )
 
@@ -91,7 +100,7 @@ IMPURE = {
 }
 # It makes a new key of the system's randomness, which only an operator's command asks for.
 BUT = {"edge_agent.fleet_protocol.keys": {"os"}}
-BELOW_PROTOCOL = {"config", "errors", "strictjson", "text", "validity", "store"}
+BELOW_PROTOCOL = {"config", "errors", "store", "strictjson", "text", "validity", "verbs"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import USAGE
+from edge_agent.verbs import VERBS
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -292,7 +293,7 @@ def _request(commands: "Subparsers") -> None:
     text = "ask one node to do something now"
     parser = _command(commands, "request", "fleetlook", text)
     parser.add_argument("node", metavar="NODE")
-    parser.add_argument("verb", choices=("sync", "restart", "logs", "diagnose", "release"))
+    parser.add_argument("verb", choices=VERBS)
     parser.add_argument(
         "--arg",
         action="append",

@@ -25,11 +25,11 @@ from edge_agent.config.model import (
     RequestsConfig,
     Source,
     UpdatesConfig,
-    Verb,
 )
 from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
 from edge_agent.config.units import format_size
+from edge_agent.verbs import Verb
 
 # A level of an MQTT topic that every broker takes (the fleet protocol's own rule).
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
+
+from edge_agent.verbs import VERBS, Verb
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -19,7 +21,6 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
 Source = Literal["mqtt", "https", "oci"]
 Compiled = Literal["accept", "refuse"]
-Verb = Literal["sync", "restart", "logs", "diagnose", "release"]  # what a fleet may ask for
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
 # `linux` part, and the two things a reply can ask for beside an adjustment.
@@ -150,7 +151,7 @@ class UpdatesConfig:
 class RequestsConfig:
     """What the fleet may ask this node to do at once (docs/fleet-protocol.md, "Requests")."""
 
-    allow: tuple[Verb, ...] = get_args(Verb)
+    allow: tuple[Verb, ...] = VERBS
     # Those for which no signature is needed: whoever may publish at the broker has them done.
     unsigned: tuple[Verb, ...] = ("sync",)
 

@@ -18,7 +18,8 @@ from edge_agent.fleet.refusals import Refusals
 from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
 from edge_agent.fleet_protocol import deployment as deployments
 from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.envelope import MAX_DOCUMENT_BYTES
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, Kind
 from edge_agent.store.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEPLOYMENT, TRUST = "deployment", "trust"
 # Why a deployment is refused that may be good with a trust set that is still on its way; `gap`:
 # its epoch begins with one; `expired`: by the time that the present one tells, which may be wrong.
 _BY_LATER_TRUST = ("signature", "algorithm", "gap", "trust-expired", "expired")
@@ -39,13 +39,13 @@ class Documents:
         """`clock` counts seconds from 1970, as well as this node knows."""
         self._node = node
         self._clock = clock
-        self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_DOCUMENT_BYTES)
+        self._mailbox = Mailbox((TRUST, DEPLOYMENT), MAX_MESSAGE_BYTES)
         self._refusals = Refusals(clock)
         self._trust = TrustKeeper(config, node.fleet)
         self._taken = {DEPLOYMENT: b"", TRUST: b""}  # looked at last
         self._unsigned = b""  # the latest deployment that a later trust set may vouch for
 
-    def put(self, kind: str, raw: bytes) -> None:
+    def put(self, kind: Kind, raw: bytes) -> None:
         """A document came."""
         self._mailbox.put(kind, raw)
 
@@ -95,7 +95,7 @@ class Documents:
         self._unsigned = b""
         return found or "known"
 
-    def postpone(self, kind: str, until: float) -> None:
+    def postpone(self, kind: Kind, until: float) -> None:
         """The one taken last could not be acted upon: it comes again, unless a later one does."""
         self._mailbox.put_back(kind, self._taken[kind], until)
 

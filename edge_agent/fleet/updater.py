@@ -16,12 +16,12 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
-from edge_agent.fleet.documents import DEPLOYMENT, TRUST, Documents
+from edge_agent.fleet.documents import Documents
 from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.offers import Offers, here, merged
@@ -33,6 +33,7 @@ from edge_agent.fleet.transfer.overmqtt import BrokerPort
 from edge_agent.fleet.transfer.queue import Queue, Wish
 from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
+from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, DocumentOf, FleetTopics, PartOf
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.layout import Layout
@@ -44,28 +45,8 @@ log = logging.getLogger(__name__)
 
 # Of what is held against modules, in reports: the latest. The catalogue remembers more.
 MAX_REPORTED = 16
-_NUMBER_DIGITS = 9
 # While something will expire: a clock may be set meanwhile, by years.
 EXPIRY_LOOK_S = 3600.0
-
-
-class Topics(Protocol):
-    """The topics of a fleet that its nodes read."""
-
-    @property
-    def deployment(self) -> str:
-        """Where the deployment is retained."""
-
-    @property
-    def trust(self) -> str:
-        """Where the chain of trust sets is."""
-
-    @property
-    def blobs(self) -> str:
-        """Above `HEX/NUMBER`, the parts of blobs."""
-
-    def blob_part(self, sha256_hex: str, number: int, /) -> str:
-        """Where one part is."""
 
 
 class Updater:
@@ -78,7 +59,7 @@ class Updater:
         config: UpdatesConfig,
         layout: Layout,
         catalogue_path: Path,
-        topics: Topics,
+        topics: FleetTopics,
         broker: BrokerPort,
         activate: Callable[[Plan], None],
         changed: Callable[[], None],
@@ -134,16 +115,13 @@ class Updater:
         self._evaluate()
         self._broker.subscribe([self._topics.deployment, self._topics.trust])
 
-    def received(self, topic: str, payload: bytes) -> None:
+    def received(self, what: DocumentOf | PartOf, payload: bytes) -> None:
         """A message came from the broker; call `step` afterwards."""
-        if topic == self._topics.deployment:
-            self._documents.put(DEPLOYMENT, payload)
-        elif topic == self._topics.trust:
-            self._documents.put(TRUST, payload)
-        elif topic.startswith(f"{self._topics.blobs}/"):
-            hex_digest, _, number = topic[len(self._topics.blobs) + 1 :].partition("/")
-            if number.isascii() and number.isdecimal() and len(number) <= _NUMBER_DIGITS:
-                self._queue.take(f"sha256:{hex_digest}", int(number), payload, self._monotonic())
+        if isinstance(what, DocumentOf):
+            self._documents.put(what.kind, payload)
+        else:
+            digest = f"sha256:{what.sha256_hex}"
+            self._queue.take(digest, what.number, payload, self._monotonic())
 
     def verdict(
         self, identity: str, digest: str, kept: bool, reason: str, setup: str | None = None

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_agent import threads
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.updater import Topics, Updater
+    from edge_agent.fleet.updater import Updater
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +37,16 @@ class Worker:
 
     def __init__(
         self,
-        topics: "Topics",
         make: Callable[[Callable[[], None]], "Updater"],
         attempted: Callable[[], None] = lambda: None,
     ) -> None:
         """`make` is called on the thread, with the Updater's `wake`; `attempted` once it has
         begun, or has failed to for the first time."""
-        self._topics = topics
         self._make = make
         self._attempted: Callable[[], None] | None = attempted
         self._change = threading.Condition()
-        self._documents: dict[str, bytes] = {}
-        self._parts: deque[tuple[str, bytes]] = deque()
+        self._documents: dict[DocumentOf, bytes] = {}  # the latest of each kind
+        self._parts: deque[tuple[PartOf, bytes]] = deque()
         self._calls: deque[Callable[[Updater], None]] = deque()
         self._woken = self._stopping = False
         self._updater: Updater | None = None
@@ -58,18 +57,16 @@ class Worker:
         """Begin, once."""
         self._thread = threads.start(self._run, name="fleet", stack_bytes=STACK_BYTES)
 
-    def received(self, topic: str, payload: bytes) -> None:
+    def received(self, what: DocumentOf | PartOf, payload: bytes) -> None:
         """A message came from the broker; returns at once."""
         with self._change:
-            if topic in (self._topics.deployment, self._topics.trust):
-                self._documents[topic] = payload
-            elif not topic.startswith(f"{self._topics.blobs}/"):
-                return
+            if isinstance(what, DocumentOf):
+                self._documents[what] = payload
             elif len(self._parts) == MAX_PARTS:
                 self.dropped += 1
                 return
             else:
-                self._parts.append((topic, payload))
+                self._parts.append((what, payload))
             self._change.notify()
 
     def call(self, work: Callable[["Updater"], T], done: Callable[[T], None] | None = None) -> None:
@@ -135,27 +132,29 @@ class Worker:
         updater = self._updater
         if updater is None:
             updater = self._updater = self._begin()
-        documents, parts, calls = self._wait(due)
+        messages, calls = self._wait(due)
         for work in calls:
             try:
                 work(updater)
             except Exception:  # the others may be verdicts, which come once
                 log.exception("the fleet's part could not do what it was asked for")
-        for topic, payload in (*documents.items(), *parts):
-            updater.received(topic, payload)
+        for what, payload in messages:
+            updater.received(what, payload)
         return updater.step(time.monotonic())
 
     def _wait(
         self, due: float
-    ) -> tuple[dict[str, bytes], list[tuple[str, bytes]], list[Callable[["Updater"], None]]]:
+    ) -> tuple[list[tuple[DocumentOf | PartOf, bytes]], list[Callable[["Updater"], None]]]:
         with self._change:
             self._change.wait_for(self._anything, _timeout(due - time.monotonic()))
-            taken = self._documents, list(self._parts), list(self._calls)
-            self._documents = {}
+            messages: list[tuple[DocumentOf | PartOf, bytes]] = [*self._documents.items()]
+            messages += self._parts
+            calls = list(self._calls)
+            self._documents.clear()
             self._parts.clear()
             self._calls.clear()
             self._woken = False
-            return taken
+            return messages, calls
 
     def _anything(self) -> bool:
         waiting = self._documents or self._parts or self._calls

@@ -12,9 +12,8 @@ from edge_agent import strictjson
 from edge_agent.errors import CryptoError, RefusedError
 from edge_agent.fleet_protocol import keys
 from edge_agent.fleet_protocol.keys import PublicKey, Signer
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 
-# A message of this size passes every broker that was looked at (AWS IoT Core: 128 KiB).
-MAX_DOCUMENT_BYTES = 64 << 10
 # Signatures looked at: each may cost a slow board a millisecond.
 MAX_SIGNATURES = 16
 
@@ -71,9 +70,9 @@ def open_sealed(
 
 def check_size(raw: bytes) -> None:
     """RefusedError `oversized`."""
-    if len(raw) > MAX_DOCUMENT_BYTES:
+    if len(raw) > MAX_MESSAGE_BYTES:
         raise RefusedError(
-            "oversized", f"{len(raw)} bytes; a document has at most {MAX_DOCUMENT_BYTES}"
+            "oversized", f"{len(raw)} bytes; a document has at most {MAX_MESSAGE_BYTES}"
         )
 
 

@@ -20,6 +20,7 @@ from edge_agent.config.agent import NAME_PATTERN as NODE_PATTERN
 from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
+from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.store.code import Code
 from edge_agent.validity import Validity
 
@@ -32,7 +33,6 @@ MAX_FEATURES = 32
 MAX_CONFIG_CHARACTERS = 32 * KIB
 MIN_BLOB_BYTES = 8  # the header of a Wasm module
 MAX_BLOB_BYTES = 256 * MIB  # each node sets its own, lower bound (`max_plugin_bytes`)
-MIN_PART_BYTES, MAX_PART_BYTES = 256, 64 * KIB  # what every broker carries
 MAX_PARTS = 64 * KIB
 
 Encoding = Literal["none", "zlib"]

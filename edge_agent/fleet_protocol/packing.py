@@ -15,8 +15,6 @@ import msgpack  # type: ignore[import-untyped]
 
 Record = Mapping[str, object]
 
-# The fleet protocol's: what every common broker takes, beside the topic.
-MESSAGE_BYTES = 64 * 1024
 # What `numbered` adds to a body, at most.
 NUMBER_BYTES = 32
 

@@ -20,12 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 from edge_agent import strictjson
 from edge_agent.errors import RequestError
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from edge_agent.text import printable
+from edge_agent.verbs import VERBS
 
 State = Literal["accepted", "running", "succeeded", "failed"]
 
-MAX_REQUEST_BYTES = 4096  # ours: an id, a verb's few arguments
-MAX_ANSWER_BYTES = 64 * 1024  # the protocol's largest message
 MAX_REASON_CHARS = 500
 MAX_OPEN = 4  # requests being carried out: each may cost a thread or a child
 MAX_REMEMBERED = 64  # ids, the latest, that are not carried out again
@@ -73,8 +73,8 @@ class _Argument(NamedTuple):
 
 
 _A_PLUGIN = "a plugin as NN-name"
-VERBS: Mapping[str, Mapping[str, _Argument]] = {
-    "sync": {},
+# What each verb takes by name, where it takes anything.
+ARGUMENTS: Mapping[str, Mapping[str, _Argument]] = {
     "restart": {
         "plugin": _Argument(_plugin, _A_PLUGIN),
         "force": _Argument(_flag, "true or false"),
@@ -84,7 +84,6 @@ VERBS: Mapping[str, Mapping[str, _Argument]] = {
         "level": _Argument(lambda value: value in _LEVELS, f"one of {', '.join(_LEVELS)}", "debug"),
         "plugin": _Argument(_plugin, _A_PLUGIN),
     },
-    "diagnose": {},
     "release": {"plugin": _Argument(_plugin, _A_PLUGIN, required=True)},
 }
 
@@ -124,7 +123,7 @@ def checked(verb: str, identity: str, given: object) -> Request:
         raise RequestError(identity, f"no such request; there are {', '.join(VERBS)}")
     if not isinstance(given, Mapping):
         raise RequestError(identity, "arguments must be an object")
-    return Request(identity, verb, _arguments(identity, VERBS[verb], given))
+    return Request(identity, verb, _arguments(identity, ARGUMENTS.get(verb, {}), given))
 
 
 def _arguments(
@@ -160,7 +159,7 @@ def answer(
     if result is not None:
         document["result"] = result
     payload = json.dumps(document, separators=(",", ":")).encode()
-    if len(payload) > MAX_ANSWER_BYTES:
+    if len(payload) > MAX_MESSAGE_BYTES:
         return answer(identity, verb, "failed", reason=f"the answer has {len(payload)} bytes")
     return payload
 

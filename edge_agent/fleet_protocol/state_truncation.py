@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS, MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import pack_json
 
+MAX_BYTES = MAX_MESSAGE_BYTES - 1024  # the link adds its session
 ERROR_CHARS = 60  # enough for the file or the kind of fault, which come first
-DIGEST_CHARS = len("sha256:") + 12  # as `edge-agent status` shows it
 # Worst first: what one entry for several runtimes says.
 _STATUSES = (
     "failed",
@@ -106,7 +107,7 @@ _ERRORS_CUT = ("errors cut", _cut("error", ERROR_CHARS))
 _NO_ERRORS = ("no errors", _without("error"))
 _NO_FIGURES = ("no figures", _without(*_FIGURES))
 _MERGED = ("one entry for all runtimes", _merged)
-_DIGESTS_CUT = ("digests cut", _cut("digest", DIGEST_CHARS))
+_DIGESTS_CUT = ("digests cut", _cut("digest", CUT_DIGEST_CHARS))
 
 # The operator's tools compare digests, so those come last.
 STATE = (_NO_FIGURES, _ERRORS_CUT, _MERGED, _NO_ERRORS, _DIGESTS_CUT)

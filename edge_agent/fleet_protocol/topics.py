@@ -1,10 +1,13 @@
 """The topics of a fleet and of one of its nodes (fleet protocol, version 1). Pure."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from edge_agent.errors import ConfigError
+from edge_agent.fleet_protocol.limits import MAX_CLIENT_ID_CHARS, MAX_TOPIC_BYTES
 from edge_agent.store.digest import sha256_hex
+from edge_agent.verbs import VERBS, Verb
 
 ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
@@ -12,12 +15,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A number as `blob_part` writes it; a deployment names at most 6 digits of parts.
 _PART = re.compile(r"0|[1-9][0-9]{0,5}")
-
-# What a node can be asked to do (fleet protocol, "Topics").
-VERBS = ("sync", "restart", "logs", "diagnose", "release")
-# MQTT allows 65,535 bytes; AWS IoT Core, the narrowest of the common brokers, 256.
-MAX_TOPIC_BYTES = 256
-MAX_CLIENT_ID_CHARS = 23  # that a broker must take, of 0-9 a-z A-Z
 
 
 class FleetTopics(NamedTuple):
@@ -33,6 +30,11 @@ class FleetTopics(NamedTuple):
             raise ValueError(f"{sha256_hex!r}, {number}: not a part of a blob")
         return f"{self.blobs}/{sha256_hex}/{number}"
 
+    @property
+    def nodes(self) -> str:
+        """The level above what each node says; no topic of its own."""
+        return f"{self.blobs.removesuffix('blobs')}nodes"
+
 
 class NodeTopics(NamedTuple):
     """Where one node speaks; status and state are retained, the others are not."""
@@ -47,9 +49,14 @@ class NodeTopics(NamedTuple):
         """Where this node is asked for `verb`. ValueError unless that is one of VERBS."""
         return f"{self._node}/request/{_known(verb)}"
 
+    @property
+    def responses(self) -> str:
+        """The level above its answers; no topic of its own."""
+        return f"{self._node}/response"
+
     def response(self, verb: str) -> str:
         """Where it answers, unless the request named a topic. ValueError as in `request`."""
-        return f"{self._node}/response/{_known(verb)}"
+        return f"{self.responses}/{_known(verb)}"
 
     def may_answer_on(self, topic: str) -> bool:
         """Whether an answer may go to `topic`, which somebody at the broker chose.
@@ -57,12 +64,66 @@ class NodeTopics(NamedTuple):
         Not to what another program believes: inside the protocol only this node's own answers.
         """
         return is_plain(topic) and (
-            not f"{topic}/".startswith(f"{ROOT}/") or topic.startswith(f"{self._node}/response/")
+            not f"{topic}/".startswith(f"{ROOT}/") or topic.startswith(f"{self.responses}/")
         )
 
     @property
     def _node(self) -> str:
         return self.status.rpartition("/")[0]
+
+
+Kind = Literal["deployment", "trust"]
+DEPLOYMENT: Kind = "deployment"
+TRUST: Kind = "trust"
+
+
+class RequestFor(NamedTuple):
+    """Somebody asks this node for something."""
+
+    verb: Verb
+
+
+class DocumentOf(NamedTuple):
+    """A signed document for all nodes, the only retained one of its kind."""
+
+    kind: Kind
+
+
+class PartOf(NamedTuple):
+    """A part of a blob."""
+
+    sha256_hex: str
+    number: int  # from 0
+
+
+Route = RequestFor | DocumentOf | PartOf
+"""What a message for a node is, by its topic alone."""
+
+
+class Router:
+    """Which topics concern a node, and what a message on one of them is."""
+
+    def __init__(self, fleet: FleetTopics, node: NodeTopics) -> None:
+        self._requests: dict[str, Route] = {node.request(verb): RequestFor(verb) for verb in VERBS}
+        self._known: dict[str, Route] = {
+            **self._requests,
+            fleet.deployment: DocumentOf(DEPLOYMENT),
+            fleet.trust: DocumentOf(TRUST),
+        }
+        self._parts = f"{fleet.blobs}/"
+
+    @property
+    def requests(self) -> Iterable[str]:
+        """Where the node is asked."""
+        return self._requests
+
+    def route(self, topic: str) -> Route | None:
+        """None: nothing that a node takes."""
+        if found := self._known.get(topic):
+            return found
+        if topic.startswith(self._parts) and (part := read_blob_part(topic)):
+            return PartOf(*part)
+        return None
 
 
 def fleet_topics(fleet: str) -> FleetTopics:
@@ -95,7 +156,7 @@ def read_blob_part(topic: str) -> tuple[str, int] | None:
 
 
 def plain_client_id(fleet: str, node: str) -> str:
-    """A client id that every broker takes: 23 letters and digits (MQTT 5, 3.1.3-5)."""
+    """A client id that every broker takes: letters and digits, few enough."""
     return sha256_hex(f"{fleet}/{node}".encode())[:MAX_CLIENT_ID_CHARS]
 
 

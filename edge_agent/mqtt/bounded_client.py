@@ -12,14 +12,14 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.mqtt.tls import explain, plain
 from edge_agent.pacing import TokenBucket
 
 # Answers to what this client sends are a few bytes; properties and reasons may be longer.
 MAX_ANSWER_BYTES = 16 * 1024
 # The protocol's largest message, its topic and properties. MQTT 5 brokers are told.
-MAX_PUBLISH_BYTES = MESSAGE_BYTES + 4 * 1024
+MAX_PUBLISH_BYTES = MAX_MESSAGE_BYTES + 4 * 1024
 # Packets beyond the acknowledgements owed: CONNACK, PINGRESP, DISCONNECT and some doubt.
 UNSOLICITED_PACKETS = 32
 # Messages in one go, and then in a second: a window of an update's parts passes at once, and

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, pack_json
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
 from edge_agent.pacing import TokenBucket
@@ -138,7 +139,7 @@ class DocumentChannel(Channel):
             # A defect in what is told must not end the telling of everything else.
             log.exception("no document for %s", self.topic)
             return None
-        if len(payload) > min(max_bytes, MESSAGE_BYTES):
+        if len(payload) > min(max_bytes, MAX_MESSAGE_BYTES):
             log.error("not sent to %s: %d bytes are too many", self.topic, len(payload))
             return None
         return Message(payload)
@@ -164,7 +165,7 @@ class AnswersChannel(Channel):
     def put(self, message: Message) -> bool:
         """Any thread. False: there is no room, and it is dropped."""
         with self._lock:
-            if len(self._waiting) >= ANSWERS or len(message.payload) > MESSAGE_BYTES:
+            if len(self._waiting) >= ANSWERS or len(message.payload) > MAX_MESSAGE_BYTES:
                 self.dropped += 1
                 return False
             self._waiting.append(message)
@@ -223,7 +224,7 @@ class OutboxChannel(Channel):
         self.look(now)
 
     def take(self, now: float, max_bytes: int) -> Message | None:
-        batch = self._outbox.take(self._important, min(max_bytes, MESSAGE_BYTES))
+        batch = self._outbox.take(self._important, min(max_bytes, MAX_MESSAGE_BYTES))
         self._pace.spend()
         self.look(now)
         return Message(batch.payload, batch) if batch else None

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, NUMBER_BYTES, PACKINGS, Body
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import NUMBER_BYTES, PACKINGS, Body
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class RecordPacker:
             body = self._packing.body(record)
         except (ValueError, TypeError, OverflowError) as error:
             return self._packing.body({"error": f"not packed: {error}"})
-        if len(body.packed) <= MESSAGE_BYTES - HEAD_BYTES - NUMBER_BYTES:
+        if len(body.packed) <= MAX_MESSAGE_BYTES - HEAD_BYTES - NUMBER_BYTES:
             return body
         short = [(key, value) for key, value in record.items() if _is_short(value)]
         return self._packing.body({**dict(short[:SHORT_FIELDS]), "cut_bytes": len(body.packed)})

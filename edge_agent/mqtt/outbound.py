@@ -109,7 +109,7 @@ class Outbound:
             interval_s=STATE_INTERVAL_S,
             repeat=False,
         )
-        self.answers = AnswersChannel(f"{topics.status.removesuffix('status')}response")
+        self.answers = AnswersChannel(topics.responses)
         self._batches = (
             OutboxChannel(topics.results, self.results.outbox, IMPORTANT_WINDOW, important=True),
             OutboxChannel(topics.results, self.results.outbox, RESULTS_WINDOW),

@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.mqtt.ingress_queue import Describe, IngressQueue, RecordPacker
 from edge_agent.mqtt.journal import Journal
 from edge_agent.mqtt.stream import Batch, MemoryLane, Stream, Unnumbered
@@ -140,7 +140,7 @@ class Outbox:
         if not self.waiting:
             self._keep(now)
 
-    def take(self, important: bool = False, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
+    def take(self, important: bool = False, max_bytes: int = MAX_MESSAGE_BYTES) -> Batch | None:
         """The next batch, its payload at most `max_bytes` long; None if nothing is packed."""
         for stream in self._streams[important]:
             batch = stream.take(max_bytes)

@@ -35,7 +35,8 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import PACKINGS
 from edge_agent.mqtt.stream import StreamKey
 from edge_agent.store import files
 
@@ -142,7 +143,7 @@ def is_torn(data: bytes, at: int) -> bool:
 def _length(data: bytes, at: int) -> int | None:
     word = int.from_bytes(data[at : at + 4], "big")
     length = word & 0xFFFFFF
-    return length if word >> 24 == _RECORD and length <= MESSAGE_BYTES else None
+    return length if word >> 24 == _RECORD and length <= MAX_MESSAGE_BYTES else None
 
 
 def _frame_at(data: bytes, at: int, begun: int) -> Frame | None:

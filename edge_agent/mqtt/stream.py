@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS, Body, Packing
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import PACKINGS, Body, Packing
 
 
 class StreamKey(NamedTuple):
@@ -166,7 +167,7 @@ class Stream:
         """Records that `take` would take."""
         return self.source.queued - self.in_flight_records
 
-    def take(self, max_bytes: int = MESSAGE_BYTES) -> Batch | None:
+    def take(self, max_bytes: int = MAX_MESSAGE_BYTES) -> Batch | None:
         """The next batch, its payload at most `max_bytes` long; None if nothing waits."""
         source, records, count = self.source, list[bytes](), 0
         first, room, head = 0, 0, dict[str, object]()

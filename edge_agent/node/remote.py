@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol.requests import VERBS
-from edge_agent.fleet_protocol.state_truncation import METRICS, STATE, condensed
-from edge_agent.fleet_protocol.topics import node_topics
+from edge_agent.fleet_protocol.state_truncation import MAX_BYTES, METRICS, STATE, condensed
+from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
 from edge_agent.host.outcome import OK, Outcome
 from edge_agent.host.reports import describe
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_TICKET_BYTES = 4096
-STATE_BYTES = 63 << 10  # of the 64 KiB of a message; the link adds its session
 
 
 class Remote:
@@ -49,7 +47,7 @@ class Remote:
         self.restarted = False  # as the fleet asked
         self._updates: Updates | None = None
         topics = node_topics(config.fleet, config.node)
-        self._verbs = {topics.request(verb): verb for verb in VERBS}
+        self._router = Router(fleet_topics(config.fleet), topics)
         self._requests = Requests(loop, topics.response, self._publish, actions, config.requests)
         self._ticket_file = config.state_dir / "restart.json"
         self.link = Link(
@@ -57,12 +55,12 @@ class Remote:
             config.node,
             config.fleet,
             describe=lambda item: describe(cast(Outcome, item)),
-            state=lambda: condensed(state(), STATE_BYTES, STATE),
-            metrics=lambda: condensed(self._metrics(state()), STATE_BYTES, METRICS),
+            state=lambda: condensed(state(), MAX_BYTES, STATE),
+            metrics=lambda: condensed(self._metrics(state()), MAX_BYTES, METRICS),
             state_dir=config.state_dir,
             received=self._received,
         )
-        self.link.subscribe(self._verbs)
+        self.link.subscribe(self._router.requests)
         logger = logging.getLogger("edge_agent")
         logger.addHandler(recent)
         logger.addHandler(_LinkHandler(self.link))
@@ -106,11 +104,11 @@ class Remote:
             answer(self._publish, ticket, "succeeded")
 
     def _received(self, incoming: InboundMessage) -> None:
-        verb = self._verbs.get(incoming.topic)
-        if verb is not None:
-            self._requests.received(verb, incoming)
-        elif self._updates is not None:
-            self._updates.received(incoming)
+        what = self._router.route(incoming.topic)
+        if isinstance(what, RequestFor):
+            self._requests.received(what.verb, incoming)
+        elif what is not None and self._updates is not None:
+            self._updates.received(what, incoming.payload)
 
     def _publish(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
         try:

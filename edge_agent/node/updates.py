@@ -16,10 +16,9 @@ from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.errors import RequestError
 from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol.requests import Request, Sealed
-from edge_agent.fleet_protocol.topics import fleet_topics
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, fleet_topics
 from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
-from edge_agent.mqtt.inbound import InboundMessage
 
 if TYPE_CHECKING:
     from edge_agent.fleet.plan import CodeHere, Plan, Wanted
@@ -68,7 +67,7 @@ class Updates:
         self._planned = planned
         self._changed = changed
         self._topics = fleet_topics(config.fleet)
-        self._worker = Worker(self._topics, self._make, lambda: loop.call_soon(begun))
+        self._worker = Worker(self._make, lambda: loop.call_soon(begun))
         self._vouched_by: Vouching | None = None
         self._asked: set[str] = set()  # the loop's thread adds, the worker's takes away
 
@@ -80,9 +79,9 @@ class Updates:
         """End; what is under way goes on with the next start."""
         self._worker.stop()
 
-    def received(self, incoming: InboundMessage) -> None:
+    def received(self, what: DocumentOf | PartOf, payload: bytes) -> None:
         """A message of the broker's; any thread."""
-        self._worker.received(incoming.topic, incoming.payload)
+        self._worker.received(what, payload)
 
     def verdict(self, release: Release, kept: bool, reason: str) -> None:
         """What the host says of a release of a plan."""

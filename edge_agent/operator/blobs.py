@@ -4,10 +4,9 @@ import zlib
 from typing import NamedTuple
 
 from edge_agent.fleet_protocol.deployment import Encoding
+from edge_agent.fleet_protocol.limits import MAX_PART_BYTES
 from edge_agent.store.digest import sha256_hex
 
-# The fleet protocol's: with its topic it fits the largest message of every broker known.
-PART_BYTES = 64 << 10
 ENCODING: Encoding = "zlib"
 _LEVEL = 9  # packed once, fetched by every node
 
@@ -18,7 +17,7 @@ class Packed(NamedTuple):
     digest: str
     size: int
     parts: tuple[bytes, ...]
-    part_size: int = PART_BYTES
+    part_size: int = MAX_PART_BYTES
     encoding: Encoding = ENCODING
 
     @property
@@ -31,7 +30,7 @@ class Packed(NamedTuple):
         return sum(map(len, self.parts))
 
 
-def pack(wasm: bytes, part_size: int = PART_BYTES) -> Packed:
+def pack(wasm: bytes, part_size: int = MAX_PART_BYTES) -> Packed:
     """The same bytes give the same parts, so that an interrupted upload can go on."""
     packed = zlib.compress(wasm, _LEVEL)
     parts = tuple(packed[at : at + part_size] for at in range(0, len(packed), part_size))

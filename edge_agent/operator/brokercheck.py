@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator.broker import BrokerClient, client_id
 from edge_agent.store.digest import sha256_hex
@@ -151,7 +151,7 @@ class BrokerCheck:
             return
         granted = client.granted
         size = granted.get("MaximumPacketSize", 1 << 28)
-        if not isinstance(size, int) or size < MESSAGE_BYTES + 1024:
+        if not isinstance(size, int) or size < MAX_MESSAGE_BYTES + 1024:
             yield Found("fail", "size", f"it takes {size} bytes at once", "3.2.2.3.6")
         quality = granted.get("MaximumQoS", 2)
         if quality == 0:
@@ -204,7 +204,7 @@ class BrokerCheck:
             yield Found("fail", "clearing", "an empty message leaves it there", "MQTT-3.3.1-6")
 
     def _largest(self, client: _Client) -> Iterator[Found]:
-        topic, payload = self._topic(0), os.urandom(MESSAGE_BYTES)
+        topic, payload = self._topic(0), os.urandom(MAX_MESSAGE_BYTES)
         with self._left(client, 0):
             client.publish(topic, payload, retain=True)
             with self._client() as later, later.subscribed((topic,)):

@@ -49,7 +49,7 @@ class Fleet:
         self.keyring = keyring
         self.reload()
         self.topics = fleet_topics(self.settings.name)
-        self.nodes_topic = f"{self.topics.deployment.rpartition('/')[0]}/nodes"
+        self.nodes_topic = self.topics.nodes
 
     def reload(self) -> None:
         """Read fleet.toml and trust/, which a rotation changes. ConfigError, OperatorError."""

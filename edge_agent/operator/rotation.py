@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from edge_agent import strictjson
 from edge_agent.errors import KeyFormatError, OperatorError, RefusedError
-from edge_agent.fleet_protocol import envelope, trust
+from edge_agent.fleet_protocol import limits, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import edit, signing
@@ -120,7 +120,7 @@ def chained(before: bytes | None, link: bytes) -> bytes:
         for each in value if isinstance(value, list) else [value]:
             links.append(strictjson.dumps(cast(dict[str, Any], each)))
     links = [*links, link][-trust.MAX_CHAIN :]
-    while len(raw := trust.chain(links)) > envelope.MAX_DOCUMENT_BYTES and len(links) > 1:
+    while len(raw := trust.chain(links)) > limits.MAX_MESSAGE_BYTES and len(links) > 1:
         del links[0]
     return raw
 

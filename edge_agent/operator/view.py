@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS
 from edge_agent.fleet_protocol.reported_state import refusals
 from edge_agent.fleet_protocol.topics import read_node_topic
 from edge_agent.operator.broker import Received
 from edge_agent.operator.foreign import UnreadableError, read_object
 from edge_agent.validity import Validity
 
-# "sha256:" and the digits that are left where a state had to be condensed.
-MIN_DIGEST_CHARS = len("sha256:") + 12
 LAST_TIME = 253_402_300_799  # the year 9999
 BAD_STATUSES = frozenset(("failed", "quarantined"))
 
@@ -313,7 +312,7 @@ def _since(seconds: int) -> str:
 
 def same(digest: str, told: str) -> bool:
     """Whether a node tells of this digest, which a crowded state cuts (docs/mqtt.md)."""
-    return len(told) >= MIN_DIGEST_CHARS and digest.startswith(told)
+    return len(told) >= CUT_DIGEST_CHARS and digest.startswith(told)
 
 
 def _running(entry: Mapping[str, object]) -> Running:

@@ -24,7 +24,7 @@ from edge_agent.config.model import Broker
 from edge_agent.fleet.node import Node
 from edge_agent.fleet.plan import Plan, Wanted
 from edge_agent.fleet.updater import Updater
-from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_topics, node_topics
 from edge_agent.mqtt.connection import VERSIONS, Connection
 from edge_agent.mqtt.inbound import Inbound, InboundMessage, Subscriptions
 from edge_agent.mqtt.outbound import Outbound
@@ -59,7 +59,9 @@ class SwarmNode:
         )
         self._outbound = Outbound(config, name, FLEET, lambda _item: None, self._state, dict, None)
         self._outbound.begin(1, time.monotonic())
-        inbound = Inbound(self._subscriptions, node_topics(FLEET, name), self._received)
+        own = node_topics(FLEET, name)
+        self._router = Router(topics, own)
+        inbound = Inbound(self._subscriptions, own, self._received)
         self._name = name
         self.connection = Connection(
             *(config.brokers[0], config, VERSIONS[0], config.client_id),
@@ -106,7 +108,9 @@ class SwarmNode:
         self._subscriptions.unwant(topics)
 
     def _received(self, incoming: InboundMessage) -> None:
-        self._updater.received(incoming.topic, incoming.payload)
+        what = self._router.route(incoming.topic)
+        if isinstance(what, DocumentOf | PartOf):
+            self._updater.received(what, incoming.payload)
 
     def _activate(self, plan: Plan) -> None:
         self._runs = plan.releases

@@ -16,14 +16,16 @@ from edge_agent.fleet.transfer import window
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol import keys
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
 from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES
+from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
 from edge_agent.sim.mqttwire import Message
 from edge_agent.store.layout import Layout
 from tests.fleet.operator import Publisher
 from tests.mqtt.harness import config_for, describe
 from tests.support.blobs import cut, module
-from tests.support.fleetnode import FLEET, KEYS, NOW, TOPICS, Operator, plugin, release
+from tests.support.fleetnode import FLEET, KEYS, NOW, ROUTER, TOPICS, Operator, plugin, release
 from tests.support.mosquitto import Certificates, Mosquitto, needs_mosquitto
 from tests.support.rawbroker import Peer, RawBroker
 from tests.support.wait import wait_until
@@ -75,7 +77,12 @@ def node(folder: Path, config: MqttConfig, **updates: Any) -> Iterator[Running]:
             monotonic=time.monotonic,
         )
 
-    worker = Worker(TOPICS, make)
+    def received(message: InboundMessage) -> None:
+        what = ROUTER.route(message.topic)
+        assert isinstance(what, DocumentOf | PartOf)
+        worker.received(what, message.payload)
+
+    worker = Worker(make)
     link = Link(
         config,
         "board-7",
@@ -83,7 +90,7 @@ def node(folder: Path, config: MqttConfig, **updates: Any) -> Iterator[Running]:
         describe,
         dict,
         dict,
-        received=lambda message: worker.received(message.topic, message.payload),
+        received=received,
     )
     worker.start()
     link.start()

@@ -247,7 +247,7 @@ def test_a_network_that_is_away_is_no_reason_to_do_without(
     operator.deploy(guard("1", MODULE, code(CODE)))
     board.updater.start()
     board.updater.step(board.now)
-    board.updater.received(*board.shelf.delivered.popleft())
+    board.receive(*board.shelf.delivered.popleft())
     board.shelf.away = True
     board.wait(3600)
     assert board.running() == {}

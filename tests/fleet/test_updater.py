@@ -934,7 +934,7 @@ def test_rubbish_on_any_topic_changes_nothing(board: Board, operator: Operator, 
     board.wait(1)
     before = sorted(board.folder.rglob("*"))
     for payload in (b"", b"x", bytes(70_000)):
-        board.updater.received(topic, payload)
+        board.receive(topic, payload)
         board.turn()
     assert sorted(board.folder.rglob("*")) == before
     assert board.running() == {"10-guard": "1"}

@@ -144,7 +144,7 @@ class Life(RuleBasedStateMachine):
     @rule(size=st.sampled_from([0, 1, 70_000]))
     def rubbish(self, size: int) -> None:
         for topic in (TOPICS.deployment, TOPICS.trust, f"{TOPICS.blobs}/x/0"):
-            self.board.updater.received(topic, bytes(size))
+            self.board.receive(topic, bytes(size))
         self.board.turn()
 
     @precondition(lambda self: self.board is not None)

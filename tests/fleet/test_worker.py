@@ -12,7 +12,8 @@ from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import worker as workers
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import MAX_PARTS, Worker
-from tests.support.fleetnode import NOW, TOPICS, Board, Operator, plugin, release, wasm
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
+from tests.support.fleetnode import NOW, ROUTER, TOPICS, Board, Operator, plugin, release, wasm
 from tests.support.shelf import Shelf
 from tests.support.wait import wait_until
 
@@ -27,7 +28,7 @@ class Place:
         self.operator = Operator(self.shelf)
         self.board = Board(folder, self.shelf)
         self.made_on: list[str] = []
-        self.worker = Worker(TOPICS, self._make)
+        self.worker = Worker(self._make)
 
     def _make(self, wake: Any) -> Updater:
         self.made_on.append(threading.current_thread().name)
@@ -48,7 +49,10 @@ class Place:
     def pump(self) -> None:
         """Hand on what the shelf delivers."""
         while self.shelf.delivered:
-            self.worker.received(*self.shelf.delivered.popleft())
+            topic, payload = self.shelf.delivered.popleft()
+            what = ROUTER.route(topic)
+            assert isinstance(what, DocumentOf | PartOf)
+            self.worker.received(what, payload)
 
 
 @pytest.fixture
@@ -88,12 +92,14 @@ def test_inbox_keeps_the_latest_documents_and_as_many_parts_as_were_asked_for(
 ) -> None:
     """Nobody takes anything out: the thread has not been started."""
     for number in range(1000):
-        place.worker.received(TOPICS.deployment, b"%d" % number)
-        place.worker.received(TOPICS.trust, b"%d" % number)
-        place.worker.received(TOPICS.blob_part(IT.blob.hex, number), bytes(65_536))
-        place.worker.received(f"edge/v1/{number}", bytes(65_536))
+        place.worker.received(DocumentOf("deployment"), b"%d" % number)
+        place.worker.received(DocumentOf("trust"), b"%d" % number)
+        place.worker.received(PartOf(IT.blob.hex, number), bytes(65_536))
     assert place.worker.dropped == 1000 - MAX_PARTS
-    assert place.worker._documents == {TOPICS.deployment: b"999", TOPICS.trust: b"999"}
+    assert place.worker._documents == {
+        DocumentOf("deployment"): b"999",
+        DocumentOf("trust"): b"999",
+    }
     assert len(place.worker._parts) == MAX_PARTS
 
 
@@ -129,12 +135,12 @@ def test_updater_that_cannot_begin_is_tried_again_after_a_rest_and_holds_nobody_
         tried.append(1)
         raise OSError(5, "Input/output error")
 
-    worker = Worker(TOPICS, make, attempted.set)
+    worker = Worker(make, attempted.set)
     worker.start()
     assert attempted.wait(30)
     wait_until(lambda: "Input/output error" in caplog.text, "the error is logged")
     for number in range(100):  # whatever comes meanwhile
-        worker.received(TOPICS.deployment, b"%d" % number)
+        worker.received(DocumentOf("deployment"), b"%d" % number)
         time.sleep(0.001)
     worker.stop()
     assert len(tried) == 1

@@ -14,6 +14,7 @@ from edge_agent.fleet_protocol import (
     deployment,
     envelope,
     form,
+    limits,
     requests,
     selection,
     signed_requests,
@@ -21,8 +22,10 @@ from edge_agent.fleet_protocol import (
 )
 from edge_agent.fleet_protocol.form import Blob, max_encoded_bytes
 from edge_agent.fleet_protocol.keys import SigningKey
+from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
+from edge_agent.verbs import VERBS
 from edge_agent.wasm.engine import FUEL_RULES
 from tests.fleet.test_hostile import REASONS
 from tests.support.fleetnode import Board
@@ -111,7 +114,7 @@ def test_every_reason_is_told_and_no_other() -> None:
 
 def test_the_numbers_of_the_page_are_those_in_force() -> None:
     for text in (
-        f"above {envelope.MAX_DOCUMENT_BYTES:,} bytes",
+        f"above {limits.MAX_MESSAGE_BYTES:,} bytes",
         f"1 to {envelope.MAX_SIGNATURES} signatures",
         f"1 to {trust.MAX_KEYS} different keys",
         f"at most {trust.MAX_CHAIN}, so",
@@ -119,7 +122,7 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
         f"1 to {form.MAX_RELEASES}, with",
         f"at most {form.MAX_CONFIG_CHARACTERS:,} characters",
         f"{form.MIN_BLOB_BYTES} bytes to {form.MAX_BLOB_BYTES >> 20} MiB",
-        f"1 to {form.MAX_PARTS:,} parts of {form.MIN_PART_BYTES} to {form.MAX_PART_BYTES:,} bytes",
+        f"1 to {form.MAX_PARTS:,} parts of {MIN_PART_BYTES} to {MAX_PART_BYTES:,} bytes",
     ):
         assert text in PAGE, text
     for size in (8, 255, 256, 1 << 28):
@@ -171,9 +174,9 @@ def test_the_requests_of_the_page_are_those_that_are_read() -> None:
     section = PAGE.partition("## Requests")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\| ", section, re.MULTILINE)
     told = {verb: set(re.findall(r"`(lines|level|plugin|force)`", words)) for verb, words in rows}
-    assert told == {verb: set(known) for verb, known in requests.VERBS.items()}
+    assert told == {verb: set(requests.ARGUMENTS.get(verb, {})) for verb in VERBS}
     for number, words in (
-        (requests.MAX_REQUEST_BYTES, "at most {} bytes"),
+        (limits.MAX_REQUEST_BYTES, "at most {} bytes"),
         (requests.MAX_REMEMBERED, "one of the last {}"),
         (requests.MAX_OPEN, "({} at a time)"),
         (requests.MAX_LINES, "1 to {}"),

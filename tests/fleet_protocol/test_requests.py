@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import RequestError
-from edge_agent.fleet_protocol import topics
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.requests import (
-    MAX_ANSWER_BYTES,
+    ARGUMENTS,
     MAX_OPEN,
     MAX_REMEMBERED,
-    VERBS,
     Ledger,
     Request,
     Sealed,
     answer,
     read,
 )
+from edge_agent.verbs import VERBS
 
 
 def request(**document: Any) -> bytes:
@@ -103,13 +103,13 @@ def test_an_answer_says_what_it_answers() -> None:
 
 
 def test_an_answer_that_fits_no_message_says_so() -> None:
-    payload = answer("a", "logs", "succeeded", result={"lines": ["x" * MAX_ANSWER_BYTES]})
+    payload = answer("a", "logs", "succeeded", result={"lines": ["x" * MAX_MESSAGE_BYTES]})
     assert len(payload) < 200
     assert json.loads(payload)["state"] == "failed"
 
 
-def test_the_verbs_are_those_that_have_topics() -> None:
-    assert tuple(VERBS) == topics.VERBS
+def test_nothing_but_verbs_takes_arguments() -> None:
+    assert ARGUMENTS.keys() <= set(VERBS)
 
 
 def test_a_request_that_comes_again_is_not_carried_out_again() -> None:
@@ -154,7 +154,8 @@ NESTED = """
 import sys
 from edge_agent import threads
 from edge_agent.errors import RequestError
-from edge_agent.fleet_protocol.requests import MAX_REQUEST_BYTES, read
+from edge_agent.fleet_protocol.limits import MAX_REQUEST_BYTES
+from edge_agent.fleet_protocol.requests import read
 from edge_agent.mqtt.link import STACK_BYTES
 sys.setrecursionlimit(1_000_000)
 def work():

@@ -16,7 +16,7 @@ from edge_agent import strictjson
 from edge_agent.errors import RefusedError, RepeatedError, RequestError
 from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.fleet.vouching import Vouching
-from edge_agent.fleet_protocol import envelope, requests, signed_requests, trust
+from edge_agent.fleet_protocol import envelope, limits, requests, signed_requests, trust
 from edge_agent.fleet_protocol.keys import PublicKey, SigningKey
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.signed_requests import (
@@ -85,7 +85,7 @@ def test_a_node_from_before_signatures_reads_the_same_request() -> None:
         "id": "8f1c",
         "arguments": {"plugin": "10-guard"},
     }
-    assert len(asked()) <= requests.MAX_REQUEST_BYTES
+    assert len(asked()) <= limits.MAX_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS, MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.fleet_protocol.state_truncation import (
-    DIGEST_CHARS,
     ERROR_CHARS,
     METRICS,
     STATE,
@@ -49,24 +49,21 @@ def document(plugins: int, *runtimes: str, **changes: Any) -> dict[str, Any]:
 BOTH = ("/var/run/nri/nri.sock", "/var/run/docker/nri.sock")
 
 
-MESSAGE_BYTES = 64 << 10  # the fleet protocol's
-
-
 def size(document: Any) -> int:
     return len(pack_json(document))
 
 
 def test_what_fits_is_left_alone() -> None:
     small = document(20, *BOTH)
-    assert condensed(small, MESSAGE_BYTES, STATE) is small
+    assert condensed(small, MAX_MESSAGE_BYTES, STATE) is small
 
 
 @pytest.mark.parametrize("steps", [STATE, METRICS])
 def test_99_failing_plugins_at_two_runtimes_fit(steps: Any) -> None:
     large = document(99, *BOTH)
-    assert size(large) > MESSAGE_BYTES
-    short = condensed(large, MESSAGE_BYTES, steps)
-    assert size(short) <= MESSAGE_BYTES
+    assert size(large) > MAX_MESSAGE_BYTES
+    short = condensed(large, MAX_MESSAGE_BYTES, steps)
+    assert size(short) <= MAX_MESSAGE_BYTES
     assert "plugins_left_out" not in short
     names = {each["name"] for each in short["plugins"]}
     assert len(names) == 99
@@ -89,7 +86,7 @@ def test_the_state_loses_figures_first_and_says_so() -> None:
 
 def test_metrics_keep_figures_as_long_as_they_can() -> None:
     large = document(99, *BOTH)
-    short = condensed(large, MESSAGE_BYTES, METRICS)
+    short = condensed(large, MAX_MESSAGE_BYTES, METRICS)
     assert short["plugins"][0]["latency_ms"] == {"p50": 0.123, "p99": 12.345}
 
 
@@ -124,13 +121,13 @@ def test_cut_texts_keep_their_beginning() -> None:
     assert short["condensed"][-1] == "no errors"
     shorter = condensed(short, size(short) - 100, STATE)
     assert shorter["condensed"][-1] == "digests cut"
-    assert shorter["plugins"][0]["digest"] == f"sha256:{0:064x}"[:DIGEST_CHARS]
+    assert shorter["plugins"][0]["digest"] == f"sha256:{0:064x}"[:CUT_DIGEST_CHARS]
     assert merged["plugins"][0]["error"] == f"0: {'e' * 200}"[:ERROR_CHARS]
 
 
 def test_what_never_fits_is_left_out_and_counted() -> None:
-    short = condensed(document(3000, *BOTH, status="running"), MESSAGE_BYTES, STATE)
-    assert size(short) <= MESSAGE_BYTES
+    short = condensed(document(3000, *BOTH, status="running"), MAX_MESSAGE_BYTES, STATE)
+    assert size(short) <= MAX_MESSAGE_BYTES
     assert short["plugins_left_out"] == 3000 - len(short["plugins"])
     assert len(short["plugins"]) > 100
 

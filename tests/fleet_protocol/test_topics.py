@@ -6,12 +6,16 @@ import pytest
 
 from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.topics import (
-    VERBS,
+    DocumentOf,
+    PartOf,
+    RequestFor,
+    Router,
     fleet_topics,
     is_plain,
     node_topics,
     plain_client_id,
 )
+from edge_agent.verbs import VERBS
 
 
 def test_topics_are_those_of_the_fleet_protocol() -> None:
@@ -94,3 +98,40 @@ def test_a_plain_client_id_is_what_every_broker_takes_and_of_one_node_only() -> 
     found = {plain_client_id(fleet, node) for fleet, node in names}
     assert len(found) == len(names)
     assert all(re.fullmatch("[0-9a-zA-Z]{23}", each) for each in found)
+
+
+HEX = "0f" * 32
+
+
+@pytest.mark.parametrize(
+    ("topic", "what"),
+    [
+        ("edge/v1/greenhouse/deployment", DocumentOf("deployment")),
+        ("edge/v1/greenhouse/trust", DocumentOf("trust")),
+        (f"edge/v1/greenhouse/blobs/{HEX}/0", PartOf(HEX, 0)),
+        (f"edge/v1/greenhouse/blobs/{HEX}/65535", PartOf(HEX, 65_535)),
+        *((f"edge/v1/greenhouse/nodes/board-7/request/{verb}", RequestFor(verb)) for verb in VERBS),
+        # Of another fleet or node, of another form, and what a node says itself.
+        ("edge/v1/meadow/deployment", None),
+        (f"edge/v1/meadow/blobs/{HEX}/0", None),
+        (f"edge/v1/greenhouse/blobs/{HEX}", None),
+        (f"edge/v1/greenhouse/blobs/{HEX}/01", None),
+        (f"edge/v1/greenhouse/blobs/{HEX}/-1", None),
+        (f"edge/v1/greenhouse/blobs/{HEX.upper()}/0", None),
+        (f"edge/v1/greenhouse/blobs/{HEX}/0/0", None),
+        ("edge/v1/greenhouse/blobs/../../etc/0", None),
+        ("edge/v1/greenhouse/nodes/board-70/request/sync", None),
+        ("edge/v1/greenhouse/nodes/board-7/request/explode", None),
+        ("edge/v1/greenhouse/nodes/board-7/state", None),
+        ("", None),
+    ],
+)
+def test_a_message_for_a_node_is_told_by_its_topic(topic: str, what: object) -> None:
+    router = Router(fleet_topics("greenhouse"), node_topics("greenhouse", "board-7"))
+    assert router.route(topic) == what
+
+
+def test_a_node_is_asked_on_one_topic_for_each_verb() -> None:
+    topics = node_topics("greenhouse", "board-7")
+    router = Router(fleet_topics("greenhouse"), topics)
+    assert list(router.requests) == [topics.request(verb) for verb in VERBS]

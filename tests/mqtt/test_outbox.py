@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.fleet_protocol.packing import MESSAGE_BYTES, PACKINGS
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.packing import PACKINGS
 from edge_agent.mqtt.journal import LEAST_BYTES, Journal
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
@@ -182,13 +183,13 @@ def test_important_records_outlive_ordinary_ones_in_memory() -> None:
 
 def test_a_record_too_large_for_a_message_is_cut_and_says_so(make: Make) -> None:
     box = make(describe=lambda item: {"plugin": "logger", "report": item})
-    box.put("x" * MESSAGE_BYTES)
+    box.put("x" * MAX_MESSAGE_BYTES)
     (batch,) = take_all(box)
     (record,) = records(batch)
     assert record["plugin"] == "logger"
     assert record["seq"] == 1
     assert isinstance(record["cut_bytes"], int)
-    assert record["cut_bytes"] > MESSAGE_BYTES
+    assert record["cut_bytes"] > MAX_MESSAGE_BYTES
     assert "report" not in record
 
 
@@ -340,5 +341,5 @@ def test_no_message_is_larger_than_allowed(texts: list[str], encoding: str) -> N
     for text in texts:
         box.put(text)
     batches = take_all(box)
-    assert all(len(batch.payload) <= MESSAGE_BYTES for batch in batches)
+    assert all(len(batch.payload) <= MAX_MESSAGE_BYTES for batch in batches)
     assert sum(batch.count for batch in batches) == len(texts)

@@ -8,12 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from edge_agent.config import RequestsConfig
-from edge_agent.config.model import Verb
 from edge_agent.errors import RepeatedError, RequestError, StoreError
 from edge_agent.fleet_protocol.requests import MAX_OPEN, Request
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requests, Ticket
+from edge_agent.verbs import Verb
 
 
 class Board:

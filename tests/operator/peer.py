@@ -26,6 +26,7 @@ from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet, rotated
 from edge_agent.node.recent import Line
 from edge_agent.store.catalogue import Known
+from edge_agent.verbs import VERBS
 from tests.support.wait import wait_until
 
 
@@ -122,7 +123,7 @@ class Peer:
             [
                 (self._fleet.trust, 1),
                 (self._fleet.deployment, 1),
-                *((self._topics.request(verb), 1) for verb in requests.VERBS),
+                *((self._topics.request(verb), 1) for verb in VERBS),
             ]
         )
 

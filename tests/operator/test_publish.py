@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ModuleError, OperatorError
+from edge_agent.fleet_protocol.limits import MAX_PART_BYTES
 from edge_agent.fleet_protocol.topics import fleet_topics
-from edge_agent.operator.blobs import PART_BYTES, Packed, pack
+from edge_agent.operator.blobs import Packed, pack
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.publish import read_module, upload
 from edge_agent.store.digest import sha256_hex
@@ -37,7 +38,7 @@ with BrokerClient(plain(int(sys.argv[1]))) as client:
 def large() -> Packed:
     """A blob of 80 parts, the same in every process."""
     noise = b"".join(bytes.fromhex(sha256_hex(b"%d" % number)) for number in range(40 * 2048))
-    return pack(noise, part_size=PART_BYTES // 2)
+    return pack(noise, part_size=MAX_PART_BYTES // 2)
 
 
 def test_parts_are_the_compressed_module_in_order() -> None:
@@ -93,7 +94,9 @@ def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
         kept = client.retained(topics)
     assert [kept[topic] for topic in topics] == list(packed.parts)
     assert done.there >= len(there) - 20  # what was acknowledged, but for a window
-    assert done.sent_bytes <= packed.packed_bytes - sum(map(len, there.values())) + 20 * PART_BYTES
+    assert (
+        done.sent_bytes <= packed.packed_bytes - sum(map(len, there.values())) + 20 * MAX_PART_BYTES
+    )
     assert told[0][0] > 0
     assert told[-1] == (packed.packed_bytes, packed.packed_bytes)
 

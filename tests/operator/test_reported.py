@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet.refusals import message_name
-from edge_agent.fleet_protocol import deployment, envelope
+from edge_agent.fleet_protocol import deployment, envelope, limits
 from edge_agent.fleet_protocol.reported_state import (
     FetchState,
     PluginState,
@@ -123,7 +123,7 @@ def under_keys_that_expired(operator: Operator) -> bytes:
 
 
 REFUSED: Mapping[str, Callable[[Operator], bytes]] = {
-    "oversized": lambda _: b"{" + b" " * envelope.MAX_DOCUMENT_BYTES + b"}",
+    "oversized": lambda _: b"{" + b" " * limits.MAX_MESSAGE_BYTES + b"}",
     "envelope": lambda _: b"rubbish \x1b[31m",
     "signature": by_nobody,
     "kind": lambda operator: signed(operator, payload_of(operator, kind="another")),
@@ -163,9 +163,7 @@ def test_the_view_shows_why_a_real_node_refuses_a_deployment(
     node = seen(board)
     refusal = node.refused["deployment"]
     assert (refusal.reason, bool(refusal.text), refusal.since) == (reason, True, int(NOW))
-    assert refusal.message == message_name(
-        raw[: envelope.MAX_DOCUMENT_BYTES + 1]
-    )  # no more is read
+    assert refusal.message == message_name(raw[: limits.MAX_MESSAGE_BYTES + 1])  # no more is read
     view = View()
     view.nodes["board"] = node
     [told] = [each.text for each in troubles(view, {}) if each.text.startswith("refuses")]

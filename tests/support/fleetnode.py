@@ -12,7 +12,7 @@ from edge_agent.fleet.updater import Updater
 from edge_agent.fleet_protocol import deployment, envelope, keys, trust
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.fleet_protocol.keys import Signer, SigningKey
-from edge_agent.fleet_protocol.topics import fleet_topics
+from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.code import Machine
 from edge_agent.store.layout import Layout
@@ -22,6 +22,7 @@ from tests.support.shelf import Shelf
 
 FLEET = "greenhouse"
 TOPICS = fleet_topics(FLEET)
+ROUTER = Router(TOPICS, node_topics(FLEET, "board"))
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
 # Fixed, so that a failing test fails again.
 KEYS = tuple(SigningKey(bytes([number]) * 32) for number in range(1, 6))
@@ -165,7 +166,13 @@ class Board:
                 if due > self.now:
                     return due
                 continue
-            self.updater.received(*self.shelf.delivered.popleft())
+            self.receive(*self.shelf.delivered.popleft())
+
+    def receive(self, topic: str, payload: bytes) -> None:
+        """A message, as the agent hands it on."""
+        what = ROUTER.route(topic)
+        if isinstance(what, DocumentOf | PartOf):
+            self.updater.received(what, payload)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, with everything in it that is due."""

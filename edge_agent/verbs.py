@@ -1,0 +1,6 @@
+"""What a fleet may ask of a node, as topics, `[requests]` and commands name it: the one list."""
+
+from typing import Literal, get_args
+
+Verb = Literal["sync", "restart", "logs", "diagnose", "release"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
