@@ -150,6 +150,7 @@ class Agent:
         )
         self._news.start()
         if self._remote is not None:
+            self._remote.key.begin()
             self._remote.answer_kept()
             self._remote.link.start()
         if self._updates is not None:
@@ -305,6 +306,7 @@ class Agent:
         status = self._news.now()
         if self._remote is not None:
             status["mqtt"] = dict(self._remote.link.status())
+            status["key"] = dict(self._remote.key.told())
         return status
 
     def _release(self, arguments: dict[str, object]) -> dict[str, object]:
@@ -353,6 +355,7 @@ class Agent:
             return None
         # Only a node with a broker pays for what this takes.
         from edge_agent.node.actions import Actions
+        from edge_agent.node.nodekey import NodeKey
         from edge_agent.node.recent import Recent
         from edge_agent.node.remote import Remote
 
@@ -360,7 +363,10 @@ class Agent:
         actions = Actions(
             self._supervisor, recent, self._config_path, self._restart, lambda: self._updates
         )
-        return Remote(self._loop, self._config, lambda: self._news.state, actions.by_verb, recent)
+        key = NodeKey(self._loop, self._loader.run, self._news.changed, self._config.state_dir)
+        return Remote(
+            self._loop, self._config, lambda: self._news.state, actions.by_verb, recent, key
+        )
 
     def _restart(self, job: "Job") -> None:
         """The fleet asks for it: end in order, and let the program begin anew."""

@@ -59,8 +59,9 @@ ALWAYS = _named(
 WITH_MQTT = ALWAYS | _named(
     """
     edge_agent: pacing strictjson
-    edge_agent.node: actions recent remote requests
-    edge_agent.fleet_protocol: limits packing requests state_truncation topics
+    edge_agent.node: actions nodekey recent remote requests
+    edge_agent.fleet_protocol: ed25519 envelope keys libcrypto limits packing requests
+    edge_agent.fleet_protocol: signed_states state_truncation topics
     edge_agent.host: reports
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
     edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller
@@ -95,7 +96,7 @@ WITH_UPDATES = WITH_MQTT | _named(
     """
     edge_agent.fleet: documents mailbox modules node offers plan
     edge_agent.fleet: record refusals transfer trustfiles trustkeeper updater worker
-    edge_agent.fleet_protocol: deployment envelope form keys selection trust
+    edge_agent.fleet_protocol: deployment form selection trust
     edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
     edge_agent.node: updates
     edge_agent.store: artifact catalogue cataloguefile code layout

@@ -85,7 +85,7 @@ def render(answer: Record, now: float) -> str:
         table(PLUGIN_COLUMNS, rows) if rows else "no plugin is loaded",
         "\n".join(errors),
         _updates(_record(answer, "updates")),
-        _mqtt(_record(answer, "mqtt")),
+        _mqtt(_record(answer, "mqtt"), _record(answer, "key")),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -190,7 +190,7 @@ def percent(share: object) -> str:
     return f"{share * 100:.0f} %" if isinstance(share, int | float) else "-"
 
 
-def _mqtt(mqtt: Record) -> str:
+def _mqtt(mqtt: Record, key: Record) -> str:
     if not mqtt:
         return "mqtt is off: the agent works alone"
     counts = ", ".join(f"{_word(mqtt, key)} {key}" for key in ("queued", "sent", "dropped"))
@@ -203,6 +203,10 @@ def _mqtt(mqtt: Record) -> str:
         lines.append(f"results wait on disk: {disk} of {limit}")
     if mqtt.get("streams_cut"):
         lines.append("the agent before this one was cut short: its newest results may be lost")
+    if key.get("id"):
+        lines.append(f"key of this node {_word(key, 'id')} ({_word(key, 'file')})")
+    if key.get("trouble"):
+        lines.append(f"its state is not signed: {_word(key, 'trouble')}")
     return "\n".join(lines)
 
 

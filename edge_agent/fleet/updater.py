@@ -404,6 +404,7 @@ class Updater:
             "generation": active.generation if active else 0,
             "accepted": catalogue.known.generation,
             "epoch": catalogue.known.epoch,
+            "document": catalogue.known.payload_sha256,
             "form": MAX_FORM,
             "pending": pending.generation if pending else None,
             "expires": int(active.expires) if active else None,

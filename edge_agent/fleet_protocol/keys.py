@@ -100,6 +100,19 @@ def public_pem(key: PublicKey) -> str:
     return _wrap("PUBLIC KEY", prefix + key.raw)
 
 
+def parse_private(pem: str) -> bytes:
+    """The private key of Ed25519, 32 bytes, in a PEM text (PKCS #8). KeyFormatError."""
+    der = _der(pem, "PRIVATE KEY")
+    if not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + KEY_BYTES:
+        raise KeyFormatError("it is not an Ed25519 key; make one with: edge-agent fleet keygen")
+    return der[len(_PKCS8) :]
+
+
+def private_pem(seed: bytes) -> str:
+    """The same key as a text. To be kept secret."""
+    return _wrap("PRIVATE KEY", _PKCS8 + seed)
+
+
 def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
     """Whether the owner of `key` signed `message`; never of an algorithm not known here.
 
@@ -147,14 +160,11 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: str) -> "SigningKey":
         """The key in a PEM text (PKCS #8, not encrypted). KeyFormatError, CryptoError."""
-        der = _der(pem, "PRIVATE KEY")
-        if not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + KEY_BYTES:
-            raise KeyFormatError("it is not an Ed25519 key; make one with: edge-agent fleet keygen")
-        return cls(der[len(_PKCS8) :])
+        return cls(parse_private(pem))
 
     def to_pem(self) -> str:
         """The key as `from_pem` and `openssl pkey` read it. To be kept secret."""
-        return _wrap("PRIVATE KEY", _PKCS8 + self._seed)
+        return private_pem(self._seed)
 
     def sign(self, message: bytes) -> bytes:
         """The signature of 64 bytes."""

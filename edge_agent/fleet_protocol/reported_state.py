@@ -48,6 +48,7 @@ class UpdatesState(TypedDict):
     generation: int  # of the deployment that runs; 0: none
     accepted: int
     epoch: int
+    document: str  # SHA-256 in hex of the accepted deployment's payload; "": none
     form: int
     pending: int | None
     expires: int | None  # Unix time, s, of the deployment that runs
@@ -93,7 +94,8 @@ class CertificateState(TypedDict):
 
 
 class State(TypedDict):
-    """The whole; the link adds `session`."""
+    """The whole; `session`, `fleet`, `number` and `time` are added where it is published, and
+    `signed` (fleet_protocol/signed_states)."""
 
     agent: str
     node: str

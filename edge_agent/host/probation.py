@@ -47,6 +47,11 @@ class Trial:
         """Not decided yet."""
         return self.verdict is None
 
+    @property
+    def kept(self) -> bool:
+        """Decided, for it."""
+        return self.verdict is not None and self.verdict.kept
+
     def serves(self, place: object, now: float) -> None:
         """From now on it answers there."""
         self._count(now)

@@ -635,7 +635,8 @@ class PluginSlot:
             return "failed"
         if self._incumbent is not None:
             trial = self.stats.trial_of(self._incumbent)
-            well = "probation" if trial is not None and trial.open else "running"
+            # Until one that failed is replaced, it is not through its probation either.
+            well = "running" if trial is None or trial.kept else "probation"
             return well if self.serving else "backoff"
         if not self._present:
             return "waiting"

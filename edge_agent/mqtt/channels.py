@@ -116,9 +116,12 @@ class DocumentChannel(Channel):
         retain: bool,
         interval_s: float,
         repeat: bool,
+        seal: Callable[[bytes], bytes] = bytes,
     ) -> None:
+        """`seal` makes the message of the document's JSON."""
         super().__init__(topic, retain=retain)
         self._make = make
+        self._seal = seal
         self._interval_s = interval_s
         self._repeat = repeat
         self._last = -math.inf
@@ -134,7 +137,7 @@ class DocumentChannel(Channel):
         self._last = now
         self.due = now + self._interval_s if self._repeat else math.inf
         try:
-            payload = pack_json(self._make())
+            payload = self._seal(pack_json(self._make()))
         except Exception:
             # A defect in what is told must not end the telling of everything else.
             log.exception("no document for %s", self.topic)

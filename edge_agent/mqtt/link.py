@@ -86,17 +86,19 @@ class Link:
         *,
         state_dir: Path | None = None,
         received: Received | None = None,
+        seal: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """In `state_dir` results wait for a broker, and outlive this process; None: in memory.
 
         `received` gets each message on a topic subscribed to and must return at once. What is
         subscribed to before `start` also gets what the broker kept while this node was away.
         Without `received` nothing may be subscribed to and the broker keeps no session.
+        `seal` makes the message of a state's JSON, on the link's thread.
         """
         self._config = config
         self._state_dir = state_dir
         journal = _journal(config, state_dir) if state_dir and config.queue_bytes else None
-        self._outbound = Outbound(config, node, fleet, describe, state, metrics, journal)
+        self._outbound = Outbound(config, node, fleet, describe, state, metrics, journal, seal)
         self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
         self._inbound = (
             Inbound(self._subscriptions, node_topics(fleet, node), received) if received else None

@@ -97,6 +97,7 @@ class Outbound:
         state: Callable[[], Document],
         metrics: Callable[[], Document],
         journal: Journal | None,
+        seal: Callable[[bytes], bytes] = bytes,
     ) -> None:
         topics = node_topics(fleet, node)
         self.results = _batcher(config, node, describe, config.queue_records, journal)
@@ -108,6 +109,7 @@ class Outbound:
             retain=True,
             interval_s=STATE_INTERVAL_S,
             repeat=False,
+            seal=seal,
         )
         self.answers = AnswersChannel(topics.responses)
         self._batches = (

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
@@ -20,6 +21,7 @@ from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
+from edge_agent.node.nodekey import NodeKey
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Action, Requests, Ticket, answer
 from edge_agent.store import files
@@ -42,8 +44,12 @@ class Remote:
         state: Callable[[], Mapping[str, Any]],
         actions: Mapping[str, Action],
         recent: Recent,
+        key: NodeKey,
     ) -> None:
         assert config.mqtt is not None
+        self.key = key
+        self._fleet = config.fleet
+        self._numbers = count(1)  # of states, since the agent began
         self.restarted = False  # as the fleet asked
         self._updates: Updates | None = None
         topics = node_topics(config.fleet, config.node)
@@ -55,15 +61,22 @@ class Remote:
             config.node,
             config.fleet,
             describe=lambda item: describe(cast(Outcome, item)),
-            state=lambda: condensed(state(), MAX_BYTES, STATE),
+            state=lambda: self._told(state()),
             metrics=lambda: condensed(self._metrics(state()), MAX_BYTES, METRICS),
             state_dir=config.state_dir,
             received=self._received,
+            seal=key.seal,
         )
         self.link.subscribe(self._router.requests)
         logger = logging.getLogger("edge_agent")
         logger.addHandler(recent)
         logger.addHandler(_LinkHandler(self.link))
+
+    def _told(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What is signed beside the state itself, so that no old one passes for a new one. On the
+        link's thread."""
+        said = {"fleet": self._fleet, "number": next(self._numbers), "time": int(time.time())}
+        return {**said, **condensed(state, MAX_BYTES, STATE)}
 
     def _metrics(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """On the link's thread."""

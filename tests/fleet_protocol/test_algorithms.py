@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import CryptoError, KeyFormatError, RefusedError
-from edge_agent.fleet_protocol import deployment, envelope, keys, p256, trust
+from edge_agent.fleet_protocol import deployment, envelope, keys, libcrypto, p256, trust
 from edge_agent.fleet_protocol.keys import ED25519, P256, PublicKey, SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
@@ -287,7 +287,7 @@ def test_a_key_that_is_not_what_it_is_called_is_refused(key: object) -> None:
 def test_where_openssl_is_missing_other_keys_count_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    p256._libcrypto.cache_clear()
+    libcrypto.libcrypto.cache_clear()
     monkeypatch.setitem(sys.modules, "_hashlib", None)
     try:
         trusted = keyset(1, 1, A.public, C.public)
@@ -295,7 +295,7 @@ def test_where_openssl_is_missing_other_keys_count_all_the_same(
         with pytest.raises(CryptoError, match="has no OpenSSL"):
             accept(sealed(C), trusted)
     finally:
-        p256._libcrypto.cache_clear()
+        libcrypto.libcrypto.cache_clear()
 
 
 def test_where_openssl_is_missing_the_chain_is_followed_as_far_as_it_can_be_checked(
@@ -309,7 +309,7 @@ def test_where_openssl_is_missing_the_chain_is_followed_as_far_as_it_can_be_chec
         for after, signers in ((second, (A, B)), (third, (B, C)), (fourth, (B, C, A)))
     ]
     assert trust.rotated(trust.chain(links), first) == fourth
-    p256._libcrypto.cache_clear()
+    libcrypto.libcrypto.cache_clear()
     monkeypatch.setitem(sys.modules, "_hashlib", None)
     try:
         assert trust.rotated(trust.chain(links[:2]), first) == second
@@ -320,7 +320,7 @@ def test_where_openssl_is_missing_the_chain_is_followed_as_far_as_it_can_be_chec
         last = envelope.seal(trust.PAYLOAD_TYPE, trust.to_payload(next_one), (A, B))
         assert trust.rotated(trust.chain([links[1], last]), present) == next_one
     finally:
-        p256._libcrypto.cache_clear()
+        libcrypto.libcrypto.cache_clear()
 
 
 def test_a_set_that_the_disk_could_not_give_back_is_refused() -> None:

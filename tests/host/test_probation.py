@@ -301,6 +301,8 @@ def test_a_refused_permission_is_a_failure(house: House) -> None:
     assert "annotations" in create(house)
     until_judged(house)
     assert "denied" in house.verdicts[0].reason
+    # It answers until another takes its place, and is not through its probation for that.
+    assert house.status("10-bench") == "probation"
 
 
 def test_an_error_that_the_guest_returns_is_none(house: House) -> None:
