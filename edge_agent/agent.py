@@ -21,12 +21,12 @@ from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.control import ControlServer
 from edge_agent.errors import ConfigError, RequestError, StoreError
+from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.crash_marker import CrashMarker
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.ending import look_back
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
-from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.release import Release
 from edge_agent.host.supervisor import Supervisor

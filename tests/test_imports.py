@@ -45,8 +45,9 @@ ALWAYS = _named(
     edge_agent.host: backoff changeover compile_backoff crash_marker crash_policy creations folder
     edge_agent.host: handover leaving loader pluginstates probation release runtime_endpoint slot
     edge_agent.host: slot_stats statefile supervisor
-    edge_agent.host: eligibility ending outcome placeholder plugin subject
+    edge_agent.host: eligibility ending placeholder plugin subject
     edge_agent.host: endpoint reconnect
+    edge_agent.fleet_protocol: outcome
     edge_agent.nri: applied difference leaves ownership
     edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
@@ -61,8 +62,7 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent: pacing strictjson
     edge_agent.node: actions nodekey recent remote requests
     edge_agent.fleet_protocol: ed25519 envelope keys libcrypto limits packing requests
-    edge_agent.fleet_protocol: signed_states state_truncation topics
-    edge_agent.host: reports
+    edge_agent.fleet_protocol: result_records signed_states state_truncation topics
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
     edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller
     edge_agent.mqtt: publisher segment stream tls

@@ -100,7 +100,9 @@ IMPURE = {
 }
 # It makes a new key of the system's randomness, which only an operator's command asks for.
 BUT = {"edge_agent.fleet_protocol.keys": {"os"}}
-BELOW_PROTOCOL = {"config", "errors", "store", "strictjson", "text", "validity", "verbs"}
+BELOW_PROTOCOL = {"config", "errors", "nri", "pb", "store", "strictjson", "text"} | {
+    *("validity", "verbs", "wasm"),
+}
 
 
 @pytest.mark.parametrize(

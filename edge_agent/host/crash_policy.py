@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_agent.errors import StoreError
+from edge_agent.fleet_protocol.outcome import OK, REJECTED, Outcome
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
-from edge_agent.host.outcome import OK, REJECTED, Outcome
 from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
 

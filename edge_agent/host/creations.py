@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from edge_agent.host.outcome import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
+from edge_agent.fleet_protocol.outcome import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
 from edge_agent.loop import Loop
 from edge_agent.nri.capabilities import Carrier, carrier, fails_creations
 from edge_agent.nri.envelope import DECODE_ERRORS

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.host import outcome
+from edge_agent.fleet_protocol import outcome
+from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.handover import SETTLE_S
 from edge_agent.host.leaving import QUIET_S
-from edge_agent.host.outcome import Outcome
 from edge_agent.host.plugin import UNKNOWN
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
-from edge_agent.host import outcome
+from edge_agent.fleet_protocol import outcome
+from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.crash_marker import LOOP, NOBODY
 from edge_agent.host.creations import Finding
 from edge_agent.host.loader import Prepared
-from edge_agent.host.outcome import Outcome
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
 from edge_agent.nri.envelope import DECODE_ERRORS

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from edge_agent.errors import EdgeAgentError, GuestFault, SupersededError
+from edge_agent.fleet_protocol.outcome import UPDATE_REFUSED, Outcome
 from edge_agent.host.backoff import Backoff
 from edge_agent.host.changeover import Changeover
 from edge_agent.host.creations import Creations, Finding
@@ -20,7 +21,6 @@ from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.leaving import Leavers
 from edge_agent.host.loader import Loader, Prepared
-from edge_agent.host.outcome import UPDATE_REFUSED, Outcome
 from edge_agent.host.placeholder import PlaceholderSlot
 from edge_agent.host.plugin import Plugin, Role
 from edge_agent.host.probation import Trial

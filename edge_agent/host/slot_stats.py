@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError, SupersededError
-from edge_agent.host.outcome import DENIED, OK, REJECTED, Outcome
+from edge_agent.fleet_protocol.outcome import DENIED, OK, REJECTED, Outcome
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
 from edge_agent.host.release import Release

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
+from edge_agent.fleet_protocol.outcome import OK, Outcome
+from edge_agent.fleet_protocol.result_records import describe
 from edge_agent.fleet_protocol.state_truncation import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
-from edge_agent.host.outcome import OK, Outcome
-from edge_agent.host.reports import describe
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage

@@ -4,12 +4,14 @@ A payload is opaque here. What is decoded from the peer's bytes goes through `de
 which knows how each protobuf backend complains.
 """
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from edge_agent.errors import GuestFault, ProtocolError
-from edge_agent.pb import ttrpc_pb2
+from edge_agent.nri import events
+from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.wire import ttrpc
 
 MAX_STATUS_TEXT = 2048  # ours: what a person reads in an event of the orchestrator
@@ -24,6 +26,14 @@ EMPTY = b""  # a response without status and payload
 _PAYLOAD = b"\x12"  # field 2 of Response, a length and bytes follow
 
 M = TypeVar("M", bound=Message)
+
+
+def message_type(export: str, event: str) -> Callable[[], Any]:
+    """The request message behind an export of the guest ABI."""
+    if export == events.EXPORTS[events.STATE_CHANGE]:
+        return nri_pb2.StateChangeEvent
+    kind: Callable[[], Any] = getattr(nri_pb2, f"{event}Request")
+    return kind
 
 
 def decode(what: str, kind: type[M], body: bytes) -> M:

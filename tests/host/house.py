@@ -18,11 +18,11 @@ import pytest
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
+from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host import slot
 from edge_agent.host.crash_marker import CrashMarker, Suspect
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
-from edge_agent.host.outcome import Outcome
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.release import Release, split_identity
 from edge_agent.host.supervisor import Supervisor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edge_agent.fleet_protocol.result_records import describe
 from edge_agent.host.release import Release
-from edge_agent.host.reports import describe
 from tests.host.house import House
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
+from edge_agent.fleet_protocol.outcome import ERROR, OK, Outcome
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.host.crash_policy import (
     ENOUGH,
@@ -21,7 +22,6 @@ from edge_agent.host.crash_policy import (
     MAX_RECORDS,
     CrashPolicy,
 )
-from edge_agent.host.outcome import ERROR, OK, Outcome
 from edge_agent.host.release import Probation, Release
 from tests.host.house import House
 from tests.support.smalldisk import small_disk

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from edge_agent.host import outcome as kinds
-from edge_agent.host.outcome import Outcome
-from edge_agent.host.subject import message_type
+from edge_agent.fleet_protocol import outcome as kinds
+from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.nri import events
-from edge_agent.nri.envelope import DECODE_ERRORS
+from edge_agent.nri.envelope import DECODE_ERRORS, message_type
 from edge_agent.nri.permissions import NotPermitted, touched
 
 MAX_ERROR_CHARS = 1000

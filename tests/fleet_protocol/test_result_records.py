@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.host.outcome import Outcome
-from edge_agent.host.reports import describe
+from edge_agent.fleet_protocol.outcome import Outcome
+from edge_agent.fleet_protocol.result_records import describe
 from edge_agent.nri import permissions
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm.imports import Report
