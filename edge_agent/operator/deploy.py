@@ -16,9 +16,10 @@ from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import signing
+from edge_agent.operator import replace, signing
 from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription, until
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.replace import NotKeptError
 from edge_agent.operator.view import Node, View
 from edge_agent.store.digest import sha256_hex
 
@@ -133,6 +134,12 @@ def check_base(
         raise OperatorError(f"the broker has generation {now.generation}, not {onto}; look again")
     if last is not None and last.sha256 == now.sha256:
         return
+    if last is not None and (last.epoch, last.generation) > now.order:
+        raise OperatorError(
+            f"the broker has generation {now.generation}, older than generation {last.generation},"
+            " which this folder deployed: has it lost its data, or is a member of its cluster"
+            f" behind? To go on above both of them: --onto {now.generation}"
+        )
     mine = f"generation {last.generation}" if last else "nothing"
     raise OperatorError(
         f"the broker has generation {now.generation}, and this folder deployed {mine}: somebody"
@@ -230,7 +237,8 @@ def check_followed(view: View, found: Numbers, ahead: list[Node]) -> None:
 def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes | None) -> None:
     """Publish the signed document in the place of `expected`. OperatorError if that changed.
 
-    Two operators who publish at the same moment both learn of it.
+    Two operators who publish at the same moment both learn of it. NotKeptError: connected nodes
+    have it, the others do not get it.
     """
     with client.subscribed((topics.deployment,)) as subscription:
         kept = _kept_now(client, topics, subscription)
@@ -241,11 +249,15 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
             )
         client.publish(topics.deployment, raw, retain=True)
         others = _others_until(subscription, raw)
-    if others or client.kept(topics.deployment) != raw:
+    if not others:
+        kept = replace.settled(client, topics.deployment, raw, expected)
+    if others or kept not in (raw, expected):
         raise OperatorError(
             "another operator deployed in the same moment: nodes took one or the other document."
             " Agree with them what shall run, and deploy once more: the next generation settles it"
         )
+    if kept != raw:
+        raise NotKeptError(f"{client.url}: {replace.NOT_KEPT}, then deploy again")
 
 
 def _kept_now(
@@ -272,6 +284,6 @@ def _others_until(subscription: Subscription, raw: bytes) -> int:
             return others
         others += not message.retained
     raise LinkError(
-        "the broker acknowledged the deployment and does not keep it: may this operator write it"
+        "the broker acknowledged the deployment and sends it to nobody: may this operator write it"
         " (access list)?"
     )

@@ -22,6 +22,7 @@ from edge_agent.operator.draft import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.publish import Progress, Published
+from edge_agent.operator.replace import NotKeptError
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
 from edge_agent.operator.view import Node, View
@@ -246,13 +247,20 @@ class Fleet:
             raise OperatorError(f"{self.folder.deployment_file}: {error}") from error
 
     def put(self, prepared: Prepared, signed: Signed) -> None:
-        """Write deployment.toml and publish. OperatorError also if somebody deployed meanwhile."""
+        """Write deployment.toml and publish. OperatorError also if somebody deployed meanwhile.
+
+        NotKeptError: it is deployed to the connected nodes, and noted so.
+        """
         if not signed.enough(self.trust.threshold):
             raise OperatorError(
                 f"{len(signed.signers)} of {self.trust.threshold} signatures needed are there"
             )
         self.keep(prepared)
-        deploy.put(self.client, self.topics, signed.raw, prepared.current.raw)
+        try:
+            deploy.put(self.client, self.topics, signed.raw, prepared.current.raw)
+        except NotKeptError:
+            deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())
+            raise
         deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())
 
     def deploy(

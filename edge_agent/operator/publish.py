@@ -5,6 +5,7 @@ up in order, so that a blob of which anything is there has its part 0, and what 
 upload left is its beginning.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,9 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES, inspect
 PACKET_BYTES = 512
 # Asked for at once: what brokers let wait for a client is a MiB in some.
 WINDOW_PARTS = 12
-# Brokers that are a cluster acknowledge before each of their nodes gives it back.
-PATIENCE_S = (0.4, 2.0, 5.0)
-ATTEMPTS = 5  # while the connection breaks in the middle of each
+# Brokers that are a cluster acknowledge before each of their members gives it back. After the last
+# of these waits the upload has failed.
+PATIENCE_S = (0.4, 0.4, 2.0, 5.0)
 
 Progress = Callable[[int, int], None]  # bytes at the broker, bytes of all parts
 
@@ -74,18 +75,25 @@ def upload(
             " needed: raise its maximum packet size (mosquitto: max_packet_size)"
         )
     names = [topics.blob_part(packed.hex, number) for number in range(len(packed.parts))]
-    there, sent_bytes = -1, 0
-    for _ in range(ATTEMPTS):
-        connection = client.connections
-        missing = _missing(client, names, packed.parts)
-        if there < 0:
-            there = len(names) - len(missing)
-        sent_bytes += _send(client, names, packed, missing, progress)
-        # A broker that was killed may have forgotten what it had acknowledged.
-        if client.connections == connection:
+    missing = _missing(client, names, packed.parts)
+    there, sent_bytes = len(names) - len(missing), 0
+    for pause_s in PATIENCE_S:
+        if not missing:
             break
-    if sent_bytes:
-        _check_last(client, names[-1], packed.parts[-1])
+        sent_bytes += _send(client, names, packed, missing, progress)
+        # A broker that was killed may have forgotten what it had acknowledged, and a member of a
+        # cluster acknowledges what was not stored. MQTT 3.1.1 has no word for "not allowed": such
+        # a broker drops it and says nothing.
+        missing = _missing(client, names, packed.parts)
+        if missing:
+            time.sleep(pause_s)
+            missing = _missing(client, names, packed.parts)
+    if missing:
+        raise LinkError(
+            f"{client.url}: the broker acknowledged {names[missing[0]]}, but does not keep it: may"
+            " this operator write there (access list), does it keep retained messages, and is each"
+            " member there if it is a cluster?"
+        )
     return Published(
         Blob(packed.digest, packed.size, packed.encoding, len(packed.parts), packed.part_size),
         len(packed.parts),
@@ -139,12 +147,3 @@ def _missing(client: BrokerClient, names: list[str], parts: tuple[bytes, ...]) -
         if missing:
             return [*missing, *range(window.stop, len(names))]
     return []
-
-
-def _check_last(client: BrokerClient, topic: str, part: bytes) -> None:
-    """MQTT 3.1.1 has no word for "not allowed": such a broker drops it and says nothing."""
-    if not any(client.kept(topic, quiet_s) == part for quiet_s in PATIENCE_S):
-        raise LinkError(
-            f"{client.url}: the broker acknowledged {topic}, but does not keep it: may this"
-            " operator write there (access list), and does it keep retained messages?"
-        )

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from edge_agent import strictjson
-from edge_agent.errors import KeyFormatError, OperatorError, RefusedError
+from edge_agent.errors import CryptoError, KeyFormatError, OperatorError, RefusedError
 from edge_agent.fleet_protocol import limits, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import edit, signing
+from edge_agent.operator import edit, replace, signing
 from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.replace import NotKeptError
 from edge_agent.operator.signing import Signed
 from edge_agent.validity import Validity
 
@@ -84,11 +85,15 @@ def put(
 ) -> None:
     """Publish the chain with its new link, and write fleet.toml and trust/. OperatorError.
 
+    NotKeptError: connected nodes have it; the link lies in the folder, to be published again.
     `new_epoch`: deployments count their generations anew from now on.
     """
     if problems := lacking(signed, fleet.trust, new):
         raise OperatorError(f"there are only {' and '.join(problems)}")
-    raw = chained(fleet.client.kept(fleet.topics.trust), signed.raw)
+    before = fleet.client.kept(fleet.topics.trust)
+    raw = chained(before, signed.raw)
+    if before is not None and _leads_to(before, fleet.trust, new):
+        raw = before  # published before, and kept only now (NotKeptError)
     try:
         taken = trust.rotated(raw, fleet.trust)
     except RefusedError as error:
@@ -100,12 +105,27 @@ def put(
             " date (git pull)"
         )
     fleet.client.publish(fleet.topics.trust, raw, retain=True)
-    if fleet.client.kept(fleet.topics.trust) != raw:
+    kept = replace.settled(fleet.client, fleet.topics.trust, raw, before)
+    if kept not in (raw, before):
         raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
+    if kept != raw:
+        path = fleet.folder.path / f"trust-{new.version}.dsse.json"
+        fleet.folder.write(path, signed.raw.decode() + "\n")
+        raise NotKeptError(
+            f"{fleet.client.url}: {replace.NOT_KEPT}, then publish the same document again:"
+            f" edge-agent fleet trust rotate --signed {path}"
+        )
     named = dict(zip(names, new.keys, strict=True))
     fleet.folder.write_trust(named, new.version, new.validity)
     text = edit.set_trust(fleet.folder, names, new, new_epoch=new_epoch)
     fleet.folder.write(fleet.folder.path / "fleet.toml", text)
+
+
+def _leads_to(raw: bytes, old: TrustSet, new: TrustSet) -> bool:
+    try:
+        return trust.rotated(raw, old) == new
+    except (RefusedError, CryptoError):
+        return False
 
 
 def chained(before: bytes | None, link: bytes) -> bytes:

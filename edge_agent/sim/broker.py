@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from edge_agent.loop import Loop
 from edge_agent.sim.mqttwire import (
@@ -87,7 +87,7 @@ class Broker:
         self._loop.watch(self._listener, selectors.EVENT_READ, self._accept)
         self._thread = threading.Thread(target=self._loop.run, name="broker", daemon=True)
 
-    def __enter__(self) -> "Broker":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

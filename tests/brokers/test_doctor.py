@@ -12,11 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.operator import signing
-from edge_agent.operator.folder import FleetFolder
 from edge_agent.sim.runtime import SimRuntime
 from tests.operator.conftest import GUARD, ROOT, Home
-from tests.operator.peer import Peer
 from tests.support.agent import Agent
 from tests.support.brokers import BROKERS, Foreign, NatsCluster
 from tests.support.mosquitto import Mosquitto
@@ -158,23 +155,3 @@ def test_the_operators_story_holds(home: Home, runtime: SimRuntime, tmp_path: Pa
             "the release before is back",
         )
     home.fleet("gc", "-y")
-
-
-def test_a_cluster_goes_on_without_one_of_three(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "broker").mkdir()
-    with NatsCluster(tmp_path / "broker") as broker:
-        home = Home(tmp_path / "operator", broker.port, capsys)
-        home.fleet("keygen", "alice")
-        home.fleet("init", str(home.path), "--broker", f"mqtt://127.0.0.1:{broker.port}")
-        home.fleet("publish", str(GUARD), "--name", "guard", "--version", "1.0.0")
-        trust = signing.trust_set(FleetFolder(home.path))
-        with Peer(home.port, "board7", trust) as node:
-            broker.stop_one()
-            home.fleet(
-                *("rollout", "guard", "1.0.0", "--index", "20", "--percent", "100"),
-                *("-y", "--first"),
-            )
-            node.wait_for(1)
-            assert "succeeded" in home.fleet("request", "board7", "sync")

@@ -5,10 +5,12 @@ Each is built once into the user's cache; where its tools are missing the callin
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -19,7 +21,7 @@ from tests.support import gobuild
 from tests.support.gobuild import ROOT
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 from tests.support.ports import free_port
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 PEERS = ROOT / "tests" / "peers"
 BUILD_TIMEOUT_S = 900
@@ -42,6 +44,7 @@ _HIVEMQ = """\
 
 
 _CLUSTER = """\
+http: "127.0.0.1:{http}"
 cluster {{ name: "edge", listen: "127.0.0.1:{own}", routes: [{routes}] }}
 """
 
@@ -110,7 +113,8 @@ class NatsCluster:
         binary = gobuild.broker_binary("nats")
         ports = [free_port() for _ in range(3)]
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
-        self._members = []
+        self.members: list[Foreign] = []
+        self._monitors = [free_port() for _ in ports]
         for number, own in enumerate(ports):
             place = folder / f"{number}"
             place.mkdir()
@@ -121,11 +125,12 @@ class NatsCluster:
                 file = folder / "nats.conf"
                 text = _NATS.format(client_port=free_port(), folder=folder, port=port)
                 text = text.replace("server_name: edge", f"server_name: edge-{number}")
-                file.write_text(text + _CLUSTER.format(own=own, routes=routes))
+                http = self._monitors[number]
+                file.write_text(text + _CLUSTER.format(own=own, routes=routes, http=http))
                 return binary, file
 
-            self._members.append(Foreign(place, command))
-        self.port = self._members[0].port
+            self.members.append(Foreign(place, command))
+        self.port = self.members[0].port
 
     def __enter__(self) -> Self:
         self.start()
@@ -136,18 +141,38 @@ class NatsCluster:
 
     def start(self) -> None:
         """Start all, and wait until they have agreed so far that a client is accepted."""
-        for each in self._members:
+        for each in self.members:
             each.start()
         wait_until(self._accepts, "the cluster accepts a client")
 
     def stop(self) -> None:
         """All of them."""
-        for each in self._members:
+        for each in self.members:
             each.stop()
 
-    def stop_one(self) -> None:
-        """One that the clients are not at."""
-        self._members[-1].stop()
+    def feeder(self) -> int:
+        """The member whose consumer tells the first what is retained.
+
+        It lives on one member only (nats-server 2.15.3, `createEphemeralConsumer`): while that is
+        away, the first member shows no retained message that came since.
+        """
+        found: list[int] = []
+
+        def told() -> bool:
+            found[:] = [number for number in range(len(self.members)) if self._feeds(number)]
+            return len(found) == 1
+
+        wait_until(told, "one member has the consumer of what is retained")
+        return found[0]
+
+    def _feeds(self, number: int) -> bool:
+        ask = f"http://127.0.0.1:{self._monitors[number]}/jsz?accounts=1&streams=1&consumers=1"
+        with urllib.request.urlopen(ask, timeout=TIMEOUT_S) as answer:
+            accounts = json.load(answer).get("account_details") or []
+        streams = [each for account in accounts for each in account.get("stream_detail") or []]
+        return any(
+            each["name"] == "$MQTT_rmsgs" and each.get("consumer_detail") for each in streams
+        )
 
     def _accepts(self) -> bool:
         connect = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x0a\x00\x04look"
