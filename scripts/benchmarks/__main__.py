@@ -124,7 +124,7 @@ def _write_docs(result: dict[str, Any], docs: Path) -> None:
         shown = (summary.summary(result), summary.board(result), summary.fleet(result), about)
         text = "\n\n".join(shown) + "\n"
         (docs / "benchmark-table.md").write_text(text)
-        _into_readme(text, docs.parent / "README.md")
+        _into_readme(summary.headline(result), docs.parent / "README.md")
 
 
 def _into_readme(text: str, readme: Path) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's result as Markdown tables, for a terminal and for the README."""
+"""The benchmark's result as Markdown tables, for a terminal and for docs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The benchmark in a few tables, and what it ran on: for the README."""
+"""The benchmark in a few tables, and what it ran on: docs/benchmark-table.md and the README."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +10,28 @@ from scripts.benchmarks.start import COLD, WARM
 from scripts.benchmarks.swap import SWAPPED
 
 
+def headline(result: Mapping[str, Any]) -> str:
+    """Five figures of the first engine, for the README. Of all parts."""
+    speed, engines = result["parts"]["latency"], result["parts"]["board"]["engines"]
+    engine = next(iter(engines))
+
+    def fast(kind: str) -> str:
+        name = contestant(kind, engine, speed["engines"])
+        return ratio(speed["contestants"][name]["to_native"])
+
+    last = result["parts"]["fleet"]["fleets"][-1]
+    rows = [
+        ("C plugin answers CreateContainer, in times of a native Go daemon", fast("C")),
+        ("Go Wasm plugin, the same", fast("Go")),
+        ("PSS with one C plugin and MQTT over TLS", f"{engines[engine]['C']['alone'] / MB:.1f} MB"),
+        ("each further C plugin", f"{engines[engine]['further C']['pss'] / MB:.2f} MB"),
+        (f"{last['nodes']} nodes run a new plugin after", f"{last['seconds']:.1f} s"),
+    ]
+    return table(("", ""), rows)
+
+
 def summary(result: Mapping[str, Any]) -> str:
-    """The table for the README: who serves, how fast, how small, how soon. Of all parts."""
+    """Who serves, how fast, how small, how soon. Of all parts."""
     parts = result["parts"]
     speed, soon = parts["latency"]["contestants"], parts["start"]["contestants"]
     processes, more = parts["memory"]["contestants"], parts["memory"]["increments"]
@@ -42,7 +62,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def board(result: Mapping[str, Any]) -> str:
-    """The table of small boards, for the README: a column for each engine. Of all parts."""
+    """The table of small boards: a column for each engine. Of all parts."""
     speed, found = result["parts"]["latency"], result["parts"]["board"]
 
     def small(what: str, *keys: str) -> Callable[[str], str]:
@@ -79,7 +99,7 @@ def board(result: Mapping[str, Any]) -> str:
 
 
 def fleet(result: Mapping[str, Any]) -> str:
-    """The table of a fleet and of results that wait, for the README. Of all parts."""
+    """The table of a fleet and of results that wait. Of all parts."""
     parts = result["parts"]
     queue, writes = parts["outbox"]["queue"], parts["outbox"]["writes"]
     swapped = parts["swap"]["contestants"][SWAPPED]
