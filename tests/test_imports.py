@@ -42,9 +42,9 @@ ALWAYS = _named(
     edge_agent: pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff changeover compile_backoff crash_marker crash_policy creations folder
-    edge_agent.host: handover leaving loader pluginstates probation release runtime_endpoint slot
-    edge_agent.host: slot_stats statefile supervisor
+    edge_agent.host: backoff compile_backoff crash_marker crash_policy creations draining folder
+    edge_agent.host: handover loader pluginstates probation release runtime_endpoint slot
+    edge_agent.host: slot_state slot_stats statefile supervisor
     edge_agent.host: eligibility ending placeholder plugin subject
     edge_agent.host: endpoint reconnect
     edge_agent.fleet_protocol: outcome

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from edge_agent.fleet_protocol.outcome import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
 from edge_agent.loop import Loop
@@ -45,15 +45,12 @@ class Finding(NamedTuple):
     containers: tuple[str, ...] = ()  # ids, of an update
 
 
-class Asker(Protocol):
-    """Whose reply it is; edge_agent.host.slot is the one there is."""
-
-    def found(self, identity: str, finding: Finding) -> None:
-        """Something became of a reply of this plugin's."""
+Tell = Callable[[str, Finding], None]
+"""(identity of the plugin whose reply it was, what became of the reply)"""
 
 
 class _Reply(NamedTuple):
-    asker: Asker
+    tell: Tell
     identity: str
     request: bytes
     reply: bytes
@@ -89,13 +86,13 @@ class Creations:
         self._skipped = 0
 
     def replied(
-        self, asker: Asker, identity: str, runtime: RuntimeInfo, call: Call, reply: bytes
+        self, tell: Tell, identity: str, runtime: RuntimeInfo, call: Call, reply: bytes
     ) -> None:
         """A plugin's answer counts for the container that this call is about."""
         container = _container_id(call)
         if not container:
             return
-        mine = _Reply(asker, identity, call.payload, reply)
+        mine = _Reply(tell, identity, call.payload, reply)
         known = self._forget(container)
         if known is None or any(each.identity == identity for each in known.replies):
             known = _Open(time.monotonic(), [])  # the first, or another attempt
@@ -122,7 +119,7 @@ class Creations:
         for each in named or replies:
             text = f"its adjustment was rejected by {validator}: {reason}"
             finding = Finding(VALIDATION, text, each.request, others=(validator,))
-            each.asker.found(each.identity, finding)
+            each.tell(each.identity, finding)
         return [each.identity for each in named or replies]
 
     # --- what is remembered
@@ -168,7 +165,7 @@ class Creations:
     def _looked(self, size: int, found: _Found) -> None:
         self._waiting -= size
         for reply, finding in found:
-            reply.asker.found(reply.identity, finding)
+            reply.tell(reply.identity, finding)
 
 
 def load_comparison() -> None:

@@ -1,13 +1,21 @@
-"""When a successor takes over from its predecessor: pure decisions (docs/adr/0004).
+"""Handing an incumbent's place over to its successor (docs/adr/0004).
 
 Both sessions stand under the same index and name, and the runtime sends each event to
-both, one event after the other, in an order that is its own. The predecessor answers
+both, one event after the other, in an order that is its own. The incumbent answers
 until the border between two events at which the successor is known to be in the
 runtime's list: an event that reached both, or a time in which nothing was halfway.
+`HandoverPolicy` decides, purely; `Handover` counts and times what the sessions are sent.
 """
 
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+
+from edge_agent.host.plugin import Plugin
+from edge_agent.host.subject import subject
+from edge_agent.loop import Loop
+from edge_agent.nri import events
+from edge_agent.nri.session import Call
 
 SETTLE_S = 1.0
 """After this long without an event under way the successor is in the runtime's list: the
@@ -17,10 +25,12 @@ FORGET_S = 3.0
 """An event that reached one side only was given up by the runtime: its time-out (2 s by
 default) has passed."""
 
+RECHECK_S = 0.25  # while a handover waits for a quiet moment
+
 
 @dataclass
-class Handover:
-    """One replacement under way. Times are monotonic seconds."""
+class HandoverPolicy:
+    """When one handover may switch. Times are monotonic seconds."""
 
     started: float
     old_events: int  # masks of what each side is subscribed to
@@ -40,9 +50,48 @@ class Handover:
     def may_switch(self, now: float, old_failed: bool) -> bool:
         """Whether it is safe to switch between events, by time alone.
 
-        A failed predecessor may end each event before the successor sees it; it is
+        A failed incumbent may end each event before the successor sees it; it is
         relieved as soon as the successor has settled.
         """
         if now - self.started < SETTLE_S:
             return False
         return old_failed or self._half is None or now - self._half_since > FORGET_S
+
+
+class Handover:
+    """Watches both sessions from the successor's synchronisation on. `switch` is called once, at
+    the border between two events; `cancel` ends the handover without it."""
+
+    def __init__(self, loop: Loop, old: Plugin, new: Plugin, switch: Callable[[], None]) -> None:
+        self._loop = loop
+        self._old = old
+        self._new = new
+        self._switch = switch
+        subscribed = old.session.subscribed, new.session.subscribed
+        self._policy = HandoverPolicy(time.monotonic(), *subscribed)
+        self._due = False  # at the end of the present event
+        self._timer = loop.call_later(SETTLE_S, self._settled)
+        old.watcher = new.watcher = self
+
+    def seen(self, plugin: Plugin, call: Call) -> None:
+        """One of the two sessions has been sent this event."""
+        bit = events.BY_METHOD[call.event].bit
+        if self._policy.seen(plugin is self._old, bit, subject(call), time.monotonic()):
+            self._due = True
+
+    def answered(self, plugin: Plugin) -> None:
+        """The event is over for this session: the moment to switch, if one is due."""
+        failed = plugin is self._old and plugin.fault is not None
+        if self._due or (failed and self._policy.may_switch(time.monotonic(), True)):
+            self._switch()
+
+    def cancel(self) -> None:
+        """Watch no longer. Harmless when repeated."""
+        self._timer.cancel()
+        self._old.watcher = self._new.watcher = None
+
+    def _settled(self) -> None:
+        if self._policy.may_switch(time.monotonic(), self._old.fault is not None):
+            self._switch()
+        else:
+            self._timer = self._loop.call_later(RECHECK_S, self._settled)

@@ -13,11 +13,11 @@ from pathlib import Path
 from edge_agent.fleet_protocol import outcome
 from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.backoff import Backoff
+from edge_agent.host.draining import QUIET_S
 from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.handover import SETTLE_S
-from edge_agent.host.leaving import QUIET_S
-from edge_agent.host.plugin import UNKNOWN
+from edge_agent.host.plugin import UNKNOWN, Plugin
 from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
@@ -187,7 +187,7 @@ class PlaceholderSlot:
             f'("Ignore" does, or remove the plugin): {self._reason[:MAX_REASON_CHARS]}'
         )
 
-    def relieve(self) -> None:
+    def relieve(self, plugin: Plugin) -> None:
         """The plugin itself has been synchronised beside it, and answers from now on.
 
         Until it stands in the runtime's list for sure, which takes SETTLE_S without an event
@@ -196,11 +196,17 @@ class PlaceholderSlot:
         self._stop_wanting()
         if self._current is not None and self._relief is None:
             self._relief = self._loop.call_later(SETTLE_S, self.drop)
+            plugin.watcher = self
 
-    def seen(self) -> None:
+    def seen(self, plugin: Plugin, call: Call) -> None:
         """The plugin itself was sent an event: it is in the runtime's list."""
+        del call
+        plugin.watcher = None
         if self._relief is not None:
             self.drop()
+
+    def answered(self, plugin: Plugin) -> None:
+        """Nothing to do (edge_agent.host.plugin.Watcher)."""
 
     def drop(self) -> None:
         """Refuse nothing any more, and leave once the runtime is quiet (docs/adr/0005)."""

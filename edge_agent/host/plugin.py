@@ -10,19 +10,28 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
 from edge_agent.fleet_protocol import outcome
 from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.crash_marker import LOOP, NOBODY
-from edge_agent.host.creations import Finding
+from edge_agent.host.creations import Creations, Finding
+from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.loader import Prepared
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
 from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.link import Link, SocketFile
-from edge_agent.nri.session import MAX_UNANSWERED, Call, Incoming, Session, State, Updated
+from edge_agent.nri.session import (
+    MAX_UNANSWERED,
+    Call,
+    Incoming,
+    RuntimeInfo,
+    Session,
+    State,
+    Updated,
+)
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm.imports import Report
 
@@ -33,50 +42,46 @@ ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
 plugin's answer may have to wait for the latter; both together are in time."""
 
 CREATE = "CreateContainer"
+MAX_CONTAINERS, MAX_ID_CHARS = 16, 128  # named in one result
 UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's stub sends it
 
 
 class Role(Enum):
-    """What a session does with an event."""
+    """What a session does with an event; its slot sets it. Exactly one session of a plugin
+    answers (edge_agent.host.handover)."""
 
     ANSWER = "answer"
-    WATCH = "watch"  # answer empty, then let the guest see it; its reply is dropped
-    YIELD = "yield"  # answer empty
-    LEAVE = "leave"  # close the connection instead of answering
+    WATCH = "watch"  # answer empty, then let the guest see the event; its reply is dropped
+    DRAIN = "drain"  # close the connection instead of answering, once no creation needs it
 
 
-class Place(Protocol):
-    """Who the plugin works for; edge_agent.host.slot is the one there is."""
+class Watcher(Protocol):
+    """Whoever looks for a border between two events: a handover, or a placeholder's relief."""
 
-    def role(self, plugin: "Plugin", call: Call) -> Role:
-        """What to do with this event."""
+    def seen(self, plugin: "Plugin", call: Call) -> None:
+        """The session has been sent this event."""
 
-    def answered(self, plugin: "Plugin", call: Call) -> None:
-        """The runtime has its answer."""
+    def answered(self, plugin: "Plugin") -> None:
+        """The event is over for this session."""
 
-    def skipped(self, plugin: "Plugin") -> str:
-        """Why it is not meant for the runtime that configures it; empty: it is."""
 
-    def replied(self, plugin: "Plugin", call: Call, reply: bytes) -> None:
-        """The runtime has this reply, which asks for something."""
+class Owner(NamedTuple):
+    """What a plugin tells its slot, on the loop."""
 
-    def created(self, plugin: "Plugin", call: Call) -> None:
-        """The runtime shows a container as it was made, and has its answer."""
-
-    def rejected(self, plugin: "Plugin", call: Call, reason: str) -> tuple[str, ...]:
-        """The guest, a validator, refuses what others adjusted; the names of those hosted here."""
-
-    def not_updated(self, plugin: "Plugin", updated: Updated) -> None:
-        """The runtime did not do what the guest asked for by itself."""
-
-    def synchronised(self, plugin: "Plugin") -> None:
-        """The runtime has told the guest its state; events may come."""
-
-    def failed(self, plugin: "Plugin", fault: GuestFault) -> None:
-        """The guest is finished; the session still answers."""
-
-    def closed(self, plugin: "Plugin", reason: str) -> None:
-        """The session is over."""
+    report: Callable[[Outcome], None]
+    """An event, or a step of the start, is over."""
+    found: Callable[[str, Finding], None]
+    """(identity, what a reply of it came to)"""
+    configured: Callable[[RuntimeInfo], None]
+    """The runtime has said what it is."""
+    left_out: Callable[["Plugin", str], None]
+    """The runtime that configures it is not the one it is meant for, for this reason."""
+    synchronised: Callable[["Plugin"], None]
+    """The runtime has told the guest its state; events may come."""
+    failed: Callable[["Plugin", GuestFault], None]
+    """The guest is finished; the session still answers."""
+    closed: Callable[["Plugin", str], None]
+    """The session is over, for this reason."""
 
 
 class Plugin:
@@ -87,21 +92,23 @@ class Plugin:
         loop: Loop,
         socket: Path,
         prepared: Prepared,
-        place: Place,
-        report: Callable[[Outcome], None],
+        owner: Owner,
+        creations: Creations,
         known_events: int | None,
     ) -> None:
         self.release = prepared.release
         self.fault: GuestFault | None = None
         self.runtime = ""
-        self._socket = str(socket)  # as the state names the runtime too
+        self.role = Role.WATCH
+        self.watcher: Watcher | None = None
+        self._socket = socket
         self.last_event, self.last_event_at = "", 0.0  # monotonic
         self._prepared = prepared
         self._instance = prepared.instance
         self._services = prepared.services
         self._running, self._mark = prepared.mark.memory, prepared.mark.index
-        self._place = place
-        self._report = report
+        self._owner = owner
+        self._creations = creations
         self._deadline_s = self.release.settings.limits.deadline_ms / 1000
         validates = events.EXPORTS[events.VALIDATE.method] in prepared.exports
         self.session = Session(
@@ -143,6 +150,11 @@ class Plugin:
         return self.session.state is State.SYNCHRONISED and self._link.open and not self.fault
 
     @property
+    def validates(self) -> bool:
+        """The runtime asks it whether a container may be created."""
+        return bool(self.session.subscribed & events.VALIDATE.bit)
+
+    @property
     def memory_bytes(self) -> int:
         return self._instance.memory_bytes
 
@@ -161,7 +173,7 @@ class Plugin:
     def _received(self, incoming: Incoming) -> None:
         if isinstance(incoming, Updated):
             if incoming.error or incoming.failed:
-                self._place.not_updated(self, incoming)
+                self._not_updated(incoming)
             return
         if incoming.event in events.BY_METHOD:
             self._serve(incoming)
@@ -172,7 +184,7 @@ class Plugin:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
         began = time.perf_counter_ns()
         fault: GuestFault | None = None
-        if call.event == events.CONFIGURE and (reason := self._place.skipped(self)):
+        if call.event == events.CONFIGURE and (reason := self._left_out()):
             # The runtime forgets a plugin that cannot be configured; the guest sees nothing.
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity} {reason}")
             self._link.flush()
@@ -196,7 +208,17 @@ class Plugin:
             self._tell(call, began, kind, b"", text)
         if call.event == events.SYNCHRONIZE and not self.fault:
             self._send_updates()
-            self._place.synchronised(self)
+            self._owner.synchronised(self)
+
+    def _left_out(self) -> str:
+        """Why it is not meant for the runtime that configures it; empty: it is."""
+        runtime = self.session.runtime
+        assert runtime is not None
+        self._owner.configured(runtime)
+        reason = why_skipped(self.release.settings, self._socket, runtime)
+        if reason:
+            self._owner.left_out(self, reason)
+        return reason
 
     def _tell_unserved(self) -> None:
         """Events that the guest asked for and will not get, by whose doing."""
@@ -211,28 +233,35 @@ class Plugin:
 
     def _serve(self, call: Call) -> None:
         self.last_event, self.last_event_at = call.event, time.monotonic()
-        role = self._place.role(self, call)
-        if role is Role.LEAVE:
+        if self.role is Role.DRAIN and not self._needed_for(call):
             self._link.close("replaced")
             return
+        if self.watcher is not None:
+            self.watcher.seen(self, call)
         if not call.export:  # subscribed only for the chance to leave on it
             self.session.answer(call, b"")
             self._link.flush()
             self._seen(call)
             return
-        if role is Role.ANSWER:
+        if self.role is Role.ANSWER:
             self._answer(call)
         else:
             self.session.answer(call, b"")
             self._link.flush()
-            if role is Role.WATCH:
+            if self.role is Role.WATCH:
                 self._watch(call)
-        self._place.answered(self, call)
+        if self.watcher is not None:
+            self.watcher.answered(self)
         self._seen(call)
 
+    def _needed_for(self, call: Call) -> bool:
+        """Whether the runtime would miss a validator that closes instead of answering this."""
+        return self.validates and call.event in (CREATE, events.VALIDATE.method)
+
     def _seen(self, call: Call) -> None:
-        if call.event == events.POST_CREATE.method:
-            self._place.created(self, call)
+        runtime = self.session.runtime
+        if call.event == events.POST_CREATE.method and runtime is not None:
+            self._creations.created(runtime, call)
 
     def _answer(self, call: Call) -> None:
         began = time.perf_counter_ns()
@@ -259,11 +288,13 @@ class Plugin:
         self._link.flush()
         # The runtime has its answer; the rest is on nobody's time.
         if reply and kind == outcome.OK:
-            if call.event == CREATE:
-                self._place.replied(self, call, reply)
+            runtime = self.session.runtime
+            if call.event == CREATE and runtime is not None:
+                tell = self._owner.found
+                self._creations.replied(tell, self.identity, runtime, call, reply)
             elif call.event == events.VALIDATE.method and (reason := _rejection(reply)):
                 kind, text = outcome.REJECTED, reason
-                others = self._place.rejected(self, call, reason)
+                others = tuple(self._creations.rejected(self.identity, call, reason))
         self._tell(call, began, kind, reply, text, others)
         self._send_updates()
         if fault is not None and self.fault is None:
@@ -312,6 +343,13 @@ class Plugin:
         finally:
             running[LOOP] = NOBODY
 
+    def _not_updated(self, updated: Updated) -> None:
+        containers = tuple(each[:MAX_ID_CHARS] for each in updated.failed[:MAX_CONTAINERS])
+        text = f"the runtime did not update {', '.join(containers) or 'the containers'}"
+        text += f": {updated.error}" if updated.error else ""
+        finding = Finding(outcome.UPDATE_REFUSED, text, containers=containers)
+        self._owner.found(self.identity, finding)
+
     def aftermath(self, finding: Finding) -> Outcome:
         """What became of a reply, as a result of its own beside the one of the event."""
         details = {"fields": finding.fields, "with": finding.others}
@@ -320,7 +358,7 @@ class Plugin:
             time.time_ns(),
             self.identity,
             self.release.digest,
-            self._socket,
+            str(self._socket),
             CREATE if finding.request else permissions.UPDATE_CONTAINERS,
             "",
             finding.kind,
@@ -344,12 +382,12 @@ class Plugin:
     ) -> None:
         # A synchronisation may have 16 MiB, and is about no pod in particular.
         request = call.payload if call.event in events.BY_METHOD else b""
-        self._report(
+        self._owner.report(
             Outcome(
                 time.time_ns(),
                 self.identity,
                 self.release.digest,
-                self._socket,
+                str(self._socket),
                 call.event,
                 call.export,
                 kind,
@@ -389,11 +427,11 @@ class Plugin:
         self.fault = fault
         self._services.log.flush()
         self._prepared.close()
-        self._place.failed(self, fault)
+        self._owner.failed(self, fault)
 
     def _closed(self, reason: str) -> None:
         self._prepared.close()
-        self._place.closed(self, reason)
+        self._owner.closed(self, reason)
 
 
 def _rejection(reply: bytes) -> str:

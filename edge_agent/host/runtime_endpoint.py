@@ -48,7 +48,7 @@ class RuntimeEndpoint:
         """These plugins, and no others, from now on."""
         for identity in self.slots.keys() - wanted.keys():
             slot = self.slots[identity]
-            slot.vacate()
+            slot.remove()
             if slot.vacant:
                 del self.slots[identity]
         for identity, assignment in wanted.items():

@@ -14,7 +14,7 @@ from edge_agent.config import NriConfig
 from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.creations import Creations, carrier_of, load_comparison
-from edge_agent.host.leaving import QUIET_S
+from edge_agent.host.draining import QUIET_S
 from edge_agent.host.loader import Loader
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates

@@ -25,6 +25,7 @@ from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.release import Release, split_identity
+from edge_agent.host.slot_state import Successor
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
@@ -178,6 +179,10 @@ class House:
         slot = self.slot(release.identity)
         serves = slot.serving and slot.plugin.release == release
         return serves and not slot._placeholder  # not even one that is about to leave
+
+    def hands_over(self, identity: str) -> bool:
+        """Whether an incumbent and its successor stand side by side."""
+        return self.slot(identity).state.successor is Successor.HANDOVER
 
     def slot(self, identity: str) -> Any:
         """The plugin's slot at the one runtime."""

@@ -16,22 +16,17 @@ REQUEST = (DATA / "containerd-2.1.9-create_container_request.bin").read_bytes()
 CONTAINERD = RuntimeInfo("containerd", "1.7.24", "", 2000, tells_timeouts=False)
 
 
-class PluginSlot:
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Finding]] = []
-
-    def found(self, identity: str, finding: Finding) -> None:
-        self.told.append((identity, finding))
-
-
 class House:
     """Creations whose worker does its jobs when it is told to."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.jobs: list[Callable[[], None]] = []
-        self.slot = PluginSlot()
+        self.told: list[tuple[str, Finding]] = []
         self.creations = Creations(loop, self.jobs.append)
+
+    def tell(self, identity: str, finding: Finding) -> None:
+        self.told.append((identity, finding))
 
     def reply(self, container: str, identity: str = "10-a", size: int = 0, pids: int = 7) -> None:
         request = nri_pb2.CreateContainerRequest.FromString(REQUEST)
@@ -41,7 +36,7 @@ class House:
         response.adjust.annotations[identity] = "x" * size
         call = Call(1, "CreateContainer", "", request.SerializeToString(), 2.0)
         reply = response.SerializeToString()
-        self.creations.replied(self.slot, identity, CONTAINERD, call, reply)
+        self.creations.replied(self.tell, identity, CONTAINERD, call, reply)
 
     def show(self, container: str, *, state_change: bool = True) -> None:
         message = nri_pb2.StateChangeEvent if state_change else nri_pb2.PostCreateContainerRequest
@@ -55,7 +50,7 @@ class House:
             self.jobs.pop(0)()
         self.loop.call_soon(self.loop.stop)
         self.loop.run()
-        told, self.slot.told = self.slot.told, []
+        told, self.told = self.told, []
         return [(identity, finding.kind) for identity, finding in told]
 
 
@@ -117,7 +112,7 @@ def test_bytes_that_are_no_message_are_passed_over() -> None:
         for payload in (b"", b"\xff" * 20, REQUEST[:-1]):
             for event in ("CreateContainer", "PostCreateContainer"):
                 call = Call(1, event, "", payload, 2.0)
-                house.creations.replied(house.slot, "10-a", CONTAINERD, call, b"\xff\xff")
+                house.creations.replied(house.tell, "10-a", CONTAINERD, call, b"\xff\xff")
                 house.creations.created(CONTAINERD, call)
                 assert house.creations.rejected("90-v", call, "because") in ([], ["10-a"])
         house.work()

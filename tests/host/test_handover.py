@@ -6,26 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.host.handover import FORGET_S, SETTLE_S, Handover
+from edge_agent.host.handover import FORGET_S, SETTLE_S, HandoverPolicy
 
 CREATE, START = 1 << 3, 1 << 5
 BOTH = CREATE | START
 
 
 def test_switches_after_an_event_reached_both_old_first() -> None:
-    handover = Handover(0.0, BOTH, BOTH)
+    handover = HandoverPolicy(0.0, BOTH, BOTH)
     assert not handover.seen(True, CREATE, "c1", 0.1)
     assert handover.seen(False, CREATE, "c1", 0.2)
 
 
 def test_switches_after_an_event_reached_both_new_first() -> None:
-    handover = Handover(0.0, BOTH, BOTH)
+    handover = HandoverPolicy(0.0, BOTH, BOTH)
     assert not handover.seen(False, CREATE, "c1", 0.1)
     assert handover.seen(True, CREATE, "c1", 0.2)
 
 
 def test_does_not_switch_on_an_event_that_was_given_up_halfway() -> None:
-    handover = Handover(0.0, BOTH, BOTH)
+    handover = HandoverPolicy(0.0, BOTH, BOTH)
     assert not handover.seen(True, CREATE, "c1", 0.1)  # another plugin refused c1
     assert not handover.seen(True, CREATE, "c2", 0.2)
     assert not handover.seen(False, CREATE, "c3", 0.3)  # the runtime sorted its list anew
@@ -33,7 +33,7 @@ def test_does_not_switch_on_an_event_that_was_given_up_halfway() -> None:
 
 
 def test_an_event_for_one_side_only_says_nothing() -> None:
-    handover = Handover(0.0, CREATE, BOTH)
+    handover = HandoverPolicy(0.0, CREATE, BOTH)
     assert not handover.seen(False, START, "c1", 0.1)
     assert handover.may_switch(SETTLE_S, old_failed=False)
 
@@ -45,18 +45,18 @@ def test_an_event_for_one_side_only_says_nothing() -> None:
 def test_switches_by_time_where_nothing_happens(
     elapsed: float, failed: bool, expected: bool
 ) -> None:
-    assert Handover(10.0, BOTH, BOTH).may_switch(10.0 + elapsed, failed) is expected
+    assert HandoverPolicy(10.0, BOTH, BOTH).may_switch(10.0 + elapsed, failed) is expected
 
 
 def test_an_event_halfway_delays_the_switch_until_it_is_forgotten() -> None:
-    handover = Handover(0.0, BOTH, BOTH)
+    handover = HandoverPolicy(0.0, BOTH, BOTH)
     handover.seen(False, CREATE, "c1", 0.5)
     assert not handover.may_switch(0.5 + FORGET_S, old_failed=False)
     assert handover.may_switch(0.6 + FORGET_S, old_failed=False)
 
 
 def test_a_failed_predecessor_is_relieved_though_it_ends_every_event() -> None:
-    handover = Handover(0.0, BOTH, BOTH)
+    handover = HandoverPolicy(0.0, BOTH, BOTH)
     handover.seen(True, CREATE, "c1", 0.9)
     assert handover.may_switch(SETTLE_S, old_failed=True)
 
@@ -65,7 +65,7 @@ def test_a_failed_predecessor_is_relieved_though_it_ends_every_event() -> None:
 class Runtime:
     """A runtime that sends events to a list of sessions, one event at a time."""
 
-    handover: Handover = field(default_factory=lambda: Handover(0.0, CREATE, CREATE))
+    handover: HandoverPolicy = field(default_factory=lambda: HandoverPolicy(0.0, CREATE, CREATE))
     switched: bool = False
     now: float = 0.0
 

@@ -258,7 +258,7 @@ def test_one_that_fails_on_what_it_is_shown_never_takes_over(house: House) -> No
     guest = house.slot("10-hostile").plugin
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
     house.apply(tried(replace(good, config="create_container:trap\n")))
-    house.until(lambda: house.slot("10-hostile")._changeover is not None, "both are there")
+    house.until(lambda: house.hands_over("10-hostile"), "both are there")
     assert house.during(lambda: house.runtime.create_container(pod, "c")).ok
     until_judged(house)
     assert house.verdicts[0].reason.startswith("trap: ")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import memory
+from edge_agent.host.slot_state import Successor
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
@@ -46,7 +47,10 @@ def test_back_and_forth_while_it_loads_runs_the_last(house: House) -> None:
     house.run(one)
     house.apply(two)
     house.apply(one)
-    house.until(lambda: not house.slot("10-edge")._loading, "what was asked for has come")
+    house.until(
+        lambda: house.slot("10-edge").state.successor is Successor.NONE,
+        "what was asked for has come",
+    )
     assert house.slot("10-edge").plugin.release == one
     assert house.entry("10-edge")["restarts"] == 0
 
@@ -133,7 +137,7 @@ def test_removed_during_a_handover_both_leave(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.slot("10-edge")._changeover is not None, "both are there")
+    house.until(lambda: house.hands_over("10-edge"), "both are there")
     house.apply()
     house.during(lambda: house.runtime.wait_for_plugins(0))
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
@@ -144,7 +148,7 @@ def test_the_runtime_vanishes_during_a_handover(house: House) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.apply(two)
-    house.until(lambda: house.slot("10-edge")._changeover is not None, "both are there")
+    house.until(lambda: house.hands_over("10-edge"), "both are there")
     house.during(house.runtime.restart)
     house.run(two)
     house.during(lambda: house.runtime.wait_for_plugins(1))
@@ -171,7 +175,7 @@ def test_an_error_is_forgotten_once_a_successor_answers(house: House) -> None:
     # And one in the middle of a handover, in which the successor stands its test.
     better = replace(release, config="* : ok\n")
     house.apply(better)
-    house.until(lambda: house.slot("10-hostile")._changeover is not None, "both are there")
+    house.until(lambda: house.hands_over("10-hostile"), "both are there")
     house.during(lambda: house.runtime.create_container(pod, "c2"))
     house.run(better)
     assert house.entry("10-hostile")["failures"] == {"trap": 2}
@@ -240,7 +244,7 @@ def test_a_guest_that_is_renewed_is_another_and_keeps_its_state(house: House) ->
     assert house.status("10-edge") == "running"
     house.supervisor.apply({"10-edge": release}, {})  # wanted as it is: nothing more to do
     assert house.slot("10-edge").plugin is after
-    assert not house.slot("10-edge")._loading
+    assert house.slot("10-edge").state.successor is Successor.NONE
 
 
 def test_what_is_not_there_cannot_be_renewed(house: House) -> None:

@@ -1,28 +1,28 @@
-"""Sessions that are no longer wanted, on their way out (docs/adr/0005).
+"""Ending the sessions that are no longer wanted, so that no container notices (docs/adr/0005).
 
-Closing right after an answer can lose the answer, so a session leaves once the runtime
+Closing right after an answer can lose the answer, so a session closes once the runtime
 has sent it nothing for a while, or instead of its next answer. A validator must not be
 missed in the middle of a creation, and before NRI 0.12.5 not even at the next one: it
-leaves instead of answering an event outside of creations, whenever that comes.
+closes instead of answering an event outside of creations, whenever that comes
+(edge_agent.host.plugin, Role.DRAIN).
 """
 
 import time
 
-from edge_agent.host.plugin import Plugin, Role
+from edge_agent.host.plugin import CREATE, Plugin, Role
 from edge_agent.loop import Loop
-from edge_agent.nri import events
 from edge_agent.nri.generation import forgives_lost_validators
-from edge_agent.nri.session import Call
 
 QUIET_S = 0.5  # until the runtime has surely read the last answer of a session
 CREATION_S = 15.0
 """A creation whose validation did not come within this was given up: as long as seven other
 plugins take that do not answer."""
-MAX_LEAVING = 8  # sessions of one plugin that wait for an event to leave on
+MAX_DRAINING = 8  # sessions of one plugin that wait for an event to close on
 
 
-class Leavers:
-    """Those of one slot. Their guests are closed; what waits is a socket each."""
+class Draining:
+    """The sessions of one slot that are being drained. Their guests are closed; what waits is a
+    socket each."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -34,25 +34,21 @@ class Leavers:
     def __len__(self) -> int:
         return len(self._plugins)
 
-    def dismiss(self, plugin: Plugin) -> None:
+    def drain(self, plugin: Plugin) -> None:
         """End this session so that no container notices."""
+        plugin.role = Role.DRAIN
         plugin.retire()
         self._plugins.append(plugin)
-        if len(self._plugins) > MAX_LEAVING:
-            self._plugins[0].close("too many wait to leave")
+        if len(self._plugins) > MAX_DRAINING:
+            self._plugins[0].close("too many sessions are being drained")
         runtime = plugin.session.runtime
-        if not _validates(plugin) or (
+        if not plugin.validates or (
             runtime is not None and forgives_lost_validators(runtime.nri_version)
         ):
-            self._leave_when_quiet(plugin)
+            self._close_when_quiet(plugin)
 
-    def role(self, plugin: Plugin, call: Call) -> Role:
-        """What it does with an event that still reaches it."""
-        creating = call.event in ("CreateContainer", events.VALIDATE.method)
-        return Role.YIELD if creating and _validates(plugin) else Role.LEAVE
-
-    def gone(self, plugin: Plugin) -> None:
-        """Its session is over."""
+    def remove(self, plugin: Plugin) -> None:
+        """Its session is closed."""
         self._plugins.remove(plugin)
 
     def close(self, reason: str) -> None:
@@ -60,18 +56,14 @@ class Leavers:
         for plugin in list(self._plugins):
             plugin.close(reason)
 
-    def _leave_when_quiet(self, plugin: Plugin) -> None:
-        def leave() -> None:
+    def _close_when_quiet(self, plugin: Plugin) -> None:
+        def close() -> None:
             # In the middle of a creation other plugins may take their time.
-            creating = plugin.last_event == "CreateContainer" and _validates(plugin)
+            creating = plugin.last_event == CREATE and plugin.validates
             quiet_s = CREATION_S if creating else QUIET_S
             if time.monotonic() - plugin.last_event_at < quiet_s:
-                self._leave_when_quiet(plugin)
+                self._close_when_quiet(plugin)
             else:
                 plugin.close("replaced")
 
-        self._loop.call_later(QUIET_S, leave)
-
-
-def _validates(plugin: Plugin) -> bool:
-    return bool(plugin.session.subscribed & events.VALIDATE.bit)
+        self._loop.call_later(QUIET_S, close)
