@@ -65,6 +65,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     _forbid_skip(report, item.config)
+    # pytest-xdist ends the whole run for a lone surrogate, which a test may well have logged.
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
     return report
 
 
