@@ -14,6 +14,7 @@ import pytest
 
 from edge_agent.sim.runtime import SimRuntime
 from tests.operator.conftest import GUARD, ROOT, Home
+from tests.operator.gate import Gate
 from tests.support.agent import Agent
 from tests.support.brokers import BROKERS, Foreign, NatsCluster
 from tests.support.mosquitto import Mosquitto
@@ -73,6 +74,20 @@ def test_what_doctor_finds_is_what_the_page_says(name: str, broker: Broker, home
     found |= findings(home, "--restarted")
     assert {subject: found.get(subject, "-") for subject in table()[name]} == table()[name]
     assert not found.keys() - table()[name].keys() - {"connection"}
+
+
+def test_what_went_to_a_connection_that_was_ending_is_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NATS sends it again after 30 s."""
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with BROKERS["nats"](folder) as broker, Gate(broker.port) as gate:
+        gate.late_end = True
+        home = Home(tmp_path / "operator", gate.port, capsys)
+        home.fleet("keygen", "alice")
+        home.fleet("init", str(home.path), "--broker", f"mqtt://127.0.0.1:{gate.port}")
+        assert findings(home)["session"] == "ok"
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
-"""A way to a broker that can be narrowed: no MQTT 5, a connection cut in the middle."""
+"""A way to a broker that can be narrowed: no MQTT 5, a connection cut in the middle, ends late."""
 
 import socket
 import threading
 import time
 from collections.abc import Callable
 
+from tests.support.wait import TIMEOUT_S
+
 # CONNACK of MQTT 5 with 0x84, "Unsupported protocol version".
 REFUSAL = b"\x20\x03\x00\x84\x00"
+DISCONNECT = b"\xe0\x00"
 _LEVEL_AT = 8  # of the protocol level in a CONNECT with a remaining length of one byte
 
 
@@ -18,11 +21,15 @@ class Gate:
         self.passed = 0  # bytes from the client
         self.cut_after: int | None = None  # of those: then every connection is cut, once
         self.pace_s = 0.0  # between two pieces, for an upload that takes a while
+        # The broker learns that a client has gone when the next one connects, as under load.
+        self.late_end = False
         self._broker_port = broker_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._accepted = 0
+        self._another = threading.Condition()
 
     def __enter__(self) -> "Gate":
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,11 +44,7 @@ class Gate:
         with self._lock:
             sockets, self._sockets = self._sockets, []
         for each in sockets:
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            each.close()
+            _end(each)
 
     def _accept(self) -> None:
         while True:
@@ -49,6 +52,9 @@ class Gate:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            with self._another:
+                self._accepted += 1
+                self._another.notify_all()
             first = client.recv(65536)
             if self.refuse_5 and len(first) > _LEVEL_AT and first[_LEVEL_AT] == 5:
                 client.sendall(REFUSAL)
@@ -78,9 +84,25 @@ class Gate:
         try:
             while data := source.recv(16384):
                 time.sleep(self.pace_s)
+                if self.late_end and data.endswith(DISCONNECT):
+                    self._wait_for_another()
                 target.sendall(data)
                 count(len(data))
         except OSError:
             pass
         for each in (source, target):
-            each.close()
+            _end(each)
+
+    def _wait_for_another(self) -> None:
+        with self._another:
+            before = self._accepted
+            self._another.wait_for(lambda: self._accepted > before, TIMEOUT_S)
+
+
+def _end(end: socket.socket) -> None:
+    """Now: a mere close waits for the thread that receives there."""
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()
