@@ -32,6 +32,9 @@ def test_days_are_a_unit_where_something_expires(text: str, seconds: float) -> N
     assert parse_validity(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0d", "0s", "-1d", "1", "99999999d", "d", "1y", None, 5])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0d", "0s", "-1d", "1", "99999999d", "d", "1y", None, 5, "999999999h", "2400000h"],
+)
 def test_what_is_no_time_is_none(text: object) -> None:
     assert parse_validity(text) is None

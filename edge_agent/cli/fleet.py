@@ -40,7 +40,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         *(_keygen, _init, _publish, _plan, _deploy, _sign, _rollout, _rollback),
-        *(_watch, _nodes, _node, _request, _results, _doctor, _gc, _trust),
+        *(_watch, _nodes, _node, _enrol, _request, _results, _doctor, _gc, _trust),
     ):
         add(commands)
 
@@ -289,6 +289,30 @@ def _node(commands: "Subparsers") -> None:
     parser.add_argument("node", metavar="NAME")
 
 
+def _enrol(commands: "Subparsers") -> None:
+    text = "note by which key a node signs what it says: only that counts in a watched rollout"
+    parser = _command(commands, "enrol", "fleetenrol", text)
+    parser.add_argument("node", metavar="NAME")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the board's own STATE/node.pem (default: the key that its state names, to compare)",
+    )
+    what.add_argument(
+        "--id",
+        type=_key_id,
+        metavar="KEYID",
+        help="only if it is this one, as `edge-agent status` on the board shows it",
+    )
+    what.add_argument("--remove", action="store_true", help="take the node out")
+    parser.add_argument(
+        "--replace", action="store_true", help="in the place of another key, of a board set up anew"
+    )
+    _add_yes(parser)
+
+
 def _request(commands: "Subparsers") -> None:
     text = "ask one node to do something now"
     parser = _command(commands, "request", "fleetlook", text)
@@ -442,6 +466,13 @@ def _from_one(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("a whole number from 1")
     return value
+
+
+def _key_id(text: str) -> str:
+    found = text.strip().lower()
+    if len(found) != 64 or not set(found) <= set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError("64 hexadecimal digits")
+    return found
 
 
 def _index(text: str) -> str:

@@ -35,6 +35,7 @@ from edge_agent.operator import expiry, plan, rotation, signing
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.compiling import Kind, Made, Maker
 from edge_agent.operator.draft import Draft
+from edge_agent.operator.enrolment import Enrolment
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
 from edge_agent.operator.keyring import Keyring
@@ -187,6 +188,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                 ],
                 "refusing": plan.refusing(view, document),
                 "code": [each._asdict() for each in plan.codes(view, document)],
+                "enrolled": len(view.enrolment.keys),
+                "require_signed_states": view.enrolment.strict,
             }
         )
         return
@@ -229,6 +232,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         )
     for step in plan.steps(view, document):
         _show_step(step)
+    if plan.steps(view, document):
+        show_enrolment(view.enrolment)
     for each in plan.differences(view, prepared.current.deployment, document):
         _show_difference(each)
     if any(each.kind == "settings" and each.before == each.after for each in prepared.changes):
@@ -239,6 +244,16 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
             f"{some(len(refusing), 'node')} would refuse it: the agent there knows no named nodes,"
             f" rings or configuration of a release: {_listed(refusing)}",
             BAD,
+        )
+
+
+def show_enrolment(enrolment: Enrolment) -> None:
+    """Say what a watched rollout cannot know."""
+    if not enrolment.keys and not enrolment.strict:
+        line(
+            "no node is enrolled: a watched rollout believes the broker what nodes run, and one"
+            " that lies could carry it on (edge-agent fleet enrol NODE)",
+            QUIET,
         )
 
 

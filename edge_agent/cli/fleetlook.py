@@ -105,6 +105,8 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
     line(f"{found.name} is {found.status or 'unknown'}", NODE_STYLES.get(found.status, CHANGED))
     if found.unreadable:
         line(f"  says what cannot be read: {found.unreadable}", BAD)
+    if found.unproven:
+        line(f"  its state is not its own word: {found.unproven}", BAD)
     for what, text in _about(found):
         line(f"  {what:<11} {text}")
     rows = [
@@ -305,6 +307,9 @@ def _node_facts(node: Node) -> dict[str, object]:
         "certificate_expires": int(node.certificate.expires) if node.certificate else 0,
         **({"state_missing": True} if node.status and not node.state else {}),
         **({"unreadable": node.unreadable} if node.unreadable else {}),
+        "key": node.key_id,
+        "enrolled": node.enrolled,
+        **({"unproven": node.unproven} if node.unproven else {}),
         "plugins": [each._asdict() for each in node.plugins],
         "rejected": node.rejected,
         "refused": {kind: refusal._asdict() for kind, refusal in node.refused.items()},
@@ -318,6 +323,8 @@ def _plugins(node: Node, trust_version: int) -> str:
         found[text if each.status == "running" else f"{text} ({each.status})"] = None
     if node.unreadable:
         found[f"unreadable {node.unreadable}"] = None
+    if node.unproven:
+        found[f"not its own word: {node.unproven}"] = None
     if node.rejected:
         found[f"{len(node.rejected)} rejected"] = None
     if behind(node, trust_version):
@@ -334,7 +341,8 @@ def _plugins(node: Node, trust_version: int) -> str:
 
 
 def _trouble(node: Node) -> bool:
-    wrong = node.rejected or node.refused or node.unreadable or node.expired or node.trust_expired
+    untold = node.unreadable or node.unproven
+    wrong = node.rejected or node.refused or untold or node.expired or node.trust_expired
     ends = node.certificate is not None and node.certificate.ending(time.time())
     return bool(wrong or ends) or any(
         each.status in ("failed", "quarantined") for each in node.plugins
@@ -350,6 +358,9 @@ def _about(node: Node) -> Iterator[tuple[str, str]]:
         yield "engine", f"{engine.get('name')} {engine.get('version')}"
     yield "labels", ", ".join(f"{key}={value}" for key, value in sorted(node.labels.items())) or "-"
     yield "generation", str(node.generation or "none")
+    if node.key_id:
+        counts = "enrolled" if node.proven else "which is not enrolled"
+        yield "key", f"{node.key_id}, {counts}"
     if node.trust_version:
         yield "trust", f"version {node.trust_version}"
     runtimes = state.get("runtimes")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from edge_agent.cli import OK
-from edge_agent.cli.fleetdeploy import bring, opened, prepare
+from edge_agent.cli.fleetdeploy import bring, opened, prepare, show_enrolment
 from edge_agent.cli.fleetout import line, show_json, some
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
@@ -51,6 +51,8 @@ def rollout(arguments: argparse.Namespace) -> int:
             code = bring(fleet, prepare(fleet, draft, arguments), arguments)
             if code != OK or not arguments.watch:
                 return code
+        elif not arguments.json:
+            show_enrolment(fleet.enrolment)
         from edge_agent.cli.fleetwatch import follow
 
         return follow(fleet, name, version, given, arguments.json)

@@ -96,7 +96,7 @@ def _steps_on_screen(
 
 
 def _on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> None:
-    view, merger, current = View(), Merger(), fleet.current(proven=False)
+    view, merger, current = View(fleet.enrolment), Merger(), fleet.current(proven=False)
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
     with _screen(fleet) as screen:
@@ -154,6 +154,10 @@ def step_text(name: str, version: str, step: course.Step, exact: bool = False) -
         counts += f", {len(found.failed)} failed"
     if found.away:
         counts += f", {len(found.away)} away"
+    if found.unproven:
+        counts += f", {len(found.unproven)} not proven"
+    if found.uncounted:
+        counts += f", {len(found.uncounted)} not enrolled"
     return f"{name} {version} at {step.reach}: {counts}; {words[step.action]}"
 
 
@@ -172,11 +176,13 @@ def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]
         "pending": list(found.pending),
         "away": list(found.away),
         "failed": dict(found.failed),
+        "unproven": dict(found.unproven),
+        "uncounted": list(found.uncounted),
     }
 
 
 def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool, wanted: Wanted) -> None:
-    view, merger = View(), Merger()
+    view, merger = View(fleet.enrolment), Merger()
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
     for message in messages(fleet, seconds):

@@ -92,6 +92,14 @@ class Table:
         self.problem(key, f"must be one of {_listed(words)}, not {show(value)}{hint}")
         return default
 
+    def flag(self, key: str, default: bool | None) -> bool | None:
+        """True or false."""
+        value = self._value(key, default)
+        if value is None or isinstance(value, bool):
+            return value
+        self.problem(key, f"must be true or false, not {show(value)}")
+        return default
+
     def count(self, key: str, default: int, *, at_least: int, at_most: int) -> int:
         """A whole number."""
         value = self._value(key, default)

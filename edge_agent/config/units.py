@@ -10,7 +10,8 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 SIZE_FORM = 'bytes as a number, or a string such as "64KiB" or "32MiB"'
 DURATION_FORM = 'a string with its unit (ms, s, m, h) such as "500ms", "1s" or "5m"'
-VALIDITY_FORM = 'a string with its unit (s, m, h, d) such as "12h", "30d" or "730d"'
+VALIDITY_FORM = 'a string with its unit (s, m, h, d) such as "12h", "30d" or "730d", at most 99999d'
+MAX_VALIDITY_S = 99_999 * 86_400.0  # 273 years: a later end has no date to be written as
 
 
 def parse_size(value: object) -> int | None:
@@ -36,9 +37,11 @@ def parse_duration(value: object) -> float | None:
 
 
 def parse_validity(value: object) -> float | None:
-    """The same for what expires: days too, which is what people think in there; above 0."""
+    """The same for what expires: days too, which is what people think in there; above 0 and at
+    most MAX_VALIDITY_S."""
     match = _DAYS.fullmatch(value.strip()) if isinstance(value, str) else None
-    return (int(match[1]) * 86_400.0 if match else parse_duration(value)) or None
+    seconds = int(match[1]) * 86_400.0 if match else parse_duration(value)
+    return seconds if seconds and seconds <= MAX_VALIDITY_S else None
 
 
 def format_duration(seconds: float) -> str:

@@ -13,7 +13,17 @@ from edge_agent.fleet_protocol import deployment, trust
 from edge_agent.fleet_protocol.deployment import CodeFile, Deployment
 from edge_agent.fleet_protocol.selection import place
 from edge_agent.fleet_protocol.topics import fleet_topics
-from edge_agent.operator import deploy, edit, gc, listing, plan, publish, releases, signing
+from edge_agent.operator import (
+    deploy,
+    edit,
+    enrolment,
+    gc,
+    listing,
+    plan,
+    publish,
+    releases,
+    signing,
+)
 from edge_agent.operator.blobs import pack
 from edge_agent.operator.broker import BrokerClient, Received
 from edge_agent.operator.compiling import Made
@@ -56,6 +66,7 @@ class Fleet:
         """Read fleet.toml and trust/, which a rotation changes. ConfigError, OperatorError."""
         self.settings = self.folder.settings()
         self.trust = signing.trust_set(self.folder)
+        self.enrolment = enrolment.of_fleet(self.folder)
 
     def follow_trust(self, raw: bytes) -> None:
         """Trust what the folder does now, and what the broker's chain makes of that."""
@@ -69,7 +80,7 @@ class Fleet:
 
     def view(self, *, proven: bool = True) -> View:
         """What the nodes say of themselves at the moment; `proven` as in `BrokerClient.proof`."""
-        view = View()
+        view = View(self.enrolment)
         found = listing.read(self.client, self.nodes_topic, proven=proven)
         for topic, payload in found.items():
             view.feed(Received(topic, payload, True))

@@ -2,6 +2,7 @@
 
 fleet.toml          the fleet's name, brokers and trusted keys
 deployment.toml     what runs on which nodes
+nodes.toml          keys of enrolled nodes, whose word counts (operator/enrolment)
 trust/              public keys, NAME.pem, their version and validity: what new nodes get
 releases/NAME/VERSION.toml   what `publish` put onto the broker
 deployed.toml       what was deployed last from here
@@ -36,6 +37,7 @@ class FleetFolder:
         self.path = path
         self.deployment_file = path / "deployment.toml"
         self.deployed_file = path / "deployed.toml"
+        self.nodes_file = path / "nodes.toml"
         self.trust_folder = path / "trust"
         self.releases_folder = path / "releases"
         self.own_folder = path / ".edge-agent"  # of this machine only

@@ -26,6 +26,7 @@ class Snapshot(NamedTuple):
     rejected: dict[str, str]
     refused: dict[str, Refusal]
     unreadable: str = ""
+    unproven: str = ""
 
 
 NOTHING = Snapshot("", {}, {}, {})
@@ -43,7 +44,9 @@ def snapshot(node: Node) -> Snapshot:
         ): (_version(each), each.status, each.error)
         for each in node.plugins
     }
-    return Snapshot(node.status, plugins, node.rejected, node.refused, node.unreadable)
+    return Snapshot(
+        node.status, plugins, node.rejected, node.refused, node.unreadable, node.unproven
+    )
 
 
 def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str]) -> list[News]:
@@ -53,6 +56,8 @@ def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str])
         found.append(News(node, f"is {after.status}", _STATUS.get(after.status, "changed")))
     if after.unreadable != before.unreadable and after.unreadable:
         found.append(News(node, f"says what cannot be read: {after.unreadable}", "bad"))
+    if after.unproven != before.unproven and after.unproven:
+        found.append(News(node, f"says what is not its own word: {after.unproven}", "bad"))
     for key, told in after.plugins.items():
         if before.plugins.get(key) != told:
             version, status, error = told

@@ -87,6 +87,8 @@ def troubles(
             found.append(Trouble(node.name, "has a status and no state"))
         if node.unreadable:
             found.append(Trouble(node.name, f"says what cannot be read: {node.unreadable}"))
+        if node.unproven:
+            found.append(Trouble(node.name, f"its state is not its own word: {node.unproven}"))
         if behind(node, trust_version):
             told = f"trusts the keys of version {node.trust_version}, not of {trust_version}"
             found.append(Trouble(node.name, told))

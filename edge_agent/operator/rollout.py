@@ -69,21 +69,26 @@ class Course:
 
 
 class Standing(NamedTuple):
-    """The nodes that a release is for, each in one of four; `failed` with the reasons."""
+    """The nodes that a release is for, each in one of these; `failed` with the reasons."""
 
     running: tuple[str, ...]  # through their probation, and online
     pending: tuple[str, ...]  # online, and not there yet
     away: tuple[str, ...]  # not online, or without a container runtime: they prove nothing
     failed: Mapping[str, str]
+    # Online, and nothing proves that it is they who speak: with what is wrong. They hold a step.
+    unproven: Mapping[str, str] = {}
+    # Not enrolled, where that is asked for, and said to run it: that carries no step on.
+    uncounted: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> int:
-        return len(self.running) + len(self.pending) + len(self.away) + len(self.failed)
+        return sum(map(len, self))
 
     @property
     def failed_percent(self) -> float:
-        """Of those that can tell: nodes that are away must not hide the others' failures."""
-        there = self.chosen - len(self.away)
+        """Of those that can tell: nodes that are away, or that somebody made up, must not hide the
+        others' failures."""
+        there = len(self.running) + len(self.pending) + len(self.failed)
         return 100 * len(self.failed) / there if there else 0.0
 
 
@@ -101,13 +106,32 @@ def standing(
     """Where a release stands. Nodes that rejected it are among those that it is for.
 
     `message` names the deployment as nodes do that refuse it, "" where that is not known.
+    An enrolled node is judged by what it signed under this very deployment; all else that is said
+    in its name only holds the step. So does a failure that a node tells which is not enrolled,
+    where the fleet asks for signed states.
     """
     running, pending, away, failed = [], [], [], {}
-    for node in view.sorted():
+    unproven, uncounted = {}, []
+    for node in view.all():
         found = _for_node(node, deployment, name, version)
         if found is None:
             continue
         digest = found.release.blob.digest
+        if node.enrolled and not node.proven:
+            if node.online:
+                unproven[node.name] = node.unproven or "it says nothing"
+            else:
+                away.append(node.name)
+            continue
+        if node.enrolled and not node.follows(deployment):
+            refusal = _refusal(node, deployment, message)
+            if not node.online:
+                away.append(node.name)
+            elif refusal is not None:
+                failed[node.name] = refusal
+            else:
+                pending.append(node.name)
+            continue
         reason = node.failure(digest, found.setup if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
@@ -123,7 +147,18 @@ def standing(
             pending.append(node.name)
         else:
             away.append(node.name)
-    return Standing(tuple(running), tuple(pending), tuple(away), failed)
+    if view.enrolment.strict:
+        keys = view.enrolment.keys
+        uncounted = [each for each in running if each not in keys]
+        running = [each for each in running if each in keys]
+        unproven |= {
+            each: f"not enrolled; {why}" for each, why in failed.items() if each not in keys
+        }
+        failed = {each: why for each, why in failed.items() if each in keys}
+    return Standing(
+        *(tuple(running), tuple(pending), tuple(away), failed),
+        *(unproven, tuple(uncounted)),
+    )
 
 
 def lacking(course: Course, found: Standing) -> str:
@@ -132,12 +167,24 @@ def lacking(course: Course, found: Standing) -> str:
         return "no node that is known is in this step: name nodes or rings, or take a larger one"
     need, run = course.needed(found.chosen), len(found.running)
     if run < need:
-        return f"{run} of {need} nodes needed run it" + _listed(
+        text = f"{run} of {need} nodes needed run it" + _listed(
             (*found.pending, *found.away, *found.failed)
         )
+        if found.uncounted:
+            text += (
+                f"; {len(found.uncounted)} that are not enrolled say so, which proves nothing"
+                + _listed(found.uncounted)
+            )
+        return text + (f"; {_unproven(found)}" if found.unproven else "")
     if found.pending:
         return f"{len(found.pending)} nodes are still to come" + _listed(found.pending)
-    return ""
+    return _unproven(found) if found.unproven else ""
+
+
+def _unproven(found: Standing) -> str:
+    name, why = next(iter(found.unproven.items()))
+    more = f" and {len(found.unproven) - 1} more" if len(found.unproven) > 1 else ""
+    return f"what is said in the name of {name}{more} proves nothing: {why}"
 
 
 def decide(

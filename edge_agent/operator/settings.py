@@ -36,6 +36,7 @@ class FleetSettings:
     trust_version: int = 1
     validity: Validity | None = None  # of the trust set; None: it does not expire
     epoch: int = 0  # the trust set's version that began the present count of generations
+    require_signed_states: bool | None = None  # None: once a node is enrolled
 
     def for_broker(self, broker: Broker) -> MqttConfig:
         """How to connect to this one of several alone."""
@@ -69,6 +70,7 @@ def load_settings(path: Path) -> FleetSettings:
         trust_version=trust.count("version", 1, at_least=1, at_most=MAX_TRUST_VERSION),
         validity=form.read_validity(trust) if expires else None,
         epoch=trust.count("epoch", 0, at_least=0, at_most=MAX_TRUST_VERSION),
+        require_signed_states=root.flag("require_signed_states", None),
     )
     if settings.epoch > settings.trust_version:
         trust.problem("epoch", f"must not be above version, {settings.trust_version}")

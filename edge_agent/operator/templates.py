@@ -8,6 +8,9 @@ from edge_agent.validity import Validity
 _FLEET = """\
 # The fleet: its name, its broker and whose signatures count. Shared; no secret belongs here.
 name = {name}
+# Whether watched rollouts count only what enrolled nodes signed (edge-agent fleet enrol).
+# Without this line: as soon as one node is enrolled. A broker that lies could else carry one on.
+# require_signed_states = true
 
 [mqtt]
 # Or several, tried in turn: urls = ["mqtts://a:8883", "mqtts://b:8883"]

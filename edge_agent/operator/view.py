@@ -1,18 +1,27 @@
 """What the nodes of a fleet say of themselves: status and state, as the broker keeps them. Pure.
 
-Nodes are believed as far as it concerns themselves. What one says in a wrong form is left out.
+Nodes are believed as far as it concerns themselves, an enrolled one where its key signed it. What
+one says in a wrong form is left out.
 """
 
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edge_agent.errors import KeyFormatError
+from edge_agent.fleet_protocol import signed_states
+from edge_agent.fleet_protocol.deployment import Deployment
+from edge_agent.fleet_protocol.keys import public_key
 from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS
 from edge_agent.fleet_protocol.reported_state import refusals
+from edge_agent.fleet_protocol.signed_states import UnprovenError
 from edge_agent.fleet_protocol.topics import read_node_topic
 from edge_agent.operator.broker import Received
+from edge_agent.operator.enrolment import NOBODY, Enrolment
 from edge_agent.operator.foreign import UnreadableError, read_object
+from edge_agent.store.digest import sha256_hex
 from edge_agent.validity import Validity
 
 LAST_TIME = 253_402_300_799  # the year 9999
@@ -62,6 +71,31 @@ class Node:
     session: int = 0
     state: Mapping[str, object] = field(default_factory=dict)
     unreadable: str = ""  # why its latest status or state cannot be read; the one before stands
+    enrolled: bool = False
+    unproven: str = ""  # of an enrolled one: why its state is not its own word
+
+    @property
+    def proven(self) -> bool:
+        """Whether what its state says is signed by the key that the fleet's folder has for it."""
+        return self.enrolled and bool(self.state) and not self.unproven
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that its state names, which proves nothing; "": none."""
+        try:
+            raw = binascii.a2b_base64(_text(self._map("signed").get("key")), strict_mode=True)
+            return public_key(raw).keyid
+        except (ValueError, KeyFormatError):
+            return ""
+
+    def follows(self, deployment: Deployment) -> bool:
+        """Whether its state speaks of this very deployment, taken and being run."""
+        return (
+            (self.epoch, self.accepted) == deployment.order
+            and self.generation == deployment.generation
+            and self.at_rest
+            and self.updates.get("document") == sha256_hex(deployment.payload)
+        )
 
     @property
     def online(self) -> bool:
@@ -251,9 +285,11 @@ class Node:
 class View:
     """The nodes of one fleet, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, enrolment: Enrolment = NOBODY) -> None:
+        self.enrolment = enrolment
         self.nodes: dict[str, Node] = {}
         self.strangers = 0  # messages on topics of no node
+        self._latest: dict[str, tuple[int, int]] = {}  # session and number of proven states
 
     def feed(self, message: Received) -> Node | None:
         """Take in a `status` or `state`; the node that it changed."""
@@ -267,14 +303,15 @@ class View:
         try:
             document = read_object(message.payload)
         except UnreadableError as error:
-            node = self.nodes.setdefault(name, Node(name))
+            node = self._node(name)
             node.unreadable = f"{leaf}: {error}"
             return node
-        node = self.nodes.setdefault(name, Node(name))
+        node = self._node(name)
         node.unreadable = ""
         session = _count(document.get("session"))
         if leaf == "state":
             node.state = document
+            node.unproven = self._unproven(name, message.payload, document)
         elif leaf == "status":
             # A will may come late, after the node has come back (docs/mqtt.md).
             newest = max(node.session, _count(node.state.get("session")))
@@ -282,6 +319,28 @@ class View:
                 return None
             node.status, node.session = _text(document.get("status")), max(session, node.session)
         return node
+
+    def _node(self, name: str) -> Node:
+        return self.nodes.setdefault(name, Node(name, enrolled=name in self.enrolment.keys))
+
+    def _unproven(self, name: str, payload: bytes, document: Mapping[str, object]) -> str:
+        """Why a state is not the word of the node, where that can be known; "": it is."""
+        key = self.enrolment.keys.get(name)
+        if key is None:
+            return ""
+        try:
+            order = signed_states.check(payload, document, key, self.enrolment.fleet, name)
+            if order < self._latest.get(name, order):
+                raise UnprovenError("older", "it is older than one that was seen before")
+        except UnprovenError as error:
+            return f"{error} ({error.reason})"
+        self._latest[name] = order
+        return ""
+
+    @property
+    def unproven(self) -> list[Node]:
+        """The enrolled nodes whose state is not their own word."""
+        return [node for node in self.sorted() if node.unproven]
 
     @property
     def silent(self) -> list[str]:
@@ -299,6 +358,11 @@ class View:
 
     def sorted(self) -> list[Node]:
         return [self.nodes[name] for name in sorted(self.nodes)]
+
+    def all(self) -> list[Node]:
+        """With the enrolled nodes of which the broker brings nothing."""
+        missing = (Node(name, enrolled=True) for name in self.enrolment.keys - self.nodes.keys())
+        return sorted((*self.nodes.values(), *missing), key=lambda node: node.name)
 
 
 def _since(seconds: int) -> str:

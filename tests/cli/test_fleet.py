@@ -29,7 +29,7 @@ Peers = Callable[..., list[Peer]]
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = (
     *("keygen", "init", "publish", "plan", "deploy", "sign", "rollout", "rollback", "watch"),
-    *("nodes", "node", "request", "results", "gc", "trust"),
+    *("nodes", "node", "enrol", "request", "results", "gc", "trust"),
 )
 
 
@@ -57,6 +57,18 @@ def test_the_operators_room_needs_neither_rich_nor_the_command_line() -> None:
     ).split()
     assert "rich" not in loaded
     assert not [name for name in loaded if name.startswith("edge_agent.cli")]
+
+
+@pytest.mark.parametrize("word", ["999999999h", "100000d", "0s", "soon"])
+def test_a_validity_that_ends_in_no_calendar_is_wrong_usage(
+    tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--keys", str(tmp_path), "--broker", "mqtt://127.0.0.1:1", "--valid-for", word]
+    assert main(["fleet", "keygen", "alice", "--keys", str(tmp_path)]) == 0
+    with pytest.raises(SystemExit) as end:
+        main(["fleet", "init", str(tmp_path / "f"), *words])
+    assert end.value.code == 2
+    assert "at most 99999d" in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

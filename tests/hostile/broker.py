@@ -1,9 +1,11 @@
 """A broker that does its worst for a set time, and is an honest one before and after that.
 
-    python -m tests.hostile.broker SECONDS [SEED]      from a line on its standard input on
+    python -m tests.hostile.broker SECONDS [SEED] [invents]    from a line on its standard input on
 
 Behind it is the embedded broker of the simulation; between that and each client stands somebody
 who forges, withholds, repeats, reorders, floods, drips and hangs up. Its port is its first line.
+With `invents` it does one wrong only, and that well: it says of every board that it runs what was
+deployed last, through its probation, and brings no board the deployment (tests/hostile/inventions).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from edge_agent.sim.mqttwire import (
     Packet,
     packet,
 )
+from tests.hostile.inventions import Inventor
 from tests.operator import fuzz
 
 UNDERSTOOD = {CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT}
@@ -46,7 +49,8 @@ ESCAPES = b"\x1b]0;owned\x07\xe2\x80\xae"
 class Worst:
     """`run` serves until the process ends."""
 
-    def __init__(self, seconds: float, seed: int) -> None:
+    def __init__(self, seconds: float, seed: int, invents: bool = False) -> None:
+        self.inventor = Inventor(seed) if invents else None
         self.random = random.Random(seed)
         self.hostile = fuzz.Hostile(seed)
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -97,6 +101,7 @@ class Between:
         self.client = client
         self.behind = behind
         self.version = mqttwire.VERSION_5
+        self.name = ""  # its client id
         self.random = random.Random(worst.random.random())
         self._later: list[bytes] = []
         self._writing = threading.Lock()
@@ -106,6 +111,9 @@ class Between:
         first = self._connect()
         if self.worst.honest:
             self._pass(lambda data, _packet: [data])
+            return
+        if self.worst.inventor is not None:
+            self._pass(self._invent)
             return
         self.client.settimeout(LONGEST_S)
         ways: tuple[Callable[[], None], ...] = (
@@ -245,6 +253,17 @@ class Between:
 
     # --- each packet
 
+    def _invent(self, data: bytes, given: Packet) -> Iterator[bytes]:
+        """To operators what is not so, to boards nothing new."""
+        inventor = self.worst.inventor
+        assert inventor is not None
+        if given.kind != PUBLISH or self.worst.honest:
+            yield data
+            return
+        message, _ = mqttwire.read_publish(given, self.version)
+        for each in inventor.instead_of(message, for_board=self.name in inventor.boards):
+            yield data if each is message else self._publish(each, 0, True)
+
     def _mangle(self, data: bytes, given: Packet) -> Iterator[bytes]:
         chance = self.random.random()
         if given.kind == PUBLISH and chance < 0.6:
@@ -313,7 +332,8 @@ class Between:
             whole = bytes(received)
             for each in mqttwire.split(received):
                 if each.kind == CONNECT:
-                    self.version = mqttwire.read_connect(each).version
+                    connect = mqttwire.read_connect(each)
+                    self.version, self.name = connect.version, connect.client_id
                     self.behind.sendall(whole)
                     self.client.settimeout(None)
                     return whole
@@ -348,6 +368,9 @@ class Between:
             while data := self.client.recv(65_536):
                 received += data
                 for each in mqttwire.split(received):
+                    if each.kind == PUBLISH and self.worst.inventor is not None:
+                        said, _ = mqttwire.read_publish(each, self.version)
+                        self.worst.inventor.hears(said)
                     if each.kind in UNDERSTOOD:
                         self.behind.sendall(packet(each.kind, each.body, each.flags))
         with suppress(OSError):
@@ -394,7 +417,7 @@ def _text(data: bytes) -> bytes:
 
 def main(words: list[str]) -> None:
     seed = int(words[1]) if len(words) > 1 else time.time_ns() & 0xFFFF_FFFF
-    worst = Worst(float(words[0]), seed)
+    worst = Worst(float(words[0]), seed, "invents" in words[2:])
     print(worst.port, flush=True)
     print(f"seed {seed}", file=sys.stderr, flush=True)
 

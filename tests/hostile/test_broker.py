@@ -2,8 +2,9 @@
 
     python -m tests.hostile.test_broker SECONDS [SEED]      with the tools' own times of waiting
 
-Nothing runs on the board that was not signed, and no older deployment follows a later one. Once the
-broker is honest again, all goes on.
+Nothing runs on the board that was not signed, no older deployment follows a later one, and no
+release is promoted that the board, which is enrolled, did not run. Once the broker is honest again,
+all goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 
 from tests.hostile.stage import CONFIG, PLUGIN, Board, Ran, Tools, release
 from tests.support.agent import ROOT
+from tests.support.wait import wait_until
 
 FLEET = "greenhouse"
 
@@ -39,6 +41,9 @@ def play(folder: Path, seconds: float, seed: int, module: str = "edge_agent") ->
             _prepare(tools, url)
             board = Board(folder / "board", "honest", {"url": url}, tools.path / "trust", FLEET)
             with board.there():
+                public = board.folder / "state" / "node.pem"
+                wait_until(public.exists, "the board has a key")
+                tools.well("enrol", "honest", "--key", str(public))
                 _publish(tools, "1.0.0")
                 tools.well("results")
                 tools.well(*_rollout("1.0.0"), "--index", "20", "--first")
@@ -106,11 +111,13 @@ def _round(tools: Tools, board: Board, version: str) -> None:
     ):
         if words[0] == "rollout":
             _publish(tools, version)
-        tools.run(*words)
+        ran = tools.run(*words)
         told = board.agent.status()
         order.append((told["updates"]["epoch"], told["updates"]["generation"]))
         assert order == sorted(order), "an older deployment follows a later one"
         running = {each.get("version") for each in told["plugins"]}
+        # A release that is said to have reached all was run, by the word of the board alone.
+        assert words[0] != "rollout" or ran.code or version in running, ran.output
         assert running <= {"1.0.0", *(f"2.{each}.0" for each in range(1000))}, running
 
 

@@ -16,9 +16,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet.refusals import message_name
-from edge_agent.fleet_protocol import requests, signed_requests
+from edge_agent.fleet_protocol import ed25519, requests, signed_requests, signed_states
 from edge_agent.fleet_protocol.deployment import Deployment, accept
-from edge_agent.fleet_protocol.packing import MsgpackPacking
+from edge_agent.fleet_protocol.packing import MsgpackPacking, pack_json
 from edge_agent.fleet_protocol.reported_state import Refusal
 from edge_agent.fleet_protocol.selection import Choice, matches, wanted
 from edge_agent.fleet_protocol.signed_requests import Addressed
@@ -44,8 +44,14 @@ class Peer:
         engine: Mapping[str, str] | None = None,
         architecture: str = "aarch64",
         compiled: str = "refuse",
+        seed: bytes | None = None,
     ) -> None:
-        """It rejects the versions that it `dislikes`; the others are what it says of itself."""
+        """It rejects the versions that it `dislikes`; the others are what it says of itself.
+
+        `seed` is the key that its states are signed with.
+        """
+        self._seed = seed
+        self._number = 0
         self.name = name
         self.deployment: Deployment | None = None
         self.known = Known()
@@ -208,13 +214,20 @@ class Peer:
         return request
 
     def _say_state(self) -> None:
-        self._client.publish(self._topics.state, json.dumps(self._state()), qos=1, retain=True)
+        self._number += 1
+        payload = pack_json(self._state())
+        if self._seed is not None:
+            signature = ed25519.sign(self._seed, signed_states.to_sign(payload))
+            payload = signed_states.sealed(payload, ed25519.public_of(self._seed), signature)
+        self._client.publish(self._topics.state, payload, qos=1, retain=True)
 
     def _state(self) -> dict[str, Any]:
         return {
             "agent": "0.1.0",
             "node": self.name,
             "session": 1,
+            "number": self._number,
+            "fleet": self._trust.fleet,
             "architecture": self._architecture,
             "engine": self._engine,
             "labels": self._labels,
@@ -234,6 +247,7 @@ class Peer:
                 "generation": self.generation,
                 "accepted": self.known.generation,
                 "epoch": self.known.epoch,
+                "document": self.known.payload_sha256,
                 "form": self._form,
                 "compiled": self._compiled,
                 "refused": self.refused,

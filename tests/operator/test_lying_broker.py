@@ -103,6 +103,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("node", "board-2"),
     ("node", "board-3"),
     ("node", f"board{LIE}"),
+    ("enrol", "board-1", "-y"),
+    ("enrol", "board-3", "-y"),
+    ("enrol", f"board{LIE}", "-y"),
     ("watch", "--seconds", "1"),
     ("plan",),
     ("results",),
@@ -164,6 +167,8 @@ def test_no_lie_of_a_broker_drives_the_terminal_of_any_command(fleet: Home, brok
     with answering(broker.port):
         for words in COMMANDS:
             run(fleet, *words)
+    run(fleet, "enrol", "board-1", "--key", str(fleet.keys / "bob.pem"), "-y")
+    run(fleet, "node", "board-1")
     document = packed({"payloadType": LIE, "payload": "", "signatures": [{"keyid": LIE}]})
     for topic, payload in ((f"{ROOT}/deployment", document), (f"{ROOT}/trust", packed([LIE]))):
         broker.memory.retained[topic] = Message(topic, payload, True)
