@@ -20,11 +20,11 @@ from edge_agent.cli.fleetout import (
     terminal,
 )
 from edge_agent.operator import course, listing, releases
-from edge_agent.operator.broker import Received
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.news import NOTHING, News, Snapshot, news, snapshot
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 
 if TYPE_CHECKING:

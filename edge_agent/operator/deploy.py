@@ -17,9 +17,10 @@ from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import replace, signing
-from edge_agent.operator.broker import QUIET_S, BrokerClient, Subscription, until
+from edge_agent.operator.broker import QUIET_S, BrokerClient
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.replace import NotKeptError
+from edge_agent.operator.subscription import Subscription, until
 from edge_agent.operator.view import Node, View
 from edge_agent.store.digest import sha256_hex
 

@@ -25,7 +25,7 @@ from edge_agent.operator import (
     signing,
 )
 from edge_agent.operator.blobs import pack
-from edge_agent.operator.broker import BrokerClient, Received
+from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.compiling import Made
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.draft import Draft, load, read
@@ -35,6 +35,7 @@ from edge_agent.operator.publish import Progress, Published
 from edge_agent.operator.replace import NotKeptError
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import Node, View
 from edge_agent.store.code import Code
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from edge_agent.operator.broker import BrokerClient, Received
+from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.readmarks import ReadMarks
 from edge_agent.operator.results import Item
 from edge_agent.operator.settings import with_client_id
+from edge_agent.operator.subscription import Received
 
 # Of the session: brokers drop it when nobody has come for so long.
 KEEP_S = 7 * 86_400

@@ -13,8 +13,9 @@ Two ways lead past that:
 from edge_agent.config import MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import read_node_topic
-from edge_agent.operator.broker import ASK_S, QUIET_S, BrokerClient, Quiet, client_id
+from edge_agent.operator.broker import ASK_S, QUIET_S, BrokerClient, client_id
 from edge_agent.operator.settings import with_client_id
+from edge_agent.operator.subscription import Quiet
 
 # No broker known drops any of so few.
 SAFE_MESSAGES = 500

@@ -16,7 +16,8 @@ from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.nri import events
 from edge_agent.operator.blobs import Packed, pack
-from edge_agent.operator.broker import IN_FLIGHT, BrokerClient
+from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.broker_connection import IN_FLIGHT
 from edge_agent.store import files
 from edge_agent.wasm import abi
 from edge_agent.wasm.guestlog import GuestLog

@@ -5,9 +5,12 @@ A tool reads as fast as it can and asks for much, so it counts no packets as a n
 leaves unread.
 """
 
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+from edge_agent.config import MqttConfig
+from edge_agent.errors import LinkError
 from edge_agent.mqtt.bounded_client import BoundedClient
+from edge_agent.mqtt.tls import tls_context
 
 # Of one message to us; the largest of the fleet are a deployment and a part, with 64 KiB each.
 MAX_PACKET_BYTES = 1 << 20
@@ -16,6 +19,13 @@ MAX_ANSWER_BYTES = 64 << 10
 # Acknowledgements that the broker has not read yet: more than all that one client may be sent
 # without any (65,535), with 100 bytes each.
 MAX_OWED_PACKETS = 100_000
+
+_HINTS = {
+    "Bad user name or password": ": check username and password_file in fleet.toml",
+    "Not authorized": (
+        ": check username, password_file and cert_file in fleet.toml, and the broker's access list"
+    ),
+}
 
 
 class ToolClient(BoundedClient):
@@ -52,3 +62,37 @@ class ToolClient(BoundedClient):
         found = super()._handle_connack()
         self._accepted = found == MQTTErrorCode.MQTT_ERR_SUCCESS
         return found
+
+
+def tool_client(
+    config: MqttConfig, version: MQTTProtocolVersion, *, tls: bool, clean: bool
+) -> ToolClient:
+    """A client that is not connected; `clean`: the broker keeps no session. LinkError."""
+    client = ToolClient(
+        CallbackAPIVersion.VERSION2,
+        client_id=config.client_id,
+        clean_session=None if version == MQTTProtocolVersion.MQTTv5 else clean,
+        protocol=version,
+        # Until the broker has accepted it once: a refusal ends the attempt.
+        reconnect_on_failure=False,
+    )
+    if config.username is not None:
+        client.username_pw_set(config.username, _password(config))
+    if tls:
+        client.tls_set_context(tls_context(config))
+    return client
+
+
+def _password(config: MqttConfig) -> str | None:
+    path = config.password_file
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise LinkError(f"password_file {path}: {error}") from error
+
+
+def hint(reason: str) -> str:
+    """What to look at, after a refusal of the broker; "": nothing known."""
+    return _HINTS.get(reason, "")

@@ -18,9 +18,9 @@ from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS
 from edge_agent.fleet_protocol.reported_state import refusals
 from edge_agent.fleet_protocol.signed_states import UnprovenError
 from edge_agent.fleet_protocol.topics import read_node_topic
-from edge_agent.operator.broker import Received
 from edge_agent.operator.enrolment import NOBODY, Enrolment
 from edge_agent.operator.foreign import UnreadableError, read_object
+from edge_agent.operator.subscription import Received
 from edge_agent.store.digest import sha256_hex
 from edge_agent.validity import Validity
 

@@ -16,8 +16,8 @@ from edge_agent.__main__ import main
 from edge_agent.cli import fleetout
 from edge_agent.cli.fleetscreen import Screen
 from edge_agent.fleet_protocol.deployment import parse, to_payload
-from edge_agent.operator.broker import Received
 from edge_agent.operator.deploy import Current
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 from edge_agent.store.digest import sha256_hex
 from tests.operator.conftest import GUARD, Home, home, mosquitto, peers, published

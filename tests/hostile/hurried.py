@@ -3,15 +3,24 @@
 import sys
 
 from edge_agent.__main__ import main
-from edge_agent.operator import broker, brokercheck, deploy, inbox
+from edge_agent.operator import (
+    broker,
+    broker_connection,
+    brokercheck,
+    deploy,
+    inbox,
+    replace,
+    subscription,
+)
 
-broker.ANSWER_TIMEOUT_S = 6.0
-broker.CONNECT_TIMEOUT_S = 4.0
+broker_connection.ANSWER_TIMEOUT_S = 6.0
+broker_connection.CONNECT_TIMEOUT_S = 4.0
 broker.MARK_TIMEOUT_S = 4.0
-broker.LISTING_TIMEOUT_S = 15.0
+subscription.LISTING_TIMEOUT_S = 15.0
 brokercheck.WAIT_S = 1.0
 deploy.ECHO_TIMEOUT_S = 5.0
 inbox.READING_S = 10.0
+replace.SETTLE_S = 3.0
 
 if __name__ == "__main__":
     sys.exit(main())

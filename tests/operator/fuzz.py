@@ -24,13 +24,13 @@ from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import plan, rotation, signing
 from edge_agent.operator.asking import read_answer
-from edge_agent.operator.broker import Received
 from edge_agent.operator.deploy import believed
 from edge_agent.operator.gc import in_order
 from edge_agent.operator.news import NOTHING, news, snapshot
 from edge_agent.operator.overview import rows, troubles
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course, decide, standing
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 
 ROOT = "edge/v1/f"

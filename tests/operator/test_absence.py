@@ -11,14 +11,8 @@ import pytest
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.operator import listing
-from edge_agent.operator.broker import (
-    IN_FLIGHT,
-    VERSIONS,
-    BrokerClient,
-    NotAllowedError,
-    client_id,
-    mark_topic,
-)
+from edge_agent.operator.broker import BrokerClient, client_id, mark_topic
+from edge_agent.operator.broker_connection import IN_FLIGHT, VERSIONS, NotAllowedError
 from edge_agent.sim.broker import Broker as EmbeddedBroker
 from edge_agent.sim.mqttwire import (
     CONNECT,
@@ -173,7 +167,7 @@ def test_a_topic_that_is_no_text_does_not_end_the_connection() -> None:
 def test_a_broker_that_sends_no_mqtt_ends_a_command_with_a_reason(
     rubbish: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.operator.broker.ANSWER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("edge_agent.operator.broker_connection.ANSWER_TIMEOUT_S", 2.0)
     with (
         RawBroker(lambda peer, _: peer.write(rubbish)) as broker,
         BrokerClient(plain(broker.port)) as client,
@@ -195,7 +189,7 @@ class Silent(Peer):
 def test_why_a_connection_broke_is_told_once_another_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edge_agent.operator.broker.ANSWER_TIMEOUT_S", 4.0)
+    monkeypatch.setattr("edge_agent.operator.broker_connection.ANSWER_TIMEOUT_S", 4.0)
     with (
         RawBroker(give, Silent) as broker,
         BrokerClient(plain(broker.port)) as client,
@@ -244,7 +238,7 @@ def test_who_may_only_read_can_look_and_prove_nothing(
 ) -> None:
     monkeypatch.setattr("edge_agent.operator.broker.MARK_TIMEOUT_S", 0.5)
     if version == "3.1.1":
-        monkeypatch.setattr("edge_agent.operator.broker.VERSIONS", VERSIONS[1:])
+        monkeypatch.setattr("edge_agent.operator.broker_connection.VERSIONS", VERSIONS[1:])
     rules = ("user writer", "topic readwrite edge/#", "user reader", "topic read edge/#")
     settings = (
         "allow_anonymous false",
@@ -278,7 +272,7 @@ def test_who_may_only_read_can_look_where_the_broker_hangs_up_on_who_writes(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if version == "3.1.1":
-        monkeypatch.setattr("edge_agent.operator.broker.VERSIONS", VERSIONS[1:])
+        monkeypatch.setattr("edge_agent.operator.broker_connection.VERSIONS", VERSIONS[1:])
     nodes = "edge/v1/greenhouse/nodes"
 
     def deliver(peer: Peer, _messages: list[Message]) -> None:

@@ -146,6 +146,6 @@ def test_a_wrong_port_is_explained() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = plain(silent.getsockname()[1])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edge_agent.operator.broker.CONNECT_TIMEOUT_S", 0.3)
+            patch.setattr("edge_agent.operator.broker_connection.CONNECT_TIMEOUT_S", 0.3)
             with pytest.raises(LinkError, match="does not answer"), BrokerClient(config):
                 pass

@@ -15,10 +15,10 @@ from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol import trust
 from edge_agent.mqtt import certificate
 from edge_agent.operator import signing
-from edge_agent.operator.broker import Received
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.overview import troubles
 from edge_agent.operator.settings import load_settings
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer

@@ -12,9 +12,11 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge_agent.errors import LinkError
-from edge_agent.operator import broker as brokers
-from edge_agent.operator.broker import BrokerClient, Quiet, Received, Subscription
+from edge_agent.operator import broker_connection
+from edge_agent.operator import subscription as subscriptions
+from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.inbox import Inbox
+from edge_agent.operator.subscription import Quiet, Received, Subscription
 from edge_agent.sim.mqttwire import Message, publish_packet
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
@@ -54,7 +56,7 @@ def test_of_what_is_said_on_one_topic_the_latest_counts() -> None:
 def test_what_is_said_faster_than_it_is_taken_is_passed_over_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(brokers, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 10_000)
     subscription = Subscription(("n/+",))
     for _ in range(100):
         subscription.put(said("n/a", bytes(1000)))
@@ -74,11 +76,11 @@ def test_a_listing_of_what_has_no_end_ends(monkeypatch: pytest.MonkeyPatch) -> N
     subscription = Subscription(("n/+",))
     for number in range(100):
         subscription.put(said(f"n/{number}", retained=True))
-    monkeypatch.setattr(brokers, "MAX_KEPT_BYTES", 5_000)
+    monkeypatch.setattr(subscriptions, "MAX_KEPT_BYTES", 5_000)
     quiet = Quiet(subscription, 1.0, flagged=True)
     with pytest.raises(LinkError, match="has no end: 25 topics"):
         list(iter(quiet.take, None))
-    monkeypatch.setattr(brokers, "LISTING_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(subscriptions, "LISTING_TIMEOUT_S", 0.0)
     quiet = Quiet(subscription, 1.0, flagged=True)
     time.sleep(0.01)
     with pytest.raises(LinkError, match="has no end: 1 topics"):
@@ -138,7 +140,7 @@ QOS_2 = b"\x34\x07\0\x01a\0\x07\0x"
 def test_a_broker_that_breaks_the_rules_is_left_and_told(
     data: bytes, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(brokers, "ANSWER_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(broker_connection, "ANSWER_TIMEOUT_S", 3.0)
     with serving(lambda peer, _: peer.write(data)) as client, pytest.raises(LinkError, match=why):
         client.kept("edge/v1/greenhouse/deployment")
 
@@ -147,7 +149,7 @@ def test_a_message_that_is_too_large_is_skipped_where_the_broker_could_not_be_to
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One board must not end all tools at a broker without MQTT 5."""
-    monkeypatch.setattr(brokers, "VERSIONS", (MQTTProtocolVersion.MQTTv311,))
+    monkeypatch.setattr(broker_connection, "VERSIONS", (MQTTProtocolVersion.MQTTv311,))
     large = Message(f"{NODES}/a/state", bytes(2 << 20), True)
     small = Message(f"{NODES}/b/state", b"{}", True)
 

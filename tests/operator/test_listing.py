@@ -13,7 +13,8 @@ import pytest
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.operator import listing
-from edge_agent.operator.broker import BrokerClient, Received, client_id
+from edge_agent.operator.broker import BrokerClient, client_id
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
@@ -57,8 +58,9 @@ def read(port: int) -> View:
 def test_a_fleet_beyond_mosquittos_queue_is_read_whole_and_who_is_silent_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ANSWER_TIMEOUT_S", "MARK_TIMEOUT_S"):  # a busy machine reads for minutes
-        monkeypatch.setattr(f"edge_agent.operator.broker.{name}", 1800.0)
+    # A busy machine reads for minutes.
+    monkeypatch.setattr("edge_agent.operator.broker_connection.ANSWER_TIMEOUT_S", 1800.0)
+    monkeypatch.setattr("edge_agent.operator.broker.MARK_TIMEOUT_S", 1800.0)
     with Mosquitto(tmp_path, *QUIET) as broker:
         _read_whole(broker, Home(tmp_path / "operator", broker.port, capsys))
 

@@ -18,9 +18,9 @@ from edge_agent.fleet_protocol.reported_state import (
     UpdatesState,
 )
 from edge_agent.operator import expiry
-from edge_agent.operator.broker import Received
 from edge_agent.operator.news import NOTHING, news, snapshot
 from edge_agent.operator.overview import troubles
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import Node, View
 from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from edge_agent.operator.broker import Received
 from edge_agent.operator.news import NOTHING, news, snapshot
 from edge_agent.operator.rollout import standing
+from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import Node, View
 from tests.operator.fuzz import a_deployment
 

@@ -1,0 +1,151 @@
+"""What arrives for a tool at the fleet's broker, until the tool takes it."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from paho.mqtt import client as paho
+
+from edge_agent.errors import LinkError
+
+# Of what came and was not taken yet: more than a tool is behind at any time with a fleet of
+# some 10,000 nodes. Beyond it what is said is passed over and counted.
+MAX_WAITING_BYTES = 64 << 20
+# Of what the broker keeps at the topics of one listing: 20,000 states of the largest form have
+# 1.3 GB, those of ten plugins each 60 MB.
+MAX_KEPT_BYTES = 512 << 20
+# A listing brings some thousand messages a second; what goes on for longer has no end.
+LISTING_TIMEOUT_S = 600.0
+
+
+class Received(NamedTuple):
+    """One message; `retained` if the broker had kept it."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    packet_id: int = 0
+
+
+class Subscription:
+    """What arrives for some topic filters, until it is taken.
+
+    Who floods a tool, be it a board or the broker, fills no memory: `dropped` counts what was
+    said and passed over; that what the broker keeps does not fit is an error.
+    """
+
+    def __init__(self, filters: tuple[str, ...], latest: Collection[str] = ()) -> None:
+        """On topics whose last level is in `latest`, a message takes the place of the one before
+        it that was not taken yet."""
+        self.filters = filters
+        self.answer: str | None = None  # the broker's: "", or why it refuses
+        self.dropped = 0
+        self._plain = frozenset(each for each in filters if not set(each) & {"+", "#"})
+        self._wild = tuple(each for each in filters if each not in self._plain)
+        self._latest = frozenset(latest)
+        self._came = threading.Condition()
+        self._waiting: OrderedDict[object, Received] = OrderedDict()
+        self._bytes = self._number = 0
+        self._overflowed = False
+
+    def take(self, timeout_s: float | None = None) -> Received | None:
+        """The next message; None after `timeout_s` without one (None: wait for ever).
+
+        LinkError: the broker sends more that it keeps than there is room for.
+        """
+        with self._came:
+            if not self._came.wait_for(lambda: self._waiting or self._overflowed, timeout_s):
+                return None
+            if self._overflowed:
+                raise LinkError(
+                    f"the broker sends more of {', '.join(self.filters)} than can be taken"
+                )
+            _, message = self._waiting.popitem(last=False)
+            self._bytes -= _size(message)
+            return message
+
+    def wants(self, topic: str) -> bool:
+        return topic in self._plain or any(
+            paho.topic_matches_sub(each, topic) for each in self._wild
+        )
+
+    def put(self, message: Received) -> None:
+        with self._came:
+            key: object = self._number
+            if message.topic.rpartition("/")[2] in self._latest:
+                key = message.topic
+            before = self._waiting.get(key)
+            grown = self._bytes + _size(message) - (_size(before) if before else 0)
+            if grown > MAX_WAITING_BYTES:
+                if message.retained:
+                    self._overflowed = True
+                    self._came.notify_all()
+                self.dropped += 1
+                return
+            self._number += 1
+            self._bytes = grown
+            self._waiting[key] = message
+            self._came.notify_all()
+
+
+def _size(message: Received) -> int:
+    """In memory, about."""
+    return len(message.payload) + len(message.topic) + 200
+
+
+class Quiet:
+    """Takes what a subscription brings until nothing kept has come for `seconds`.
+
+    What is said meanwhile does not count, nor what is kept and comes again: a fleet, or one board,
+    that talks on and on would keep a listing from ending. A broker that makes up more and more is
+    left after a while.
+    """
+
+    def __init__(
+        self, subscription: Subscription, seconds: float, *, flagged: bool = False
+    ) -> None:
+        """Without `flagged` a topic that is new counts as kept, since some brokers clear the flag
+        of what they kept."""
+        self._subscription = subscription
+        self._flagged = flagged
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._end = time.monotonic() + LISTING_TIMEOUT_S
+        self._topics = set[str]()
+        self._bytes = 0
+
+    def again(self, seconds: float) -> None:
+        """Wait for quiet of this length from now on."""
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+
+    def take(self) -> Received | None:
+        """The next message; None: it is quiet. LinkError: there is no end of what is kept."""
+        message = self._subscription.take(max(0.0, self._until - time.monotonic()))
+        now = time.monotonic()
+        if message is None:
+            return None
+        new = message.topic not in self._topics and (message.retained or not self._flagged)
+        if new:
+            self._topics.add(message.topic)
+            self._until = now + self._seconds
+            self._bytes += _size(message)
+            if now > self._end or self._bytes > MAX_KEPT_BYTES:
+                raise LinkError(
+                    f"what the broker keeps at {', '.join(self._subscription.filters[:3])} has no"
+                    f" end: {len(self._topics)} topics with {self._bytes >> 20} MiB so far"
+                )
+        elif now >= self._until:
+            return None
+        return message
+
+
+def until(subscription: Subscription, seconds: float) -> Iterator[Received]:
+    """What comes within `seconds`, however much that is; all that has come already."""
+    end = time.monotonic() + seconds
+    while (message := subscription.take(max(0.0, end - time.monotonic()))) is not None:
+        yield message
+        if time.monotonic() > end + seconds:
+            return
