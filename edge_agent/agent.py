@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent import __version__, memory
 from edge_agent.config import AgentConfig, load_agent_config
-from edge_agent.control import ControlServer
+from edge_agent.control import ControlServer, Deferred, Verb
 from edge_agent.errors import ConfigError, RequestError, StoreError
 from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.host.crash_marker import CrashMarker
@@ -34,6 +34,7 @@ from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
 from edge_agent.node.exposure import Exposure
 from edge_agent.node.news import News, State, summary
+from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
 from edge_agent.readiness import Readiness
@@ -127,11 +128,17 @@ class Agent:
         self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._supervisor.unsettled)
         self.again = False
         self._updates: Updates | None = None
+        self._quarantine = Quarantine(self._supervisor, lambda: self._updates)
         self._remote = self._make_remote()
         self._sources = Sources(self._apply, self._keep, config.updates is not None)
         self._updates = self._make_updates()
         self._folder = Folder(config.plugin_dir, config.limits, config.report)
-        verbs = {"status": self._status, "release": self._release}
+        # "release" was the word for it before.
+        verbs: dict[str, Verb] = {
+            "status": self._status,
+            "unquarantine": self._unquarantine,
+            "release": self._unquarantine,
+        }
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._scan_timer: Timer | None = None
         self._exposure = Exposure(loop, self._loader.run, self._news.changed)
@@ -309,11 +316,11 @@ class Agent:
             status["key"] = dict(self._remote.key.told())
         return status
 
-    def _release(self, arguments: dict[str, object]) -> dict[str, object]:
+    def _unquarantine(self, arguments: dict[str, object]) -> Deferred:
+        answer = Deferred(self._loop)
         identity = str(arguments.get("plugin", ""))
-        if self._updates is not None:
-            self._updates.release(identity)
-        return {"released": self._supervisor.release(identity)}
+        self._quarantine.lift(identity, lambda lifted: answer.give(lifted.answer))
+        return answer
 
     def _make_updates(self) -> "Updates | None":
         if self._config.updates is None:
@@ -361,7 +368,12 @@ class Agent:
 
         recent = Recent()
         actions = Actions(
-            self._supervisor, recent, self._config_path, self._restart, lambda: self._updates
+            self._supervisor,
+            recent,
+            self._config_path,
+            self._restart,
+            lambda: self._updates,
+            self._quarantine,
         )
         key = NodeKey(self._loop, self._loader.run, self._news.changed, self._config.state_dir)
         return Remote(

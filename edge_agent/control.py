@@ -17,6 +17,7 @@ import selectors
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import ControlError, NotRunningError
@@ -33,10 +34,38 @@ CLIENT_SECONDS = 5.0
 # How long to leave the socket alone when the process has no descriptor left.
 ACCEPT_PAUSE_SECONDS = 1.0
 
-# Shapes: arguments in, answer out, both JSON objects. Runs on the loop, so is quick.
-Verb = Callable[[dict[str, object]], dict[str, object]]
-
 log = logging.getLogger(__name__)
+
+Answer = dict[str, object]
+
+
+class Deferred:
+    """An answer that another thread has yet to find. A client that has waited for CLIENT_SECONDS
+    is left without."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._answer: Answer | None = None
+        self._deliver: Callable[[Answer], None] | None = None
+
+    def give(self, answer: Answer) -> None:
+        """Once, on any thread."""
+        self._loop.call_soon(partial(self._given, answer))
+
+    def then(self, deliver: Callable[[Answer], None]) -> None:
+        """Call this with the answer, now or when there is one; on the loop."""
+        self._deliver = deliver
+        if self._answer is not None:
+            deliver(self._answer)
+
+    def _given(self, answer: Answer) -> None:
+        self._answer = answer
+        if self._deliver is not None:
+            self._deliver(answer)
+
+
+# Shapes: arguments in, answer out, both JSON objects. Runs on the loop, so is quick.
+Verb = Callable[[Answer], Answer | Deferred]
 
 
 class ControlServer:
@@ -110,7 +139,14 @@ class ControlServer:
         if self._listener is not None:
             self._loop.watch(self._listener, selectors.EVENT_READ, self._accept)
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer(self, line: bytes, client: "_Client") -> None:
+        found = self._found(line)
+        if isinstance(found, Deferred):
+            found.then(lambda answer: client.answer(_encoded(answer)))
+        else:
+            client.answer(found)
+
+    def _found(self, line: bytes) -> bytes | Deferred:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -123,7 +159,8 @@ class ControlServer:
         if not isinstance(arguments, dict):
             return _error("arguments must be a JSON object")
         try:
-            return json.dumps({"answer": verb(arguments)}).encode()
+            found = verb(arguments)
+            return found if isinstance(found, Deferred) else _encoded(found)
         except Exception as error:
             log.exception("the verb %s failed", name)
             return _error(f"{name} failed: {error}")
@@ -136,7 +173,7 @@ class _Client:
         self,
         loop: Loop,
         connection: socket.socket,
-        respond: Callable[[bytes], bytes],
+        respond: Callable[[bytes, "_Client"], None],
         gone: Callable[["_Client"], None],
     ) -> None:
         self._loop = loop
@@ -145,10 +182,12 @@ class _Client:
         self._gone = gone
         self._request = bytearray()
         self._rest = memoryview(b"")
+        self._closed = False
         self._deadline = loop.call_later(CLIENT_SECONDS, self.close)
         loop.watch(connection, selectors.EVENT_READ, self._readable)
 
     def close(self) -> None:
+        self._closed = True
         self._deadline.cancel()
         self._loop.unwatch(self._connection)
         self._connection.close()
@@ -156,6 +195,8 @@ class _Client:
 
     def answer(self, answer: bytes) -> None:
         """Send the line `answer` as fast as the client takes it, then close."""
+        if self._closed:
+            return  # it did not wait
         self._rest = memoryview(answer + b"\n")
         self._deadline.cancel()
         self._deadline = self._loop.call_later(CLIENT_SECONDS, self.close)
@@ -172,7 +213,8 @@ class _Client:
         self._request += data
         line, newline, _ = self._request.partition(b"\n")
         if newline:
-            self.answer(self._respond(bytes(line)))
+            self._loop.unwatch(self._connection)  # nothing more is asked
+            self._respond(bytes(line), self)
         elif not data:
             self.close()
         elif len(self._request) > MAX_REQUEST_BYTES:
@@ -230,6 +272,10 @@ def ask(path: Path, verb: str, **arguments: object) -> dict[str, object]:
         return found
     reason = reply.get("error")
     raise ControlError(f"the agent on {path} said: {reason or 'nothing that makes sense'}")
+
+
+def _encoded(answer: Answer) -> bytes:
+    return json.dumps({"answer": answer}).encode()
 
 
 def _error(message: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import select
 import socket
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import control
-from edge_agent.control import MAX_CLIENTS, MAX_REQUEST_BYTES, ControlServer, ask
+from edge_agent.control import MAX_CLIENTS, MAX_REQUEST_BYTES, ControlServer, Deferred, ask
 from edge_agent.errors import ControlError, NotRunningError
 from edge_agent.loop import Loop
 
@@ -34,11 +35,20 @@ class Agent:
                 "big": lambda _arguments: {"big": BIG},
                 "fail": lambda _arguments: {"never": 1 // 0},
                 "odd": lambda _arguments: {"path": Path("/not/json")},
+                "later": self._later,
             },
         )
+        self.deferred: queue.SimpleQueue[Deferred] = queue.SimpleQueue()
         self.server.open()
         self._thread = threading.Thread(target=self._loop.run)
         self._thread.start()
+
+    def _later(self, arguments: dict[str, object]) -> Deferred:
+        deferred = Deferred(self._loop)
+        if arguments.get("known"):
+            deferred.give({"state": "known"})
+        self.deferred.put(deferred)
+        return deferred
 
     def on_loop(self, work: Callable[[], None]) -> None:
         """Run `work` on the loop's thread and wait for it."""
@@ -87,6 +97,34 @@ def test_a_verb_is_answered(agent: Agent) -> None:
     assert ask(agent.path, "status", plugin="10-a") == {"state": "well", "plugin": "10-a"}
 
 
+def test_an_answer_that_another_thread_finds_is_waited_for(agent: Agent) -> None:
+    assert ask(agent.path, "later", known=True) == {"state": "known"}
+    agent.deferred.get()
+    answers: list[dict[str, object]] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(agent.path, "later")))
+    asking.start()
+    deferred = agent.deferred.get(timeout=30)
+    assert ask(agent.path, "status") == {"state": "well"}  # nobody else waits for it
+    deferred.give({"state": "found"})
+    asking.join(30)
+    assert answers == [{"state": "found"}]
+
+
+def test_a_client_that_left_before_its_answer_was_found_costs_nothing(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CLIENT_SECONDS", 0.05)
+    with connect(agent) as connection:
+        connection.sendall(b'{"verb": "later"}\n')
+        deferred = agent.deferred.get(timeout=30)
+        assert connection.recv(1) == b""  # its time is over
+    deferred.give({"state": "found"})
+    agent.on_loop(lambda: None)
+    assert not agent.server.clients
+    monkeypatch.undo()
+    assert ask(agent.path, "status") == {"state": "well"}
+
+
 def test_only_the_agents_user_may_connect(agent: Agent) -> None:
     assert stat.S_IMODE(agent.path.stat().st_mode) == 0o600
 
@@ -109,7 +147,7 @@ def test_the_request_may_come_in_pieces(agent: Agent) -> None:
         (b"\n", "not a JSON object"),
         (b"\xff\xfe\n", "not a JSON object"),
         (b"[" * 50_000 + b"\n", "not a JSON object"),
-        (b"[]\n", "unknown verb; known are big, fail, odd, status"),
+        (b"[]\n", "unknown verb; known are big, fail, later, odd, status"),
         (b'{"verb": ["status"]}\n', "unknown verb"),
         (b'{"verb": "stats"}\n', "unknown verb"),
         (b'{"verb": "status", "arguments": []}\n', "arguments must be a JSON object"),

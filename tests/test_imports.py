@@ -38,7 +38,7 @@ ALWAYS = _named(
     """
     edge_agent: __main__ agent control errors lazy_import logs loop memory notify
     edge_agent: readiness subprocess_python text threads verbs
-    edge_agent.node: exposure news sources
+    edge_agent.node: exposure news quarantine sources
     edge_agent: pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units

@@ -25,7 +25,7 @@ _PLUGIN_STATES: dict[str, tuple[Level, str]] = {
     ),
     "quarantined": (
         "fail",
-        "put another version there, or lift it with `edge-agent plugin release NN-name`",
+        "put another version there, or lift it with `edge-agent plugin unquarantine NN-name`",
     ),
     "failed": ("fail", "set right what it says; `edge-agent plugin check FILE` tells more"),
 }
@@ -330,7 +330,7 @@ def check_updates(facts: Facts) -> Iterator[Finding]:
     for digest, reason in _texts(updates.get("rejected")):
         todo = (
             "the operator may let it be tried again:"
-            " `edge-agent fleet request NODE release --arg plugin=NN-name`"
+            " `edge-agent fleet request NODE unquarantine --arg plugin=NN-name`"
         )
         yield Finding("warn", "updates", f"rejects {digest[:19]}: {reason}", todo)
 

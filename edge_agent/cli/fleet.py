@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import USAGE
-from edge_agent.verbs import VERBS
+from edge_agent.verbs import COMMANDS
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -317,7 +317,7 @@ def _request(commands: "Subparsers") -> None:
     text = "ask one node to do something now"
     parser = _command(commands, "request", "fleetlook", text)
     parser.add_argument("node", metavar="NODE")
-    parser.add_argument("verb", choices=VERBS)
+    parser.add_argument("verb", choices=COMMANDS)
     parser.add_argument(
         "--arg",
         action="append",

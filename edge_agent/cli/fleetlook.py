@@ -33,6 +33,7 @@ from edge_agent.operator.overview import behind, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
 from edge_agent.text import printable
+from edge_agent.verbs import COMMANDS
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
 
@@ -159,7 +160,7 @@ def request(arguments: argparse.Namespace) -> int:
         if not signers and not arguments.json:
             line("no key here that the fleet trusts: the request is not signed", QUIET)
         answers = ask(
-            *(fleet.client, name, arguments.node, arguments.verb, given),
+            *(fleet.client, name, arguments.node, COMMANDS[arguments.verb], given),
             *(arguments.timeout, signers),
         )
         for answer in answers:

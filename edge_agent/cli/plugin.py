@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: look at one before a node runs it (`check`, `run`), or let one that
-crashed the agent run again (`release`)."""
+"""`edge-agent plugin`: look at one before a node runs it (`check`, `run`), or let one run again
+against which the node holds something (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -50,11 +50,14 @@ def add_parser(subparsers: "Subparsers") -> None:
     action.set_defaults(command=run)
 
     action = actions.add_parser(
-        "release", help="let a quarantined plugin run again; 1 if it is not known to have crashed"
+        "unquarantine",
+        aliases=["release"],  # as it was called first
+        help="let a plugin run again that is quarantined, or whose release was rejected; "
+        "1 if nothing is held against it",
     )
     action.add_argument("plugin", metavar="NN-name", help="as `edge-agent status` names it")
     add_config_option(action)
-    action.set_defaults(command=release)
+    action.set_defaults(command=unquarantine)
 
 
 def _add_plugin_options(action: argparse.ArgumentParser) -> None:
@@ -105,18 +108,21 @@ def run(arguments: argparse.Namespace) -> int:
         raise type(error)(printable(f"{plugin.path}: {' '.join(str(error).split())}")) from error
 
 
-def release(arguments: argparse.Namespace) -> int:
+def unquarantine(arguments: argparse.Namespace) -> int:
     """Ask the running agent; ControlError says when nobody answers."""
     from edge_agent.cli.status import control_socket
     from edge_agent.control import ask
 
-    answer = ask(control_socket(arguments.config), "release", plugin=arguments.plugin)
-    name = printable(arguments.plugin)
-    if answer.get("released"):
-        print(f"{name} runs again, and its crashes are forgotten")
-        return OK
-    print(f"{name} is not known to have crashed the agent")
-    return PROBLEM
+    answer = ask(control_socket(arguments.config), "unquarantine", plugin=arguments.plugin)
+    name, modules = printable(arguments.plugin), answer.get("modules")
+    if not answer.get("released"):
+        print(f"{name}: {printable(str(answer.get('problem')))}")
+        return PROBLEM
+    lifted = ["its crashes are forgotten"] if answer.get("crashes") else []
+    if modules:
+        lifted.append(f"{modules} of its modules may run again that did not")
+    print(f"{name} runs again: {', '.join(lifted)}")
+    return OK
 
 
 def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:

@@ -144,18 +144,18 @@ class Updater:
         self._evaluate()
 
     def quarantine(self, digest: str, reason: str) -> None:
-        """Do not run this module until it is released; the host may say so again and again."""
+        """Do not run this module until somebody lifts that; the host may say so again and again."""
         digest = _named(digest)
         if digest not in self._catalogue.quarantined:
             log.error("%s is quarantined: %s", digest, reason)
             self._note(catalogues.quarantined(self._catalogue, digest, reason))
             self._evaluate()
 
-    def release(self, identity: str) -> int:
+    def unquarantine(self, identity: str) -> int:
         """Hold nothing against the plugin `identity` any more; how many modules that concerns."""
         held = plan.held_against((self._pending, self._active), self._catalogue, identity)
         for digest in held:
-            self._note(catalogues.released(self._catalogue, digest))
+            self._note(catalogues.unquarantined(self._catalogue, digest))
         self._evaluate()
         return len(held)
 

@@ -3,10 +3,10 @@
     STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]}
 
 The first time may be bad luck: that a guest was at work is all that is known. The second time
-the module is quarantined under this name, for good: until somebody releases it, or another module
-takes its place. Bad luck is forgotten after a week, or when the plugin has answered for an hour
-since (docs/adr/0037). On probation the allowed failures count, so that a new release is not given
-a second chance to end the agent.
+the module is quarantined under this name, for good: until somebody lifts that
+(edge_agent.node.quarantine), or another module takes its place. Bad luck is forgotten after a
+week, or when the plugin has answered for an hour since (docs/adr/0037). On probation the allowed
+failures count, so that a new release is not given a second chance to end the agent.
 """
 
 import json
@@ -105,10 +105,10 @@ class CrashPolicy:
         times = "once, on probation" if count == 1 else f"{count} times"
         return (
             f"quarantined: the agent died while it ran, {times}; "
-            f"edge-agent plugin release {release.identity} lets it run again"
+            f"edge-agent plugin unquarantine {release.identity} lets it run again"
         )
 
-    def release(self, identity: str) -> bool:
+    def unquarantine(self, identity: str) -> bool:
         """Forget the crashes of the plugin; False if there are none."""
         name = _cut(identity)
         found = [suspect for suspect in self._crashes if suspect.identity == name]

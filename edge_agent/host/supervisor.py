@@ -92,11 +92,13 @@ class Supervisor:
         self._states.drop(releases.keys() | set().union(*(each.slots for each in self._runtimes)))
         self._changed()
 
-    def release(self, identity: str) -> bool:
+    def unquarantine(self, identity: str) -> bool:
         """Lift a plugin's quarantine and forget its crashes; False if there are none."""
-        if not self._crash_policy.release(identity):
+        if not self._crash_policy.unquarantine(identity):
             return False
-        log.info("%s: released", identity, extra={"plugin": identity})
+        log.info(
+            "%s: its crashes are forgotten, it may run again", identity, extra={"plugin": identity}
+        )
         self._told.pop(identity, None)
         self._assign()
         self._changed()

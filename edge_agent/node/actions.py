@@ -8,6 +8,7 @@ from typing import Protocol
 from edge_agent import threads
 from edge_agent.errors import RequestError
 from edge_agent.host.supervisor import Supervisor
+from edge_agent.node.quarantine import Lifted, Quarantine
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Action, Job
 
@@ -26,10 +27,6 @@ class Updates(Protocol):
     def sync(self) -> bool:
         """Look at everything that the broker holds once more. False: too much else waits."""
 
-    def release_for(self, identity: str, done: Callable[[int | None], None]) -> None:
-        """Hold nothing against this plugin's releases any more; `done` gets how many modules that
-        concerned, or None for a defect, on another thread."""
-
 
 class Actions:
     """`restart` takes the job of a restart of the whole agent."""
@@ -41,18 +38,20 @@ class Actions:
         config_path: Path,
         restart: Callable[[Job], None],
         updates: Callable[[], Updates | None],
+        quarantine: Quarantine,
     ) -> None:
         self._supervisor = supervisor
         self._recent = recent
         self._config_path = config_path
         self._restart_agent = restart
         self._updates = updates
+        self._quarantine = quarantine
         self.by_verb: Mapping[str, Action] = {
             "sync": self._sync,
             "restart": self._restart,
             "logs": self._logs,
             "diagnose": self._diagnose,
-            "release": self._release,
+            "release": self._unquarantine,
         }
 
     def _sync(self, job: Job) -> None:
@@ -89,26 +88,15 @@ class Actions:
         examine = partial(_examine, job, self._config_path)
         threads.start(examine, name="diagnose", stack_bytes=STACK_BYTES)
 
-    def _release(self, job: Job) -> None:
-        identity = job.arguments["plugin"]
-        lifted = self._supervisor.release(identity)
-        updates = self._updates()
-        if updates is None:
-            _end_release(job, lifted, 0)
-        else:  # it may hold more against it than a quarantine
-            updates.release_for(identity, partial(_end_release, job, lifted))
+    def _unquarantine(self, job: Job) -> None:
+        self._quarantine.lift(job.arguments["plugin"], partial(_end_unquarantine, job))
 
 
-def _end_release(job: Job, lifted: bool, modules: int | None) -> None:
-    """`lifted`: a quarantine was; `modules`: so many were held by the fleet's part. Any thread."""
-    if lifted or modules:
-        job.succeeded()
-    elif modules is None:
-        job.failed("the agent failed; its log says why")
+def _end_unquarantine(job: Job, lifted: Lifted) -> None:
+    if lifted.problem:
+        job.failed(lifted.problem)
     else:
-        job.failed(
-            f"nothing is held against {job.arguments['plugin']}: no quarantine, no rejection"
-        )
+        job.succeeded()
 
 
 def _examine(job: Job, config_path: Path) -> None:

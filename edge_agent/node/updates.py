@@ -69,7 +69,7 @@ class Updates:
         self._topics = fleet_topics(config.fleet)
         self._worker = Worker(self._make, lambda: loop.call_soon(begun))
         self._vouched_by: Vouching | None = None
-        self._asked: set[str] = set()  # the loop's thread adds, the worker's takes away
+        self._asked: set[object] = set()  # the loop's thread adds, the worker's takes away
 
     def start(self) -> None:
         """Begin with what the disk says."""
@@ -94,22 +94,24 @@ class Updates:
         """Look at everything that the broker holds once more. False: too much else waits."""
         return self._ask("sync", lambda updater: updater.sync())
 
-    def release(self, identity: str) -> bool:
-        """Hold nothing against this plugin's releases any more. False as above."""
-        return self._ask(identity, lambda updater: updater.release(identity))
-
-    def release_for(self, identity: str, done: Callable[[int | None], None]) -> None:
-        """The same; `done` gets how many modules that concerned (None: a defect), on the worker's
-        thread. Requests bound how many of these wait (fleet_protocol/requests.MAX_OPEN)."""
+    def unquarantine(self, identity: str, done: Callable[[int | None], None]) -> bool:
+        """Hold nothing against this plugin's modules any more; `done` gets how many that concerned
+        (None: a defect), on the worker's thread. False as above; `done` is not called then."""
+        if len(self._asked) >= MAX_ASKED:
+            return False
+        asked = object()
+        self._asked.add(asked)
 
         def work(updater: "Updater") -> int | None:
+            self._asked.discard(asked)
             try:
-                return updater.release(identity)
+                return updater.unquarantine(identity)
             except Exception:
                 log.exception("what is held against %s could not be lifted", identity)
                 return None
 
         self._worker.call(work, done)
+        return True
 
     def vouch(
         self, verb: str, sealed: Sealed, done: Callable[[Request | RequestError], None]

@@ -192,12 +192,12 @@ def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
 
 
 def quarantined(catalogue: Catalogue, digest: str, reason: str) -> Catalogue:
-    """This module is not run until somebody releases it."""
+    """This module is not run until somebody lifts that."""
     held = _remembered(catalogue.quarantined, {digest: reason})
     return replace(catalogue, quarantined=held)
 
 
-def released(catalogue: Catalogue, digest: str) -> Catalogue:
+def unquarantined(catalogue: Catalogue, digest: str) -> Catalogue:
     """An operator lets this module run again: nothing is held against it any more."""
     return replace(
         catalogue,

@@ -190,7 +190,7 @@ def _at(state: str, **entry: object) -> Facts:
             _plugin("quarantined", error="two crashes"),
             "fail",
             "10-guard: quarantined at /s: two crashes",
-            "edge-agent plugin release 10-guard",
+            "edge-agent plugin unquarantine 10-guard",
         ),
         (_plugin("failed", error="bad"), "fail", "10-guard: failed at /s: bad", "plugin check"),
         (

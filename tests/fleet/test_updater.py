@@ -346,9 +346,9 @@ def test_release_request_lifts_it(board: Board, operator: Operator) -> None:
     board.updater.quarantine(A.blob.digest, "died")
     assert board.running() == {}
     assert board.unusable() == {"10-guard": "died"}  # the host may have to refuse containers
-    assert board.updater.release("20-other") == 0
+    assert board.updater.unquarantine("20-other") == 0
     assert board.running() == {}
-    assert board.updater.release("10-guard") == 1
+    assert board.updater.unquarantine("10-guard") == 1
     assert board.running() == {"10-guard": "1"}
     assert board.unusable() == {}
     assert again(board).start().running() == {"10-guard": "1"}
@@ -378,7 +378,7 @@ def test_release_request_lets_a_rejected_release_be_tried_again(
     operator.deploy(plugin("guard", release("2", B)))
     board.wait(1)
     board.reject("10-guard")
-    assert board.updater.release("10-guard") == 1
+    assert board.updater.unquarantine("10-guard") == 1
     board.turn()
     assert board.running() == {"10-guard": "2"}
     assert board.plans[-1].releases[0].on_probation
@@ -603,7 +603,7 @@ def test_catalogue_that_says_nothing_stops_the_fleet_part_and_says_so(
     assert "catalogue.json: is damaged" in board.status()["trouble"]
     board.updater.verdict("10-guard", A.blob.digest, False, "")
     board.updater.quarantine(A.blob.digest, "")
-    assert board.updater.release("10-guard") == 0
+    assert board.updater.unquarantine("10-guard") == 0
     board.updater.sync()
 
 

@@ -131,7 +131,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(identity=identities)
     def lift(self, identity: str) -> None:
-        self.board.updater.release(identity)
+        self.board.updater.unquarantine(identity)
         self.board.turn()
 
     @rule(number=numbers)

@@ -49,7 +49,9 @@ def test_what_was_on_probation_goes_back_to_what_was_proven(board: Board) -> Non
 
 
 def test_what_was_held_against_releases_can_be_lifted(board: Board) -> None:
-    assert {name: board.updater.release(name) for name in ("10-logger", "10-twin", "30-bad")} == {
+    assert {
+        name: board.updater.unquarantine(name) for name in ("10-logger", "10-twin", "30-bad")
+    } == {
         "10-logger": 1,
         "10-twin": 1,
         "30-bad": 1,
@@ -76,7 +78,7 @@ def test_crashes_are_still_held_against_a_plugin(state: Path) -> None:
     other = Release(index, name, state / "x.wasm", "00" * 32, 1, "", PluginSettings())
     assert policy.why(held).startswith("quarantined: the agent died while it ran, 2 times")
     assert policy.why(other) == ""
-    assert policy.release(CRASHED)
+    assert policy.unquarantine(CRASHED)
     assert policy.why(held) == ""
 
 

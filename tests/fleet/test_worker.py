@@ -80,7 +80,7 @@ def test_call_answers_on_the_thread(place: Place) -> None:
     answers: list[tuple[int, str]] = []
     place.worker.start()
     place.worker.call(
-        lambda updater: updater.release("10-guard"),
+        lambda updater: updater.unquarantine("10-guard"),
         lambda count: answers.append((count, threading.current_thread().name)),
     )
     wait_until(lambda: answers, "an answer")

@@ -152,10 +152,10 @@ def test_on_probation_the_allowed_failures_count(path: Path, allowed: int, crash
 def test_a_release_forgets_its_crashes_for_good(path: Path) -> None:
     after(path, GUILTY)
     quarantine = after(path, GUILTY, Suspect("20-b", DIGEST))
-    assert quarantine.release("10-a")
+    assert quarantine.unquarantine("10-a")
     assert not quarantine.why(RELEASE)
-    assert not quarantine.release("10-a")
-    assert not quarantine.release("30-unknown")
+    assert not quarantine.unquarantine("10-a")
+    assert not quarantine.unquarantine("30-unknown")
     assert not after(path, GUILTY).why(RELEASE)  # one again
     assert after(path, Suspect("20-b", DIGEST)).why(replace(RELEASE, index="20", name="b"))
 
@@ -166,7 +166,7 @@ def test_a_long_name_is_recognised_though_it_was_cut(path: Path) -> None:
     after(path, cut)
     quarantine = after(path, cut)
     assert quarantine.why(long)
-    assert quarantine.release(long.identity)
+    assert quarantine.unquarantine(long.identity)
 
 
 def test_the_oldest_are_forgotten_first(path: Path) -> None:
@@ -228,11 +228,11 @@ def test_who_crashed_twice_does_not_start_and_the_others_do(tmp_path: Path) -> N
         assert (verdict.identity, verdict.digest, verdict.kept) == ("10-edge", bad.digest, False)
         assert [plugin.name for plugin in house.during(house.runtime.plugins)] == ["bench"]
         house.apply(bad, good)  # once more, as each scan of the folder may
-        assert house.supervisor.release("10-edge")
+        assert house.supervisor.unquarantine("10-edge")
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         assert "error" not in house.entry("10-edge")
         assert len(house.verdicts) == 1
-        assert not house.supervisor.release("10-edge")
+        assert not house.supervisor.unquarantine("10-edge")
     house = House(tmp_path)
     with house:
         house.run(bad)
@@ -262,7 +262,7 @@ def test_a_quarantined_plugin_refuses_unless_the_operator_said_ignore(tmp_path: 
         assert house.during(creation) == ""
         house.apply(bad, good)
         house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed again")
-        assert house.supervisor.release("10-edge")
+        assert house.supervisor.unquarantine("10-edge")
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         house.during(lambda: house.runtime.wait_for_plugins(2))  # the placeholder has left
         assert house.during(creation) == ""

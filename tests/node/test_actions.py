@@ -14,6 +14,7 @@ from edge_agent import node
 from edge_agent.fleet_protocol.requests import Request
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.actions import Actions
+from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Job, Ticket
 
@@ -52,7 +53,12 @@ def test_diagnose_reads_no_module_on_the_thread_that_answers(tmp_path: Path, see
         lambda _request: over.set(),
     )
     actions = Actions(
-        cast(Supervisor, None), Recent(), tmp_path / "agent.toml", lambda _job: None, lambda: None
+        cast(Supervisor, None),
+        Recent(),
+        tmp_path / "agent.toml",
+        lambda _job: None,
+        lambda: None,
+        cast(Quarantine, None),
     )
     actions.by_verb["diagnose"](job)
     assert over.wait(120)

@@ -38,6 +38,16 @@ def test_without_a_key_that_counts_the_request_is_sent_unsigned_and_that_is_told
     assert [each.signers for each in node.requests] == [()]
 
 
+def test_a_node_of_any_version_knows_the_word_for_what_a_command_calls_otherwise(
+    home: Home, peers: Peers
+) -> None:
+    (node,) = peers("board-1")
+    told = home.fleet("request", "board-1", "unquarantine", "--arg", "plugin=20-guard")
+    assert "board-1 unquarantine: succeeded" in told
+    (request,) = node.requests
+    assert (request.verb, request.arguments) == ("release", {"plugin": "20-guard"})
+
+
 def test_true_and_false_are_no_words(home: Home, peers: Peers) -> None:
     (node,) = peers("board-1")
     home.fleet("request", "board-1", "restart", "--arg", "force=true")

@@ -106,7 +106,7 @@ def test_a_released_module_has_nothing_held_against_it() -> None:
     held = catalogue.quarantined(PROVEN, A, "crash")
     held = replace(held, rejected={A: "x", A + "+00": "y", B: "z"})
     assert catalogue.quarantined(held, B, "b").quarantined == {A: "crash", B: "b"}
-    after = catalogue.released(held, A)
+    after = catalogue.unquarantined(held, A)
     assert (after.quarantined, after.rejected) == ({}, {B: "z"})
 
 
