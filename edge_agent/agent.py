@@ -28,7 +28,6 @@ from edge_agent.host.ending import look_back
 from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.release import Release
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
 from edge_agent.loop import Loop, Timer
@@ -38,6 +37,8 @@ from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.sources import Sources
 from edge_agent.notify import Notifier
 from edge_agent.readiness import Readiness
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
@@ -224,7 +225,7 @@ class Agent:
         )
         self._loader.run(memory.trim)  # after what was asked to be loaded
 
-    def _keep(self, code: Collection[tuple[str, bool]]) -> None:
+    def _keep(self, code: Collection[tuple[Digest, bool]]) -> None:
         keys = {self._artifacts.key(self._engine, *each) for each in code}
 
         def collect() -> None:
@@ -233,7 +234,7 @@ class Agent:
 
         self._loader.run_apart(collect)
 
-    def _judged(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+    def _judged(self, identity: str, digest: Digest, kept: bool, reason: str) -> None:
         release = self._sources.deployed(identity, digest)
         if self._updates is not None and release is not None:
             self._updates.verdict(release, kept, reason)

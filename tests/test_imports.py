@@ -43,7 +43,7 @@ ALWAYS = _named(
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
     edge_agent.host: backoff compile_backoff crash_marker crash_policy creations draining folder
-    edge_agent.host: handover loader pluginstates probation release runtime_endpoint slot
+    edge_agent.host: handover loader pluginstates probation runtime_endpoint slot
     edge_agent.host: slot_state slot_stats statefile supervisor
     edge_agent.host: eligibility ending placeholder plugin subject
     edge_agent.host: endpoint reconnect
@@ -51,7 +51,7 @@ ALWAYS = _named(
     edge_agent.nri: applied difference leaves ownership
     edge_agent.nri: capabilities envelope events generation link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
-    edge_agent.store: digest files
+    edge_agent.store: digest files release
     edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
     edge_agent.wasm.engines: signals ticker wasmtime wasmtime_capi wasmtime_instance
     edge_agent.wire: fields mux ttrpc

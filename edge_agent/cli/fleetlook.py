@@ -32,6 +32,7 @@ from edge_agent.operator.inbox import Inbox
 from edge_agent.operator.overview import behind, named
 from edge_agent.operator.results import Item
 from edge_agent.operator.view import Node, View
+from edge_agent.store.digest import short
 from edge_agent.text import printable
 from edge_agent.verbs import COMMANDS
 
@@ -116,7 +117,7 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
             each.version or "-",
             Cell(each.status or "-", PLUGIN_STYLES.get(each.status, CHANGED)),
             str(each.events),
-            each.running.removeprefix("sha256:")[:12],
+            short(each.running),
             each.error,
         )
         for each in found.plugins

@@ -84,7 +84,7 @@ def gc_command(arguments: argparse.Namespace) -> int:
             confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments)
         parts = gc.clear(fleet.client, stale)
     if arguments.json:
-        cleared = [f"sha256:{blob.hex}" for blob in stale]
+        cleared = [blob.digest for blob in stale]
         show_json({"cleared": cleared, "parts": parts, "foreign": foreign})
     elif stale:
         line(f"cleared {some(parts, 'part')}", GOOD)
@@ -134,5 +134,5 @@ def _show_stale(stale: Sequence[gc.Stale]) -> None:
         return
     show_table(
         ("blob", "parts", "size"),
-        [(blob.hex[:16], str(len(blob.topics)), size(blob.bytes)) for blob in stale],
+        [(blob.digest.hex[:16], str(len(blob.topics)), size(blob.bytes)) for blob in stale],
     )

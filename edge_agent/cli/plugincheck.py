@@ -88,9 +88,9 @@ class Check:
 
     def _module(self, tryout: Tryout) -> None:
         size, digest = len(self.plugin.wasm), self.plugin.digest
-        self.facts |= {"file": str(self.plugin.path), "size": size, "sha256": digest}
+        self.facts |= {"file": str(self.plugin.path), "size": size, "sha256": digest.hex}
         assert tryout.info.size == size
-        self._add("ok", "module", f"{size} bytes, sha256:{digest}")
+        self._add("ok", "module", f"{size} bytes, {digest}")
 
     def _abi(self, tryout: Tryout) -> None:
         exports = tryout.exports

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import DEFAULT_CONFIG, OK, add_config_option
+from edge_agent.store.digest import short
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from edge_agent.cli import Subparsers
 
-# A digest's first hexadecimal digits tell plugins apart well enough for a table.
-DIGEST_CHARS = 12
 
 RUNTIME_COLUMNS = ("runtime socket", "state", "runtime", "nri")
 PLUGIN_COLUMNS = (
@@ -143,7 +142,7 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
         milliseconds(latency.get("p50")),
         milliseconds(latency.get("p99")),
         size(plugin.get("memory_bytes")),
-        _word(plugin, "digest").removeprefix("sha256:")[:DIGEST_CHARS],
+        short(_word(plugin, "digest")),
     )
 
 
@@ -160,7 +159,7 @@ def _updates(updates: Record) -> str:
     lines = [f"runs generation {generation} of the fleet" if generation else "nothing is deployed"]
     if updates.get("pending"):
         fetching = [
-            f"{_word(each, 'digest').removeprefix('sha256:')[:DIGEST_CHARS]}"
+            f"{short(_word(each, 'digest'))}"
             f" {percent(each.get('progress'))}{_because(each.get('trouble'))}"
             for each in _records(updates, "fetching")
         ]
@@ -174,7 +173,7 @@ def _updates(updates: Record) -> str:
             lines.append(f"refuses the broker's {what}: {_word(refused, 'text')}")
     rejected = _record(updates, "rejected")
     for digest in rejected:
-        name = printable(digest).removeprefix("sha256:")[:DIGEST_CHARS]
+        name = short(printable(digest))
         lines.append(f"rejects {name}: {_word(rejected, digest)}")
     if updates.get("trouble"):
         lines.append(f"updates: {_word(updates, 'trouble')}")

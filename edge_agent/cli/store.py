@@ -51,7 +51,7 @@ def _finish(action: argparse.ArgumentParser, command: object) -> None:
 
 def list_releases(arguments: argparse.Namespace) -> int:
     """Print what is in the store and what each is for."""
-    from edge_agent.cli.status import DIGEST_CHARS, table
+    from edge_agent.cli.status import table
 
     layout, catalogue_path = _store(arguments)
     from edge_agent.store.cataloguefile import load
@@ -69,7 +69,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
             each.name,
             each.version,
             f"{each.size / 1024:.0f} KiB",
-            each.digest.removeprefix("sha256:")[:DIGEST_CHARS],
+            each.digest.short,
             ", ".join(_uses(catalogue, each.digest)) or "-",
         )
         for each in releases

@@ -16,7 +16,7 @@ from edge_agent.nri import events, generation
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
 from edge_agent.pb import nri_pb2
 from edge_agent.store import files
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 from edge_agent.wasm import abi
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import AUTO, choose
@@ -73,9 +73,9 @@ class PluginFile:
     settings_path: Path | None
 
     @property
-    def digest(self) -> str:
-        """SHA-256 in hexadecimal, as the agent and the fleet name a module."""
-        return sha256_hex(self.wasm)
+    def digest(self) -> Digest:
+        """As the agent and the fleet name a module."""
+        return Digest.of(self.wasm)
 
 
 def read_plugin(path: Path, config: Path | None, settings: Path | None) -> PluginFile:

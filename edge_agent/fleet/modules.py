@@ -6,27 +6,26 @@ from pathlib import Path
 
 from edge_agent.errors import StoreError
 from edge_agent.fleet.transfer.queue import empty
+from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
 
 log = logging.getLogger(__name__)
 
 
 class Modules:
-    """All digests are "sha256:HEX"."""
-
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._damaged: set[str] = set()  # on a disk that they cannot be removed from
+        self._damaged: set[Digest] = set()  # on a disk that they cannot be removed from
 
-    def has(self, digest: str) -> bool:
+    def has(self, digest: Digest) -> bool:
         """Whether a good one is here, as far as `check` has seen."""
         return digest not in self._damaged and self._layout.has(digest)
 
-    def path(self, digest: str) -> Path:
+    def path(self, digest: Digest) -> Path:
         """Where it is, or would be."""
         return self._layout.blob(digest)
 
-    def check(self, needed: Iterable[str], wanted: Collection[str]) -> StoreError | None:
+    def check(self, needed: Iterable[Digest], wanted: Collection[Digest]) -> StoreError | None:
         """Every blob against its digest; what is damaged is gone, or is not `has` any more. What
         came of modules that are not `wanted`, or are here by now, is gone too.
 
@@ -48,12 +47,12 @@ class Modules:
         except StoreError as error:  # no reason not to run what is here
             return trouble or error
         for folder in transfers:
-            digest = f"sha256:{folder.name}"
-            if digest not in wanted or self.has(digest):
+            named = next((each for each in wanted if each.hex == folder.name), None)
+            if named is None or self.has(named):
                 empty(folder)
         return trouble
 
-    def add(self, digest: str, path: Path, names: Collection[tuple[str, str]]) -> None:
+    def add(self, digest: Digest, path: Path, names: Collection[tuple[str, str]]) -> None:
         """Put a checked file in its place, as these names and versions. StoreError."""
         for name, version in sorted(names):
             stored = self._layout.add_module(name, version, path)
@@ -63,7 +62,7 @@ class Modules:
         self._damaged.discard(digest)
         empty(self._layout.incoming(digest))
 
-    def add_code(self, digest: str, path: Path) -> None:
+    def add_code(self, digest: Digest, path: Path) -> None:
         """Put a checked file of machine code in its place. StoreError."""
         stored = self._layout.add_blob(path)
         if stored != digest:
@@ -71,6 +70,6 @@ class Modules:
         self._damaged.discard(digest)
         empty(self._layout.incoming(digest))
 
-    def collect(self, needed: Collection[str]) -> None:
+    def collect(self, needed: Collection[Digest]) -> None:
         """Remove all others. StoreError."""
         self._layout.collect(needed)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from edge_agent.fleet.plan import Target
 from edge_agent.store.catalogue import Running
+from edge_agent.store.digest import Digest
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +20,9 @@ class Offers:
     """By digest of the code: what was tried in vain. One thread."""
 
     def __init__(self) -> None:
-        self._refused: dict[str, str] = {}
+        self._refused: dict[Digest, str] = {}
 
-    def refuse(self, digest: str, reason: str) -> None:
+    def refuse(self, digest: Digest, reason: str) -> None:
         """Do without this file; it is logged."""
         if digest not in self._refused:
             log.warning("machine code %s: %s; its module is compiled here", digest, reason)
@@ -31,11 +32,11 @@ class Offers:
         """Try all of it anew, as for each new document, which bounds what is remembered."""
         self._refused = {}
 
-    def lacking(self, target: Target, has: Callable[[str], bool]) -> Collection[str]:
+    def lacking(self, target: Target, has: Callable[[Digest], bool]) -> Collection[Digest]:
         """Digests of what is still to be tried."""
         return [each for each in target.codes if each not in self._refused and not has(each)]
 
-    def told(self, target: Target, has: Callable[[str], bool]) -> dict[str, str]:
+    def told(self, target: Target, has: Callable[[Digest], bool]) -> dict[str, str]:
         """By identity: "" where the fleet's code is here, or why the node does without."""
         found = dict(target.misfits)
         for running in target.running:
@@ -46,7 +47,7 @@ class Offers:
         return {identity: reason[:MAX_TOLD] for identity, reason in found.items()}
 
 
-def here(running: Iterable[Running], has: Callable[[str], bool]) -> list[Running]:
+def here(running: Iterable[Running], has: Callable[[Digest], bool]) -> list[Running]:
     """The same, naming the code only that is on the disk."""
     return [each.by(each.code if each.code and has(each.code.digest) else None) for each in running]
 

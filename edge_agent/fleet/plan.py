@@ -5,61 +5,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.config import PluginSettings, UpdatesConfig
+from edge_agent.config import UpdatesConfig
 from edge_agent.config.units import format_size
 from edge_agent.fleet.transfer.queue import Wish
-from edge_agent.fleet_protocol.deployment import Blob, CodeFile, Deployment, Release
+from edge_agent.fleet_protocol import deployment as protocol
+from edge_agent.fleet_protocol.deployment import Blob, Deployment
 from edge_agent.fleet_protocol.selection import Choice, matches, wanted
 from edge_agent.store.catalogue import Catalogue, Running
 from edge_agent.store.code import Code, Machine, misfit
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One release to run."""
-
-    identity: str  # NN-name
-    name: str
-    index: str
-    version: str
-    path: Path  # of the module, which is there and whose digest was right
-    digest: str  # "sha256:HEX"
-    size: int
-    config: str
-    settings: PluginSettings
-    on_probation: bool
-    code: "CodeHere | None" = None
-    unusable: str = ""  # why it cannot run, although nothing else is there to run in its place
-
-
-class CodeHere(NamedTuple):
-    """A file of machine code for this node; whether it is still that is seen when it is loaded."""
-
-    path: Path
-    digest: str
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import CodeFile, Probation, Release
 
 
 @dataclass(frozen=True)
 class Plan:
     """All that is to run here by the fleet's word; whatever else it once brought is to end."""
 
-    releases: tuple[Wanted, ...] = ()
-    kept: frozenset[str] = frozenset()  # "sha256:HEX" of all modules that may have to run again
+    releases: tuple[Release, ...] = ()
+    kept: frozenset[Digest] = frozenset()  # of all modules that may have to run again
 
-
-class Supply(NamedTuple):
-    """A blob, and where it is to be had, in the order to try."""
-
-    blob: Blob
-    sources: tuple[str, ...]
+    @property
+    def told(self) -> object:
+        """All of it to compare: releases that need no replacement may differ in these."""
+        more = [(each, each.version, each.probation, each.code) for each in self.releases]
+        return more, self.kept
 
 
 class Target(NamedTuple):
     """What a deployment means for this node."""
 
     running: tuple[Running, ...]
-    supplies: Mapping[str, Supply]  # by digest: all that must be here before any of it runs
-    codes: Mapping[str, Supply] = {}  # machine code for this node, which it can do without
+    supplies: Mapping[Digest, Wish]  # by digest: all that must be here before any of it runs
+    codes: Mapping[Digest, Wish] = {}  # machine code for this node, which it can do without
     misfits: Mapping[str, str] = {}  # by identity: why none of the code offered is for this node
 
 
@@ -78,8 +55,8 @@ def target(
     held = catalogue.rejected.keys() | catalogue.quarantined.keys()
     choices = wanted(deployment, node, labels, held)
     running: list[Running] = []
-    supplies: dict[str, Supply] = {}
-    codes: dict[str, Supply] = {}
+    supplies: dict[Digest, Wish] = {}
+    codes: dict[Digest, Wish] = {}
     misfits: dict[str, str] = {}
     for entry in deployment.plugins:
         if choice := choices.get(entry.identity):
@@ -98,7 +75,9 @@ def target(
     return Target(tuple(running), supplies, codes, misfits)
 
 
-def _made_for(release: Release, machine: Machine, metered: bool) -> tuple[CodeFile | None, str]:
+def _made_for(
+    release: protocol.Release, machine: Machine, metered: bool
+) -> tuple[protocol.CodeFile | None, str]:
     """The first code that is for the machine; or None, and why the nearest is not."""
     why = []
     for file in release.codes:
@@ -119,11 +98,14 @@ def usable(running: Running, catalogue: Catalogue, proven: bool) -> bool:
 
 def runnable(
     catalogue: Catalogue,
-    has: Callable[[str], bool],
-    path: Callable[[str], Path],
+    has: Callable[[Digest], bool],
+    path: Callable[[Digest], Path],
+    terms: Probation,
     machine: Machine | None = None,
 ) -> Plan:
     """What of the catalogue can run: of each plugin the current release, or the one before.
+
+    `terms` are those of a release on probation.
 
     `has` and `path` tell by digest whether a module is here and where. A plugin that served here
     and of which nothing can run any more is told as unusable, since it may be that no container
@@ -138,21 +120,22 @@ def runnable(
                 continue
             on_probation = kept.probation and running is kept.current
             reason = _missing(running, catalogue, has)
+            release = _release(running, path(running.digest))
             if not reason and usable(running, catalogue, not on_probation):
-                wanted = _wanted(running, path(running.digest), on_probation)
                 code = _usable_code(running, machine, has)
-                found = CodeHere(path(code.digest), code.digest) if code is not None else None
-                releases.append(replace(wanted, code=found))
+                file = CodeFile(path(code.digest), code.digest) if code is not None else None
+                on = terms if on_probation else None
+                releases.append(replace(release, code=file, probation=on))
                 break
             if reason and unusable is None:
-                unusable = replace(_wanted(running, path(running.digest), False), unusable=reason)
+                unusable = replace(release, unusable=reason)
         else:
             if unusable is not None:
                 releases.append(unusable)
     return Plan(tuple(releases), catalogue.digests)
 
 
-def _missing(running: Running, catalogue: Catalogue, has: Callable[[str], bool]) -> str:
+def _missing(running: Running, catalogue: Catalogue, has: Callable[[Digest], bool]) -> str:
     """What keeps a release from running that has nothing to do with a probation."""
     if running.digest in catalogue.quarantined:
         return catalogue.quarantined[running.digest] or "quarantined"
@@ -160,7 +143,7 @@ def _missing(running: Running, catalogue: Catalogue, has: Callable[[str], bool])
 
 
 def _usable_code(
-    running: Running, machine: Machine | None, has: Callable[[str], bool]
+    running: Running, machine: Machine | None, has: Callable[[Digest], bool]
 ) -> Code | None:
     code = running.code
     if code is None or machine is None or misfit(code, machine, running.metered):
@@ -168,13 +151,13 @@ def _usable_code(
     return code if has(code.digest) else None
 
 
-def wish(supply: Supply, config: UpdatesConfig) -> Wish:
-    """What of `supply` this node may use: sources of the kinds, and a size, that it allows."""
-    blob = supply.blob
+def allowed(wish: Wish, config: UpdatesConfig) -> Wish:
+    """What of `wish` this node may use: sources of the kinds, and a size, that it allows."""
+    blob = wish.blob
     if blob.size > config.max_plugin_bytes:
         most = format_size(config.max_plugin_bytes)
         return Wish(blob, (), f"has {blob.size} bytes; max_plugin in [updates] allows {most}")
-    sources = tuple(each for each in supply.sources if each.partition(":")[0] in config.sources)
+    sources = tuple(each for each in wish.sources if each.partition(":")[0] in config.sources)
     return Wish(blob, sources, "" if sources else "[updates] allows none of its sources")
 
 
@@ -191,7 +174,7 @@ def named(documents: Iterable[Deployment]) -> set[str]:
 
 def held_against(
     documents: Iterable[Deployment | None], catalogue: Catalogue, identity: str
-) -> set[str]:
+) -> set[Digest]:
     """Digests of the plugin `identity` that are rejected or quarantined here."""
     known = {
         release.blob.digest
@@ -203,7 +186,7 @@ def held_against(
     if kept := catalogue.plugins.get(identity):
         known |= {each.digest for each in (kept.current, kept.previous) if each is not None}
     held = {key.partition("+")[0] for key in catalogue.rejected} | catalogue.quarantined.keys()
-    return known & held
+    return {digest for digest in known if digest in held}
 
 
 def _running(choice: Choice) -> Running:
@@ -219,28 +202,26 @@ def _running(choice: Choice) -> Running:
     )
 
 
-def _add(supplies: dict[str, Supply], blob: Blob, sources: tuple[str, ...]) -> None:
+def _add(supplies: dict[Digest, Wish], blob: Blob, sources: tuple[str, ...]) -> None:
     """Two plugins may run the same module, from different places."""
     before = supplies.get(blob.digest)
     if before is None:
-        supplies[blob.digest] = Supply(blob, sources)
+        supplies[blob.digest] = Wish(blob, sources)
         return
     # The way it is cut is that of the first that is on MQTT at all.
     blob = before.blob if before.blob.parts else blob
     sources = tuple(dict.fromkeys((*before.sources, *sources)))
-    supplies[blob.digest] = Supply(blob, sources)
+    supplies[blob.digest] = Wish(blob, sources)
 
 
-def _wanted(running: Running, path: Path, on_probation: bool) -> Wanted:
-    return Wanted(
-        identity=running.identity,
-        name=running.name,
-        index=running.index,
-        version=running.version,
-        path=path,
-        digest=running.digest,
-        size=running.size,
-        config=running.config,
-        settings=running.settings,
-        on_probation=on_probation,
+def _release(running: Running, path: Path) -> Release:
+    return Release(
+        running.index,
+        running.name,
+        path,
+        running.digest,
+        running.size,
+        running.config,
+        running.settings,
+        running.version,
     )

@@ -36,7 +36,9 @@ from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, DocumentOf, FleetTopics, PartOf
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
+from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import Probation
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import UpdatesState
@@ -74,6 +76,9 @@ class Updater:
         """
         self._node = node
         self._config = config
+        self._terms = Probation(
+            config.probation_events, config.probation_s, config.allowed_failures
+        )
         self._path = catalogue_path
         self._topics = topics
         self._broker = broker
@@ -120,18 +125,17 @@ class Updater:
         if isinstance(what, DocumentOf):
             self._documents.put(what.kind, payload)
         else:
-            digest = f"sha256:{what.sha256_hex}"
-            self._queue.take(digest, what.number, payload, self._monotonic())
+            self._queue.take(what.digest, what.number, payload, self._monotonic())
 
     def verdict(
-        self, identity: str, digest: str, kept: bool, reason: str, setup: str | None = None
+        self, identity: str, digest: Digest, kept: bool, reason: str, setup: str | None = None
     ) -> None:
-        """The host's word on a release on probation; `digest` with or without "sha256:".
+        """The host's word on a release on probation.
 
         `setup`: as the catalogue's `setup_key` names the module with its configuration.
         """
         found = self._catalogue.plugins.get(identity)
-        if found is None or not found.probation or found.current.digest != _named(digest):
+        if found is None or not found.probation or found.current.digest != digest:
             return  # of a release that another has followed, or that is none of the fleet's
         if setup not in (None, found.current.setup):
             return  # of another configuration
@@ -143,9 +147,8 @@ class Updater:
             self._note(catalogues.rejected(self._catalogue, identity, reason))
         self._evaluate()
 
-    def quarantine(self, digest: str, reason: str) -> None:
+    def quarantine(self, digest: Digest, reason: str) -> None:
         """Do not run this module until somebody lifts that; the host may say so again and again."""
-        digest = _named(digest)
         if digest not in self._catalogue.quarantined:
             log.error("%s is quarantined: %s", digest, reason)
             self._note(catalogues.quarantined(self._catalogue, digest, reason))
@@ -250,9 +253,10 @@ class Updater:
                 break
         self._queue.want(self._wishes(), self._monotonic())
         found = plan.runnable(
-            self._catalogue, self._modules.has, self._modules.path, self._node.machine
+            *(self._catalogue, self._modules.has, self._modules.path),
+            *(self._terms, self._node.machine),
         )
-        if found != self._plan:
+        if self._plan is None or found.told != self._plan.told:
             self._plan = found
             self._activate(found)
         self._tell()
@@ -276,7 +280,7 @@ class Updater:
             self._active, self._pending = document, None
         self._collect()
 
-    def _store(self, digest: str, path: Path) -> bool:
+    def _store(self, digest: Digest, path: Path) -> bool:
         """A blob came; whether it is in its place."""
         targets = [self._target(document) for document in self._accepted()]
         # What is a module too cannot be done without.
@@ -296,7 +300,7 @@ class Updater:
             return False
         return True
 
-    def _store_code(self, digest: str, path: Path) -> bool:
+    def _store_code(self, digest: Digest, path: Path) -> bool:
         try:
             self._modules.add_code(digest, path)
         except StoreError as error:  # what can be done without does not wait for a disk
@@ -317,7 +321,7 @@ class Updater:
         if lacking:
             self._evaluate()
 
-    def _awaited(self, document: Deployment, target: Target) -> Collection[str]:
+    def _awaited(self, document: Deployment, target: Target) -> Collection[Digest]:
         """The code that a new deployment waits for; what runs already was made by this node."""
         if document is not self._pending:
             return ()
@@ -370,7 +374,7 @@ class Updater:
         node = self._node
         return plan.target(document, node.name, node.labels, self._catalogue, node.machine)
 
-    def _needed(self) -> set[str]:
+    def _needed(self) -> set[Digest]:
         """Digests of what runs, ran before, or is on its way."""
         needed = set(self._catalogue.digests | self._catalogue.codes)
         for document in self._accepted():
@@ -380,16 +384,16 @@ class Updater:
                 needed |= target.codes.keys()
         return needed
 
-    def _wishes(self) -> dict[str, Wish]:
+    def _wishes(self) -> dict[Digest, Wish]:
         """What the documents need and the disk lacks."""
-        wishes: dict[str, Wish] = {}
+        wishes: dict[Digest, Wish] = {}
         for document in self._accepted():
             target = self._target(document)
             for digest, supply in target.supplies.items():
                 if digest not in wishes and not self._modules.has(digest):
-                    wishes[digest] = plan.wish(supply, self._config)
+                    wishes[digest] = plan.allowed(supply, self._config)
             for digest in self._awaited(document, target):
-                wishes.setdefault(digest, plan.wish(target.codes[digest], self._config))
+                wishes.setdefault(digest, plan.allowed(target.codes[digest], self._config))
         return wishes
 
     def _tell(self) -> None:
@@ -426,10 +430,6 @@ class Updater:
         told = merged(self._offers.told(each, self._modules.has) for each in targets)
         # Reasons first: the rest goes without saying.
         return dict(sorted(told.items(), key=lambda each: not each[1])[:MAX_REPORTED])
-
-
-def _named(digest: str) -> str:
-    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
 
 
 def _latest(held: Mapping[str, str]) -> dict[str, str]:

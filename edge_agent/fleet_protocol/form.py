@@ -22,6 +22,8 @@ from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
 from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.store.code import Code
+from edge_agent.store.digest import PATTERN as DIGEST
+from edge_agent.store.digest import Digest
 from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
@@ -44,7 +46,6 @@ NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
 _INDEX = r"[0-9]{2}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 VERSION_FORM = "1 to 64 letters, digits, '.', '_', '+' and '-', starting with a letter or digit"
-_DIGEST = r"sha256:[0-9a-f]{64}"
 _DIGEST_FORM = '"sha256:" and 64 lower-case hexadecimal digits'
 _SEED = r"[^\x00-\x1f\x7f-\x9f]{1,64}"  # without a zero byte, which ends it when it is hashed
 _SEED_FORM = "1 to 64 characters, none of them a control character"
@@ -53,7 +54,7 @@ _HOST = r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _HTTPS = rf"https://{_HOST}/[!-\"$-~]{{0,2000}}"
 # Each character can be read in one way only, so a text that does not fit costs one look back.
 # Possessive groups are no help: before CPython 3.11.5 (gh-106052; Debian 12 has 3.11.2) they err.
-_OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*){{1,16}}(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{_DIGEST})?"
+_OCI = rf"oci://{_HOST}(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*){{1,16}}(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(?:@{DIGEST})?"
 _SOURCE = f"mqtt|{_HTTPS}|{_OCI}"
 _SOURCE_FORM = '"mqtt", "https://host/path" or "oci://registry/repository[:tag][@sha256:...]"'
 _WORD = r"[A-Za-z0-9._+-]{1,64}"  # an engine, its version, a processor, what it can do
@@ -72,16 +73,11 @@ class Blob:
     cut into `parts` pieces, each of `part_size` bytes but for the last. 0 parts: not on MQTT.
     """
 
-    digest: str  # "sha256:HEX"
+    digest: Digest
     size: int
     encoding: Encoding = "none"
     parts: int = 0
     part_size: int = 0
-
-    @property
-    def hex(self) -> str:
-        """The digest alone, as topics and files are named."""
-        return self.digest.removeprefix("sha256:")
 
 
 @dataclass(frozen=True)
@@ -297,7 +293,7 @@ def _rings(table: Table) -> tuple[Mapping[str, str], ...]:
 def _blob(table: Table, *, on_mqtt: bool) -> Blob:
     cut = on_mqtt or "parts" in table or "part_size" in table
     blob = Blob(
-        digest=_required(table, "digest", _DIGEST, _DIGEST_FORM),
+        digest=Digest(_required(table, "digest", DIGEST, _DIGEST_FORM)),
         size=_required_count(table, "size", MIN_BLOB_BYTES, MAX_BLOB_BYTES),
         encoding=table.choice("encoding", Encoding, Blob.encoding),
         parts=_required_count(table, "parts", 1, MAX_PARTS) if cut else 0,

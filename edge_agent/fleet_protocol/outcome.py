@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from edge_agent.store.digest import Digest
 from edge_agent.wasm.imports import Report
 
 OK, REJECTED, DENIED, ERROR = "ok", "rejected", "denied", "error"
@@ -19,7 +20,7 @@ class Outcome(NamedTuple):
 
     time_ns: int
     plugin: str
-    digest: str
+    digest: Digest  # of the module; NO_DIGEST: none could be read
     runtime: str
     event: str
     export: str

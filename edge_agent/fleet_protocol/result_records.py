@@ -30,7 +30,7 @@ def describe(outcome: Outcome) -> dict[str, Any] | None:
     record: dict[str, Any] = {
         "time": outcome.time_ns / 1e9,
         "plugin": outcome.plugin,
-        **({"version": f"sha256:{outcome.digest}"} if outcome.digest else {}),
+        **({"version": outcome.digest} if outcome.digest else {}),
         "runtime": outcome.runtime,
         "event": outcome.event,
         "outcome": kind,

@@ -6,13 +6,12 @@ from typing import Literal, NamedTuple
 
 from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.limits import MAX_CLIENT_ID_CHARS, MAX_TOPIC_BYTES
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
 from edge_agent.verbs import VERBS, Verb
 
 ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # A number as `blob_part` writes it; a deployment names at most 6 digits of parts.
 _PART = re.compile(r"0|[1-9][0-9]{0,5}")
 
@@ -24,11 +23,9 @@ class FleetTopics(NamedTuple):
     trust: str
     blobs: str  # the level above all parts; no topic of its own
 
-    def blob_part(self, sha256_hex: str, number: int) -> str:
-        """Where part `number` (from 0) of a blob lies. ValueError for what is no such name."""
-        if not _SHA256.fullmatch(sha256_hex) or number < 0:
-            raise ValueError(f"{sha256_hex!r}, {number}: not a part of a blob")
-        return f"{self.blobs}/{sha256_hex}/{number}"
+    def blob_part(self, digest: Digest, number: int) -> str:
+        """Where part `number` (from 0) of a blob lies."""
+        return f"{self.blobs}/{digest.hex}/{number}"
 
     @property
     def nodes(self) -> str:
@@ -92,7 +89,7 @@ class DocumentOf(NamedTuple):
 class PartOf(NamedTuple):
     """A part of a blob."""
 
-    sha256_hex: str
+    digest: Digest
     number: int  # from 0
 
 
@@ -147,12 +144,15 @@ def read_node_topic(topic: str) -> tuple[str, str] | None:
     return levels[4], levels[5]
 
 
-def read_blob_part(topic: str) -> tuple[str, int] | None:
-    """The digest in hex and the number of what `blob_part` makes; None for any other topic."""
+def read_blob_part(topic: str) -> tuple[Digest, int] | None:
+    """The digest and the number of what `blob_part` makes; None for any other topic."""
     levels = topic.split("/")
-    if len(levels) != 6 or not _SHA256.fullmatch(levels[4]) or not _PART.fullmatch(levels[5]):
+    if len(levels) != 6 or not _PART.fullmatch(levels[5]):
         return None
-    return levels[4], int(levels[5])
+    try:
+        return Digest.of_hex(levels[4]), int(levels[5])
+    except ValueError:
+        return None
 
 
 def plain_client_id(fleet: str, node: str) -> str:

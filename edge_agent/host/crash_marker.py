@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import StoreError
-from edge_agent.host.release import split_identity
 from edge_agent.store import files
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import split_identity
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Suspect(NamedTuple):
     """Who was at work when the process died."""
 
     identity: str  # the first MAX_IDENTITY_BYTES of it
-    digest: str
+    digest: Digest
 
 
 class Left(NamedTuple):
@@ -89,7 +90,7 @@ class CrashMarker:
             )
         return left
 
-    def enter(self, identity: str, digest: str) -> "Mark":
+    def enter(self, identity: str, digest: Digest) -> "Mark":
         """For a new instance of this plugin; its index is NOBODY if the table is full."""
         return Mark(self, self._index(Suspect(_cut(identity).decode(), digest)))
 
@@ -106,7 +107,7 @@ class CrashMarker:
             if free:
                 self._users[free] = wanted, 1
                 name = wanted.identity.encode()
-                entry = bytes.fromhex(wanted.digest) + bytes((len(name),)) + name
+                entry = bytes.fromhex(wanted.digest.hex) + bytes((len(name),)) + name
                 at = free * _ENTRY_BYTES
                 self.memory[at : at + _ENTRY_BYTES] = entry.ljust(_ENTRY_BYTES, b"\0")
             return free
@@ -189,7 +190,7 @@ def _suspect(content: bytes, index: int) -> Suspect | None:
     entry = content[at : at + _ENTRY_BYTES]
     digest, size = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES]
     name = entry[_DIGEST_BYTES + 1 : _DIGEST_BYTES + 1 + size].decode("ascii", "replace")
-    return Suspect(name, digest.hex()) if split_identity(name) else None
+    return Suspect(name, Digest.of_hex(digest.hex())) if split_identity(name) else None
 
 
 def _begin(path: Path, boot: str) -> mmap.mmap:

@@ -18,8 +18,9 @@ from pathlib import Path
 from edge_agent.errors import StoreError
 from edge_agent.fleet_protocol.outcome import OK, REJECTED, Outcome
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
-from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release, split_identity
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ FORGIVE_S, FORGIVE_EVENTS = 3600.0, 1000
 MAX_RECORDS = 128  # ours, the latest ones: more than there are plugins; 25 KB
 MAX_FILE_BYTES = 64 << 10
 _VERSION = 1
-_DIGEST_CHARS = 64
 
 
 class CrashPolicy:
@@ -125,7 +125,7 @@ class CrashPolicy:
 
     def _save(self, crashes: dict[Suspect, tuple[int, float]]) -> None:
         records = [
-            {"plugin": suspect.identity, "digest": suspect.digest, "count": count, "time": when}
+            {"plugin": suspect.identity, "digest": suspect.digest.hex, "count": count, "time": when}
             for suspect, (count, when) in list(crashes.items())[-MAX_RECORDS:]
         ]
         content = json.dumps({"version": _VERSION, "crashes": records}).encode()
@@ -184,9 +184,11 @@ def _record(record: object) -> tuple[Suspect, int, float] | None:
         and isinstance(when, int | float)
         and split_identity(plugin)
         and len(plugin) <= MAX_IDENTITY_BYTES
-        and len(digest) == _DIGEST_CHARS
         and 0 < count < 1 << 31
         and 0 <= when < 1 << 53
     ):
         return None
-    return Suspect(plugin, digest), count, float(when)
+    try:
+        return Suspect(plugin, Digest.of_hex(digest)), count, float(when)
+    except ValueError:
+        return None

@@ -17,8 +17,9 @@ from edge_agent.config import (
     read_failure_policy,
 )
 from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
-from edge_agent.host.release import Release, split_identity
 from edge_agent.store import files
+from edge_agent.store.digest import NO_DIGEST
+from edge_agent.store.release import Release, split_identity
 from edge_agent.wasm.modulefile import identify
 
 MAX_PLUGINS = 100  # ours: as many as there are indexes
@@ -147,7 +148,7 @@ class Folder:
         except ConfigError:
             settings = PluginSettings(failure_policy=read_failure_policy(path, text))
         module = self._path / f"{identity}{MODULE}"
-        return Release(*index_and_name, module, "", 0, "", settings, unusable=error)
+        return Release(*index_and_name, module, NO_DIGEST, 0, "", settings, unusable=error)
 
     def _read(self, identity: str, stamps: _Stamps) -> Release:
         index_and_name = split_identity(identity)

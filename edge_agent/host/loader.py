@@ -20,9 +20,10 @@ from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
 from edge_agent.host.compile_backoff import CompileBackoff
 from edge_agent.host.crash_marker import LOADER, NOBODY, CrashMarker, Mark
-from edge_agent.host.release import Release
 from edge_agent.loop import Loop
 from edge_agent.nri.envelope import MAX_REPLY_BYTES
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog, Sink
@@ -43,7 +44,7 @@ Stored = Callable[[ModuleFile], Module | None]
 Compiled = Callable[[ModuleFile], Module]
 """The same, compiling it first where that was not done."""
 
-_Key = tuple[str, int, bool]
+_Key = tuple[Digest, int, bool]
 """Of modules that are the same code: digest, stack in bytes, whether it counts its fuel."""
 
 
@@ -278,7 +279,7 @@ class Loader:
 
 def _told(release: Release, error: ModuleError) -> ModuleError:
     """The error with the module's file."""
-    if isinstance(error, SupersededError) and release.path.name == release.digest:
+    if isinstance(error, SupersededError) and release.path.name == release.digest.hex:
         # A blob of the store is never replaced.
         return ModuleError(f"{release.path}: it is damaged: its content has another digest")
     return type(error)(f"{release.path}: {error}")

@@ -18,11 +18,11 @@ from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.endpoint import Endpoint
 from edge_agent.host.handover import SETTLE_S
 from edge_agent.host.plugin import UNKNOWN, Plugin
-from edge_agent.host.release import Release
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import Call, Incoming, RuntimeInfo, Session, State, Updated
+from edge_agent.store.release import Release
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop, Timer
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Probation, Release
 
 EARLIEST_SHARE = 0.1  # of the time, before which no number of events is enough
 MAX_REASON_CHARS = 500  # what a guest says is in it
@@ -106,7 +107,7 @@ class Trials:
     """The trial of each release on probation. `verdict(identity, digest, kept, reason)` is called
     once for each, on the loop, never from within another call."""
 
-    def __init__(self, loop: Loop, verdict: Callable[[str, str, bool, str], None]) -> None:
+    def __init__(self, loop: Loop, verdict: Callable[[str, Digest, bool, str], None]) -> None:
         self._loop = loop
         self._verdict = verdict
         self._watched: dict[str, _Watched] = {}
@@ -144,7 +145,7 @@ class _Watched:
         loop: Loop,
         release: Release,
         terms: Probation,
-        verdict: Callable[[str, str, bool, str], None],
+        verdict: Callable[[str, Digest, bool, str], None],
     ) -> None:
         self.release = release
         self.trial = Trial(terms, self._look)

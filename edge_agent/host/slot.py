@@ -25,7 +25,6 @@ from edge_agent.host.loader import Loader, Prepared
 from edge_agent.host.placeholder import PlaceholderSlot
 from edge_agent.host.plugin import Owner, Plugin, Role
 from edge_agent.host.probation import Trial
-from edge_agent.host.release import Release
 from edge_agent.host.slot_state import (
     Absence,
     Admission,
@@ -45,6 +44,7 @@ from edge_agent.loop import Loop, Timer
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
 from edge_agent.nri.session import RuntimeInfo
+from edge_agent.store.release import Release
 from edge_agent.wasm.imports import PluginState
 
 log = logging.getLogger(__name__)

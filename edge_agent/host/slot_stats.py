@@ -9,8 +9,8 @@ from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreErro
 from edge_agent.fleet_protocol.outcome import DENIED, OK, REJECTED, Outcome
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
-from edge_agent.host.release import Release
 from edge_agent.nri import events
+from edge_agent.store.release import Release
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from edge_agent.host.loader import Loader
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
-from edge_agent.host.release import Release
 from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 from edge_agent.host.slot import Assignment, PluginSlot
 from edge_agent.loop import Loop
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import PluginState
@@ -50,7 +51,7 @@ class Supervisor:
         loader: Loader,
         report: Callable[[Outcome], None],
         changed: Callable[[], None],
-        verdict: Callable[[str, str, bool, str], None],
+        verdict: Callable[[str, Digest, bool, str], None],
         quarantine: CrashPolicy,
         states: PluginStates,
     ) -> None:
@@ -153,7 +154,7 @@ class Supervisor:
             self._loop.call_soon(verdict)
         return Assignment(release, held=held)
 
-    def _judged(self, identity: str, digest: str, kept: bool, reason: str) -> None:
+    def _judged(self, identity: str, digest: Digest, kept: bool, reason: str) -> None:
         level, word = (logging.INFO, "kept") if kept else (logging.ERROR, "rejected")
         log.log(level, "%s: %s: %s", identity, word, reason, extra={"plugin": identity})
         self._verdict(identity, digest, kept, reason)
@@ -220,7 +221,7 @@ class Supervisor:
             "name": release.name,
             "index": release.index,
             "version": release.version,
-            "digest": f"sha256:{release.digest}",
+            "digest": release.digest,
             "status": slot.status,
             "since": round(slot.stats.since, 3),
             "runtime": str(runtime.socket),
@@ -245,9 +246,9 @@ class Supervisor:
             entry["memory_bytes"] = slot.plugin.memory_bytes
             running = slot.plugin.release
             if running.digest != release.digest:
-                entry["running"] = f"sha256:{running.digest}"
+                entry["running"] = running.digest
             elif running != release:  # the same module, still as it was configured before
-                entry["running"] = _setup(running)
+                entry["running"] = running.setup
             lost = _not_carried(slot.plugin)
             if lost:
                 entry["not_carried"] = lost
@@ -256,13 +257,6 @@ class Supervisor:
         if error:
             entry["error"] = _short(error)
         return entry
-
-
-def _setup(release: Release) -> str:
-    """Seldom needed, so what it imports is no part of the start."""
-    from edge_agent.store.catalogue import setup_key
-
-    return setup_key(f"sha256:{release.digest}", release.config, release.settings)
 
 
 def _short(error: str) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Collection, Mapping
 
 from edge_agent.host.folder import Scan
-from edge_agent.host.release import Release, split_identity
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release, split_identity
 
 Apply = Callable[[Mapping[str, Release], Mapping[str, str]], None]
 """(what is to run, what is wrong), both by identity."""
-Keep = Callable[[Collection[tuple[str, bool]]], None]
+Keep = Callable[[Collection[tuple[Digest, bool]]], None]
 """The (digest, metered) of which compiled code is to be kept; all else may go."""
 
 
@@ -22,7 +23,7 @@ class Sources:
         self._keep = keep
         self._folder: Scan | None = None
         self._fleet: Mapping[str, Release] | None = None if with_fleet else {}
-        self._fleet_keeps: Collection[str] = ()
+        self._fleet_keeps: Collection[Digest] = ()
 
     def folder(self, scan: Scan) -> None:
         """What the folder holds; nothing happens if that is what it held before."""
@@ -30,7 +31,7 @@ class Sources:
             self._folder = scan
             self._tell()
 
-    def fleet(self, releases: Mapping[str, Release], keeps: Collection[str]) -> None:
+    def fleet(self, releases: Mapping[str, Release], keeps: Collection[Digest]) -> None:
         """What the fleet deploys here, and digests of what may have to run again."""
         self._fleet, self._fleet_keeps = releases, keeps
         self._tell()
@@ -40,7 +41,7 @@ class Sources:
         if self._fleet is None:
             self.fleet({}, ())
 
-    def deployed(self, identity: str, digest: str) -> Release | None:
+    def deployed(self, identity: str, digest: Digest) -> Release | None:
         """The release, if it is the fleet's."""
         found = (self._fleet or {}).get(identity)
         return found if found is not None and found.digest == digest else None

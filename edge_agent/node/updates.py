@@ -17,17 +17,17 @@ from edge_agent.errors import RequestError
 from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, fleet_topics
-from edge_agent.host.release import Probation, Release
 from edge_agent.loop import Loop
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 
 if TYPE_CHECKING:
-    from edge_agent.fleet.plan import CodeHere, Plan, Wanted
+    from edge_agent.fleet.plan import Plan
     from edge_agent.fleet.transfer.overmqtt import BrokerPort
     from edge_agent.fleet.updater import Updater
     from edge_agent.fleet.vouching import Vouching
     from edge_agent.fleet_protocol.signed_requests import Addressed
     from edge_agent.store.code import Machine
-    from edge_agent.wasm.fleetcode import CodeFile
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ MAX_ASKED = 16
 STORE, CATALOGUE = "store", "catalogue.json"
 ASKED_FILE = "requests.json"  # of the state folder: which signed requests came
 
-Planned = Callable[[Mapping[str, Release], frozenset[str]], None]
-"""(what is to run, by identity; digests in hex that may have to run again), on the loop."""
+Planned = Callable[[Mapping[str, Release], frozenset[Digest]], None]
+"""(what is to run, by identity; digests that may have to run again), on the loop."""
 
 
 class Updates:
@@ -192,45 +192,13 @@ class Updates:
 
     def _activate(self, plan: "Plan") -> None:
         """On the worker's thread."""
-        releases = {wanted.identity: self._release(wanted) for wanted in plan.releases}
-        digests = frozenset(digest.removeprefix("sha256:") for digest in plan.kept)
-        self._loop.call_soon(partial(self._planned, releases, digests))
-
-    def _release(self, wanted: "Wanted") -> Release:
-        settings = self._settings
-        terms = Probation(
-            settings.probation_events, settings.probation_s, settings.allowed_failures
-        )
-        return Release(
-            index=wanted.index,
-            name=wanted.name,
-            path=wanted.path,
-            digest=wanted.digest.removeprefix("sha256:"),
-            size=wanted.size,
-            config=wanted.config,
-            settings=wanted.settings,
-            version=wanted.version,
-            probation=terms if wanted.on_probation else None,
-            code=_code(wanted.code),
-            unusable=wanted.unusable,
-        )
-
-
-def _code(found: "CodeHere | None") -> "CodeFile | None":
-    if found is None:
-        return None
-    from edge_agent.wasm.fleetcode import CodeFile
-
-    return CodeFile(found.path, found.digest.removeprefix("sha256:"))
+        releases = {release.identity: release for release in plan.releases}
+        self._loop.call_soon(partial(self._planned, releases, plan.kept))
 
 
 def _judge(updater: "Updater", release: Release, kept: bool, reason: str) -> None:
     """On the worker's thread."""
-    from edge_agent.store.catalogue import setup_key
-
-    digest = f"sha256:{release.digest}"
-    setup = setup_key(digest, release.config, release.settings)
-    updater.verdict(release.identity, digest, kept, reason, setup)
+    updater.verdict(release.identity, release.digest, kept, reason, release.setup)
 
 
 class _Nobody:

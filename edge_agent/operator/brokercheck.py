@@ -22,7 +22,7 @@ from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator.broker import BrokerClient, client_id
 from edge_agent.operator.publish import PATIENCE_S
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 
 # For what a broker does by itself: a will, a message on its way.
 WAIT_S = 10.0
@@ -112,7 +112,7 @@ class BrokerCheck:
         self._config = config
         self._topics = fleet_topics(fleet)
         self._fleet = fleet
-        self._blob = os.urandom(32).hex()
+        self._blob = Digest.of_hex(os.urandom(32).hex())
 
     def run(self, *, restarted: bool = False) -> Iterator[Found]:
         """Each finding as it is made. LinkError: nothing can be tried.
@@ -185,7 +185,7 @@ class BrokerCheck:
         with self._left(client, 0, 1, 2):
             for topic in topics:
                 client.publish(topic, b"kept", retain=True)
-            pattern = f"{self._topics.blobs}/{self._blob}/+"
+            pattern = f"{self._topics.blobs}/{self._blob.hex}/+"
             with self._client() as later, later.subscribed((pattern,)):
                 later.saw(lambda _each: {each.topic for each in later.came} >= topics)
                 missing = topics - {each.topic for each in later.came}
@@ -287,7 +287,7 @@ class BrokerCheck:
 
     def _on_disk(self, client: _Client, restarted: bool) -> Iterator[Found]:
         """Only a restart of the broker shows it."""
-        topic = self._topics.blob_part(sha256_hex(f"fleet doctor {self._fleet}".encode()), 0)
+        topic = self._topics.blob_part(Digest.of(f"fleet doctor {self._fleet}".encode()), 0)
         if not restarted:
             client.publish(topic, b"kept", retain=True)
             text = "restart the broker, then: edge-agent fleet doctor --broker --restarted"

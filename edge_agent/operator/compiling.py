@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 from edge_agent.errors import OperatorError
 from edge_agent.operator.view import Node
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler import Portably
@@ -101,7 +101,7 @@ class Maker:
             compiler.compile_module(
                 ENGINE,
                 module,
-                sha256_hex(wasm),
+                Digest.of(wasm),
                 output,
                 metered=kind.metered,
                 portably=Portably(kind.target, kind.wide),

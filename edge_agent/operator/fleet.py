@@ -333,7 +333,11 @@ class Fleet:
         """Parts go up in order: who has the last has all. What runs already was checked then."""
         known = gc.named(before)
         lasts = {
-            self.topics.blob_part(blob.hex, blob.parts - 1): (entry.name, release.version, option)
+            self.topics.blob_part(blob.digest, blob.parts - 1): (
+                entry.name,
+                release.version,
+                option,
+            )
             for entry in document.plugins
             for release in entry.releases
             for blob, sources, option in (

@@ -9,12 +9,13 @@ from typing import NamedTuple
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.topics import FleetTopics, read_blob_part
 from edge_agent.operator.broker import BrokerClient
+from edge_agent.store.digest import Digest
 
 
 class Stale(NamedTuple):
     """A blob at the broker that nobody needs."""
 
-    hex: str
+    digest: Digest
     topics: tuple[str, ...]  # of its parts, the first one last
     bytes: int
 
@@ -26,16 +27,16 @@ class Found(NamedTuple):
     foreign: int  # topics that are no part of a blob
 
 
-def stale(client: BrokerClient, topics: FleetTopics, keep: Collection[str]) -> Found:
-    """The blobs there whose digests ("sha256:HEX") are not in `keep`."""
+def stale(client: BrokerClient, topics: FleetTopics, keep: Collection[Digest]) -> Found:
+    """The blobs there whose digests are not in `keep`."""
     firsts = client.retained((f"{topics.blobs}/+/0",))
     found, foreign = [], 0
     for name in sorted(firsts):
         part = read_blob_part(name)
         if part is None:
             foreign += 1
-        elif f"sha256:{part[0]}" not in keep:
-            there = client.retained((f"{topics.blobs}/{part[0]}/+",)) | {name: firsts[name]}
+        elif part[0] not in keep:
+            there = client.retained((f"{topics.blobs}/{part[0].hex}/+",)) | {name: firsts[name]}
             order = in_order(there)
             foreign += len(there) - len(order)
             size = sum(len(there[topic]) for topic in order)
@@ -62,7 +63,7 @@ def clear(client: BrokerClient, blobs: Iterable[Stale]) -> int:
     return parts
 
 
-def named(*deployments: Deployment | None) -> set[str]:
+def named(*deployments: Deployment | None) -> set[Digest]:
     """The digests that deployments name."""
     return {
         digest

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from edge_agent.operator.overview import named
 from edge_agent.operator.view import Node, Refusal, Running
+from edge_agent.store.digest import short
 
 Tone = Literal["good", "bad", "changed", "quiet"]
 _STATUS: dict[str, Tone] = {"online": "good", "lost": "bad", "offline": "quiet"}
@@ -82,4 +83,4 @@ def _tone(status: str) -> Tone:
 
 
 def _version(told: Running) -> str:
-    return told.version or told.digest.removeprefix("sha256:")[:12] or "-"
+    return told.version or short(told.digest) or "-"

@@ -8,6 +8,7 @@ from edge_agent.operator import expiry
 from edge_agent.operator.plan import targets
 from edge_agent.operator.rollout import standing
 from edge_agent.operator.view import Node, View
+from edge_agent.store.digest import short
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
 def named(digest: str, names: Mapping[str, str]) -> str:
     """A digest or setup (store/catalogue) for people: by its name, or its first digits."""
     digest, plus, _ = digest.partition("+")
-    name = names.get(digest) or digest.removeprefix("sha256:")[:12]
+    name = names.get(digest) or short(digest)
     return f"{name} as it was configured" if plus else name
 
 

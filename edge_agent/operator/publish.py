@@ -75,7 +75,7 @@ def upload(
             f"{client.url}: the broker takes {client.max_packet_bytes} bytes at once, {largest} are"
             " needed: raise its maximum packet size (mosquitto: max_packet_size)"
         )
-    names = [topics.blob_part(packed.hex, number) for number in range(len(packed.parts))]
+    names = [topics.blob_part(packed.digest, number) for number in range(len(packed.parts))]
     missing = _missing(client, names, packed.parts)
     there, sent_bytes = len(names) - len(missing), 0
     for pause_s in PATIENCE_S:

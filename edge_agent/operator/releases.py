@@ -97,7 +97,7 @@ def as_values(file: CodeFile) -> dict[str, object]:
 
 
 def _for_the_same(one: Code, other: Code) -> bool:
-    return replace(one, digest="", size=0) == replace(other, digest="", size=0)
+    return replace(one, digest=other.digest, size=other.size) == other
 
 
 def _of(value: Any, kind: type) -> Any:
@@ -143,7 +143,7 @@ def _values(path: Path) -> dict[str, Any]:
 
 def named(folder: FleetFolder) -> dict[str, str]:
     """By digest: `NAME VERSION` of all that was published from this folder."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(folder.releases_folder.glob("*/*.toml")):
         name, version = path.parent.name, path.stem
         blob = find(folder, name, version)

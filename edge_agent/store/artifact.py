@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple, TypedDict
 
 from edge_agent import strictjson
+from edge_agent.store.digest import Digest
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -20,7 +21,6 @@ REF = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
 VERSION = "org.opencontainers.image.version"
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG_UNFIT = re.compile(r"[^A-Za-z0-9._-]")  # of distribution-spec's tags
 _SHOWN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # names and versions
 
@@ -29,22 +29,22 @@ class Descriptor(TypedDict):
     """What names a blob (image-spec, descriptor.md); the fields used here."""
 
     mediaType: str
-    digest: str
+    digest: Digest
     size: int
     annotations: dict[str, str]
 
 
 class Stored(NamedTuple):
-    """One release as it lies in a layout. `digest` is the module's, "sha256:HEX"."""
+    """One release as it lies in a layout. `digest` is the module's."""
 
     name: str
     version: str
-    digest: str
+    digest: Digest
     size: int
-    manifest: str
+    manifest: Digest
 
 
-def descriptor(media_type: str, digest: str, size: int, **annotations: str) -> Descriptor:
+def descriptor(media_type: str, digest: Digest, size: int, **annotations: str) -> Descriptor:
     return {
         "mediaType": media_type,
         "digest": digest,
@@ -53,7 +53,7 @@ def descriptor(media_type: str, digest: str, size: int, **annotations: str) -> D
     }
 
 
-def config(module: str) -> bytes:
+def config(module: Digest) -> bytes:
     """The artifact's configuration, for the module of this digest."""
     return strictjson.dumps(
         {
@@ -146,7 +146,7 @@ def stored(entry: Descriptor, manifest: dict[str, object]) -> Stored:
     }
     file = module["annotations"].get(TITLE, "").rpartition("/")[2].removesuffix(".wasm")
     return Stored(
-        name=_first(texts.get(TITLE), file, module["digest"][7:19]),
+        name=_first(texts.get(TITLE), file, module["digest"].short),
         version=_first(texts.get(VERSION), entry["annotations"].get(REF), "unknown"),
         digest=module["digest"],
         size=module["size"],
@@ -154,7 +154,7 @@ def stored(entry: Descriptor, manifest: dict[str, object]) -> Stored:
     )
 
 
-def digests(entry: Descriptor, manifest: dict[str, object]) -> frozenset[str]:
+def digests(entry: Descriptor, manifest: dict[str, object]) -> frozenset[Digest]:
     """All blobs of a release. ValueError."""
     configuration = _descriptor(manifest.get("config"))
     if configuration is None:
@@ -175,11 +175,15 @@ def _descriptor(value: object) -> Descriptor | None:
     if not isinstance(value, dict):
         return None
     media_type, digest, size = (value.get(name) for name in ("mediaType", "digest", "size"))
-    if not isinstance(media_type, str) or not isinstance(digest, str):
+    if not isinstance(media_type, str) or not isinstance(digest, str) or not digest:
         return None
-    if not _DIGEST.fullmatch(digest) or type(size) is not int or size < 0:
+    if type(size) is not int or size < 0:
         return None
-    return descriptor(media_type, digest, size, **_annotations(value.get("annotations")))
+    try:
+        named = Digest(digest)
+    except ValueError:
+        return None
+    return descriptor(media_type, named, size, **_annotations(value.get("annotations")))
 
 
 def _annotations(value: object) -> dict[str, str]:

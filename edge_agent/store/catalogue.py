@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from edge_agent import strictjson
 from edge_agent.config.model import PluginSettings
 from edge_agent.store.code import Code
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
 
 # What is remembered of digests that a node will hardly see again; the oldest go first.
 MAX_REMEMBERED = 256
@@ -43,7 +43,7 @@ class Running:
     name: str
     index: str
     version: str
-    digest: str  # "sha256:HEX" of the module
+    digest: Digest  # of the module
     size: int
     config: str
     settings: PluginSettings
@@ -95,7 +95,7 @@ class Catalogue:
     quarantined: Mapping[str, str] = field(default_factory=dict)  # digest -> reason
 
     @property
-    def digests(self) -> frozenset[str]:
+    def digests(self) -> frozenset[Digest]:
         """The modules that must stay on the disk."""
         return frozenset(
             running.digest
@@ -105,7 +105,7 @@ class Catalogue:
         )
 
     @property
-    def codes(self) -> frozenset[str]:
+    def codes(self) -> frozenset[Digest]:
         """The files of machine code that stay beside them."""
         return frozenset(
             running.code.digest
@@ -115,7 +115,7 @@ class Catalogue:
         )
 
 
-def setup_key(digest: str, config: str, settings: PluginSettings) -> str:
+def setup_key(digest: Digest, config: str, settings: PluginSettings) -> str:
     """A name for one module with one configuration: "sha256:HEX+" and 16 digits."""
     values = asdict(settings)
     if settings.runtimes is None:  # as before there was such a key: what was rejected stays so
@@ -191,13 +191,13 @@ def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
     return _with(after, identity, None if previous is None else Kept(previous, None, False))
 
 
-def quarantined(catalogue: Catalogue, digest: str, reason: str) -> Catalogue:
+def quarantined(catalogue: Catalogue, digest: Digest, reason: str) -> Catalogue:
     """This module is not run until somebody lifts that."""
     held = _remembered(catalogue.quarantined, {digest: reason})
     return replace(catalogue, quarantined=held)
 
 
-def unquarantined(catalogue: Catalogue, digest: str) -> Catalogue:
+def unquarantined(catalogue: Catalogue, digest: Digest) -> Catalogue:
     """An operator lets this module run again: nothing is held against it any more."""
     return replace(
         catalogue,

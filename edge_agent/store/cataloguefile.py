@@ -20,7 +20,7 @@ from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
 from edge_agent.store.code import Code
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
 
 log = logging.getLogger(__name__)
 
@@ -153,14 +153,24 @@ def _running(body: dict[str, Any]) -> Running:
     for key in ("permissions", "runtimes"):
         if settings.get(key) is not None:
             settings[key] = tuple(settings[key])
-    own = {"settings": PluginSettings(**settings), "code": _code(body.get("code"))}
+    own = {
+        "digest": Digest(body["digest"]),
+        "settings": PluginSettings(**settings),
+        "code": _code(body.get("code")),
+    }
     return Running(**{**_fields_of(Running, body), **own})
 
 
 def _code(body: dict[str, Any] | None) -> Code | None:
     if body is None:
         return None
-    return Code(**{**_fields_of(Code, body), "features": tuple(body["features"])})
+    return Code(
+        **{
+            **_fields_of(Code, body),
+            "digest": Digest(body["digest"]),
+            "features": tuple(body["features"]),
+        }
+    )
 
 
 def _fields_of(kind: type, body: dict[str, Any]) -> dict[str, Any]:

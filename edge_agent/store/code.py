@@ -6,6 +6,8 @@ was made for must be exactly what is here (docs/adr/0050).
 
 from dataclasses import dataclass
 
+from edge_agent.store.digest import Digest
+
 
 @dataclass(frozen=True)
 class Code:
@@ -16,7 +18,7 @@ class Code:
     target: str  # the kind of processor, as `uname -m` says it
     settings: str  # of the engine, and of counting fuel
     features: tuple[str, ...]  # that the processor must have
-    digest: str  # "sha256:HEX" of the file
+    digest: Digest  # of the file
     size: int
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from edge_agent.errors import StoreError
 from edge_agent.store import artifact, files
 from edge_agent.store.artifact import Stored
-from edge_agent.store.digest import sha256, sha256_hex
+from edge_agent.store.digest import Digest, sha256
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 MAX_INDEX_BYTES = 1 << 20  # some 2,000 releases; a board has a few dozen
 MAX_BLOB_BYTES = 256 << 20  # above any module that a deployment may name
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -43,18 +42,18 @@ class Layout:
         self._incoming = root / "incoming"
         self._index = root / "index.json"
 
-    def blob(self, digest: str) -> Path:
-        """Where the blob "sha256:HEX" is, or would be. StoreError: not a digest."""
-        return self._blobs / _hex(digest)
+    def blob(self, digest: Digest) -> Path:
+        """Where the blob is, or would be."""
+        return self._blobs / digest.hex
 
-    def has(self, digest: str) -> bool:
+    def has(self, digest: Digest) -> bool:
         """Whether the blob is here; `check` has seen whether it is good."""
         try:
             return stat.S_ISREG(self.blob(digest).lstat().st_mode)
         except OSError:
             return False
 
-    def good(self, digest: str) -> bool:
+    def good(self, digest: Digest) -> bool:
         """Whether the blob is here and has the content that its digest says."""
         return self.has(digest) and _good(self.blob(digest))
 
@@ -62,9 +61,9 @@ class Layout:
         """The folders below `incoming`, named by the bare digests; of `incoming` that is there."""
         return _children(self._incoming) if self._incoming.is_dir() else []
 
-    def incoming(self, digest: str) -> Path:
+    def incoming(self, digest: Digest) -> Path:
         """The folder for parts of this module, which need not exist; `collect` ends it."""
-        return self._incoming / _hex(digest)
+        return self._incoming / digest.hex
 
     def releases(self) -> list[Stored]:
         """Every release that the index names and whose manifest can be read."""
@@ -75,7 +74,7 @@ class Layout:
                 found.append(release)
         return found
 
-    def add_module(self, name: str, version: str, module: Path | bytes) -> str:
+    def add_module(self, name: str, version: str, module: Path | bytes) -> Digest:
         """Add a release and return its module's digest; nothing changes if it is here.
 
         A file below `incoming` is moved into its place, any other is copied. Its bytes
@@ -90,7 +89,7 @@ class Layout:
             self._add_release(name, version, digest, size)
         return digest
 
-    def add_blob(self, path: Path) -> str:
+    def add_blob(self, path: Path) -> Digest:
         """Add a file that no manifest names, as long as `collect` is told to keep it; its digest.
 
         It is moved or copied as in `add_module`.
@@ -99,7 +98,7 @@ class Layout:
             self._begin()
             return self._take(path)[0]
 
-    def check(self) -> list[str]:
+    def check(self) -> list[Digest]:
         """Compare every blob with its digest; remove the damaged and return their digests.
 
         An index that is damaged or names what is not here is written anew.
@@ -110,14 +109,14 @@ class Layout:
             self._begin()
             files.remove_leftovers(self.root)
             files.remove_leftovers(self._blobs)
-            damaged = [f"sha256:{path.name}" for path in self._listed() if not _good(path)]
+            damaged = [digest for digest in self._listed() if not _good(self.blob(digest))]
             for digest in damaged:
                 _remove(self.blob(digest))
             good = [entry for entry in self._entries() if self._release(entry)]
             self._write_index(good + self._unnamed({entry["digest"] for entry in good}))
         return damaged
 
-    def collect(self, keep: Collection[str]) -> int:
+    def collect(self, keep: Collection[Digest]) -> int:
         """Remove all releases, blobs and parts but of the modules `keep`; bytes freed."""
         if not self.root.is_dir():
             return 0
@@ -129,9 +128,10 @@ class Layout:
                 if (release := self._release(entry)) and release.digest in keep
             ]
             self._write_index(kept)
-            needed = {_hex(digest) for digest in keep}
+            needed = {digest.hex for digest in keep}
             for entry in kept:
-                needed.update(map(_hex, artifact.digests(entry, self._manifest(entry))))
+                blobs = artifact.digests(entry, self._manifest(entry))
+                needed.update(digest.hex for digest in blobs)
             return sum(
                 _remove(path)
                 for folder in (self._blobs, self._incoming)
@@ -171,8 +171,8 @@ class Layout:
     def _unnamed(self, named: Collection[str]) -> list[artifact.Descriptor]:
         """Entries for the manifests here that are not among `named`."""
         found = []
-        for path in self._listed():
-            digest, size = f"sha256:{path.name}", path.lstat().st_size
+        for digest in self._listed():
+            size = self.blob(digest).lstat().st_size
             if digest not in named and size <= artifact.MAX_MANIFEST_BYTES:
                 entry = artifact.descriptor(artifact.MANIFEST_TYPE, digest, size)
                 release = self._release(entry)
@@ -201,22 +201,23 @@ class Layout:
 
     # Blobs.
 
-    def _listed(self) -> list[Path]:
-        return [path for path in _children(self._blobs) if _HEX.fullmatch(path.name)]
+    def _listed(self) -> list[Digest]:
+        names = (path.name for path in _children(self._blobs))
+        return [Digest.of_hex(name) for name in names if _HEX.fullmatch(name)]
 
-    def _put(self, data: bytes) -> str:
+    def _put(self, data: bytes) -> Digest:
         """Write a blob unless it is here."""
-        digest = f"sha256:{sha256_hex(data)}"
+        digest = Digest.of(data)
         if not self.has(digest):
             files.require_space(self._blobs, len(data))
             files.write(self.blob(digest), data)
         return digest
 
-    def _take(self, module: Path) -> tuple[str, int]:
+    def _take(self, module: Path) -> tuple[Digest, int]:
         """Move or copy a file to where its digest says; digest and size."""
         with _opened(module) as file:
             size = file.size
-            digest = f"sha256:{_hash(file)}"
+            digest = _hash(file)
             if self._incoming in module.parents:
                 file.sync()
                 self._move(module, digest)
@@ -226,14 +227,14 @@ class Layout:
             self._copy(module, digest)
         return digest, size
 
-    def _move(self, module: Path, digest: str) -> None:
+    def _move(self, module: Path, digest: Digest) -> None:
         try:
             module.replace(self.blob(digest))
             files.sync_folder(self._blobs)
         except OSError as error:
             raise files.failure("put the module in place", module, error) from error
 
-    def _copy(self, module: Path, digest: str) -> None:
+    def _copy(self, module: Path, digest: Digest) -> None:
         place = self.blob(digest)
         copied = sha256()
         with _opened(module) as source, files.placing(place) as temporary:
@@ -244,10 +245,10 @@ class Layout:
                         target.write(part)
             except OSError as error:
                 raise files.failure("write", place, error) from error
-            if f"sha256:{copied.hexdigest()}" != digest:
+            if Digest.made(copied) != digest:
                 raise StoreError(f"{module}: changed while it was copied")
 
-    def _add_release(self, name: str, version: str, digest: str, size: int) -> None:
+    def _add_release(self, name: str, version: str, digest: Digest, size: int) -> None:
         config = artifact.config(digest)
         manifest = artifact.manifest(
             name,
@@ -263,18 +264,11 @@ class Layout:
         self._write_index(artifact.added(self._entries(), entry))
 
 
-def _hex(digest: str) -> str:
-    found = _DIGEST.fullmatch(digest)
-    if found is None:
-        raise StoreError(f'{digest[:80]!a} is not a digest, "sha256:" and 64 digits')
-    return found[1]
-
-
 def _good(path: Path) -> bool:
     """Whether a blob is a file of the content that its name says."""
     try:
         with _opened(path) as file:
-            return _hash(file) == path.name
+            return _hash(file).hex == path.name
     except StoreError as error:
         log.warning("%s", error)
         return False
@@ -289,11 +283,11 @@ def _opened(path: Path) -> Iterator[files.Reading]:
         yield file
 
 
-def _hash(file: files.Reading) -> str:
+def _hash(file: files.Reading) -> Digest:
     digest = sha256()
     for part in file.parts():
         digest.update(part)
-    return str(digest.hexdigest())
+    return Digest.made(digest)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from edge_agent import strictjson
 from edge_agent.errors import StoreError
 from edge_agent.store import artifact, files
 from edge_agent.store.artifact import Descriptor, Stored
-from edge_agent.store.digest import PART_BYTES, sha256, sha256_hex
+from edge_agent.store.digest import PART_BYTES, Digest, sha256
 from edge_agent.store.layout import MAX_BLOB_BYTES, MAX_INDEX_BYTES, Layout
 
 MAX_RELEASES = 1000  # in one layout; a board keeps two of each plugin
@@ -96,7 +96,7 @@ def _copy(source: Source, release: Stored, target: Path) -> None:
                 file.write(part)
     except OSError as error:
         raise files.failure("write", target, error) from error
-    if f"sha256:{digest.hexdigest()}" != release.digest:
+    if Digest.made(digest) != release.digest:
         raise ValueError(f"{path}: its content has another digest")
     if beginning != WASM_MAGIC:
         raise ValueError(f"{path}: is no Wasm module")
@@ -129,7 +129,7 @@ def _entries(path: Path, source: Source) -> Iterator[Descriptor]:
 def _read(source: Source, entry: Descriptor, max_bytes: int) -> bytes:
     """A small blob, compared with its digest. ValueError."""
     data = _whole(source, _blob(entry["digest"]), max_bytes)
-    if len(data) != entry["size"] or f"sha256:{sha256_hex(data)}" != entry["digest"]:
+    if len(data) != entry["size"] or Digest.of(data) != entry["digest"]:
         raise ValueError(f"{_blob(entry['digest'])}: its content has another digest")
     return data
 
@@ -143,7 +143,7 @@ def _whole(source: Source, path: str, max_bytes: int) -> bytes:
     return b"".join(source.parts(path))
 
 
-def _blob(digest: str) -> str:
+def _blob(digest: Digest) -> str:
     """The path of a digest, whose form `artifact` has checked."""
     return f"blobs/{digest.replace(':', '/')}"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_agent.errors import EngineError, StoreError
 from edge_agent.store import files
-from edge_agent.store.digest import keyed, sha256_hex
+from edge_agent.store.digest import Digest, keyed, sha256_hex
 from edge_agent.wasm import compiler
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module
 from edge_agent.wasm.modulefile import ModuleFile
@@ -56,7 +56,7 @@ class Artifacts:
         self._memory_bytes = memory_bytes
         self._cpu = cpu_features()
 
-    def key(self, engine: Engine, digest: str, metered: bool = False) -> str:
+    def key(self, engine: Engine, digest: Digest, metered: bool = False) -> str:
         """The name of the artifact of the module with this SHA-256 (hexadecimal)."""
         return artifact_key(digest, engine, self._cpu, metered)
 
@@ -267,9 +267,9 @@ def _of_the_fleet(engine: Engine, source: ModuleFile) -> Module | None:
         return None
 
 
-def artifact_key(digest: str, engine: Engine, cpu: str, metered: bool = False) -> str:
+def artifact_key(digest: Digest, engine: Engine, cpu: str, metered: bool = False) -> str:
     """SHA-256 over all that an artifact depends on, as 64 hexadecimal characters."""
-    parts = [_FORMAT, digest, engine.name, engine.version, engine.settings(), cpu]
+    parts = [_FORMAT, digest.hex, engine.name, engine.version, engine.settings(), cpu]
     if metered:
         parts.append(f"fuel={FUEL_RULES}")
     return sha256_hex("\0".join(parts).encode())

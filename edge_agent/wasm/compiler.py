@@ -34,6 +34,7 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES
 if TYPE_CHECKING:
     import subprocess
 
+    from edge_agent.store.digest import Digest
     from edge_agent.wasm.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Portably(NamedTuple):
 def compile_module(
     engine_name: str,
     wasm: Path,
-    digest: str,
+    digest: "Digest",
     output: Path,
     *,
     metered: bool = False,
@@ -85,7 +86,7 @@ def compile_module(
     timeout_s: float = TIMEOUT_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> None:
-    """Compile the module in `wasm`, which has this SHA-256 (hexadecimal), into the new file
+    """Compile the module in `wasm`, which has this digest, into the new file
     `output`. Waits: only for worker threads.
 
     ModuleError: the engine refuses the module. SupersededError: it is another by now.
@@ -98,7 +99,7 @@ def compile_module(
         raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
     try:
         how = "metered" if metered else "plain"
-        task = (engine_name, digest, how, str(memory_bytes), _told_target(portably))
+        task = (engine_name, digest.hex, how, str(memory_bytes), _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)

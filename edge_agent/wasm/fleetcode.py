@@ -6,12 +6,12 @@ are with their sidecars (edge_agent.wasm.artifacts). docs/adr/0050.
 """
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import EngineError
 from edge_agent.store.code import Machine
-from edge_agent.store.digest import sha256
+from edge_agent.store.digest import Digest, sha256
+from edge_agent.store.release import CodeFile
 from edge_agent.wasm.artifacts import OPENED, mapped
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module, Portable
 
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from edge_agent.wasm.modulefile import ModuleFile
 
 _PART_BYTES = 64 << 10  # read at once
-
-
-class CodeFile(NamedTuple):
-    """A file of the store, and what the deployment says is in it."""
-
-    path: Path
-    digest: str  # SHA-256, hexadecimal
 
 
 def machine(engine: Engine) -> Machine | None:
@@ -66,7 +59,7 @@ def load(engine: Engine, code: CodeFile, source: "ModuleFile") -> Module:
         os.close(fd)
 
 
-def _digest(fd: int) -> str:
+def _digest(fd: int) -> Digest:
     """Of all that is behind a descriptor. OSError."""
     digest = sha256()
     buffer = bytearray(_PART_BYTES)
@@ -75,4 +68,4 @@ def _digest(fd: int) -> str:
     while count := os.preadv(fd, [buffer], at):
         digest.update(view[:count])
         at += count
-    return str(digest.hexdigest())
+    return Digest.made(digest)

@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING
 
 from edge_agent.errors import ModuleError, StoreError, SupersededError
 from edge_agent.store import files
-from edge_agent.store.digest import PART_BYTES, sha256
+from edge_agent.store.digest import PART_BYTES, Digest, sha256
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect_stream
 
 if TYPE_CHECKING:
-    from edge_agent.wasm.fleetcode import CodeFile
+    from edge_agent.store.release import CodeFile
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleFile:
     """A module to be loaded, the way in which it is to be loaded included.
 
-    `info` was read together with `digest`, the SHA-256 in hexadecimal. `metered`: it
-    counts its fuel.
+    `info` was read together with `digest`. `metered`: it counts its fuel.
     """
 
     path: Path
-    digest: str
+    digest: Digest
     info: ModuleInfo
     stack_bytes: int
     metered: bool = False
     code: "CodeFile | None" = None  # the fleet's, made for this node
 
 
-def identify(path: Path) -> tuple[str, int]:
-    """(SHA-256 in hexadecimal, size). StoreError: unreadable, too large or being written."""
+def identify(path: Path) -> tuple[Digest, int]:
+    """(digest, size). StoreError: unreadable, too large or being written."""
     with files.opened(path, MAX_MODULE_BYTES) as file:
         if file is None:
             raise StoreError(f"{path}: is gone")
@@ -42,7 +41,7 @@ def identify(path: Path) -> tuple[str, int]:
         return stream.finish(), file.size
 
 
-def inspect_file(path: Path, digest: str) -> ModuleInfo:
+def inspect_file(path: Path, digest: Digest) -> ModuleInfo:
     """What the module with this digest says. StoreError as above.
 
     ModuleError: it is no module; SupersededError: not the one with this digest.
@@ -87,11 +86,11 @@ class _Digested:
             self._held = self._part()
         self._held = self._held[size:]
 
-    def finish(self) -> str:
+    def finish(self) -> Digest:
         """The digest of all of it."""
         self.skip(self._left + len(self._held))
         self._file.end()
-        return str(self._digest.hexdigest())
+        return Digest.made(self._digest)
 
     def _part(self) -> bytes:
         part = self._file.read(min(PART_BYTES, self._left))

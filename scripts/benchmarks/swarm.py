@@ -22,13 +22,14 @@ from typing import Any
 from edge_agent.config import MqttConfig, UpdatesConfig
 from edge_agent.config.model import Broker
 from edge_agent.fleet.node import Node
-from edge_agent.fleet.plan import Plan, Wanted
+from edge_agent.fleet.plan import Plan
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_topics, node_topics
 from edge_agent.mqtt.connection import VERSIONS, Connection
 from edge_agent.mqtt.inbound import Inbound, InboundMessage, Subscriptions
 from edge_agent.mqtt.outbound import Outbound
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import Release
 
 FLEET = "bench"
 READY = "ready"
@@ -42,8 +43,8 @@ class SwarmNode:
         topics = fleet_topics(FLEET)
         config = MqttConfig((Broker("127.0.0.1", port, False),), name)
         self._subscriptions = Subscriptions(LEAST_S, MOST_S)
-        self._runs: tuple[Wanted, ...] = ()
-        self._proven: list[Wanted] = []
+        self._runs: tuple[Release, ...] = ()
+        self._proven: list[Release] = []
         self._updater = Updater(
             node=Node(name, FLEET, {}),
             config=UpdatesConfig(trust_dir=trust_dir),

@@ -14,6 +14,7 @@ from edge_agent.control import ControlServer
 from edge_agent.loop import Loop
 from edge_agent.store import catalogue, cataloguefile
 from edge_agent.store.catalogue import Catalogue, Known, Running
+from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
 
 GUESTS = Path(__file__).parents[1] / "guests"
@@ -38,7 +39,7 @@ class Node:
         captured = self._capsys.readouterr()
         return code, captured.out + captured.err
 
-    def run_first(self) -> str:
+    def run_first(self) -> Digest:
         """Let the first generation run bench, proven, with edge before it."""
         edge = self.layout.add_module("edge", "1", EDGE)
         bench = self.layout.add_module("bench", "2", BENCH)

@@ -123,7 +123,7 @@ def test_deployment_reaches_a_node_through_mosquitto(tmp_path: Path, broker: Mos
         operator.deploy(plugin("guard", release("1", IT)))
         running.wait_for(guard="1")
         assert running.plans[-1].releases[0].path.read_bytes() == IT.data
-        running.worker.call(lambda it: it.verdict("10-guard", IT.blob.hex, True, ""))
+        running.worker.call(lambda it: it.verdict("10-guard", IT.blob.digest, True, ""))
         wait_until(lambda: not running.plans[-1].releases[0].on_probation, "it is kept")
 
 
@@ -146,7 +146,7 @@ def test_broker_killed_again_and_again_during_a_transfer(tmp_path: Path, broker:
         operator = Operator(publisher)
         operator.upload(large)
         operator.deploy(plugin("guard", release("1", large)))
-    incoming = tmp_path / "store" / "incoming" / large.blob.hex
+    incoming = tmp_path / "store" / "incoming" / large.blob.digest.hex
     with node(tmp_path, config_for(broker.port)) as running:
         for share in (0.1, 0.4, 0.7):
             wait_until(
@@ -169,7 +169,7 @@ def test_node_killed_in_the_middle_asks_for_the_rest_only(
         operator = Operator(publisher)
         operator.upload(IT._replace(parts=IT.parts[:-1]))
         operator.deploy(plugin("guard", release("1", IT)))
-        incoming = tmp_path / "store" / "incoming" / IT.blob.hex
+        incoming = tmp_path / "store" / "incoming" / IT.blob.digest.hex
         with node(tmp_path, config_for(broker.port)):
             wait_until(
                 lambda: len(list(incoming.glob("zlib-*"))) == IT.blob.parts - 1, "all but one"
@@ -180,7 +180,7 @@ def test_node_killed_in_the_middle_asks_for_the_rest_only(
             running.wait_for(guard="1")
         # mosquitto's log has a line for each topic of a SUBSCRIBE.
         log = broker.log_file.read_text()[before:]
-        assert re.findall(rf"{IT.blob.hex}/([0-9]+) \(QoS", log) == [f"{IT.blob.parts - 1}"]
+        assert re.findall(rf"{IT.blob.digest.hex}/([0-9]+) \(QoS", log) == [f"{IT.blob.parts - 1}"]
 
 
 # --- brokers that fail
@@ -262,7 +262,7 @@ def test_part_of_a_wrong_size_is_told_and_the_node_runs_on(tmp_path: Path, size:
             running.wait_for(guard="1")
         operator.upload(other)
         operator.deploy(plugin("guard", release("2", other)))
-        broker.retained[TOPICS.blob_part(other.blob.hex, 3)] = bytes(size)
+        broker.retained[TOPICS.blob_part(other.blob.digest, 3)] = bytes(size)
         with node(tmp_path, config_for(broker.port, reconnect_max_s=0.1)) as running:
             running.wait_for(guard="1")
 
@@ -286,7 +286,7 @@ def test_wrong_blob_from_the_broker_is_fetched_from_another_source(
         operator = Operator(broker)
         operator.upload(IT)
         for number in range(IT.blob.parts):
-            broker.retained[TOPICS.blob_part(IT.blob.hex, number)] = other.parts[number]
+            broker.retained[TOPICS.blob_part(IT.blob.digest, number)] = other.parts[number]
         operator.deploy(plugin("guard", release("1", IT, "mqtt", f"{server.url}/guard.wasm")))
         with node(tmp_path, config_for(broker.port)) as running:
             running.wait_for(guard="1")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError, StoreError
-from edge_agent.fleet.plan import Wanted
 from edge_agent.fleet_protocol import deployment
 from edge_agent.store import cataloguefile
 from edge_agent.store.code import Code, Machine, misfit
+from edge_agent.store.digest import NO_DIGEST
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import Release
 from tests.support.blobs import Cut, cut
 from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release, wasm
 from tests.support.shelf import Shelf
@@ -67,7 +68,7 @@ def again(board: Board, machine: Machine | None = MACHINE) -> Board:
     return Board(board.folder, board.shelf, machine=machine).start()
 
 
-def wanted(board: Board) -> Wanted:
+def wanted(board: Board) -> Release:
     (found,) = board.plans[-1].releases
     return found
 
@@ -100,7 +101,7 @@ def test_node_that_refuses_fetches_nothing_of_it(
     operator.deploy(guard("1", MODULE, code(CODE)))
     board.start()
     assert (wanted(board).version, wanted(board).code) == ("1", None)
-    assert not any(CODE.blob.hex in topic for topic in shelf.asked)
+    assert not any(CODE.blob.digest.hex in topic for topic in shelf.asked)
     assert (board.status()["compiled"], board.status()["code"]) == ("refuse", {})
 
 
@@ -121,7 +122,7 @@ def test_code_for_others_is_not_fetched_and_the_reason_is_told(
     operator.deploy(guard("1", MODULE, code(CODE, **changes)))
     board.start()
     assert (wanted(board).version, wanted(board).code) == ("1", None)
-    assert not any(CODE.blob.hex in topic for topic in board.shelf.asked)
+    assert not any(CODE.blob.digest.hex in topic for topic in board.shelf.asked)
     assert board.status()["code"] == {"10-guard": reason}
 
 
@@ -171,7 +172,7 @@ def test_of_many_plugins_the_reasons_are_told(
 
 def test_code_with_another_content_is_given_up(board: Board, operator: Operator) -> None:
     for number, part in enumerate(CODE.parts):
-        board.shelf.publish(f"edge/v1/{FLEET}/blobs/{CODE.blob.hex}/{number}", part[::-1])
+        board.shelf.publish(f"edge/v1/{FLEET}/blobs/{CODE.blob.digest.hex}/{number}", part[::-1])
     operator.deploy(guard("1", MODULE, code(CODE)))
     board.start()
     board.wait(1)
@@ -205,7 +206,7 @@ def test_code_that_does_not_come_delays_a_deployment_and_no_more(
         board.wait(600)
     assert (wanted(board).version, wanted(board).code) == ("1", None)
     assert "its module is compiled here" in caplog.text
-    assert not any(absent.blob.hex in topic for topic in board.shelf.subscribed)
+    assert not any(absent.blob.digest.hex in topic for topic in board.shelf.subscribed)
 
 
 def test_code_that_does_not_come_is_given_up_however_often_a_sync_is_asked_for(
@@ -226,7 +227,7 @@ def test_code_that_does_not_come_is_given_up_however_often_a_sync_is_asked_for(
 
 
 def test_another_deployment_tries_again(board: Board, operator: Operator) -> None:
-    topic = f"edge/v1/{FLEET}/blobs/{CODE.blob.hex}/0"
+    topic = f"edge/v1/{FLEET}/blobs/{CODE.blob.digest.hex}/0"
     board.shelf.publish(topic, CODE.parts[0][::-1])
     operator.deploy(guard("1", MODULE, code(CODE)))
     board.start()
@@ -452,5 +453,5 @@ def test_nothing_that_code_assumes_may_be_left_unsaid(operator: Operator, key: s
 
 
 def test_misfit_names_one_thing_and_not_all_of_a_long_text() -> None:
-    made_for = Code("wasmer", "7.4.2", "riscv64", "x" * 1000, (), "sha256:00", 1)
+    made_for = Code("wasmer", "7.4.2", "riscv64", "x" * 1000, (), NO_DIGEST, 1)
     assert len(misfit(made_for, MACHINE, False)) < 300

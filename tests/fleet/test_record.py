@@ -6,9 +6,10 @@ import pytest
 from edge_agent.errors import StoreError
 from edge_agent.fleet.record import DISK_PAUSE_S, Record
 from edge_agent.store import catalogue as catalogues
+from edge_agent.store.digest import Digest
 from tests.support.smalldisk import small_disk
 
-DIGEST = "sha256:" + "0" * 64
+DIGEST = Digest.of_hex("0" * 64)
 
 
 def test_committed_and_noted_are_on_the_disk(tmp_path: Path) -> None:

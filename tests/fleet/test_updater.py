@@ -15,6 +15,7 @@ from edge_agent.fleet.transfer.window import IDLE_S
 from edge_agent.fleet_protocol import deployment
 from edge_agent.store import cataloguefile
 from edge_agent.store.catalogue import Known
+from edge_agent.store.digest import Digest
 from tests.support.fleetnode import (
     FLEET,
     KEYS,
@@ -113,7 +114,7 @@ def test_plugin_for_other_labels_is_not_fetched(
     )
     board.start()
     assert board.running() == {"20-logger": "1"}
-    assert not any(A.blob.hex in topic for topic in board.shelf.asked)
+    assert not any(A.blob.digest.hex in topic for topic in board.shelf.asked)
 
 
 def test_rollout_decides_which_release_and_a_node_that_is_not_chosen_keeps_its_own(
@@ -157,7 +158,7 @@ def test_two_plugins_may_share_a_module(board: Board, operator: Operator) -> Non
     board.start()
     assert board.running() == {"10-guard": "1", "20-logger": "7"}
     assert {each.name for each in board.layout.releases()} == {"guard", "logger"}
-    assert len([topic for topic in board.shelf.asked if A.blob.hex in topic]) == A.blob.parts
+    assert len([topic for topic in board.shelf.asked if A.blob.digest.hex in topic]) == A.blob.parts
 
 
 def test_newer_deployment_takes_the_place_of_one_on_its_way(
@@ -171,7 +172,7 @@ def test_newer_deployment_takes_the_place_of_one_on_its_way(
     operator.deploy(plugin("guard", release("3", C)))
     board.wait(1)
     assert board.running() == {"10-guard": "3"}
-    assert not any(missing.blob.hex in topic for topic in board.shelf.subscribed)
+    assert not any(missing.blob.digest.hex in topic for topic in board.shelf.subscribed)
     assert not board.layout.incoming(missing.blob.digest).exists()
 
 
@@ -198,7 +199,7 @@ def test_plugin_that_is_too_large_here_is_told_and_never_fetched(
     (fetching,) = board.status()["fetching"]
     assert fetching["trouble"] == "has 3000 bytes; max_plugin in [updates] allows 2KiB"
     assert board.turn() == math.inf
-    assert not any(A.blob.hex in topic for topic in board.shelf.asked)
+    assert not any(A.blob.digest.hex in topic for topic in board.shelf.asked)
 
 
 def test_sources_that_are_not_allowed_here_are_not_used(
@@ -208,7 +209,7 @@ def test_sources_that_are_not_allowed_here_are_not_used(
     operator.deploy(plugin("guard", release("1", A)))
     board.start()
     assert board.status()["fetching"][0]["trouble"] == "[updates] allows none of its sources"
-    assert not any(A.blob.hex in topic for topic in board.shelf.asked)
+    assert not any(A.blob.digest.hex in topic for topic in board.shelf.asked)
 
 
 # --- probation
@@ -296,7 +297,7 @@ def test_rejection_while_another_deployment_is_on_its_way(board: Board, operator
     [("10-guard", B.blob.digest), ("20-guard", A.blob.digest), ("10-folder", A.blob.digest)],
 )
 def test_word_on_something_else_changes_nothing(
-    board: Board, operator: Operator, identity: str, digest: str
+    board: Board, operator: Operator, identity: str, digest: Digest
 ) -> None:
     operator.deploy(plugin("guard", release("1", A)))
     board.start()
@@ -312,13 +313,6 @@ def test_word_on_a_proven_release_changes_nothing(board: Board, operator: Operat
     assert board.running() == {"10-guard": "1"}
 
 
-def test_digest_in_the_hosts_form_is_understood(board: Board, operator: Operator) -> None:
-    operator.deploy(plugin("guard", release("1", A)))
-    board.start()
-    board.updater.verdict("10-guard", A.blob.hex, True, "")
-    assert not board.plans[-1].releases[0].on_probation
-
-
 # --- quarantine
 
 
@@ -330,7 +324,7 @@ def test_quarantined_module_gives_way_to_the_one_before_for_good(
     board.wait(1)
     board.keep("10-guard")
     for _ in range(2):  # the host says so with each start
-        board.updater.quarantine(B.blob.hex, "the agent died in it")
+        board.updater.quarantine(B.blob.digest, "the agent died in it")
     assert board.running() == {"10-guard": "1"}
     assert not board.plans[-1].releases[0].on_probation
     assert board.status()["quarantined"] == {B.blob.digest: "the agent died in it"}
@@ -408,14 +402,14 @@ def test_restart_goes_on_with_a_deployment_on_its_way(board: Board, operator: Op
     operator.deploy(plugin("guard", release("2", missing)))
     board.wait(1)
     for number in (0, 3):
-        board.shelf.publish(TOPICS.blob_part(missing.blob.hex, number), missing.parts[number])
+        board.shelf.publish(TOPICS.blob_part(missing.blob.digest, number), missing.parts[number])
     board.turn()
     asked = len(board.shelf.asked)
     board = again(board)
     operator.upload(missing)
     board.start()
     assert board.running() == {"10-guard": "2"}
-    parts = [topic for topic in board.shelf.asked[asked:] if missing.blob.hex in topic]
+    parts = [topic for topic in board.shelf.asked[asked:] if missing.blob.digest.hex in topic]
     assert len(parts) == missing.blob.parts - 2
 
 
@@ -515,7 +509,7 @@ def test_what_came_of_a_deployment_that_another_followed_makes_room_for_that(
         board = Board(disk / "board", shelf)
         operator.upload(stored)
         for number, part in enumerate(abandoned.parts[: abandoned.blob.parts // 2]):
-            shelf.publish(TOPICS.blob_part(abandoned.blob.hex, number), part)
+            shelf.publish(TOPICS.blob_part(abandoned.blob.digest, number), part)
         operator.deploy(
             plugin("guard", release("1", stored)),
             plugin("logger", release("1", abandoned), index="20"),
@@ -917,12 +911,12 @@ def test_older_generation_is_refused_after_a_restart_too(board: Board, operator:
     "topic",
     [
         f"{TOPICS.blobs}/",
-        f"{TOPICS.blobs}/{A.blob.hex}",
-        f"{TOPICS.blobs}/{A.blob.hex}/",
-        f"{TOPICS.blobs}/{A.blob.hex}/x",
-        f"{TOPICS.blobs}/{A.blob.hex}/-1",
-        f"{TOPICS.blobs}/{A.blob.hex}/0/0",
-        f"{TOPICS.blobs}/{A.blob.hex}/{'9' * 5000}",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}/",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}/x",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}/-1",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}/0/0",
+        f"{TOPICS.blobs}/{A.blob.digest.hex}/{'9' * 5000}",
         f"{TOPICS.blobs}/../../etc/0",
         f"{TOPICS.blobs}/{'f' * 64}/0",
         f"edge/v1/{FLEET}/elsewhere",

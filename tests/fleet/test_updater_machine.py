@@ -85,7 +85,7 @@ class Life(RuleBasedStateMachine):
     def spoil_at_the_broker(self, number: int, rotten: bool) -> None:
         it = BLOBS[number].blob
         for part in range(it.parts):
-            topic = TOPICS.blob_part(it.hex, part)
+            topic = TOPICS.blob_part(it.digest, part)
             if rotten and topic in self.shelf.retained:
                 self.shelf.retained[topic] = bytes(len(self.shelf.retained[topic]))
             else:

@@ -11,9 +11,10 @@ from edge_agent.config import PluginSettings
 from edge_agent.fleet_protocol import signed_requests
 from edge_agent.host import statefile
 from edge_agent.host.crash_policy import CrashPolicy
-from edge_agent.host.release import Release
 from edge_agent.store import cataloguefile
 from edge_agent.store.code import Machine
+from edge_agent.store.digest import NO_DIGEST, Digest
+from edge_agent.store.release import Release
 from tests.support.fleetnode import Board
 from tests.support.shelf import Shelf
 
@@ -74,8 +75,8 @@ def test_crashes_are_still_held_against_a_plugin(state: Path) -> None:
     policy = CrashPolicy(state / "crashes", lambda job: job())
     policy.begin(())
     index, _, name = CRASHED.partition("-")
-    held = Release(index, name, state / "x.wasm", digest, 1, "", PluginSettings())
-    other = Release(index, name, state / "x.wasm", "00" * 32, 1, "", PluginSettings())
+    held = Release(index, name, state / "x.wasm", Digest.of_hex(digest), 1, "", PluginSettings())
+    other = Release(index, name, state / "x.wasm", NO_DIGEST, 1, "", PluginSettings())
     assert policy.why(held).startswith("quarantined: the agent died while it ran, 2 times")
     assert policy.why(other) == ""
     assert policy.unquarantine(CRASHED)

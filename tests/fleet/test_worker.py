@@ -94,7 +94,7 @@ def test_inbox_keeps_the_latest_documents_and_as_many_parts_as_were_asked_for(
     for number in range(1000):
         place.worker.received(DocumentOf("deployment"), b"%d" % number)
         place.worker.received(DocumentOf("trust"), b"%d" % number)
-        place.worker.received(PartOf(IT.blob.hex, number), bytes(65_536))
+        place.worker.received(PartOf(IT.blob.digest, number), bytes(65_536))
     assert place.worker.dropped == 1000 - MAX_PARTS
     assert place.worker._documents == {
         DocumentOf("deployment"): b"999",

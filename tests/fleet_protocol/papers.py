@@ -10,12 +10,13 @@ from edge_agent import strictjson
 from edge_agent.fleet_protocol import deployment, envelope
 from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
+from edge_agent.store.digest import Digest
 
 FLEET = "greenhouse"
 # Fixed, so that a failing test fails again.
 KEYS = tuple(SigningKey(bytes([number]) * 32) for number in range(1, 6))
-DIGEST = "sha256:" + "5a" * 32
-OTHER_DIGEST = "sha256:" + "c3" * 32
+DIGEST = Digest.of_hex("5a" * 32)
+OTHER_DIGEST = Digest.of_hex("c3" * 32)
 
 PLUGIN: dict[str, Any] = {
     "name": "device-injector",

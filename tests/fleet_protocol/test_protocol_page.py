@@ -25,6 +25,7 @@ from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
+from edge_agent.store.digest import NO_DIGEST
 from edge_agent.verbs import VERBS
 from edge_agent.wasm.engine import FUEL_RULES
 from tests.fleet.test_hostile import REASONS
@@ -129,7 +130,7 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
         assert max_encoded_bytes(size, "zlib") == size + size // 256 + 1024
         assert max_encoded_bytes(size, "none") == size
     assert typing.get_args(form.Encoding) == ("none", "zlib")
-    assert Blob("", 0).encoding == "none"
+    assert Blob(NO_DIGEST, 0).encoding == "none"
 
 
 def test_the_page_tells_how_this_agent_fetches() -> None:

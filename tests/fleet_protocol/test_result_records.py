@@ -9,6 +9,7 @@ from edge_agent.fleet_protocol.outcome import Outcome
 from edge_agent.fleet_protocol.result_records import describe
 from edge_agent.nri import permissions
 from edge_agent.pb import nri_pb2
+from edge_agent.store.digest import Digest
 from edge_agent.wasm.imports import Report
 from tests.host.house import House
 
@@ -27,7 +28,7 @@ def outcome(**changes: Any) -> Outcome:
     base = Outcome(
         time_ns=1_700_000_000_500_000_000,
         plugin="10-a",
-        digest="ab" * 32,
+        digest=Digest.of_hex("ab" * 32),
         runtime="/var/run/nri/nri.sock",
         event="CreateContainer",
         export="plugin_create_container",

@@ -41,7 +41,7 @@ def deployed(closed: Closed, *, spoil: bool = False) -> None:
         made = maker.make(wasm.read_bytes(), kind)
         done = fleet.publish_code("guard", "1.0.0", made)
         if spoil:
-            topic = fleet.topics.blob_part(done.blob.hex, 0)
+            topic = fleet.topics.blob_part(done.blob.digest, 0)
             part = fleet.client.retained([topic])[topic]
             fleet.client.publish(topic, part[:-1] + bytes([part[-1] ^ 1]), retain=True)
         file = closed.fleet_folder.deployment_file

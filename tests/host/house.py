@@ -24,12 +24,12 @@ from edge_agent.host.crash_marker import CrashMarker, Suspect
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.release import Release, split_identity
 from edge_agent.host.slot_state import Successor
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release, split_identity
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Module
@@ -147,7 +147,7 @@ class House:
         wasm = path.read_bytes()
         settings.setdefault("limits", self._limits)
         return Release(
-            *index_and_name, path, sha256_hex(wasm), len(wasm), config, PluginSettings(**settings)
+            *index_and_name, path, Digest.of(wasm), len(wasm), config, PluginSettings(**settings)
         )
 
     def apply(self, *releases: Release) -> None:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from edge_agent.host.release import Probation, Release
 from edge_agent.pb import nri_pb2
+from edge_agent.store.release import Probation, Release
 from tests.host.house import House
 from tests.host.versions import version
 from tests.support.wat import MEMORY, PLUGIN, constant, module

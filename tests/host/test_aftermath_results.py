@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.fleet_protocol.result_records import describe
-from edge_agent.host.release import Release
+from edge_agent.store.release import Release
 from tests.host.house import House
 
 

@@ -25,10 +25,11 @@ from edge_agent.host.crash_marker import (
     boot_id,
     oom_kills,
 )
+from edge_agent.store.digest import Digest
 from tests.support.smalldisk import small_disk
 
-DIGEST = "ab" * 32
-OTHER = "cd" * 32
+DIGEST = Digest.of_hex("ab" * 32)
+OTHER = Digest.of_hex("cd" * 32)
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_what_a_killed_process_wrote_is_there(path: Path, number: signal.Signals
         "import os, sys; from pathlib import Path\n"
         "from edge_agent.host.crash_marker import *\n"
         "marker = CrashMarker(); marker.open(Path(sys.argv[1]))\n"
-        "marker.memory[LOOP] = marker.enter('10-a', 'ab' * 32).index\n"
+        "marker.memory[LOOP] = marker.enter('10-a', Digest.of_hex('ab' * 32)).index\n"
         "os.kill(os.getpid(), int(sys.argv[2]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, path, str(int(number))], check=False)

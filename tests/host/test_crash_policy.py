@@ -22,11 +22,12 @@ from edge_agent.host.crash_policy import (
     MAX_RECORDS,
     CrashPolicy,
 )
-from edge_agent.host.release import Probation, Release
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Probation, Release
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
 
-DIGEST = "ab" * 32
+DIGEST = Digest.of_hex("ab" * 32)
 GUILTY = Suspect("10-a", DIGEST)
 RELEASE = Release("10", "a", Path("a.wasm"), DIGEST, 1, "", PluginSettings())
 
@@ -47,7 +48,7 @@ def after(path: Path, *suspects: Suspect, excuse: str = "") -> CrashPolicy:
     return quarantine
 
 
-def outcome(plugin: str, digest: str, kind: str = OK) -> Outcome:
+def outcome(plugin: str, digest: Digest, kind: str = OK) -> Outcome:
     """One event that is over."""
     event = ("CreateContainer", "nri_plugin_create_container")
     return Outcome(0, plugin, digest, "sim", *event, kind, 1, b"", b"", "", (), "all")
@@ -72,7 +73,7 @@ def test_a_death_that_is_not_the_plugins_does_not_count(
 
 
 def crashed(path: Path, count: int, ago_s: float) -> None:
-    record = {"plugin": "10-a", "digest": DIGEST, "count": count, "time": time.time() - ago_s}
+    record = {"plugin": "10-a", "digest": DIGEST.hex, "count": count, "time": time.time() - ago_s}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"version": 1, "crashes": [record]}))  # as it always was
 
@@ -107,7 +108,7 @@ def test_one_crash_is_forgotten_when_the_plugin_has_worked_well_since(
     now += hours * 3600
     for _ in range(events):
         quarantine.answered(outcome("10-a", DIGEST))
-        quarantine.answered(outcome("10-a", "cd" * 32))  # another module
+        quarantine.answered(outcome("10-a", Digest.of_hex("cd" * 32)))  # another module
         quarantine.answered(outcome("20-b", DIGEST))
     assert bool(after(path, GUILTY).why(RELEASE)) is held
 
@@ -130,7 +131,7 @@ def test_it_holds_for_this_module_under_this_name_only(path: Path) -> None:
     after(path, GUILTY)
     quarantine = after(path, GUILTY)
     assert quarantine.why(replace(RELEASE, config="another"))
-    assert not quarantine.why(replace(RELEASE, digest="cd" * 32))
+    assert not quarantine.why(replace(RELEASE, digest=Digest.of_hex("cd" * 32)))
     assert not quarantine.why(replace(RELEASE, index="20"))
 
 
@@ -183,7 +184,7 @@ JSON = st.recursive(
 )
 RECORD = st.fixed_dictionaries(
     {},
-    optional={"plugin": JSON | st.just("10-a"), "digest": JSON | st.just(DIGEST)}
+    optional={"plugin": JSON | st.just("10-a"), "digest": JSON | st.just(DIGEST.hex)}
     | dict.fromkeys(("count", "time"), JSON),
 )
 
@@ -281,6 +282,6 @@ def test_another_module_lifts_it(tmp_path: Path) -> None:
         house.apply(bad)  # and back: the incumbent stays
         house.until(lambda: len(house.verdicts) == 2, "told again")
         assert house.status("10-a") == "quarantined"
-        assert house.entry("10-a")["running"] == f"sha256:{good.digest}"
+        assert house.entry("10-a")["running"] == good.digest
         house.run(good)
         assert house.entry("10-a")["restarts"] == 0

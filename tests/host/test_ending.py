@@ -12,8 +12,9 @@ import pytest
 
 from edge_agent.host.crash_marker import Left, Suspect
 from edge_agent.host.ending import Cause, Verdict, cause, excuse
+from edge_agent.store.digest import Digest
 
-DIGEST = "ab" * 32
+DIGEST = Digest.of_hex("ab" * 32)
 # A process that looks back, goes to work, says what it found, and waits to be killed.
 LIFE = """
 import json, sys
@@ -23,7 +24,7 @@ from edge_agent.host.crash_marker import *
 marker = CrashMarker()
 found = look_back(marker, Path(sys.argv[1]), lambda: [Path("a")] * int(sys.argv[2]))
 if sys.argv[3] == "works":
-    marker.memory[LOOP] = marker.enter("10-a", "ab" * 32).index
+    marker.memory[LOOP] = marker.enter("10-a", Digest.of_hex("ab" * 32)).index
 print(json.dumps(found), flush=True)
 sys.stdin.readline()
 if sys.argv[3] == "ends":

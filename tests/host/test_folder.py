@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.config import Limits
 from edge_agent.host.folder import MAX_CONFIG_BYTES, MAX_TOLD, Folder
-from edge_agent.host.release import split_identity
+from edge_agent.store.release import split_identity
 
 GUESTS = Path(__file__).parent.parent / "guests"
 

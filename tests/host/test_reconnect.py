@@ -12,11 +12,11 @@ import pytest
 
 from edge_agent import pathwatch
 from edge_agent.host.reconnect import EARLY_FOR_S, EARLY_MAX_S, FIRST_S, LATE_MAX_S, Reconnect
-from edge_agent.host.release import Probation
 from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 from edge_agent.loop import Timer
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
+from edge_agent.store.release import Probation
 from tests.host.house import House
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import Call, NriRuntime, require_go

@@ -8,12 +8,13 @@ from edge_agent.config import PluginSettings
 from edge_agent.host.crash_marker import Suspect
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.pluginstates import PluginStates
-from edge_agent.host.release import Release
 from edge_agent.loop import Loop
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 from tests.support.faults import survives
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
-DIGEST = "ab" * 32
+DIGEST = Digest.of_hex("ab" * 32)
 
 
 def states(loop: Loop, root: Path) -> PluginStates:

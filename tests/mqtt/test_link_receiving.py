@@ -14,6 +14,7 @@ from paho.mqtt.properties import Properties
 from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.sim.broker import Broker
+from edge_agent.store.digest import Digest
 from tests.mqtt.harness import FLEET, NODE, config_for, running, wait_until_connected
 from tests.mqtt.observer import Observer
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
@@ -107,7 +108,7 @@ def test_a_topic_given_up_brings_nothing_more(port: int) -> None:
 
 def test_a_largest_message_arrives_whole(port: int) -> None:
     received: list[InboundMessage] = []
-    part = FLEET_TOPICS.blob_part("0" * 64, 0)
+    part = FLEET_TOPICS.blob_part(Digest.of_hex("0" * 64), 0)
     with Operator(port) as operator, running(config_for(port), received=received.append) as link:
         link.subscribe([part])
         operator.publish(part, bytes(range(256)) * 256, retain=True)
@@ -210,7 +211,7 @@ def test_topics_of_an_earlier_life_are_given_up_and_harm_nobody(
 ) -> None:
     _speak(version, monkeypatch)
     received: list[InboundMessage] = []
-    parts = [FLEET_TOPICS.blob_part("0" * 64, number) for number in range(30)]
+    parts = [FLEET_TOPICS.blob_part(Digest.of_hex("0" * 64), number) for number in range(30)]
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         with running(config_for(broker.port), received=received.append) as link:
             link.subscribe(parts)
@@ -239,7 +240,11 @@ def test_retained_rubbish_changes_nothing_and_the_rest_arrives(
 ) -> None:
     _speak(version, monkeypatch)
     received: list[InboundMessage] = []
-    topics = [FLEET_TOPICS.deployment, FLEET_TOPICS.trust, FLEET_TOPICS.blob_part("0" * 64, 0)]
+    topics = [
+        FLEET_TOPICS.deployment,
+        FLEET_TOPICS.trust,
+        FLEET_TOPICS.blob_part(Digest.of_hex("0" * 64), 0),
+    ]
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         for topic in topics:
             operator.publish(topic, b"\xff" * 3_000_000, retain=True)

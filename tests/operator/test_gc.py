@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edge_agent.operator.gc import stale
+from edge_agent.store.digest import Digest
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto
 
@@ -51,18 +52,18 @@ def test_an_unbelievable_deployment_stops_it(published: Home) -> None:
 
 
 def test_a_clearing_that_was_interrupted_finds_its_way_again(published: Home) -> None:
-    name = "ab" * 32
+    name = Digest.of_hex("ab" * 32)
     with published.opened() as fleet:
         for number in (11, 2, 0, 1):
             topic = fleet.topics.blob_part(name, number)
             fleet.client.publish(topic, b"part", retain=True)
         (found,) = [
-            each for each in stale(fleet.client, fleet.topics, ()).stale if each.hex == name
+            each for each in stale(fleet.client, fleet.topics, ()).stale if each.digest == name
         ]
         order = [topic.rpartition("/")[2] for topic in found.topics]
         assert order == ["11", "2", "1", "0"]
         fleet.client.publish(found.topics[0], b"", retain=True)  # and then it was interrupted
         (again,) = [
-            each for each in stale(fleet.client, fleet.topics, ()).stale if each.hex == name
+            each for each in stale(fleet.client, fleet.topics, ()).stale if each.digest == name
         ]
     assert again.topics == found.topics[1:]

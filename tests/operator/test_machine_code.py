@@ -109,7 +109,8 @@ def test_code_is_published_deployed_and_cleared(home: Home, maker: Maker) -> Non
         assert [each.code.target for each in release.codes] == ["aarch64", "riscv64"]
         for each in release.codes:
             topics = [
-                fleet.topics.blob_part(each.blob.hex, number) for number in range(each.blob.parts)
+                fleet.topics.blob_part(each.blob.digest, number)
+                for number in range(each.blob.parts)
             ]
             kept = fleet.client.retained(topics)
             data = zlib.decompress(b"".join(kept[topic] for topic in topics))
@@ -157,7 +158,7 @@ def test_a_missing_part_of_code_stops_a_deployment(home: Home) -> None:
     home.fleet(*words, "--target", "arm64")
     with home.opened() as fleet:
         (file,) = releases.find_codes(fleet.folder, "guard", "1.0.0")
-        last = fleet.topics.blob_part(file.blob.hex, file.blob.parts - 1)
+        last = fleet.topics.blob_part(file.blob.digest, file.blob.parts - 1)
         fleet.client.publish(last, b"", retain=True)
     _, _, errors = home.tried(
         *("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")

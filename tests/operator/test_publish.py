@@ -75,7 +75,7 @@ def test_what_nodes_could_not_host_is_not_published(
 @needs_mosquitto
 def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
     packed = large()
-    topics = [TOPICS.blob_part(packed.hex, number) for number in range(len(packed.parts))]
+    topics = [TOPICS.blob_part(packed.digest, number) for number in range(len(packed.parts))]
     with Gate(mosquitto.port) as gate:
         gate.pace_s = 0.002
         command = [sys.executable, "-c", UPLOAD, str(gate.port)]
@@ -87,7 +87,7 @@ def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     with BrokerClient(plain(mosquitto.port)) as client:
-        there = client.retained((f"{TOPICS.blobs}/{packed.hex}/+",))
+        there = client.retained((f"{TOPICS.blobs}/{packed.digest.hex}/+",))
         assert len(packed.parts) // 4 <= len(there) < len(packed.parts)
         told: list[tuple[int, int]] = []
         done = upload(client, TOPICS, packed, lambda *bytes_: told.append(bytes_))
@@ -105,7 +105,7 @@ def test_an_upload_that_was_killed_goes_on(mosquitto: Mosquitto) -> None:
 @needs_mosquitto
 def test_an_upload_survives_a_broker_that_is_killed(mosquitto: Mosquitto) -> None:
     packed = large()
-    topics = [TOPICS.blob_part(packed.hex, number) for number in range(len(packed.parts))]
+    topics = [TOPICS.blob_part(packed.digest, number) for number in range(len(packed.parts))]
     killed: list[int] = []
 
     def kill(done: int, whole: int) -> None:

@@ -9,11 +9,12 @@ import pytest
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.store import catalogue
 from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
+from edge_agent.store.digest import Digest
 
-A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+A, B, C = (Digest.of_hex(letter * 64) for letter in "abc")
 
 
-def running(digest: str = A, name: str = "guard", config: str = "") -> Running:
+def running(digest: Digest = A, name: str = "guard", config: str = "") -> Running:
     settings = PluginSettings(Limits(memory_bytes=1 << 20), "Ignore", ("env",), "errors")
     return Running(name, "10", digest[7:10], digest, 1234, config, settings)
 
@@ -111,13 +112,15 @@ def test_a_released_module_has_nothing_held_against_it() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
+    def of(number: int) -> Digest:
+        return Digest.of(b"%d" % number)
+
     now = Catalogue()
     for number in range(catalogue.MAX_REMEMBERED + 3):
-        now = catalogue.quarantined(now, str(number), "x")
+        now = catalogue.quarantined(now, of(number), "x")
     assert len(now.quarantined) == catalogue.MAX_REMEMBERED
-    assert "2" not in now.quarantined
-    assert "3" in now.quarantined
-    assert "3" in now.quarantined
+    assert of(2) not in now.quarantined
+    assert of(3) in now.quarantined
 
 
 def test_a_trust_set_is_remembered() -> None:
@@ -127,7 +130,7 @@ def test_a_trust_set_is_remembered() -> None:
 
 def test_a_setup_keeps_the_name_that_it_had_before_there_were_runtimes() -> None:
     """What was rejected under it by the version before stays rejected."""
-    digest = f"sha256:{'00' * 32}"
+    digest = Digest.of_hex("00" * 32)
     before = f"{digest}+12d46863cb960b82"  # as that version named it
     assert catalogue.setup_key(digest, "a", PluginSettings()) == before
     assert catalogue.setup_key(digest, "a", PluginSettings(runtimes=("docker",))) != before

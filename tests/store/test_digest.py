@@ -1,4 +1,6 @@
+import copy
 import hashlib
+import json
 import subprocess
 import sys
 
@@ -6,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.store.digest import PART_BYTES, keyed, sha256, sha256_hex
+from edge_agent.store.digest import NO_DIGEST, PART_BYTES, Digest, keyed, sha256, sha256_hex
 
 
 @given(st.binary(max_size=300))
@@ -46,3 +48,37 @@ def test_openssl_is_not_loaded_for_a_digest() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sha256:",
+        "sha256:../../../../etc/passwd",
+        "sha256:" + "a" * 63,
+        "sha256:" + "A" * 64,
+        "sha256:" + "a" * 64 + "\n",
+        "a" * 64,
+        "sha512:" + "a" * 128,
+    ],
+)
+def test_only_a_digest_is_a_digest(text: str) -> None:
+    """It names files: what is none must not come to a path."""
+    with pytest.raises(ValueError, match="is not a digest"):
+        Digest(text)
+    with pytest.raises(ValueError, match="is not a digest"):
+        Digest.of_hex(text.removeprefix("sha256:"[: 1 + len(text)]) + "/")
+
+
+def test_a_digest_is_the_text_that_documents_have() -> None:
+    digest = Digest.of(b"module")
+    assert digest == f"sha256:{sha256_hex(b'module')}"
+    assert digest == Digest.of_hex(digest.hex) == Digest(str(digest))
+    assert (digest.hex, digest.short) == (sha256_hex(b"module"), sha256_hex(b"module")[:12])
+    assert json.loads(json.dumps({digest: digest})) == {digest: digest}
+    assert type(copy.deepcopy(digest)) is Digest
+
+
+def test_no_digest_is_false_and_names_nothing() -> None:
+    assert not NO_DIGEST
+    assert NO_DIGEST.hex == NO_DIGEST.short == ""

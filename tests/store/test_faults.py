@@ -12,12 +12,12 @@ from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import catalogue, cataloguefile, files
 from edge_agent.store.catalogue import Catalogue, Known, Running
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
 from tests.support.faults import survives
 
 OLD, NEW = b"\0asm old" * 50, b"\0asm new" * 70
-OLD_DIGEST, NEW_DIGEST = (f"sha256:{sha256_hex(data)}" for data in (OLD, NEW))
+OLD_DIGEST, NEW_DIGEST = map(Digest.of, (OLD, NEW))
 
 
 def names(layout: Layout) -> set[tuple[str, str]]:
@@ -138,7 +138,7 @@ def test_collecting_keeps_what_is_to_be_kept(tmp_path: Path) -> None:
         one_release(root)
         layout = Layout(root / "store")
         layout.add_module("guard", "2", NEW)
-        folder = layout.incoming("sha256:" + "a" * 64)
+        folder = layout.incoming(Digest.of_hex("a" * 64))
         files.make_folder(folder)
         files.write(folder / "0", b"part")
 

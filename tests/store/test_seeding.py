@@ -19,7 +19,7 @@ import pytest
 from edge_agent.errors import StoreError
 from edge_agent.store import artifact, seeding
 from edge_agent.store.artifact import MANIFEST_TYPE, MODULE_TYPE
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
 from edge_agent.store.seeding import Found, import_layout
 
@@ -85,7 +85,7 @@ def test_what_is_damaged_here_is_replaced(stick: Layout, board: Layout) -> None:
 
 def blob(stick: Layout, data: bytes) -> str:
     """Put any blob into a layout."""
-    digest = f"sha256:{sha256_hex(data)}"
+    digest = Digest.of(data)
     stick.blob(digest).write_bytes(data)
     return digest
 
@@ -111,13 +111,13 @@ def index(stick: Layout, entry: object) -> None:
 
 
 def _wrong_content(stick: Layout) -> None:
-    digest = "sha256:" + "a" * 64
+    digest = Digest.of_hex("a" * 64)
     stick.blob(digest).write_bytes(BENCH)
     put(stick, described(digest, len(BENCH)))
 
 
 def _wrong_manifest(stick: Layout) -> None:
-    digest = "sha256:" + "a" * 64
+    digest = Digest.of_hex("a" * 64)
     stick.blob(digest).write_bytes(b"{}")
     index(stick, described(digest, 2, MANIFEST_TYPE))
 
@@ -127,19 +127,19 @@ def _missing(stick: Layout) -> None:
 
 
 def _link(stick: Layout) -> None:
-    digest = f"sha256:{sha256_hex(Path('/etc/passwd').read_bytes())}"
+    digest = Digest.of(Path("/etc/passwd").read_bytes())
     stick.blob(digest).symlink_to("/etc/passwd")
     put(stick, described(digest, Path("/etc/passwd").stat().st_size))
 
 
 def _pipe(stick: Layout) -> None:
-    digest = "sha256:" + "b" * 64
+    digest = Digest.of_hex("b" * 64)
     os.mkfifo(stick.blob(digest))
     put(stick, described(digest, 9))
 
 
 def _sparse(stick: Layout) -> None:
-    digest = "sha256:" + "c" * 64
+    digest = Digest.of_hex("c" * 64)
     stick.blob(digest).touch()
     os.truncate(stick.blob(digest), 1 << 40)
     put(stick, described(digest, 1 << 40))

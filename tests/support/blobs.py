@@ -5,7 +5,7 @@ import zlib
 from typing import NamedTuple
 
 from edge_agent.fleet_protocol.deployment import Blob, Encoding
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 
 
 class Cut(NamedTuple):
@@ -25,5 +25,5 @@ def cut(data: bytes, part_size: int = 1024, encoding: Encoding = "zlib") -> Cut:
     """`data` encoded and cut."""
     encoded = zlib.compress(data) if encoding == "zlib" else data
     parts = [encoded[at : at + part_size] for at in range(0, len(encoded), part_size)]
-    blob = Blob(f"sha256:{sha256_hex(data)}", len(data), encoding, len(parts), part_size)
+    blob = Blob(Digest.of(data), len(data), encoding, len(parts), part_size)
     return Cut(blob, data, parts)

@@ -47,7 +47,7 @@ class Operator:
     def upload(self, it: Cut) -> None:
         """Retain the parts of a blob."""
         for number, part in enumerate(it.parts):
-            self.shelf.publish(TOPICS.blob_part(it.blob.hex, number), part)
+            self.shelf.publish(TOPICS.blob_part(it.blob.digest, number), part)
 
     def deploy(self, *plugins: Mapping[str, Any], **head: Any) -> bytes:
         """Sign and retain the next generation; the message."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.module import inspect
 from edge_agent.wasm.modulefile import ModuleFile
@@ -17,7 +17,7 @@ WASM = GUEST.read_bytes()
 
 def test_only_a_whole_artifact_of_this_node_is_ever_loaded(tmp_path: Path) -> None:
     engine = wasmtime()
-    source = ModuleFile(GUEST, sha256_hex(WASM), inspect(WASM), 512 << 10)
+    source = ModuleFile(GUEST, Digest.of(WASM), inspect(WASM), 512 << 10)
     compiled = engine.compile(WASM)
 
     def act(root: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError, ModuleError, StoreError
+from edge_agent.store.digest import Digest
 from edge_agent.store.files import TEMPORARY_PREFIX
 from edge_agent.wasm.artifacts import Artifacts, artifact_key, cpu_features, sidecar
 from edge_agent.wasm.choice import choose, known
@@ -247,13 +248,13 @@ def test_key_depends_on_each_of_its_parts() -> None:
 
     wasmtime()  # or skip
     keys = {
-        artifact_key("digest", WasmtimeEngine(), "cpu"),
-        artifact_key("other", WasmtimeEngine(), "cpu"),
-        artifact_key("digest", WasmtimeEngine(), "other"),
-        artifact_key("digest", Newer(), "cpu"),
-        artifact_key("digest", Renamed(), "cpu"),
-        artifact_key("digest", Tuned(), "cpu"),
-        artifact_key("digest", WasmtimeEngine(), "cpu", metered=True),
+        artifact_key(Digest.of(b"digest"), WasmtimeEngine(), "cpu"),
+        artifact_key(Digest.of(b"other"), WasmtimeEngine(), "cpu"),
+        artifact_key(Digest.of(b"digest"), WasmtimeEngine(), "other"),
+        artifact_key(Digest.of(b"digest"), Newer(), "cpu"),
+        artifact_key(Digest.of(b"digest"), Renamed(), "cpu"),
+        artifact_key(Digest.of(b"digest"), Tuned(), "cpu"),
+        artifact_key(Digest.of(b"digest"), WasmtimeEngine(), "cpu", metered=True),
     }
     assert len(keys) == 7
     assert all(len(key) == 64 for key in keys)

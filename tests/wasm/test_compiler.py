@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+from edge_agent.store.digest import Digest
 from edge_agent.wasm.compiler import MEMORY_BYTES, NICENESS, compile_module, explain
 from edge_agent.wasm.module import inspect
 from edge_agent.wasm.modulefile import identify
@@ -101,7 +102,7 @@ def test_a_bad_module_is_refused_with_the_engines_reason(
 
 def test_a_missing_module_file_is_named(output: Path, tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"gone\.wasm: cannot be read: No such file"):
-        compile_module("wasmtime", tmp_path / "gone.wasm", "0" * 64, output)
+        compile_module("wasmtime", tmp_path / "gone.wasm", Digest.of_hex("0" * 64), output)
     assert not output.exists()
 
 

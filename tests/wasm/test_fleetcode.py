@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError, ModuleError
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
+from edge_agent.store.release import CodeFile
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler import Portably
 from edge_agent.wasm.engine import FUEL_RULES, Bounds, Engine, Module, Portable
 from edge_agent.wasm.engines.wasmer import WasmerEngine
-from edge_agent.wasm.fleetcode import CodeFile
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
 from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
@@ -60,7 +60,7 @@ class Board:
         self.artifacts = Artifacts(folder / "state")
         module = GUESTS / "bench.wasm"
         digest, _ = identify(module)
-        code = CodeFile(self.file, sha256_hex(self.data))
+        code = CodeFile(self.file, Digest.of(self.data))
         self.source = ModuleFile(
             module, digest, inspect_file(module, digest), STACK_BYTES, False, code
         )
@@ -142,7 +142,7 @@ def _linked(board: Board) -> None:
 def _put(board: Board, data: bytes) -> None:
     """What is named by its digest, and is not what it is said to be."""
     board.file.write_bytes(data)
-    code = CodeFile(board.file, sha256_hex(data))
+    code = CodeFile(board.file, Digest.of(data))
     board.source = replace(board.source, code=code)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ModuleError, StoreError
+from edge_agent.store.digest import NO_DIGEST, Digest
 from edge_agent.store.files import Reading
 from edge_agent.wasm.module import MAX_MODULE_BYTES, inspect
 from edge_agent.wasm.modulefile import identify, inspect_file
@@ -23,8 +24,8 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
-def sha256(wasm: bytes) -> str:
-    return hashlib.sha256(wasm).hexdigest()
+def sha256(wasm: bytes) -> Digest:
+    return Digest.of_hex(hashlib.sha256(wasm).hexdigest())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[path.stem for path in MODULES])
@@ -77,7 +78,7 @@ def test_a_file_that_is_gone_or_too_large_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"gone\.wasm: is gone"):
         identify(tmp_path / "gone.wasm")
     with pytest.raises(StoreError, match=r"gone\.wasm: is gone"):
-        inspect_file(tmp_path / "gone.wasm", "")
+        inspect_file(tmp_path / "gone.wasm", NO_DIGEST)
     huge = tmp_path / "huge.wasm"
     huge.touch()
     os.truncate(huge, MAX_MODULE_BYTES + 1)

@@ -9,7 +9,7 @@ from edge_agent.errors import TransferError, WrongBlobError
 from edge_agent.fleet.transfer.web import Handle, Reply, get
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
-from edge_agent.store.digest import PART_BYTES, sha256
+from edge_agent.store.digest import PART_BYTES, Digest, sha256
 
 Open = Callable[[Mapping[str, str]], AbstractContextManager[Reply]]
 
@@ -112,8 +112,9 @@ def _check(blob: Blob, partial: Path) -> None:
                 digest.update(piece)
     except OSError as error:
         raise files.failure("read", partial, error) from error
-    if f"sha256:{digest.hexdigest()}" != blob.digest:
-        raise WrongBlobError(f"it gave sha256:{digest.hexdigest()}, which is another blob")
+    found = Digest.made(digest)
+    if found != blob.digest:
+        raise WrongBlobError(f"it gave {found}, which is another blob")
 
 
 def _size(path: Path) -> int:

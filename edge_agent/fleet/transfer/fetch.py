@@ -25,7 +25,7 @@ from edge_agent.fleet.transfer.web import Handle
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.pacing import backoff_s
 from edge_agent.store import files
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Means(NamedTuple):
     """What fetching needs of the rest."""
 
     broker: BrokerPort
-    part_topic: Callable[[str, int], str]  # of a blob's hex digest and a part's number
+    part_topic: Callable[[Digest, int], str]  # of a blob and a part's number
     courier: Courier
     wake: Callable[[], None]  # any thread: `step` has something to do
     auth_file: Path | None = None  # logins for registries
@@ -159,7 +159,7 @@ class Fetch:
         source = self._sources[self._at]
         self._make_room(source)
         if source == MQTT:
-            topic = partial(self._means.part_topic, self.blob.hex)
+            topic = partial(self._means.part_topic, self.blob.digest)
             return OverMqtt(self.blob, self._folder, topic, self._means.broker, now)
         return Blocking(
             self.blob,

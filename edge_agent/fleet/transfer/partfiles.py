@@ -13,7 +13,7 @@ from edge_agent.errors import StoreError, TransferError, WrongBlobError
 from edge_agent.fleet.transfer.window import is_part_size
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
-from edge_agent.store.digest import PART_BYTES, sha256
+from edge_agent.store.digest import PART_BYTES, Digest, sha256
 
 DECODED = "decoded"
 _NUMBER_DIGITS = 9
@@ -72,11 +72,10 @@ class PartFiles:
         except (TransferError, StoreError):
             files.remove(path)
             raise
-        if left or f"sha256:{digest.hexdigest()}" != self._blob.digest:
+        found = Digest.made(digest)
+        if left or found != self._blob.digest:
             files.remove(path)
-            raise WrongBlobError(
-                f"its parts make sha256:{digest.hexdigest()}, which is another blob"
-            )
+            raise WrongBlobError(f"its parts make {found}, which is another blob")
         return path
 
     def _pieces(self) -> Iterator[bytes]:

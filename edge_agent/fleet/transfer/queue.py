@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edge_agent.errors import StoreError
 from edge_agent.fleet.transfer.fetch import Fetch, Means
 from edge_agent.fleet_protocol.deployment import Blob
+from edge_agent.store.digest import Digest
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import FetchState
@@ -27,14 +28,14 @@ class Wish(NamedTuple):
 class Queue:
     """The fetches of one node. One thread; times are monotonic seconds."""
 
-    def __init__(self, folder: Callable[[str], Path], means: Means) -> None:
+    def __init__(self, folder: Callable[[Digest], Path], means: Means) -> None:
         """`folder` gives, by digest, the place for what comes of a blob."""
         self._folder = folder
         self._means = means
-        self._fetches: dict[str, Fetch] = {}
-        self._wishes: dict[str, Wish] = {}
+        self._fetches: dict[Digest, Fetch] = {}
+        self._wishes: dict[Digest, Wish] = {}
 
-    def want(self, wishes: Mapping[str, Wish], now: float) -> None:
+    def want(self, wishes: Mapping[Digest, Wish], now: float) -> None:
         """These and no others, by digest; one that was wanted in the same way goes on."""
         for digest, fetch in list(self._fetches.items()):
             if wishes.get(digest) != self._wishes[digest]:
@@ -45,7 +46,7 @@ class Queue:
         for digest, wish in wishes.items():
             self._fetches[digest] = before.get(digest) or self._start(wish, now)
 
-    def step(self, now: float) -> tuple[str, Path] | None:
+    def step(self, now: float) -> tuple[Digest, Path] | None:
         """Go on; a digest and the file with that blob, which is checked, once one is here.
 
         It stays wanted until `want` says otherwise.
@@ -56,7 +57,7 @@ class Queue:
                 return digest, path
         return None
 
-    def take(self, digest: str, number: int, data: bytes, now: float) -> None:
+    def take(self, digest: Digest, number: int, data: bytes, now: float) -> None:
         """A part came over MQTT; one that nobody asked for is let go."""
         if digest in self._fetches:
             self._fetches[digest].take(number, data, now)
@@ -66,7 +67,7 @@ class Queue:
         for fetch in self._fetches.values():
             fetch.hurry(now)
 
-    def again(self, now: float, but: Collection[str] = ()) -> None:
+    def again(self, now: float, but: Collection[Digest] = ()) -> None:
         """Forget what is held against sources, and try all anew; of `but`, by digest, what is
         being tried goes on."""
         wishes = self._wishes
@@ -80,7 +81,7 @@ class Queue:
         busy = [fetch.due for fetch in self._fetches.values() if fetch.busy]
         return min(busy or (fetch.due for fetch in self._fetches.values()), default=math.inf)
 
-    def in_vain(self) -> dict[str, str]:
+    def in_vain(self) -> dict[Digest, str]:
         """By digest: the trouble with what no source gave in a whole round, or none may give."""
         return {
             digest: each.trouble
@@ -100,7 +101,7 @@ class Queue:
             for digest, fetch in self._fetches.items()
         ]
 
-    def _turn(self, now: float) -> Iterator[tuple[str, Fetch]]:
+    def _turn(self, now: float) -> Iterator[tuple[Digest, Fetch]]:
         """The fetch that is under way; after it, or without one, those whose time has come."""
         for digest, fetch in self._fetches.items():
             if fetch.busy:

@@ -20,6 +20,7 @@ from edge_agent.fleet.transfer.fetch import (
 )
 from edge_agent.fleet.transfer.window import IDLE_S, PAUSES_S, WINDOW_PARTS
 from edge_agent.store import files
+from edge_agent.store.digest import Digest
 from tests.support.blobs import Cut, cut, module
 from tests.support.shelf import Shelf
 from tests.support.smalldisk import small_disk
@@ -78,13 +79,13 @@ def hang(server: WebServer) -> None:
     server.released.wait()
 
 
-def topic(digest: str, number: int) -> str:
-    return f"blobs/{digest}/{number}"
+def topic(digest: Digest, number: int) -> str:
+    return f"blobs/{digest.hex}/{number}"
 
 
 def publish(shelf: Shelf, it: Cut, under: Cut | None = None) -> None:
     for number, part in enumerate(it.parts):
-        shelf.retained[topic((under or it).blob.hex, number)] = part
+        shelf.retained[topic((under or it).blob.digest, number)] = part
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_parts_that_never_come_lead_to_the_next_source(lab: Lab, server: WebServ
 
 def test_part_of_a_wrong_size_leads_to_the_next_source_and_the_others_stay(lab: Lab) -> None:
     publish(lab.shelf, IT)
-    lab.shelf.retained[topic(IT.blob.hex, 3)] += b"more"
+    lab.shelf.retained[topic(IT.blob.digest, 3)] += b"more"
     fetch = lab.start("mqtt")
     assert lab.until_over(fetch) is None
     assert fetch.trouble == "mqtt: part 3 of 30 has 1028 bytes, where parts have 1024"

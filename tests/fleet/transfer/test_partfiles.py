@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
 from edge_agent.fleet.transfer.partfiles import PartFiles
 from edge_agent.fleet_protocol.deployment import Blob, Encoding
-from edge_agent.store.digest import sha256_hex
+from edge_agent.store.digest import Digest, sha256_hex
 from tests.support.blobs import Cut, cut, module
 from tests.support.smalldisk import small_disk
 
@@ -66,7 +66,7 @@ def test_bomb_is_left_at_the_declared_size(tmp_path: Path) -> None:
     deflate = zlib.compressobj(9)
     bomb = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(1024)) + deflate.flush()
     parts = [bomb[at : at + 65536] for at in range(0, len(bomb), 65536)]
-    blob = Blob("sha256:" + "0" * 64, 1 << 20, "zlib", len(parts), 65536)
+    blob = Blob(Digest.of_hex("0" * 64), 1 << 20, "zlib", len(parts), 65536)
     bombed = stored(tmp_path, Cut(blob, b"", parts))
     tracemalloc.start()
     try:

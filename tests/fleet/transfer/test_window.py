@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from edge_agent.errors import TransferError
 from edge_agent.fleet.transfer.window import IDLE_S, PAUSES_S, WINDOW_PARTS, Window
 from edge_agent.fleet_protocol.deployment import Blob
+from edge_agent.store.digest import Digest
 
 PART, LAST = 100, 40
 
 
 def blob(parts: int) -> Blob:
-    return Blob("sha256:" + "0" * 64, parts * PART, "none", parts, PART)
+    return Blob(Digest.of_hex("0" * 64), parts * PART, "none", parts, PART)
 
 
 def size(window_parts: int, number: int) -> int:

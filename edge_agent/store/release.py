@@ -3,12 +3,10 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from edge_agent.config import PluginSettings
-
-if TYPE_CHECKING:
-    from edge_agent.wasm.fleetcode import CodeFile
+from edge_agent.store.digest import Digest
 
 # NN-name: NRI's index of two digits and its name (containerd/nri, pkg/api/plugin.go).
 _IDENTITY = re.compile(r"([0-9]{2})-([a-zA-Z0-9_.+-]+)")
@@ -23,6 +21,13 @@ class Probation:
     allowed_failures: int
 
 
+class CodeFile(NamedTuple):
+    """Machine code of the fleet's for a release, and what the deployment says is in the file."""
+
+    path: Path
+    digest: Digest
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One plugin as it should run; two that are equal need no replacement."""
@@ -30,7 +35,7 @@ class Release:
     index: str
     name: str
     path: Path
-    digest: str  # sha256 of the module, in hex
+    digest: Digest  # of the module; NO_DIGEST where it is unusable and none is known
     size: int
     config: str
     settings: PluginSettings
@@ -39,7 +44,7 @@ class Release:
     probation: Probation | None = field(default=None, compare=False)
     # Machine code of the fleet's, to be used where it is what it is said to be. The same module
     # by other code is the same plugin.
-    code: "CodeFile | None" = field(default=None, compare=False)
+    code: CodeFile | None = field(default=None, compare=False)
     # Why it cannot be loaded: there is no module, or not the one that is wanted, and no digest.
     # Its place is kept all the same (edge_agent.host.placeholder).
     unusable: str = ""
@@ -48,6 +53,18 @@ class Release:
     def metered(self) -> bool:
         """Whether its code must count its fuel."""
         return self.settings.limits.fuel > 0
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether it still has to prove itself."""
+        return self.probation is not None
+
+    @property
+    def setup(self) -> str:
+        """As the catalogue names the module together with its configuration."""
+        from edge_agent.store.catalogue import setup_key  # seldom needed, no part of the start
+
+        return setup_key(self.digest, self.config, self.settings)
 
     @property
     def identity(self) -> str:
