@@ -1,4 +1,4 @@
-"""docs/architecture.md names files that are there."""
+"""docs/architecture.md and docs/glossary.md name files that are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PAGE = "".join((ROOT / "docs" / name).read_text() for name in ("architecture.md", "glossary.md"))
 FILES = sorted(set(re.findall(r"\b[a-z_]+(?:/[a-z_]+)*\.py\b", PAGE)))
 
 
