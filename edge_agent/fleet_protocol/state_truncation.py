@@ -11,7 +11,8 @@ from typing import Any
 from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS, MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import pack_json
 
-MAX_BYTES = MAX_MESSAGE_BYTES - 1024  # the link adds its session
+# Beside it come session, fleet, number, time and signature (signed_states).
+MAX_BYTES = MAX_MESSAGE_BYTES - 1024
 ERROR_CHARS = 60  # enough for the file or the kind of fault, which come first
 # Worst first: what one entry for several runtimes says.
 _STATUSES = (

@@ -101,14 +101,20 @@ class Now(NamedTuple):
 
 
 def standing(
-    view: View, deployment: Deployment, name: str, version: str, message: str = ""
+    view: View,
+    deployment: Deployment,
+    name: str,
+    version: str,
+    message: str = "",
+    *,
+    strict: bool | None = None,
 ) -> Standing:
     """Where a release stands. Nodes that rejected it are among those that it is for.
 
     `message` names the deployment as nodes do that refuse it, "" where that is not known.
     An enrolled node is judged by what it signed under this very deployment; all else that is said
     in its name only holds the step. So does a failure that a node tells which is not enrolled,
-    where the fleet asks for signed states.
+    where the fleet asks for signed states (`strict`; None: as the view has it).
     """
     running, pending, away, failed = [], [], [], {}
     unproven, uncounted = {}, []
@@ -147,7 +153,7 @@ def standing(
             pending.append(node.name)
         else:
             away.append(node.name)
-    if view.enrolment.strict:
+    if view.enrolment.strict if strict is None else strict:
         keys = view.enrolment.keys
         uncounted = [each for each in running if each not in keys]
         running = [each for each in running if each in keys]

@@ -12,6 +12,7 @@ import pytest
 
 from edge_agent.errors import CryptoError
 from edge_agent.fleet_protocol import ed25519, keys, libcrypto, signed_states
+from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.signed_states import (
     SIGNED_BYTES,
     UnprovenError,
@@ -20,6 +21,7 @@ from edge_agent.fleet_protocol.signed_states import (
     sealed,
     to_sign,
 )
+from edge_agent.fleet_protocol.state_truncation import MAX_BYTES
 from tests.fleet_protocol import statevectors
 from tests.fleet_protocol.p256 import P256_KEYS
 from tests.fleet_protocol.statevectors import SEED, STATE
@@ -53,6 +55,12 @@ def test_what_the_agent_makes_is_the_vector() -> None:
     assert len(message) - len(document) <= SIGNED_BYTES
     assert read(message).document == document
     assert read(message).public == KEY
+
+
+def test_the_largest_state_and_what_is_signed_beside_it_fit_one_message() -> None:
+    beside = {"session": (1 << 53) - 1, "fleet": "f" * 63, "number": 1 << 53, "time": 1 << 53}
+    document = statevectors.text(beside | {"plugins": "x" * MAX_BYTES})
+    assert len(sealed(document, bytes(32), bytes(64))) <= MAX_MESSAGE_BYTES
 
 
 def test_session_and_number_come_back() -> None:

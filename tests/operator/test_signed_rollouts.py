@@ -14,6 +14,7 @@ from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.operator.course import follow
 from edge_agent.operator.enrolment import Enrolment
+from edge_agent.operator.overview import rows
 from edge_agent.operator.rollout import Course, Standing, decide, lacking, standing
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
@@ -265,9 +266,12 @@ def test_of_nodes_that_are_not_enrolled_failures_and_delays_hold_where_proof_is_
     proven = ("board-1", signed(state("board-1")))
     for status, held in (("failed", True), ("probation", True), ("running", False)):
         other = ("other", pack_json(state("other", status=status)))
-        found = judged(view(proven, other, enrolled=1))
+        seen = view(proven, other, enrolled=1)
+        found = judged(seen)
         assert promotes(found) is not held
         assert not found.failed
+        (row,) = rows(seen, ALL)  # what `watch` shows is what is said
+        assert row.failed == (status == "failed")
 
 
 def test_a_fleet_without_enrolled_nodes_believes_as_before() -> None:
