@@ -24,6 +24,7 @@ from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.store.code import Code
 from edge_agent.store.digest import PATTERN as DIGEST
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import NAME_CHARACTER
 from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
@@ -41,7 +42,7 @@ Encoding = Literal["none", "zlib"]
 # What a release may have of its own, under the same names in documents.
 SETTINGS = tuple(each.name for each in fields(PluginSettings))
 
-NAME_PATTERN = r"[a-zA-Z0-9_.+-]{1,64}"  # NRI: pkg/api/plugin.go; the length is this protocol's
+NAME_PATTERN = rf"{NAME_CHARACTER}{{1,64}}"  # the length is this protocol's
 NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
 _INDEX = r"[0-9]{2}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"

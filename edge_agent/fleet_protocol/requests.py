@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 from edge_agent import strictjson
 from edge_agent.errors import RequestError
 from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
+from edge_agent.store.release import PluginId
 from edge_agent.text import printable
 from edge_agent.verbs import VERBS
 
@@ -32,7 +33,6 @@ MAX_REMEMBERED = 64  # ids, the latest, that are not carried out again
 MAX_LINES = 500  # of the log; the answer's own bound comes first
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_PLUGIN = re.compile(r"[0-9]{2}-[a-zA-Z0-9_.+-]{1,128}")
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -58,7 +58,7 @@ def _flag(value: object) -> bool:
 
 
 def _plugin(value: object) -> bool:
-    return isinstance(value, str) and _PLUGIN.fullmatch(value) is not None
+    return isinstance(value, str) and PluginId.parse(value) is not None
 
 
 def _lines(value: object) -> bool:

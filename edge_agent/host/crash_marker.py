@@ -26,7 +26,7 @@ from typing import NamedTuple
 from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import split_identity
+from edge_agent.store.release import PluginId
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,11 @@ class Suspect(NamedTuple):
 
     identity: str  # the first MAX_IDENTITY_BYTES of it
     digest: Digest
+
+    @classmethod
+    def of(cls, identity: str, digest: Digest) -> "Suspect":
+        """This plugin, as the table can name it. Identities are ASCII."""
+        return cls(identity[:MAX_IDENTITY_BYTES], digest)
 
 
 class Left(NamedTuple):
@@ -92,7 +97,7 @@ class CrashMarker:
 
     def enter(self, identity: str, digest: Digest) -> "Mark":
         """For a new instance of this plugin; its index is NOBODY if the table is full."""
-        return Mark(self, self._index(Suspect(_cut(identity).decode(), digest)))
+        return Mark(self, self._index(Suspect.of(identity, digest)))
 
     def _index(self, wanted: Suspect) -> int:
         with self._lock:
@@ -146,10 +151,6 @@ def boot_id() -> str:
     return text if len(text) == _BOOT_CHARS and text.isascii() else ""
 
 
-def _cut(identity: str) -> bytes:
-    return identity.encode()[:MAX_IDENTITY_BYTES]  # identities are ASCII
-
-
 def oom_kills() -> int | None:
     """How many processes the out-of-memory killer has ended in this boot, in any group."""
     try:
@@ -190,7 +191,7 @@ def _suspect(content: bytes, index: int) -> Suspect | None:
     entry = content[at : at + _ENTRY_BYTES]
     digest, size = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES]
     name = entry[_DIGEST_BYTES + 1 : _DIGEST_BYTES + 1 + size].decode("ascii", "replace")
-    return Suspect(name, Digest.of_hex(digest.hex())) if split_identity(name) else None
+    return Suspect(name, Digest.of_hex(digest.hex())) if PluginId.parse(name) else None
 
 
 def _begin(path: Path, boot: str) -> mmap.mmap:

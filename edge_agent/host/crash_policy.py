@@ -19,8 +19,8 @@ from edge_agent.errors import StoreError
 from edge_agent.fleet_protocol.outcome import OK, REJECTED, Outcome
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.store import files
-from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release, split_identity
+from edge_agent.store.digest import NO_DIGEST, Digest
+from edge_agent.store.release import PluginId, Release
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class CrashPolicy:
         if not self._answers or outcome.kind not in (OK, REJECTED):
             return
         identity = outcome.plugin
-        suspect = Suspect(_cut(identity), outcome.digest)
+        suspect = Suspect.of(identity, outcome.digest)
         answers = self._answers.get(suspect)
         if answers is None:
             return
@@ -110,7 +110,7 @@ class CrashPolicy:
 
     def unquarantine(self, identity: str) -> bool:
         """Forget the crashes of the plugin; False if there are none."""
-        name = _cut(identity)
+        name = Suspect.of(identity, NO_DIGEST).identity
         found = [suspect for suspect in self._crashes if suspect.identity == name]
         if found:
             self._forget(found)
@@ -137,11 +137,7 @@ class CrashPolicy:
 
 
 def _suspect(release: Release) -> Suspect:
-    return Suspect(_cut(release.identity), release.digest)
-
-
-def _cut(identity: str) -> str:
-    return identity[:MAX_IDENTITY_BYTES]
+    return Suspect.of(release.identity, release.digest)
 
 
 def _remembered(
@@ -182,7 +178,7 @@ def _record(record: object) -> tuple[Suspect, int, float] | None:
         and isinstance(digest, str)
         and type(count) is int
         and isinstance(when, int | float)
-        and split_identity(plugin)
+        and PluginId.parse(plugin)
         and len(plugin) <= MAX_IDENTITY_BYTES
         and 0 < count < 1 << 31
         and 0 <= when < 1 << 53

@@ -19,7 +19,7 @@ from edge_agent.config import (
 from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
 from edge_agent.store import files
 from edge_agent.store.digest import NO_DIGEST
-from edge_agent.store.release import Release, split_identity
+from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.modulefile import identify
 
 MAX_PLUGINS = 100  # ours: as many as there are indexes
@@ -103,7 +103,7 @@ class Folder:
                 status = path.stat()
             except OSError:
                 continue  # gone since it was listed, or a link to nothing
-            if path.suffix == MODULE and split_identity(path.stem) is None:
+            if path.suffix == MODULE and PluginId.parse(path.stem) is None:
                 refused[path.name] = (
                     f"{path}: plugins are named NN-name.wasm (two digits; letters, digits, _.+-)"
                 )
@@ -136,8 +136,8 @@ class Folder:
 
     def _unusable(self, identity: str, error: str) -> Release:
         """The plugin with what still counts of its settings."""
-        index_and_name = split_identity(identity)
-        assert index_and_name is not None
+        plugin_id = PluginId.parse(identity)
+        assert plugin_id is not None
         path = self._path / f"{identity}{SETTINGS}"
         try:
             text = _read_text(path)
@@ -148,11 +148,13 @@ class Folder:
         except ConfigError:
             settings = PluginSettings(failure_policy=read_failure_policy(path, text))
         module = self._path / f"{identity}{MODULE}"
-        return Release(*index_and_name, module, NO_DIGEST, 0, "", settings, unusable=error)
+        return Release(
+            plugin_id.index, plugin_id.name, module, NO_DIGEST, 0, "", settings, unusable=error
+        )
 
     def _read(self, identity: str, stamps: _Stamps) -> Release:
-        index_and_name = split_identity(identity)
-        assert index_and_name is not None
+        plugin_id = PluginId.parse(identity)
+        assert plugin_id is not None
         path = self._path / f"{identity}{MODULE}"
         digest, size = identify(path)
         settings_path = self._path / f"{identity}{SETTINGS}"
@@ -164,8 +166,8 @@ class Folder:
         )
         config_path = self._path / f"{identity}{CONFIG}"
         return Release(
-            index=index_and_name[0],
-            name=index_and_name[1],
+            index=plugin_id.index,
+            name=plugin_id.name,
             path=path,
             digest=digest,
             size=size,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from edge_agent.host.folder import Scan
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release, split_identity
+from edge_agent.store.release import PluginId, Release
 
 Apply = Callable[[Mapping[str, Release], Mapping[str, str]], None]
 """(what is to run, what is wrong), both by identity."""
@@ -64,5 +64,5 @@ class Sources:
     def _unread(self, name: str) -> bool:
         """Whether an error is about a plugin of which no release is known, or the whole folder."""
         assert self._folder is not None
-        plugin = split_identity(name) is not None or "/" in name  # not just a file's name
+        plugin = PluginId.parse(name) is not None or "/" in name  # not just a file's name
         return plugin and name not in self._folder.releases

@@ -8,8 +8,28 @@ from typing import NamedTuple
 from edge_agent.config import PluginSettings
 from edge_agent.store.digest import Digest
 
-# NN-name: NRI's index of two digits and its name (containerd/nri, pkg/api/plugin.go).
-_IDENTITY = re.compile(r"([0-9]{2})-([a-zA-Z0-9_.+-]+)")
+# Of NRI's names (containerd/nri, pkg/api/plugin.go).
+NAME_CHARACTER = "[a-zA-Z0-9_.+-]"
+# What a file's name leaves beside "NN-" and ".wasm"; NRI itself has no limit.
+MAX_NAME_CHARS = 247
+_ID = re.compile(rf"([0-9]{{2}})-({NAME_CHARACTER}{{1,{MAX_NAME_CHARS}}})")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginId:
+    """NN-name: NRI's index of two digits, and the plugin's name."""
+
+    index: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PluginId | None":
+        """None: it is none. The one place that says which are, and how long."""
+        found = _ID.fullmatch(text)
+        return cls(found[1], found[2]) if found else None
+
+    def __str__(self) -> str:
+        return f"{self.index}-{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +90,3 @@ class Release:
     def identity(self) -> str:
         """NN-name, under which the runtime, logs and reports know it."""
         return f"{self.index}-{self.name}"
-
-
-def split_identity(identity: str) -> tuple[str, str] | None:
-    """(index, name) of "NN-name", or None if it is not one."""
-    found = _IDENTITY.fullmatch(identity)
-    return (found[1], found[2]) if found else None

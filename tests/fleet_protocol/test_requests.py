@@ -21,7 +21,10 @@ from edge_agent.fleet_protocol.requests import (
     answer,
     read,
 )
+from edge_agent.store.release import MAX_NAME_CHARS
 from edge_agent.verbs import VERBS
+
+LONGEST = "10-" + "n" * MAX_NAME_CHARS  # with .wasm a file's longest name
 
 
 def request(**document: Any) -> bytes:
@@ -76,6 +79,7 @@ def test_arguments_may_be_absent_and_other_fields_are_ignored() -> None:
         ("release", request(id="a"), "a", "plugin must be a plugin as NN-name"),
         ("release", request(id="a", arguments={"plugin": "guard"}), "a", "plugin must be"),
         ("restart", request(id="a", arguments={"plugin": "10-../x"}), "a", "plugin must be"),
+        ("restart", request(id="a", arguments={"plugin": LONGEST + "n"}), "a", "plugin must be"),
     ],
 )
 def test_a_wrong_request_is_refused_with_its_reason(
@@ -84,6 +88,12 @@ def test_a_wrong_request_is_refused_with_its_reason(
     with pytest.raises(RequestError, match=said) as refusal:
         read(verb, payload)
     assert refusal.value.id == identity
+
+
+def test_every_plugin_that_a_folder_can_hold_can_be_asked_for() -> None:
+    found = read("restart", request(id="a", arguments={"plugin": LONGEST}))
+    assert isinstance(found, Request)
+    assert found.arguments == {"plugin": LONGEST}
 
 
 @given(verb=st.sampled_from([*VERBS, "x"]), payload=st.binary(max_size=300))

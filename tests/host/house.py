@@ -29,7 +29,7 @@ from edge_agent.host.supervisor import Supervisor
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release, split_identity
+from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Module
@@ -141,13 +141,19 @@ class House:
         self, identity: str, name: str | Path, config: str = "", **settings: Any
     ) -> Release:
         """A guest that is checked in, or a module made for the test, as this plugin."""
-        index_and_name = split_identity(identity)
-        assert index_and_name is not None
+        plugin_id = PluginId.parse(identity)
+        assert plugin_id is not None
         path = guest(name) if isinstance(name, str) else name
         wasm = path.read_bytes()
         settings.setdefault("limits", self._limits)
         return Release(
-            *index_and_name, path, Digest.of(wasm), len(wasm), config, PluginSettings(**settings)
+            plugin_id.index,
+            plugin_id.name,
+            path,
+            Digest.of(wasm),
+            len(wasm),
+            config,
+            PluginSettings(**settings),
         )
 
     def apply(self, *releases: Release) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.config import Limits
 from edge_agent.host.folder import MAX_CONFIG_BYTES, MAX_TOLD, Folder
-from edge_agent.store.release import split_identity
+from edge_agent.store.release import PluginId
 
 GUESTS = Path(__file__).parent.parent / "guests"
 
@@ -222,7 +222,12 @@ def test_of_thousands_of_files_that_are_not_taken_some_are_told(
         ("10-a b", None),
         ("10-ä", None),
         ("ab-a", None),
+        ("10-" + "n" * 247, ("10", "n" * 247)),  # with .wasm the longest name of a file
+        ("10-" + "n" * 248, None),
+        ("10-a\n", None),
     ],
 )
 def test_names_are_those_of_nri(stem: str, expected: tuple[str, str] | None) -> None:
-    assert split_identity(stem) == expected
+    found = PluginId.parse(stem)
+    assert found == (PluginId(*expected) if expected else None)
+    assert found is None or str(found) == stem
