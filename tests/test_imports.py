@@ -45,7 +45,7 @@ ALWAYS = _named(
     edge_agent.host: backoff compile_backoff crash_marker crash_policy creations draining folder
     edge_agent.host: handover loader pluginstates probation runtime_endpoint slot
     edge_agent.host: slot_state slot_stats statefile supervisor
-    edge_agent.host: eligibility ending placeholder plugin subject
+    edge_agent.host: eligibility ending placeholder plugin
     edge_agent.host: endpoint reconnect
     edge_agent.fleet_protocol: outcome
     edge_agent.nri: applied difference leaves ownership

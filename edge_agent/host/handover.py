@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from edge_agent.host.plugin import Plugin
-from edge_agent.host.subject import subject
 from edge_agent.loop import Loop
 from edge_agent.nri import events
+from edge_agent.nri.envelope import DECODE_ERRORS, message_type
 from edge_agent.nri.session import Call
 
 SETTLE_S = 1.0
@@ -76,7 +76,7 @@ class Handover:
     def seen(self, plugin: Plugin, call: Call) -> None:
         """One of the two sessions has been sent this event."""
         bit = events.BY_METHOD[call.event].bit
-        if self._policy.seen(plugin is self._old, bit, subject(call), time.monotonic()):
+        if self._policy.seen(plugin is self._old, bit, _subject(call), time.monotonic()):
             self._due = True
 
     def answered(self, plugin: Plugin) -> None:
@@ -95,3 +95,15 @@ class Handover:
             self._switch()
         else:
             self._timer = self._loop.call_later(RECHECK_S, self._settled)
+
+
+def _subject(call: Call) -> tuple[str, str, str]:
+    """(event, pod id, container id), whichever message carries them; ids are empty where there
+    is none or it is garbage."""
+    request = message_type(call.export, call.event)()
+    try:
+        request.ParseFromString(call.payload)
+    except DECODE_ERRORS:
+        return call.event, "", ""
+    container = getattr(request, "container", None)
+    return call.event, request.pod.id, container.id if container is not None else ""

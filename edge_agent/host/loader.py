@@ -134,7 +134,7 @@ class Loader:
 
         def prepare() -> Prepared | None:
             try:
-                return self._marked(release, state)
+                return self._prepare_marked(release, state)
             except _UncompiledError:
                 self._compile_backoff.check(key)
                 self._loop.call_soon(compiling)
@@ -149,13 +149,13 @@ class Loader:
                 with self._compile_backoff.noted(key):
                     self._compiled(source).close()
             except ModuleError as error:
-                raise _told(release, error) from error
+                raise _with_file(release, error) from error
             self._jobs.put(partial(attempt, finish))
             self._jobs.put(memory.trim)
 
         def finish() -> Prepared:
             try:
-                return self._marked(release, state)
+                return self._prepare_marked(release, state)
             except _UncompiledError:
                 raise EngineError(f"{release.path}: what was compiled is gone again") from None
 
@@ -184,7 +184,7 @@ class Loader:
         """Whether a thread is still at work, perhaps within an engine."""
         return self._jobs.thread.is_alive() or self._compiler.thread.is_alive()
 
-    def _marked(self, release: Release, state: PluginState) -> Prepared:
+    def _prepare_marked(self, release: Release, state: PluginState) -> Prepared:
         mark = self._crash_marker.enter(release.identity, release.digest)
         mark.memory[LOADER] = mark.index
         try:
@@ -207,7 +207,7 @@ class Loader:
             limits.memory_bytes, min(limits.reply_bytes, MAX_REPLY_BYTES), limits.fuel or None
         )
 
-        def suits(info: ModuleInfo) -> None:
+        def check_loadable(info: ModuleInfo) -> None:
             """ModuleError: it could not run here, so it is not worth compiling."""
             check_imports(info, functions)
             abi.methods(info)
@@ -218,7 +218,7 @@ class Loader:
                 )
 
         try:
-            module, info = self._module(release, key, suits)
+            module, info = self._module(release, key, check_loadable)
             try:
                 instance = module.instantiate(bounds, functions, limits.start_ms / 1000)
             except BaseException:
@@ -227,19 +227,21 @@ class Loader:
             finally:
                 guest_log.flush()
         except ModuleError as error:
-            raise _told(release, error) from error
+            raise _with_file(release, error) from error
         except GuestFault as fault:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
         exports = abi.methods(info)
-        return Prepared(release, instance, services, exports, mark, lambda: self._over(key))
+        return Prepared(
+            release, instance, services, exports, mark, lambda: self._release_module(key)
+        )
 
     def _module(
-        self, release: Release, key: _Key, suits: Callable[[ModuleInfo], None]
+        self, release: Release, key: _Key, check_loadable: Callable[[ModuleInfo], None]
     ) -> tuple[Module, ModuleInfo]:
         with self._lock:
             found = self._modules.get(key)
         if found is not None:
-            suits(found[1])
+            check_loadable(found[1])
             with self._lock:
                 again = self._modules.get(key)
                 if again is not None:  # not closed meanwhile
@@ -247,7 +249,7 @@ class Loader:
                     self._modules[key] = (module, info, users + 1)
                     return module, info
         source = self._read(release)
-        suits(source.info)
+        check_loadable(source.info)
         loaded = self._stored(source)
         if loaded is None:
             raise _UncompiledError
@@ -263,7 +265,7 @@ class Loader:
             release.path, release.digest, info, stack_bytes, release.metered, release.code
         )
 
-    def _over(self, key: _Key) -> None:
+    def _release_module(self, key: _Key) -> None:
         """A guest is gone: an engine may have had its memory from the heap."""
         self._done(key)
         self._jobs.put(memory.trim)
@@ -277,7 +279,7 @@ class Loader:
         module.close()
 
 
-def _told(release: Release, error: ModuleError) -> ModuleError:
+def _with_file(release: Release, error: ModuleError) -> ModuleError:
     """The error with the module's file."""
     if isinstance(error, SupersededError) and release.path.name == release.digest.hex:
         # A blob of the store is never replaced.

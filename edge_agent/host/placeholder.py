@@ -132,13 +132,13 @@ class PlaceholderSlot:
         self._release: Release | None = None  # None: none is wanted
         self._reason = ""
         self._current: Placeholder | None = None
-        self._leaving: list[Placeholder] = []
+        self._draining: list[Placeholder] = []
         self._backoff = Backoff(loop, self._connect)
         self._relief: Timer | None = None
 
     def __bool__(self) -> bool:
         """Whether any session is left, also one that waits to close."""
-        return self._current is not None or bool(self._leaving)
+        return self._current is not None or bool(self._draining)
 
     @property
     def socket_file(self) -> SocketFile | None:
@@ -216,9 +216,9 @@ class PlaceholderSlot:
         if placeholder is None:
             return
         placeholder.refuses = False
-        self._leaving.append(placeholder)
+        self._draining.append(placeholder)
         if placeholder.registered:
-            self._leave_when_quiet(placeholder)
+            self._close_when_quiet(placeholder)
         else:
             placeholder.close("not wanted any more")
         self._changed()
@@ -227,7 +227,7 @@ class PlaceholderSlot:
         """Close every session at once."""
         self._stop_wanting()
         self._cancel_relief()
-        for placeholder in [*self._leaving, *filter(None, [self._current])]:
+        for placeholder in [*self._draining, *filter(None, [self._current])]:
             placeholder.close(reason)
 
     # --- what its sessions tell it
@@ -242,13 +242,13 @@ class PlaceholderSlot:
         placeholder, self._current = self._current, None
         self._stop_wanting()
         if placeholder is not None:
-            self._leaving.append(placeholder)
-            self._leave_when_quiet(placeholder)
+            self._draining.append(placeholder)
+            self._close_when_quiet(placeholder)
         self._skipped(reason)
 
     def closed(self, placeholder: Placeholder, reason: str) -> None:
-        if placeholder in self._leaving:
-            self._leaving.remove(placeholder)
+        if placeholder in self._draining:
+            self._draining.remove(placeholder)
         elif placeholder is self._current:
             self._current = None
             self._cancel_relief()
@@ -270,10 +270,10 @@ class PlaceholderSlot:
             return
         self._runtime.reached()
 
-    def _leave_when_quiet(self, placeholder: Placeholder) -> None:
+    def _close_when_quiet(self, placeholder: Placeholder) -> None:
         def leave() -> None:
             if time.monotonic() - placeholder.last_event_at < QUIET_S:
-                self._leave_when_quiet(placeholder)
+                self._close_when_quiet(placeholder)
             else:
                 placeholder.close("replaced")
 

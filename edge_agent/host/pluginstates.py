@@ -43,7 +43,7 @@ class PluginStates:
         self._disk = threading.Lock()  # held while files are written; never by the loop's thread
         self._writing = False
         self._not_before = 0.0  # monotonic
-        self._trouble = ""
+        self._last_error = ""
         self._timer = loop.call_later(WRITE_S, self._look)
 
     def begin(self) -> None:
@@ -109,20 +109,20 @@ class PluginStates:
 
     def _write(self, changed: Mapping[str, PluginState]) -> None:
         began = time.monotonic()
-        trouble = ""
+        error = ""
         try:
             with self._disk:
                 for identity, state in changed.items():
-                    trouble = self._write_one(identity, state) or trouble
+                    error = self._write_one(identity, state) or error
         finally:
             took = time.monotonic() - began
-            self._not_before = time.monotonic() + (RETRY_S if trouble else took * REST)
+            self._not_before = time.monotonic() + (RETRY_S if error else took * REST)
             self._writing = False
-        if trouble and not self._trouble:
-            log.warning("plugins' states are kept in memory only: %s", trouble)
-        elif self._trouble and not trouble:
+        if error and not self._last_error:
+            log.warning("plugins' states are kept in memory only: %s", error)
+        elif self._last_error and not error:
             log.info("plugins' states are on the disk again")
-        self._trouble = trouble
+        self._last_error = error
 
     def _write_one(self, identity: str, state: PluginState) -> str:
         """Why it could not be written; empty: it was."""

@@ -65,7 +65,7 @@ class Supervisor:
         self._verdict = verdict
         self._trials = Trials(loop, self._judged)
         self._crash_policy = quarantine
-        self._told: dict[str, str] = {}  # digests whose quarantine was told, by plugin
+        self._reported: dict[str, str] = {}  # digests whose quarantine was told, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
         self._runtimes = [
@@ -83,7 +83,7 @@ class Supervisor:
             log.info("%s: removed", identity)
             self._states.forget(identity)  # a session of it may still wait to leave
             self._trials.forget(identity)
-            self._told.pop(identity, None)
+            self._reported.pop(identity, None)
         self._errors = dict(errors)
         self._releases = dict(releases)
         self._applied = True
@@ -100,7 +100,7 @@ class Supervisor:
         log.info(
             "%s: its crashes are forgotten, it may run again", identity, extra={"plugin": identity}
         )
-        self._told.pop(identity, None)
+        self._reported.pop(identity, None)
         self._assign()
         self._changed()
         return True
@@ -145,11 +145,11 @@ class Supervisor:
     def _assignment(self, identity: str, release: Release) -> Assignment:
         held = self._crash_policy.why(release) if not release.unusable else ""
         if not held:
-            self._told.pop(identity, None)
+            self._reported.pop(identity, None)
             return Assignment(release, self._trials.of(release))
         self._trials.forget(identity)
-        if self._told.get(identity) != release.digest:
-            self._told[identity] = release.digest
+        if self._reported.get(identity) != release.digest:
+            self._reported[identity] = release.digest
             verdict = partial(self._judged, identity, release.digest, False, held)
             self._loop.call_soon(verdict)
         return Assignment(release, held=held)
