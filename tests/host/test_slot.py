@@ -103,7 +103,7 @@ def test_a_file_that_was_replaced_again_is_no_error(
 
 def test_a_blob_of_the_store_with_other_content_is_damaged(house: House) -> None:
     release = house.release("10-edge", "edge")
-    blob = house.folder / release.digest
+    blob = house.folder / release.digest.hex
     blob.write_bytes(guest("bench").read_bytes())
     house.apply(replace(release, path=blob))
     house.until(lambda: house.status("10-edge") == "backoff", "it cannot be loaded")
