@@ -112,6 +112,7 @@ class Agent:
             partial(self._artifacts.module, self._engine),
             _plugin_sink,
             self._crash_marker,
+            lambda release: self._crash_policy.refuses_code(release),
         )
         self._news = News(loop, self._loader.run, self._make_state, self._tell)
         self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)

@@ -12,7 +12,8 @@ why what another boot left says nothing.
     45  slots            2 bytes: the loop's thread, the loader's
     48  oom kills        8 bytes, little-endian: one more than this kernel's out-of-memory killer
                          had made when the process began; 0: not known
-    128 table          255 entries of 128 bytes: SHA-256 (32), length (1), identity (95)
+    128 table          255 entries of 128 bytes: SHA-256 (32), length (1), identity (95); the
+                       length's upper bit: by machine code of the fleet's
 """
 
 import errno
@@ -42,6 +43,7 @@ _ENTRY_BYTES = 128
 _DIGEST_BYTES = 32
 # Of a longer name the beginning: `Suspect.identity` is compared as far as it goes.
 MAX_IDENTITY_BYTES = _ENTRY_BYTES - _DIGEST_BYTES - 1
+_BY_CODE = 0x80  # of the length
 ENTRIES = 255  # a byte: guests and successors of a hundred plugins
 FILE_BYTES = (1 + ENTRIES) * _ENTRY_BYTES
 
@@ -51,6 +53,7 @@ class Suspect(NamedTuple):
 
     identity: str  # the first MAX_IDENTITY_BYTES of it
     digest: Digest
+    by_code: bool = False  # it ran machine code that the fleet had compiled
 
     @classmethod
     def of(cls, identity: str, digest: Digest) -> "Suspect":
@@ -97,9 +100,10 @@ class CrashMarker:
 
     def enter(self, identity: str, digest: Digest) -> "Mark":
         """For a new instance of this plugin; its index is NOBODY if the table is full."""
-        return Mark(self, self._index(Suspect.of(identity, digest)))
+        return Mark(self, Suspect.of(identity, digest))
 
-    def _index(self, wanted: Suspect) -> int:
+    def index(self, wanted: Suspect) -> int:
+        """Of the entry for one instance more; NOBODY if the table is full."""
         with self._lock:
             free = NOBODY
             for index in range(1, ENTRIES + 1):
@@ -112,7 +116,8 @@ class CrashMarker:
             if free:
                 self._users[free] = wanted, 1
                 name = wanted.identity.encode()
-                entry = bytes.fromhex(wanted.digest.hex) + bytes((len(name),)) + name
+                length = len(name) | (_BY_CODE if wanted.by_code else 0)
+                entry = bytes.fromhex(wanted.digest.hex) + bytes((length,)) + name
                 at = free * _ENTRY_BYTES
                 self.memory[at : at + _ENTRY_BYTES] = entry.ljust(_ENTRY_BYTES, b"\0")
             return free
@@ -132,10 +137,17 @@ class CrashMarker:
 class Mark:
     """One instance in the table. Closes once, with the instance."""
 
-    def __init__(self, marker: CrashMarker, index: int) -> None:
+    def __init__(self, marker: CrashMarker, suspect: Suspect) -> None:
         self.memory = marker.memory
-        self.index = index
+        self.index = marker.index(suspect)
         self._marker = marker
+        self._suspect = suspect
+
+    def runs_code(self) -> None:
+        """It is machine code of the fleet's that runs from now on; `index` is another."""
+        before, self._suspect = self.index, self._suspect._replace(by_code=True)
+        self.index = self._marker.index(self._suspect)
+        self._marker.leave(before)
 
     def close(self) -> None:
         """Nobody writes this index any more on the instance's behalf."""
@@ -189,9 +201,12 @@ def _suspect(content: bytes, index: int) -> Suspect | None:
         return None
     at = index * _ENTRY_BYTES
     entry = content[at : at + _ENTRY_BYTES]
-    digest, size = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES]
+    digest, length = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES]
+    size = length & ~_BY_CODE
     name = entry[_DIGEST_BYTES + 1 : _DIGEST_BYTES + 1 + size].decode("ascii", "replace")
-    return Suspect(name, Digest.of_hex(digest.hex())) if PluginId.parse(name) else None
+    if not PluginId.parse(name):
+        return None
+    return Suspect(name, Digest.of_hex(digest.hex()), bool(length & _BY_CODE))
 
 
 def _begin(path: Path, boot: str) -> mmap.mmap:

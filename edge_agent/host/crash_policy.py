@@ -1,12 +1,16 @@
 """Plugins that ended the whole process, and those that may not run any more for it.
 
-    STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]}
+    STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]};
+                       "code": true in one is of machine code that the fleet had compiled
 
 The first time may be bad luck: that a guest was at work is all that is known. The second time
 the module is quarantined under this name, for good: until somebody lifts that
 (edge_agent.node.quarantine), or another module takes its place. Bad luck is forgotten after a
 week, or when the plugin has answered for an hour since (docs/adr/0037). On probation the allowed
 failures count, so that a new release is not given a second chance to end the agent.
+
+Where machine code of the fleet's ran, the first time is the code's: the module is compiled here
+from then on, and what it does then is its own.
 """
 
 import json
@@ -70,10 +74,12 @@ class CrashPolicy:
         for suspect in suspects:
             count = self._crashes.pop(suspect, (0, 0.0))[0] + 1
             self._crashes[suspect] = count, time.time()
+            times = "for the first time" if count == 1 else f"{count} times so far"
             log.error(
-                "%s: the agent died while this plugin ran, %s",
+                "%s: the agent died while %s ran, %s",
                 suspect.identity,
-                "for the first time" if count == 1 else f"{count} times so far",
+                "the fleet's machine code of this plugin" if suspect.by_code else "this plugin",
+                times,
                 extra={"plugin": suspect.identity},
             )
         self._answers = dict.fromkeys(self._crashes, 0)
@@ -108,6 +114,11 @@ class CrashPolicy:
             f"edge-agent plugin unquarantine {release.identity} lets it run again"
         )
 
+    def refuses_code(self, release: Release) -> bool:
+        """Whether the fleet's machine code of this release ended the process: once is enough,
+        since the module can be compiled here. On any thread."""
+        return _suspect(release)._replace(by_code=True) in self._crashes
+
     def unquarantine(self, identity: str) -> bool:
         """Forget the crashes of the plugin; False if there are none."""
         name = Suspect.of(identity, NO_DIGEST).identity
@@ -125,7 +136,13 @@ class CrashPolicy:
 
     def _save(self, crashes: dict[Suspect, tuple[int, float]]) -> None:
         records = [
-            {"plugin": suspect.identity, "digest": suspect.digest.hex, "count": count, "time": when}
+            {
+                "plugin": suspect.identity,
+                "digest": suspect.digest.hex,
+                "count": count,
+                "time": when,
+                **({"code": True} if suspect.by_code else {}),
+            }
             for suspect, (count, when) in list(crashes.items())[-MAX_RECORDS:]
         ]
         content = json.dumps({"version": _VERSION, "crashes": records}).encode()
@@ -173,11 +190,13 @@ def _record(record: object) -> tuple[Suspect, int, float] | None:
         return None
     plugin, digest = record.get("plugin"), record.get("digest")
     count, when = record.get("count"), record.get("time")
+    by_code = record.get("code", False)
     if not (
         isinstance(plugin, str)
         and isinstance(digest, str)
         and type(count) is int
         and isinstance(when, int | float)
+        and isinstance(by_code, bool)
         and PluginId.parse(plugin)
         and len(plugin) <= MAX_IDENTITY_BYTES
         and 0 < count < 1 << 31
@@ -185,6 +204,6 @@ def _record(record: object) -> tuple[Suspect, int, float] | None:
     ):
         return None
     try:
-        return Suspect(plugin, Digest.of_hex(digest)), count, float(when)
+        return Suspect(plugin, Digest.of_hex(digest), by_code), count, float(when)
     except ValueError:
         return None

@@ -58,7 +58,7 @@ def look_back(marker: CrashMarker, socket: Path, damaged: Callable[[], Sequence[
     found = damaged() if why is Cause.FAULT else ()
     for path in found:
         log.error("%s was damaged: the agent died of that, it is compiled again", path)
-    return Verdict(left.suspects, excuse(why, len(found)))
+    return Verdict(held(left.suspects, why), excuse(why, len(found)))
 
 
 def cause(left: Left, fault: str | None) -> Cause:
@@ -69,6 +69,14 @@ def cause(left: Left, fault: str | None) -> Cause:
     if fault is None or left.oom_kills is None or left.oom_kills_now is None:
         return Cause.UNKNOWN
     return Cause.OUT_OF_MEMORY if left.oom_kills_now > left.oom_kills else Cause.OUTSIDE
+
+
+def held(suspects: Sequence[Suspect], why: Cause) -> list[Suspect]:
+    """Against what the death may count. Only a fault may be that of machine code: the memory that
+    a plugin takes, it takes by whatever code."""
+    if why is Cause.FAULT:
+        return list(suspects)
+    return [each._replace(by_code=False) for each in suspects]
 
 
 def excuse(why: Cause, damaged: int) -> str:

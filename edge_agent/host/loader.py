@@ -14,7 +14,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
@@ -46,6 +48,15 @@ Compiled = Callable[[ModuleFile], Module]
 
 _Key = tuple[Digest, int, bool]
 """Of modules that are the same code: digest, stack in bytes, whether it counts its fuel."""
+
+
+class _Loaded(NamedTuple):
+    """A module in use."""
+
+    module: Module
+    info: ModuleInfo
+    by_code: bool  # of the fleet's
+    users: int
 
 
 def _nothing() -> None:
@@ -86,7 +97,8 @@ class _UncompiledError(Exception):
 
 class Loader:
     """Two worker threads. `log_sink(identity)` is where a plugin's lines go; `marker` is told
-    whose guest is being made."""
+    whose guest is being made. `refuses_code` says of which releases the fleet's machine code is
+    not to be used; it is asked on a worker's thread."""
 
     def __init__(
         self,
@@ -95,15 +107,17 @@ class Loader:
         compiled: Compiled,
         log_sink: Callable[[str], Sink],
         marker: CrashMarker,
+        refuses_code: Callable[[Release], bool],
     ) -> None:
         self._loop = loop
+        self._refuses_code = refuses_code
         self._crash_marker = marker
         self._stored = stored
         self._compiled = compiled
         self._log_sink = log_sink
         self._jobs = _Worker("loader", _STACK_BYTES)
         self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
-        self._modules: dict[_Key, tuple[Module, ModuleInfo, int]] = {}
+        self._modules: dict[_Key, _Loaded] = {}
         self._lock = threading.Lock()  # of _modules; never held while anything is waited for
         self._compile_backoff = CompileBackoff()
 
@@ -218,7 +232,7 @@ class Loader:
                 )
 
         try:
-            module, info = self._module(release, key, check_loadable)
+            module, info = self._module(release, key, check_loadable, mark)
             try:
                 instance = module.instantiate(bounds, functions, limits.start_ms / 1000)
             except BaseException:
@@ -236,26 +250,47 @@ class Loader:
         )
 
     def _module(
-        self, release: Release, key: _Key, check_loadable: Callable[[ModuleInfo], None]
+        self,
+        release: Release,
+        key: _Key,
+        check_loadable: Callable[[ModuleInfo], None],
+        mark: Mark,
     ) -> tuple[Module, ModuleInfo]:
         with self._lock:
             found = self._modules.get(key)
         if found is not None:
-            check_loadable(found[1])
+            check_loadable(found.info)
             with self._lock:
                 again = self._modules.get(key)
                 if again is not None:  # not closed meanwhile
-                    module, info, users = again
-                    self._modules[key] = (module, info, users + 1)
-                    return module, info
+                    self._modules[key] = again._replace(users=again.users + 1)
+            if again is not None:
+                if again.by_code:
+                    _runs_code(mark)
+                return again.module, again.info
         source = self._read(release)
         check_loadable(source.info)
-        loaded = self._stored(source)
+        loaded = self._stored(replace(source, code=None))
+        by_code = loaded is None and source.code is not None and self._may_use_code(release)
+        if by_code:
+            _runs_code(mark)
+            loaded = self._stored(source)
         if loaded is None:
             raise _UncompiledError
         with self._lock:  # only this thread adds: nobody was faster
-            self._modules[key] = (loaded, source.info, 1)
+            self._modules[key] = _Loaded(loaded, source.info, by_code, 1)
         return loaded, source.info
+
+    def _may_use_code(self, release: Release) -> bool:
+        refuses = self._refuses_code(release)
+        if refuses:
+            log.warning(
+                "%s: the agent died while the fleet's machine code of it ran: compiling here; "
+                "edge-agent plugin unquarantine %s lets that code run again",
+                *(release.identity, release.identity),
+                extra={"plugin": release.identity},
+            )
+        return not refuses
 
     @staticmethod
     def _read(release: Release) -> ModuleFile:
@@ -272,11 +307,17 @@ class Loader:
 
     def _done(self, key: _Key) -> None:
         with self._lock:
-            module, info, users = self._modules.pop(key)
-            if users > 1:
-                self._modules[key] = (module, info, users - 1)
+            found = self._modules.pop(key)
+            if found.users > 1:
+                self._modules[key] = found._replace(users=found.users - 1)
                 return
-        module.close()
+        found.module.close()
+
+
+def _runs_code(mark: Mark) -> None:
+    """On the loader's thread: what it runs now is machine code of the fleet's."""
+    mark.runs_code()
+    mark.memory[LOADER] = mark.index
 
 
 def _with_file(release: Release, error: ModuleError) -> ModuleError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.fleetbroker.test_updates import LIMITED, PLUGIN, Closed
 from tests.support.agent import guest
 from tests.support.fleetbroker import FleetBroker
 from tests.support.mosquitto import needs_mosquitto, needs_openssl
+from tests.support.wait import wait_until
 
 pytestmark = [needs_mosquitto, needs_openssl]
 
@@ -29,8 +32,11 @@ def board(folder: Path, compiled: str) -> Iterator[Closed]:
             yield closed
 
 
-def deployed(closed: Closed, *, spoil: bool = False) -> None:
-    """A plugin is deployed with its machine code, for what the node says of itself."""
+def deployed(
+    closed: Closed, *, spoil: bool = False, edit: Callable[[bytes], bytes] = bytes
+) -> None:
+    """A plugin is deployed with its machine code, for what the node says of itself; `edit` changes
+    the code before it is signed."""
     closed.agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
     maker = Maker()
     wasm = guest("resource-guard")
@@ -39,7 +45,7 @@ def deployed(closed: Closed, *, spoil: bool = False) -> None:
         node = next(each for each in fleet.view().sorted() if each.name == "alice")
         (kind,) = maker.named(node.architecture, [node], False)
         made = maker.make(wasm.read_bytes(), kind)
-        done = fleet.publish_code("guard", "1.0.0", made)
+        done = fleet.publish_code("guard", "1.0.0", made._replace(data=edit(made.data)))
         if spoil:
             topic = fleet.topics.blob_part(done.blob.digest, 0)
             part = fleet.client.retained([topic])[topic]
@@ -47,7 +53,6 @@ def deployed(closed: Closed, *, spoil: bool = False) -> None:
         file = closed.fleet_folder.deployment_file
         file.write_text(file.read_text() + PLUGIN)
         fleet.deploy(first=True)
-    closed.wait_version("1.0.0", "running")
 
 
 def compiled_here(closed: Closed) -> bool:
@@ -65,6 +70,7 @@ def _needs_a_compiler() -> None:
 def test_a_node_that_accepts_runs_it_without_a_compiler_and_after_a_restart(tmp_path: Path) -> None:
     with board(tmp_path, "accept") as closed:
         deployed(closed)
+        closed.wait_version("1.0.0", "running")
         assert closed.container() == LIMITED
         assert closed.agent.status()["updates"]["code"] == {"20-guard": ""}
         assert not compiled_here(closed)
@@ -78,6 +84,7 @@ def test_a_node_that_accepts_runs_it_without_a_compiler_and_after_a_restart(tmp_
 def test_a_node_that_refuses_compiles(tmp_path: Path) -> None:
     with board(tmp_path, "refuse") as closed:
         deployed(closed)
+        closed.wait_version("1.0.0", "running")
         assert closed.container() == LIMITED
         updates = closed.agent.status()["updates"]
         assert (updates["compiled"], updates["code"]) == ("refuse", {})
@@ -87,6 +94,7 @@ def test_a_node_that_refuses_compiles(tmp_path: Path) -> None:
 def test_code_that_was_tampered_with_at_the_broker_is_compiled(tmp_path: Path) -> None:
     with board(tmp_path, "accept") as closed:
         deployed(closed, spoil=True)
+        closed.wait_version("1.0.0", "running")
         assert closed.container() == LIMITED
         (reason,) = closed.agent.status()["updates"]["code"].values()
         assert reason.startswith("mqtt: ")
@@ -96,6 +104,7 @@ def test_code_that_was_tampered_with_at_the_broker_is_compiled(tmp_path: Path) -
 def test_code_that_was_damaged_on_the_disk_is_compiled(tmp_path: Path) -> None:
     with board(tmp_path, "accept") as closed:
         deployed(closed)
+        closed.wait_version("1.0.0", "running")
         closed.agent.stop()
         store = closed.agent.folder / "state" / "store" / "blobs" / "sha256"
         code = [each for each in store.iterdir() if each.read_bytes()[:4] == b"\x7fELF"]
@@ -106,3 +115,45 @@ def test_code_that_was_damaged_on_the_disk_is_compiled(tmp_path: Path) -> None:
         closed.wait_version("1.0.0", "running")
         assert closed.container() == LIMITED
         assert compiled_here(closed)
+
+
+# x86-64: kill(getpid(), SIGABRT), and if need be for ever.
+ABORTING = bytes.fromhex("b827000000 0f05 89c7 be06000000 b83e000000 0f05 ebe9")
+
+
+def that_ends_the_process(image: bytes) -> bytes:
+    """Machine code of which each function ends the process that calls it. elf(5)."""
+    code = bytearray(image)
+    table, count = int.from_bytes(code[32:40], "little"), int.from_bytes(code[56:58], "little")
+    for number in range(count):
+        header = code[table + 56 * number :][:56]
+        kind, flags = (int.from_bytes(header[at : at + 4], "little") for at in (0, 4))
+        if kind == 1 and flags & 1:  # PT_LOAD, PF_X
+            at, size = (int.from_bytes(header[at : at + 8], "little") for at in (8, 32))
+            code[at : at + size] = bytes([0x90]) * (size - len(ABORTING)) + ABORTING
+    assert code != image
+    return bytes(code)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs x86-64: writes its machine code")
+def test_code_that_ends_the_agent_is_held_against_the_code_and_not_the_module(
+    tmp_path: Path,
+) -> None:
+    with board(tmp_path, "accept") as closed:
+        deployed(closed, edit=that_ends_the_process)
+        process = closed.agent._process
+        assert process is not None
+        wait_until(lambda: process.poll() is not None, "the code ends the agent")
+        assert process.returncode == -signal.SIGABRT
+        closed.agent.kill()  # so that it can be started again
+        closed.agent.start()
+        closed.wait_version("1.0.0", "running")
+        assert closed.container() == LIMITED
+        assert "the agent died while the fleet's machine code of this plugin ran" in (
+            closed.agent.log()
+        )
+        assert compiled_here(closed)
+        closed.agent.stop()
+        closed.agent.start()
+        closed.wait_version("1.0.0", "running")
+        assert closed.agent.status()["updates"]["rejected"] == {}

@@ -103,6 +103,7 @@ class House:
             lambda source: self._compiled(partial(artifacts.module, engine), source),
             lambda _: lambda _, line: self.lines.append(line),
             CrashMarker(),
+            lambda release: self.crash_policy.refuses_code(release),
         )
         self.states = PluginStates(
             self.loop, self.folder / "state" / "plugin-state", self.loader.run

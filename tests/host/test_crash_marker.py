@@ -91,6 +91,20 @@ def test_one_plugin_on_both_threads_counts_once(path: Path) -> None:
     assert left(path) == [Suspect("10-a", DIGEST)]
 
 
+def test_machine_code_of_the_fleets_is_told_from_what_was_compiled_here(path: Path) -> None:
+    marker = begun(path)
+    mark, other = marker.enter("10-a", DIGEST), marker.enter("10-a", DIGEST)
+    before = mark.index
+    mark.runs_code()
+    marker.memory[LOADER] = mark.index
+    marker.memory[LOOP] = other.index
+    assert mark.index != other.index == before
+    assert left(path) == [Suspect("10-a", DIGEST), Suspect("10-a", DIGEST, by_code=True)]
+    mark.close()
+    other.close()
+    assert marker.enter("20-b", DIGEST).index == before  # both entries are free again
+
+
 def test_an_orderly_end_leaves_nobody_whatever_a_thread_still_does(path: Path) -> None:
     marker = begun(path)
     mark = marker.enter("10-a", DIGEST)

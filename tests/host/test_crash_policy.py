@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
+from edge_agent.errors import EngineError
 from edge_agent.fleet_protocol.outcome import ERROR, OK, Outcome
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.host.crash_policy import (
@@ -22,8 +24,10 @@ from edge_agent.host.crash_policy import (
     MAX_RECORDS,
     CrashPolicy,
 )
+from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Probation, Release
+from edge_agent.store.release import CodeFile, Probation, Release
+from edge_agent.wasm.engines.wasmer import WasmerEngine
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
 
@@ -150,6 +154,70 @@ def test_on_probation_the_allowed_failures_count(path: Path, allowed: int, crash
         assert bool(after(path, GUILTY).why(tried)) is (number == crashes)
 
 
+BY_CODE = GUILTY._replace(by_code=True)
+
+
+def test_what_the_fleets_machine_code_did_is_not_held_against_the_module(path: Path) -> None:
+    tried = replace(RELEASE, probation=Probation(20, 60.0, 0))
+    assert not after(path).refuses_code(RELEASE)
+    quarantine = after(path, BY_CODE)
+    assert quarantine.refuses_code(RELEASE)
+    assert not quarantine.refuses_code(replace(RELEASE, index="20"))
+    assert quarantine.why(tried) == quarantine.why(RELEASE) == ""
+    quarantine = after(path, GUILTY)  # by what was compiled here
+    assert quarantine.refuses_code(RELEASE)
+    assert "once, on probation" in quarantine.why(tried)
+    assert quarantine.why(RELEASE) == ""
+
+
+def test_the_fleets_machine_code_may_be_tried_again_once_it_is_lifted(path: Path) -> None:
+    after(path, BY_CODE)
+    quarantine = after(path)
+    assert quarantine.unquarantine("10-a")
+    assert not quarantine.refuses_code(RELEASE)
+    assert not after(path).refuses_code(RELEASE)
+
+
+def test_an_agent_that_knows_no_machine_code_reads_the_record_as_the_modules(path: Path) -> None:
+    after(path, BY_CODE)
+    (record,) = json.loads(path.read_bytes())["crashes"]
+    assert record.pop("code") is True
+    assert set(record) == {"plugin", "digest", "count", "time"}
+    after(path, GUILTY)
+    assert "code" not in json.loads(path.read_bytes())["crashes"][1]
+
+
+def machine_code(folder: Path, release: Release) -> CodeFile:
+    """What the fleet would compile for this machine."""
+    try:
+        engine = WasmerEngine()
+    except EngineError as error:
+        pytest.skip(f"needs wasmer: {error}")
+    data = engine.compile_for(release.path.read_bytes(), os.uname().machine, engine.wide)
+    (folder / "code").write_bytes(data)
+    return CodeFile(folder / "code", Digest.of(data))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_whose_machine_code_ended_the_agent_is_compiled_here(tmp_path: Path, ended: bool) -> None:
+    with SimRuntime(tmp_path / "second.sock") as second:
+        house = House(tmp_path, second=second, engine="wasmer")
+        release = house.release("10-bench", "bench")
+        release = replace(release, code=machine_code(tmp_path, release))
+        house.suspects = [Suspect("10-bench", release.digest, by_code=True)] if ended else []
+        with house:
+            house.run(release)
+            house.until(
+                lambda: all(each["status"] == "running" for each in house.supervisor.plugins()),
+                "it runs at both runtimes",
+            )
+            compiled = list((tmp_path / "state" / "artifacts").glob("*.artifact"))
+            assert bool(compiled) is ended
+            plugins = [runtime.slots["10-bench"].plugin for runtime in house.supervisor._runtimes]
+            lengths = [each._running[128 * each._mark + 32] for each in plugins if each]
+            assert lengths == [len("10-bench") | (0 if ended else 0x80)] * 2
+
+
 def test_a_release_forgets_its_crashes_for_good(path: Path) -> None:
     after(path, GUILTY)
     quarantine = after(path, GUILTY, Suspect("20-b", DIGEST))
@@ -185,7 +253,7 @@ JSON = st.recursive(
 RECORD = st.fixed_dictionaries(
     {},
     optional={"plugin": JSON | st.just("10-a"), "digest": JSON | st.just(DIGEST.hex)}
-    | dict.fromkeys(("count", "time"), JSON),
+    | dict.fromkeys(("count", "time", "code"), JSON),
 )
 
 

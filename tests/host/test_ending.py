@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.host.crash_marker import Left, Suspect
-from edge_agent.host.ending import Cause, Verdict, cause, excuse
+from edge_agent.host.ending import Cause, Verdict, cause, excuse, held
 from edge_agent.store.digest import Digest
 
 DIGEST = Digest.of_hex("ab" * 32)
@@ -23,8 +23,11 @@ from edge_agent.host.ending import look_back
 from edge_agent.host.crash_marker import *
 marker = CrashMarker()
 found = look_back(marker, Path(sys.argv[1]), lambda: [Path("a")] * int(sys.argv[2]))
-if sys.argv[3] == "works":
-    marker.memory[LOOP] = marker.enter("10-a", Digest.of_hex("ab" * 32)).index
+if sys.argv[3].startswith("works"):
+    mark = marker.enter("10-a", Digest.of_hex("ab" * 32))
+    if sys.argv[3] == "works by code":
+        mark.runs_code()
+    marker.memory[LOOP] = mark.index
 print(json.dumps(found), flush=True)
 sys.stdin.readline()
 if sys.argv[3] == "ends":
@@ -68,6 +71,14 @@ def test_a_fault_that_a_damaged_file_explains_is_not(tmp_path: Path) -> None:
     found = life(tmp_path, "ends", damaged=1)
     assert found.suspects == [Suspect("10-a", DIGEST)]
     assert "was damaged on the disk" in found.excuse
+
+
+def test_only_a_fault_is_held_against_the_fleets_machine_code(tmp_path: Path) -> None:
+    life(tmp_path, "works by code", signal.SIGSEGV)
+    assert life(tmp_path, "ends") == Verdict([Suspect("10-a", DIGEST, by_code=True)])
+    code, module = Suspect("10-a", DIGEST, by_code=True), Suspect("10-a", DIGEST)
+    for why in Cause:
+        assert held([code], why) == [code if why is Cause.FAULT else module]
 
 
 def test_a_kill_from_outside_is_not_and_no_file_is_looked_at(tmp_path: Path) -> None:
