@@ -59,7 +59,10 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
         return True
 
     wait_until(dies, "it dies")
-    assert process.returncode == -number
+    # Python's fault handler reads the frames of threads that run on, and may fault over that;
+    # what it was called for is written down by then.
+    also = () if number == signal.SIGKILL else (-signal.SIGSEGV,)
+    assert process.returncode in (-number, *also)
     agent.kill()  # so that it can be started again
 
 
