@@ -11,7 +11,7 @@ import pytest
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.operator import listing
-from edge_agent.operator.broker import BrokerClient, client_id, mark_topic
+from edge_agent.operator.broker import QUIET_S, BrokerClient, client_id, mark_topic
 from edge_agent.operator.broker_connection import IN_FLIGHT, VERSIONS, NotAllowedError
 from edge_agent.sim.broker import Broker as EmbeddedBroker
 from edge_agent.sim.mqttwire import (
@@ -52,7 +52,7 @@ def later(seconds: float) -> Callable[[Peer, list[Message]], None]:
 
 
 def test_what_a_slow_broker_keeps_is_not_absent() -> None:
-    with RawBroker(later(3.0)) as broker:
+    with RawBroker(later(3 * QUIET_S)) as broker:
         broker.echo = True
         broker.publish(DEPLOYMENT, b"generation 9")
         with BrokerClient(plain(broker.port)) as client:
