@@ -4,6 +4,7 @@ side, which makes its socket anew at each start."""
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.support.agent import guest
 from tests.support.board import Board
 from tests.support.gopeers import NriRuntime, require_go
+from tests.support.wait import wait_until
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "own-user"
 
@@ -33,12 +35,23 @@ def installed(board: Board, package: Path) -> Board:
     return board
 
 
+def serves(runtime: NriRuntime, container: str) -> bool:
+    """Whether the plugin changed it. A placeholder, which comes first on a busy machine, refuses;
+    nothing is made without either."""
+    outcome = runtime.create_container(container)
+    if outcome.error:
+        assert "10-bench" in outcome.error
+        return False
+    assert outcome.annotations == {"edge.bench/plugin": "c"}
+    return True
+
+
 def test_it_serves_without_root_also_after_the_runtime_made_a_new_socket(installed: Board) -> None:
     socket = installed.run_folder / "nri" / "nri.sock"
     for name in ("c1", "c2"):  # the second runtime removes the socket that the first left
         with NriRuntime(socket) as runtime:
             runtime.wait_for_plugins("10-bench")
-            assert runtime.create_container(name).annotations == {"edge.bench/plugin": "c"}
+            wait_until(partial(serves, runtime, name), "the plugin serves")
             assert socket.stat().st_mode & 0o777 == 0o770
             assert socket.parent.stat().st_mode & 0o777 == 0o750
     status = installed.path(f"/proc/{installed.unit('MainPID')}/status").read_text()

@@ -76,8 +76,9 @@ def test_folders_that_are_configured_can_be_written(pip_board: Board) -> None:
     assert (pip_board.run_folder / "ea" / "control").exists()
     (pip_board.run_folder / "nri").mkdir(mode=0o700, exist_ok=True)
     with SimRuntime(pip_board.run_folder / "nri" / "nri.sock") as runtime:
-        runtime.wait_for_plugins(1)
-    assert list(pip_board.path("/srv/100% state").glob("artifacts/*.artifact"))
+        runtime.wait_for_plugins(1)  # perhaps a placeholder's, while it is compiled
+        artifacts = pip_board.path("/srv/100% state/artifacts")
+        wait_until(lambda: any(artifacts.glob("*.artifact")), "the plugin is compiled")
 
 
 def test_a_dry_run_prints_the_unit_and_does_nothing(pip_board: Board) -> None:
