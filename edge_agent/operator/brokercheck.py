@@ -8,7 +8,7 @@ read and no node looks; it is cleared afterwards. What fails names where MQTT de
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,8 @@ WAIT_S = 10.0
 SESSION_WAIT_S = 45.0
 KEPT_S = 600  # sessions of a trial
 BURST = 200  # messages at once
+MAX_NOTED_BYTES, MESSAGE_BYTES = 32 << 20, 400  # of what came, with what each takes beside; a
+# trial publishes some MiB at most
 LEAST_INFLIGHT = 10  # below it a plugin of a megabyte takes minutes
 
 Level = Literal["ok", "warn", "fail"]
@@ -60,6 +62,7 @@ class _Client(BrokerClient):
     ) -> None:
         super().__init__(replace(config, client_id=client_id()), keep_session_s=keep_session_s)
         self.came: list[_Came] = []
+        self._noted_bytes = 0
         self.granted: Mapping[str, object] = {}
         self._will = will
 
@@ -79,10 +82,11 @@ class _Client(BrokerClient):
         return client
 
     def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
-        came = _Came(
-            message.topic, bytes(message.payload), message.retain, _values(message.properties)
-        )
-        self.came.append(came)
+        self._noted_bytes += len(message.payload) + MESSAGE_BYTES
+        with suppress(UnicodeDecodeError):  # no topic of MQTT; nothing that was asked for
+            if self._noted_bytes <= MAX_NOTED_BYTES:
+                topic, properties = message.topic, _values(message.properties)
+                self.came.append(_Came(topic, bytes(message.payload), message.retain, properties))
         super()._on_message(client, userdata, message)
 
     def saw(self, what: Callable[[_Came], bool], wait_s: float | None = None) -> _Came | None:

@@ -84,6 +84,26 @@ def test_what_fails_is_named_with_its_place_in_the_specification(
         assert (code, failed) == (1, fails)
 
 
+class Rubbish(Broker):
+    """Sends a topic that is no text to who subscribes."""
+
+    def _subscribe(self, client: Any, received: Any) -> None:
+        super()._subscribe(client, received)
+        client.send(b"\x30\x05\x00\x02\xff\xfe\x00")
+
+
+def test_a_topic_that_is_no_text_ends_no_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Rubbish() as running:
+        home = Home(tmp_path, running.port, capsys)
+        home.fleet("keygen", "alice")
+        home.fleet("init", str(home.path), "--broker", f"mqtt://127.0.0.1:{running.port}")
+        code, output, errors = home.tried("doctor", "--broker", "--json")
+        failed = [each for each in output.splitlines() if json.loads(each)["level"] == "fail"]
+        assert (code, failed) == (0, []), errors
+
+
 def test_a_broker_that_is_away_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = Home(tmp_path, 1, capsys)
     home.fleet("keygen", "alice")

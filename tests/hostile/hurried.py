@@ -18,6 +18,7 @@ broker_connection.CONNECT_TIMEOUT_S = 4.0
 broker.MARK_TIMEOUT_S = 4.0
 subscription.LISTING_TIMEOUT_S = 15.0
 brokercheck.WAIT_S = 1.0
+brokercheck.SESSION_WAIT_S = 2.0
 deploy.ECHO_TIMEOUT_S = 5.0
 inbox.READING_S = 10.0
 replace.SETTLE_S = 3.0
