@@ -7,7 +7,7 @@ parts at the broker.
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from edge_agent.fleet_protocol.form import (
 )
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.store.code import Code
+from edge_agent.store.digest import Digest
 
 _TEXT = """\
 # Written by `edge-agent fleet publish`: which module this version is. Keep it under git.
@@ -76,10 +77,10 @@ def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeFile]:
     found = []
     for table in _values(path).get("code", []):
         try:
-            blob = Blob(**{field: _of(table[field], kind) for field, kind in FIELDS.items()})
+            blob = _blob(table)
             assumed = {key: _of(table[key], str) for key in _ASSUMED}
             features = tuple(_of(each, str) for each in table["features"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise wrong from error
         code = Code(**assumed, features=features, digest=blob.digest, size=blob.size)
         found.append(CodeFile(code, blob, (_MQTT,)))
@@ -128,7 +129,16 @@ def find(folder: FleetFolder, name: str, version: str) -> Blob | None:
     for field, kind in FIELDS.items():
         if type(values.get(field)) is not kind:
             raise OperatorError(f"{path}: {field} is missing or wrong; publish the version again")
-    return Blob(**{field: values[field] for field in FIELDS})
+    try:
+        return _blob(values)
+    except ValueError as error:
+        raise OperatorError(f"{path}: {error}; publish the version again") from error
+
+
+def _blob(values: Mapping[str, Any]) -> Blob:
+    """KeyError, TypeError, ValueError: it is none."""
+    told = {field: _of(values[field], kind) for field, kind in FIELDS.items()}
+    return Blob(**{**told, "digest": Digest(told["digest"])})
 
 
 def _values(path: Path) -> dict[str, Any]:

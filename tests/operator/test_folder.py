@@ -10,11 +10,13 @@ import pytest
 
 from edge_agent.__main__ import main
 from edge_agent.errors import ConfigError, OperatorError
+from edge_agent.fleet_protocol.form import Blob
 from edge_agent.fleet_protocol.keys import SigningKey
-from edge_agent.operator import draft, edit, folder, templates
+from edge_agent.operator import draft, edit, folder, releases, templates
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.keyring import Keyring, read_public
 from edge_agent.operator.settings import load_settings
+from edge_agent.store.digest import Digest
 
 GIT = shutil.which("git")
 needs_git = pytest.mark.skipif(GIT is None, reason="git is not installed")
@@ -229,3 +231,14 @@ def test_taking_back_the_only_release_ends_the_plugin_and_keeps_what_was_written
     fleet.deployment_file.write_text(text)
     assert releases_after(fleet, ("1", 10)) == ["1"]
     assert "enabled" not in fleet.deployment_file.read_text()
+
+
+def test_a_digest_of_a_release_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = FleetFolder(tmp_path)
+    blob = Blob(Digest.of(b"x"), 1, "zlib", 1, 65536)
+    path = releases.save(folder, "guard", "1.0.0", blob)
+    found = releases.load(folder, "guard", "1.0.0")
+    assert (found, found.digest.hex) == (blob, blob.digest.hex)
+    path.write_text(path.read_text().replace("sha256:", "sha1:"))
+    with pytest.raises(OperatorError, match=r"1\.0\.0\.toml: .* is not a digest"):
+        releases.load(folder, "guard", "1.0.0")
