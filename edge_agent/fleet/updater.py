@@ -173,9 +173,7 @@ class Updater:
         codes = {code for each in self._accepted() for code in self._target(each).codes}
         self._queue.again(self._monotonic(), codes)
         self._evaluate()
-        topics = [self._topics.deployment, self._topics.trust]
-        self._broker.unsubscribe(topics)
-        self._broker.subscribe(topics)
+        self._broker.subscribe([self._topics.deployment, self._topics.trust], anew=True)
 
     def standing(self) -> Standing:
         """Whose word counts at the moment."""

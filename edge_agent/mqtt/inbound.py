@@ -68,7 +68,7 @@ class Subscriptions:
         # Shared with the threads that want topics.
         self._lock = threading.Lock()
         self._wanted: dict[str, None] = {}
-        self._anew: set[str] = set()  # given up and wanted again: their retained message is due
+        self._anew: set[str] = set()  # to be asked for again: their retained message is due
         self._changed = False
         # The link's thread's own.
         self._wire: SubscribingWire | None = None
@@ -79,14 +79,19 @@ class Subscriptions:
         self._former: dict[str, bool] = {}  # given up; True: the broker does not know it yet
         self._strangers = 0
 
-    def want(self, topics: Iterable[str]) -> bool:
-        """Any thread. True: wake the link's thread. ValueError for a pattern or no topic."""
+    def want(self, topics: Iterable[str], *, anew: bool = False) -> bool:
+        """Any thread. True: wake the link's thread. ValueError for a pattern or no topic.
+
+        `anew`: what is retained is to come again where a topic is wanted already. The broker is
+        asked once more and not told to forget before: aedes 1.2 carries out an UNSUBSCRIBE after
+        the SUBSCRIBE that follows, and the node would hear nothing from then on.
+        """
         topics = list(topics)
         for topic in topics:
             if not is_plain(topic):
                 raise ValueError(f"{topic!r}: not a topic that a node subscribes to")
         with self._lock:
-            new = [topic for topic in topics if topic not in self._wanted]
+            new = [topic for topic in topics if anew or topic not in self._wanted]
             self._wanted.update(dict.fromkeys(new))
             self._anew.update(new)
             self._changed = self._changed or bool(new)

@@ -137,14 +137,15 @@ class Link:
         if self._outbound.state_changed():
             self._poller.wake()
 
-    def subscribe(self, topics: Iterable[str]) -> None:
-        """Ask for `topics` (no patterns) on this and every later connection.
+    def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
+        """Ask for `topics` (no patterns) on this and every later connection; with `anew` also for
+        those that were asked for before.
 
         What is retained there comes, and again on each connection. ValueError: no topic.
         """
         if self._inbound is None:
             raise ValueError("this link was given nobody to receive messages")
-        if self._subscriptions.want(topics):
+        if self._subscriptions.want(topics, anew=anew):
             self._poller.wake()
 
     def unsubscribe(self, topics: Iterable[str]) -> None:

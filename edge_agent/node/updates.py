@@ -204,7 +204,7 @@ def _judge(updater: "Updater", release: Release, kept: bool, reason: str) -> Non
 class _Nobody:
     """No broker."""
 
-    def subscribe(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
         """Nothing comes."""
 
     def unsubscribe(self, topics: Iterable[str]) -> None:

@@ -102,8 +102,8 @@ class SwarmNode:
 
     # --- what the updater is given
 
-    def subscribe(self, topics: Iterable[str]) -> None:
-        self._subscriptions.want(topics)
+    def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
+        self._subscriptions.want(topics, anew=anew)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         self._subscriptions.unwant(topics)

@@ -117,8 +117,8 @@ def test_code_that_was_damaged_on_the_disk_is_compiled(tmp_path: Path) -> None:
         assert compiled_here(closed)
 
 
-# x86-64: kill(getpid(), SIGABRT), and if need be for ever.
-ABORTING = bytes.fromhex("b827000000 0f05 89c7 be06000000 b83e000000 0f05 ebe9")
+# x86-64: tkill(gettid(), SIGABRT), and if need be for ever.
+ABORTING = bytes.fromhex("b8ba000000 0f05 89c7 be06000000 b8c8000000 0f05 ebe9")
 
 
 def that_ends_the_process(image: bytes) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.host.crash_marker import LOADER, LOOP, oom_kills
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 from tests.support.wat import constant
 
 LONG = {"deadline": "60s", "start": "300s"}
@@ -51,18 +51,17 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
     assert process is not None
 
     def dies() -> bool:
-        os.kill(process.pid, number)  # the first SIGBUS is spent on the engine's handler
+        os.kill(process.pid, number)
+        # The first SIGBUS is spent on the engine's handler. A second signal while the first is
+        # being written down, which takes a busy machine seconds, would be a fault of its own.
         try:
-            process.wait(1.0)  # a second one while the first is being written down is a fault
+            process.wait(5.0 if number == signal.SIGBUS else TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return False
         return True
 
     wait_until(dies, "it dies")
-    # Python's fault handler reads the frames of threads that run on, and may fault over that;
-    # what it was called for is written down by then.
-    also = () if number == signal.SIGKILL else (-signal.SIGSEGV,)
-    assert process.returncode in (-number, *also)
+    assert process.returncode == -number
     agent.kill()  # so that it can be started again
 
 

@@ -57,6 +57,15 @@ def test_wanting_twice_asks_once_and_wakes_once() -> None:
     assert wire.asked == [("+", ("a",))]
 
 
+def test_a_topic_wanted_anew_is_asked_for_once_more_and_never_given_up() -> None:
+    """Between giving up and asking again a broker could keep a message back, or mix the two up."""
+    subscriptions, wire = opened("a", "b")
+    assert subscriptions.want(["a"], anew=True)
+    assert subscriptions.wants("a")
+    subscriptions.step(1.0)
+    assert wire.asked == [("+", ("a", "b")), ("+", ("a",))]
+
+
 def test_a_topic_given_up_and_wanted_again_brings_its_retained_message_again() -> None:
     subscriptions, wire = opened("a")
     assert subscriptions.unwant(["a"])

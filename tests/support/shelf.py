@@ -15,9 +15,9 @@ class Shelf:
         self.away = False
         self.most = 0  # subscriptions at one time
 
-    def subscribe(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
         for topic in topics:
-            if topic not in self.subscribed:
+            if anew or topic not in self.subscribed:
                 self.subscribed.add(topic)
                 self.asked.append(topic)
                 if not self.away and topic in self.retained:

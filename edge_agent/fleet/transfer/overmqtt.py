@@ -13,8 +13,9 @@ from edge_agent.fleet_protocol.deployment import Blob
 class BrokerPort(Protocol):
     """What this room needs of the link to the broker. Neither waits; both are idempotent."""
 
-    def subscribe(self, topics: Iterable[str]) -> None:
-        """Have what is retained there sent, also after the next connection."""
+    def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
+        """Have what is retained there sent, also after the next connection; with `anew` once more
+        where it was sent before."""
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """No longer."""
