@@ -111,9 +111,10 @@ def put(
     if kept != raw:
         path = fleet.folder.path / f"trust-{new.version}.dsse.json"
         fleet.folder.write(path, signed.raw.decode() + "\n")
+        epoch = " --new-epoch" if new_epoch else ""  # which the set of keys does not say
         raise NotKeptError(
-            f"{fleet.client.url}: {replace.NOT_KEPT}, then publish the same document again:"
-            f" edge-agent fleet trust rotate --signed {path}"
+            f"{fleet.client.url}: {replace.NOT_KEPT}, then publish the same document again, with"
+            f" the same --add: edge-agent fleet trust rotate --signed {path}{epoch}"
         )
     named = dict(zip(names, new.keys, strict=True))
     fleet.folder.write_trust(named, new.version, new.validity)

@@ -88,17 +88,18 @@ def test_a_rotation_that_is_not_kept_can_be_published_again(home: Home, broker: 
     bob.fleet("keygen", "bob")
     broker.topic, broker.times = "/trust", 1_000
     added = ("--add", str(bob.keys / "bob.pem"))
-    code, told, errors = home.tried("trust", "rotate", *added, "-y")
+    code, told, errors = home.tried("trust", "rotate", *added, "--new-epoch", "-y")
     assert (code, SHOWN in errors) == (1, True), told + errors
     file = home.path / "trust-2.dsse.json"
-    assert f"trust rotate --signed {file}" in errors
+    assert f"trust rotate --signed {file} --new-epoch" in errors
     assert signing.trust_set(FleetFolder(home.path)).version == 1
     broker.times = 0
     with home.opened() as fleet:  # the member is back, and with it what it had
         fleet.client.publish(fleet.topics.trust, chain([file.read_bytes().strip()]), retain=True)
-        home.fleet("trust", "rotate", "--signed", str(file), *added, "-y")
+        home.fleet("trust", "rotate", "--signed", str(file), *added, "--new-epoch", "-y")
         raw = fleet.client.kept(fleet.topics.trust)
     assert signing.trust_set(FleetFolder(home.path)).version == 2
+    assert FleetFolder(home.path).settings().epoch == 2
     assert raw is not None
     assert raw.count(b'"payload"') == 1
 
