@@ -28,7 +28,7 @@ def installed(board: Board, package: Path) -> Board:
     for file in FOLDER.iterdir():
         board.put(file, f"/own-user/{file.name}")
     commands = re.findall(r"^    sudo (.*)$", (FOLDER / "README.md").read_text(), re.M)
-    assert len(commands) == 10
+    assert len(commands) == 11
     board.run("mkdir", "-p", "/etc/sysusers.d", "/etc/tmpfiles.d")
     for command in commands:
         board.run("sh", "-c", f"cd /own-user && {command}")
@@ -62,6 +62,37 @@ def test_it_serves_without_root_also_after_the_runtime_made_a_new_socket(install
     log = installed.journal()
     assert "it runs as the agent's user (CAP_SETUID, CAP_SETGID, CAP_KILL missing)" in log
     assert "not filtered" not in log
+
+
+def test_a_socket_made_while_systemd_does_not_look_is_found(installed: Board) -> None:
+    """A path unit watches nothing while its service runs (systemd/systemd issue 5770). A runtime
+    removes the socket before it makes its own; here the service looks between the two."""
+    hold = installed.path("/run/hold")
+    slow = installed.path("/run/systemd/system/edge-agent-nri.service.d/slow.conf")
+    slow.parent.mkdir(parents=True)
+    slow.write_text("[Service]\nExecStartPost=sh -c 'while [ -e /run/hold ]; do sleep 0.1; done'\n")
+    installed.run("systemctl", "daemon-reload")
+    socket = installed.run_folder / "nri" / "nri.sock"
+    try:
+        with NriRuntime(socket) as runtime:
+            runtime.wait_for_plugins("10-bench")
+            wait_until(partial(service_is, installed, "dead"), "the service is at rest")
+        hold.touch()
+        socket.unlink()
+        wait_until(partial(service_is, installed, "start-post"), "the service has looked")
+        with NriRuntime(socket) as runtime:
+            hold.unlink()
+            runtime.wait_for_plugins("10-bench")
+            wait_until(partial(serves, runtime, "c3"), "the plugin serves")
+    finally:
+        hold.unlink(missing_ok=True)
+        slow.unlink()
+        installed.run("systemctl", "daemon-reload")
+
+
+def service_is(board: Board, state: str) -> bool:
+    show = ("systemctl", "show", "--property=SubState", "--value", "edge-agent-nri.service")
+    return board.run(*show).strip() == state
 
 
 def test_doctor_as_root_takes_the_agents_user_for_what_it_is(installed: Board) -> None:
