@@ -12,14 +12,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from edge_agent.nri.events import RUNTIME_SERVICE
+from edge_agent.nri.session import NRI_VERSION
+from edge_agent.pb import nri_pb2, ttrpc_pb2
 from tests.support.gobuild import ROOT
 from tests.support.gopeers import NativePlugin, NriRuntime
 
+FLOOR = "floor: C, no Wasm, a constant answer"
 NATIVE = "native Go daemon"
 WAZERO = "Go Wasm in the runtime's own host (wazero)"
 
 # What the native plugin and upstream's own host do: no line is dropped.
 EVERY_LINE = "log_lines_per_s = 10000"
+_FLOOR = Path(__file__).with_name("floor.c")
+_COMPILE = (
+    *(sys.executable, "-m", "ziglang", "cc", "-O2", "-std=gnu17"),
+    *("-Wall", "-Wextra", "-Werror"),
+)
 START_TIMEOUT_S = 600.0  # a busy machine compiles a Go plugin in a minute
 # Between two looks at the runtime's plugins: the precision of a start's time.
 LOOK_S = 0.002
@@ -59,6 +68,48 @@ class Bare(Contestant):
     def _start(self, stack: ExitStack) -> None:
         self.runtime = stack.enter_context(NriRuntime(self.folder / "nri.sock", owners=False))
         self.pid = self.runtime.pid
+
+    def log_lines(self) -> int:
+        return 0
+
+
+class Floor(Contestant):
+    """The least that a plugin can do, floor.c: what is above it, a host may save."""
+
+    def _start(self, stack: ExitStack) -> None:
+        program = self.folder / "floor"
+        subprocess.run([*_COMPILE, _FLOOR, "-o", program], check=True)
+        socket = self.folder / "nri.sock"
+        self.runtime = stack.enter_context(NriRuntime(socket, owners=False))
+        began = time.monotonic()
+        process = subprocess.Popen([program, socket, *self._said()], stdin=subprocess.DEVNULL)
+        stack.callback(_end, process)
+        self.pid = process.pid
+        wait_for(self.runtime, "10-floor", alive=lambda: process.poll() is None)
+        self.start_s = time.monotonic() - began
+
+    def _said(self) -> list[str]:
+        """Bodies of ttRPC messages: to register, configured, the container adjusted."""
+        adjust = nri_pb2.ContainerAdjustment(
+            annotations={"edge.bench/plugin": "c"},
+            env=[nri_pb2.KeyValue(key="EDGE_BENCH", value="c")],
+        )
+        mask = 1 << (nri_pb2.Event.CREATE_CONTAINER - 1)
+        register = nri_pb2.RegisterPluginRequest(
+            plugin_name="floor", plugin_idx="10", NRI_version=NRI_VERSION
+        )
+        said = (
+            ttrpc_pb2.Request(
+                service=RUNTIME_SERVICE,
+                method="RegisterPlugin",
+                payload=register.SerializeToString(),
+            ),
+            ttrpc_pb2.Response(payload=nri_pb2.ConfigureResponse(events=mask).SerializeToString()),
+            ttrpc_pb2.Response(
+                payload=nri_pb2.CreateContainerResponse(adjust=adjust).SerializeToString()
+            ),
+        )
+        return [message.SerializeToString().hex() for message in said]
 
     def log_lines(self) -> int:
         return 0

@@ -11,10 +11,12 @@ from edge_agent.errors import EngineError
 from edge_agent.wasm.choice import choose, known
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import (
+    FLOOR,
     NATIVE,
     WAZERO,
     Agent,
     Contestant,
+    Floor,
     NativeDaemon,
     WazeroHost,
 )
@@ -73,6 +75,7 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
                 **asdict(latency(found)),
                 "to_native": asdict(ratio(found, times[NATIVE])),
                 "p99_to_native": asdict(p99_ratio(found, times[NATIVE])),
+                "to_floor": asdict(ratio(found, times[FLOOR])),
                 "to_wazero": asdict(ratio(found, times[WAZERO])),
                 "p99_to_wazero": asdict(p99_ratio(found, times[WAZERO])),
                 **proof[name],
@@ -91,6 +94,8 @@ def aims(result: dict[str, Any]) -> list[Aim]:
         for kind, limit in (("C", 1.0), ("Go", 2.5 if engine == "wasmi" else 1.1)):
             ratio_ = found[contestant(kind, engine, result["engines"])]["to_native"]["median"]
             made.append(Aim(f"{engine}: {kind} plugin / native daemon", ratio_, limit, ""))
+    for name, limit in ((AGENT_C, 1.6), (AGENT_EMPTY, 1.25)):
+        made.append(Aim(f"{name} / floor", found[name]["to_floor"]["median"], limit, ""))
     return made
 
 
@@ -116,6 +121,7 @@ def _contestants(folder: Path, stack: ExitStack) -> dict[str, Contestant]:
     c = {"10-bench": guests.c_plugin()}
     go = {"10-annotator": guests.go_plugin()}
     found: dict[str, Contestant] = {
+        FLOOR: Floor(folder / "floor"),
         NATIVE: NativeDaemon(folder / "native"),
         WAZERO: WazeroHost(folder / "wazero", "10-annotator", guests.go_plugin()),
         AGENT_C: Agent(folder / "c", c),
