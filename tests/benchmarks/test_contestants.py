@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import Floor
 from tests.support.gopeers import require_go
 
 
+@pytest.mark.system
 def test_the_floor_answers_each_request_with_the_same_adjustment(tmp_path: Path) -> None:
     require_go()
     with Floor(tmp_path) as floor:
