@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: look at one before a node runs it (`check`, `run`), or let one run again
-against which the node holds something (`unquarantine`)."""
+"""`edge-agent plugin`: look at one before a node runs it (`check`, `inspect`, `run`), or let one
+run again against which the node holds something (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -23,6 +23,13 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     _add_plugin_options(action)
     action.set_defaults(command=check)
+
+    action = actions.add_parser(
+        "inspect", help="what a plugin is made of: its parts and their sizes; nothing of it runs"
+    )
+    action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
+    action.add_argument("--json", action="store_true", help="for tools")
+    action.set_defaults(command=inspect)
 
     action = actions.add_parser(
         "run",
@@ -94,6 +101,26 @@ def check(arguments: argparse.Namespace) -> int:
     else:
         print(render(look.findings))
     return PROBLEM if look.failed else OK
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Print what the module is made of. ModuleError: it is no plugin's module."""
+    import json
+
+    from edge_agent.cli import plugininspect
+    from edge_agent.cli.tryout import read_plugin
+    from edge_agent.errors import ModuleError
+
+    plugin = read_plugin(arguments.file, None, None)
+    try:
+        if arguments.json:
+            print(json.dumps(plugininspect.facts(plugin), indent=2))
+            return OK
+        for subject, text in plugininspect.as_text(plugin):
+            print(f"{printable(subject):14}{printable(text)}")
+    except ModuleError as error:
+        raise ModuleError(printable(f"{plugin.path}: {error}")) from error
+    return OK
 
 
 def run(arguments: argparse.Namespace) -> int:

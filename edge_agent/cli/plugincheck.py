@@ -1,5 +1,6 @@
 """What `edge-agent plugin check` looks at: each step of a plugin's start, as findings."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from edge_agent.cli.checks import Finding, Level
@@ -20,6 +21,7 @@ from edge_agent.wasm.imports import check_imports
 
 # Methods that every generation of NRI calls by their own name.
 _ALWAYS_OWN = frozenset(("CreateContainer", "UpdateContainer", "StopContainer"))
+_ALIKE = 0.85  # of difflib: two letters wrong of the shortest name, "plugin_configure"
 _EDGE = "edge"  # the module of the imports that only this agent offers
 _FAULTS = {
     "memory": "let it use less, or raise limits.memory in NN-name.toml",
@@ -31,6 +33,10 @@ _FAULTS = {
 }
 
 
+_BUILD = (
+    "Go: build with -buildmode=c-shared, a program has none of these; C: NRI_PLUGIN of"
+    " plugins/sdk makes them (docs/plugins.md)"
+)
 CREATE = "CreateContainer"
 _DROPS = "docs/runtimes.md, What a runtime drops; another build of that version may differ"
 
@@ -84,6 +90,8 @@ class Check:
             text = f"{error.kind}: {text}"
         elif isinstance(error, GuestError):
             text = f"the plugin refuses: {text}"
+        elif subject == "abi":
+            todo = _BUILD
         self._add("fail", subject, text, todo)
 
     def _module(self, tryout: Tryout) -> None:
@@ -102,7 +110,7 @@ class Check:
         self._add("ok", "methods", _list(methods))
         if strange := sorted(exports - by_export.keys()):
             self.facts["unknown_methods"] = strange
-            todo = "a spelling mistake, or of a newer NRI than this agent's"
+            todo = _meant(strange) or "a spelling mistake, or of a newer NRI than this agent's"
             self._add("warn", "methods", f"{', '.join(strange)}: no runtime calls these", todo)
         if not events.servable(exports):
             todo = "export one of the methods in docs/plugins.md, such as plugin_create_container"
@@ -210,6 +218,16 @@ class Check:
         self.facts["log"] = [{"level": level, "text": text} for level, text in tryout.lines]
         for level, text in tryout.lines:
             self._add("warn" if level >= WARN else "ok", "log", text)
+
+
+def _meant(exports: list[str]) -> str:
+    """The events that these exports are nearly named after, as a question, or ""."""
+    known = {export.replace("_", ""): export for export in events.EXPORTS.values()}
+    asked = []
+    for export in exports:
+        near = get_close_matches(export.replace("_", "").lower(), known, 1, _ALIKE)
+        asked += [f"{export}: did you mean {known[name]}?" for name in near]
+    return "; ".join(asked)
 
 
 def _asked_of(tryout: Tryout) -> list[str]:

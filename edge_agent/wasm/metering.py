@@ -74,7 +74,7 @@ def meter(wasm: bytes) -> bytes:
 
 def _check_custom(section: bytes) -> None:
     """ModuleError for a name that is no text: without the section the module would be valid."""
-    size, start = _u32(section, 0)
+    size, start = read_u32(section, 0)
     name = section[start : start + size]
     try:
         name.decode()
@@ -91,7 +91,7 @@ class _Module:
         self._sections: dict[int, bytes] = {}
         at = len(MAGIC + CORE_VERSION)
         while at < len(wasm):
-            size, start = _u32(wasm, at + 1)
+            size, start = read_u32(wasm, at + 1)
             section = wasm[start : start + size]
             if wasm[at]:
                 self._sections[wasm[at]] = section
@@ -99,7 +99,7 @@ class _Module:
                 _check_custom(section)  # for people, and left out
             at = start + size
         self._check_imports()
-        self._fuel = _u32(self._sections.get(_GLOBAL, b"\0"), 0)[0]  # behind the module's own
+        self._fuel = read_u32(self._sections.get(_GLOBAL, b"\0"), 0)[0]  # behind the module's own
 
     def metered(self) -> bytes:
         number = _unsigned(self._fuel)
@@ -121,33 +121,33 @@ class _Module:
     def _check_imports(self) -> None:
         """ModuleError: a global among them would move the numbers; none is offered anyway."""
         content = self._sections.get(_IMPORT, b"\0")
-        count, at = _u32(content, 0)
+        count, at = read_u32(content, 0)
         for _ in range(count):
             for _ in range(2):
-                size, at = _u32(content, at)
+                size, at = read_u32(content, at)
                 at += size
             if content[at] != _FUNCTION_KIND:
                 raise ModuleError("the module imports something that is no function")
-            _, at = _u32(content, at + 1)
+            _, at = read_u32(content, at + 1)
 
     def _exports_fuel(self) -> bool:
         content = self._sections.get(_EXPORT, b"\0")
-        count, at = _u32(content, 0)
+        count, at = read_u32(content, 0)
         for _ in range(count):
-            size, at = _u32(content, at)
+            size, at = read_u32(content, at)
             if content[at : at + size] == FUEL_EXPORT.encode():
                 return True
             kind = content[at + size]
-            number, at = _u32(content, at + size + 1)
+            number, at = read_u32(content, at + size + 1)
             if kind == _GLOBAL_KIND and number >= self._fuel:
                 raise ModuleError(f"not valid Wasm: there is no global {number}")
         return False
 
     def _code(self, content: bytes) -> bytes:
-        count, at = _u32(content, 0)
+        count, at = read_u32(content, 0)
         parts = [content[:at]]
         for number in range(count):
-            size, start = _u32(content, at)
+            size, start = read_u32(content, at)
             at = start + size
             if at > len(content):
                 raise IndexError
@@ -196,7 +196,7 @@ class _Body:
                         at += 1
                     at += 1
             elif form == _GLOBAL_NUMBER:
-                number, at = _u32(code, at)
+                number, at = read_u32(code, at)
                 if number >= self._fuel:
                     raise ModuleError(f"not valid Wasm: there is no global {number}")
             elif form == _FOUR:
@@ -236,9 +236,9 @@ class _Body:
 
     def _locals(self) -> int:
         """Where the code begins."""
-        count, at = _u32(self._code, 0)
+        count, at = read_u32(self._code, 0)
         for _ in range(count):
-            _, at = _u32(self._code, at)
+            _, at = read_u32(self._code, at)
             if self._code[at] in (0x63, 0x64):  # a reference to a type, of a later proposal
                 raise ModuleError("the module has typed references: not counted")
             at += 1
@@ -248,23 +248,23 @@ class _Body:
         """Where the instruction ends whose opcode ends at `at`."""
         code = self._code
         if opcode in (_BR, 0x12):
-            return _u32(code, at)[1]
+            return read_u32(code, at)[1]
         if opcode == 0x13:
-            return _u32(code, _u32(code, at)[1])[1]
+            return read_u32(code, read_u32(code, at)[1])[1]
         if opcode == _BR_TABLE:
-            count, at = _u32(code, at)
+            count, at = read_u32(code, at)
             for _ in range(count + 1):
-                _, at = _u32(code, at)
+                _, at = read_u32(code, at)
             return at
         if opcode == _SELECT:
-            count, at = _u32(code, at)
+            count, at = read_u32(code, at)
             return at + count
         if opcode == _PREFIX:
-            number, at = _u32(code, at)
+            number, at = read_u32(code, at)
             if number > _PREFIXED_LAST:
                 raise ModuleError(f"the module has the instruction 0xfc {number}: not counted")
             for _ in range(0 if number < 8 else 2 if number in _PREFIXED_TWO else 1):
-                _, at = _u32(code, at)
+                _, at = read_u32(code, at)
             return at
         if opcode == _VECTOR:
             return self._vector(at)
@@ -272,10 +272,10 @@ class _Body:
 
     def _vector(self, at: int) -> int:
         """An instruction of SIMD (5.4.9)."""
-        number, at = _u32(self._code, at)
+        number, at = read_u32(self._code, at)
         if number <= 11 or 84 <= number <= 93:  # loads and stores
             for _ in range(2):
-                _, at = _u32(self._code, at)
+                _, at = read_u32(self._code, at)
             return at + (84 <= number <= 91)  # and a lane
         if number in (12, 13):  # v128.const, i8x16.shuffle
             return at + 16
@@ -291,7 +291,7 @@ class _Body:
         return lower + b"\x23" + self._lowered + b"\x42\x00\x53\x04\x40\x00\x0b"
 
 
-def _u32(data: bytes, at: int) -> tuple[int, int]:
+def read_u32(data: bytes, at: int) -> tuple[int, int]:
     """(the LEB128 at `at`, where it ends). IndexError: cut. ModuleError: over 32 bits."""
     value = shift = 0
     while True:
@@ -331,5 +331,5 @@ def _name(name: str) -> bytes:
 
 def _with(content: bytes, entry: bytes) -> bytes:
     """A section's list with one entry more."""
-    count, at = _u32(content, 0)
+    count, at = read_u32(content, 0)
     return _unsigned(count + 1) + content[at:] + entry
