@@ -44,11 +44,6 @@ def guard(version: str, module: Cut, *codes: dict[str, Any], **more: Any) -> dic
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
-
-
-@pytest.fixture
 def operator(shelf: Shelf) -> Operator:
     operator = Operator(shelf)
     for it in (MODULE, OTHER, CODE, NEW):

@@ -44,11 +44,6 @@ def until(days: float) -> Validity:
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
-
-
-@pytest.fixture
 def operator(shelf: Shelf) -> Operator:
     operator = Operator(shelf)
     operator.upload(A)

@@ -10,10 +10,21 @@ import pytest
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import worker as workers
+from edge_agent.fleet.node import Node
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import MAX_PARTS, Worker
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
-from tests.support.fleetnode import NOW, ROUTER, TOPICS, Board, Operator, plugin, release, wasm
+from tests.support.fleetnode import (
+    FLEET,
+    NOW,
+    ROUTER,
+    TOPICS,
+    Board,
+    Operator,
+    plugin,
+    release,
+    wasm,
+)
 from tests.support.shelf import Shelf
 from tests.support.wait import wait_until
 
@@ -33,7 +44,7 @@ class Place:
     def _make(self, wake: Any) -> Updater:
         self.made_on.append(threading.current_thread().name)
         return Updater(
-            node=self.board.updater._node,
+            node=Node("board", FLEET, {}),
             config=UpdatesConfig(trust_dir=self.board.folder / "trust"),
             layout=self.board.layout,
             catalogue_path=self.board.folder / "store" / "catalogue.json",

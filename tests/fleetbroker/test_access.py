@@ -135,12 +135,12 @@ def test_the_largest_message_of_the_protocol_passes_and_a_larger_one_does_not(
     operator.subscribe(f"{ROOT}/blobs/+/+")
     assert operator.publish(topic, bytes(65536)) == "Success"
     careless = Peer(broker, "operator")
-    careless._client.disable_logger()
+    careless.client.disable_logger()
     left = threading.Event()
-    careless._client.on_disconnect = lambda *_: left.set()
-    careless._client.publish(topic, bytes(66560), qos=1)
+    careless.client.on_disconnect = lambda *_: left.set()
+    careless.client.publish(topic, bytes(66560), qos=1)
     assert left.wait(PATIENCE_S)
-    careless._client.loop_stop()
+    careless.client.loop_stop()
     assert operator.publish(topic, b"after") == "Success"
     wait_until(lambda: (topic, b"after") in operator.messages, "the next one arrives")
     assert [len(payload) for _, payload in operator.messages] == [65536, len(b"after")]

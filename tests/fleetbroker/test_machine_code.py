@@ -141,8 +141,7 @@ def test_code_that_ends_the_agent_is_held_against_the_code_and_not_the_module(
 ) -> None:
     with board(tmp_path, "accept") as closed:
         deployed(closed, edit=that_ends_the_process)
-        process = closed.agent._process
-        assert process is not None
+        process = closed.agent.process
         wait_until(lambda: process.poll() is not None, "the code ends the agent")
         assert process.returncode == -signal.SIGABRT
         closed.agent.kill()  # so that it can be started again

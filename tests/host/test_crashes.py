@@ -47,8 +47,7 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
         lambda: at_work(agent, slot) == identity and at_work(agent, LOOP) in ("", identity),
         f"{identity} is at work",
     )
-    process = agent._process
-    assert process is not None
+    process = agent.process
 
     def dies() -> bool:
         os.kill(process.pid, number)
@@ -206,8 +205,7 @@ def test_a_guest_for_which_the_agent_is_killed_for_its_memory_is_quarantined(
     for attempt in range(2):
         agent.start()
         agent.wait_running("10-hostile", "20-edge")
-        process = agent._process
-        assert process is not None
+        process = agent.process
         (small_group / "cgroup.procs").write_text(str(process.pid))
         creation = create(runtime, f"c{attempt}")
         dies(process, "it is killed")
@@ -237,8 +235,7 @@ def test_damaged_code_is_held_against_nobody_and_compiled_again(
     for attempt in range(3):
         agent.start()
         agent.wait_running("20-edge")
-        process = agent._process
-        assert process is not None
+        process = agent.process
         [artifact] = (tmp_path / "agent" / "state" / "artifacts").glob("*.artifact")
         damage(artifact)
         create(runtime, f"c{attempt}").join()

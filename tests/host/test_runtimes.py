@@ -167,8 +167,7 @@ def test_another_runtime_at_the_socket_is_asked_anew(agent: Agent, tmp_path: Pat
     socket = tmp_path / "third.sock"
     rename_into(agent.plugin_dir / "10-edge.wasm", guest("edge").read_bytes())
     agent.put("20-bench", guest("bench"), settings={"runtimes": ["containerd"]})
-    agent._sockets = [socket]
-    agent.configure()
+    agent.configure(sockets=[socket])
     with agent:
         with NriRuntime(socket, docker=True) as runtime:
             wait_status(agent, "20-bench", "third", "skipped")

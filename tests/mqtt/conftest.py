@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mqtt.test_outbox import end_processes
+from tests.mqtt.outboxes import end_processes
 
 
 @pytest.fixture(autouse=True)

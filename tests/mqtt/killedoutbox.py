@@ -24,7 +24,7 @@ from edge_agent.mqtt.journal import SYNC_S
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted
-from tests.mqtt.test_outbox import outbox
+from tests.mqtt.outboxes import outbox
 
 # Small files, so that the few records of one life go through all that can happen.
 journal_writer.SEGMENT_BYTES = 2048

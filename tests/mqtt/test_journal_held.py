@@ -16,11 +16,19 @@ from edge_agent.mqtt.journal import HELD_BYTES, SYNC_S
 from edge_agent.mqtt.outbox import RETRY_DISK_S, Outbox
 from edge_agent.mqtt.segment import HEADER_BYTES
 from edge_agent.mqtt.stream import Batch
-from tests.mqtt import test_outbox
+from tests.mqtt import outboxes
 from tests.mqtt.harness import config_for, running, wait_until_connected
 from tests.mqtt.observer import accounted
-from tests.mqtt.test_journal import OTHER_BOOT, acknowledge, files_of, items, put
-from tests.mqtt.test_outbox import records, stream_of, take_all
+from tests.mqtt.outboxes import (
+    OTHER_BOOT,
+    acknowledge,
+    files_of,
+    items,
+    put,
+    records,
+    stream_of,
+    take_all,
+)
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
 
@@ -29,7 +37,7 @@ HOLD_S = 5.0
 
 def outbox(folder: Path, *, up: bool = True, **changes: object) -> Outbox:
     """On disk in `folder`, with a broker there or not."""
-    box = test_outbox.outbox(folder, hold_s=HOLD_S, **{"queue_records": 10_000, **changes})  # type: ignore[arg-type]
+    box = outboxes.outbox(folder, hold_s=HOLD_S, **{"queue_records": 10_000, **changes})  # type: ignore[arg-type]
     box.connected(up, 0.0)
     return box
 
@@ -61,7 +69,7 @@ def on_disk(folder: Path) -> list[object]:
     """What the next process would find, read from a copy that nobody writes to."""
     with TemporaryDirectory() as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
-        box = test_outbox.outbox(Path(copy), queue_records=10_000, boot=OTHER_BOOT)
+        box = outboxes.outbox(Path(copy), queue_records=10_000, boot=OTHER_BOOT)
         return items(*take_all(box))
 
 
@@ -88,7 +96,7 @@ def test_a_result_that_is_acknowledged_in_time_is_never_written(
 def test_with_durability_always_each_result_is_written_before_it_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    box = test_outbox.outbox(tmp_path)
+    box = outboxes.outbox(tmp_path)
     box.connected(True, 0.0)
     with written(monkeypatch, tmp_path) as found:
         for item in range(10):
@@ -278,7 +286,7 @@ def test_another_durability_goes_on_only_where_each_number_is_in_a_file(
     hold_s = (HOLD_S, 0.0) if held_before else (0.0, HOLD_S)
     streams = []
     for each in hold_s:
-        box = test_outbox.outbox(tmp_path, hold_s=each)
+        box = outboxes.outbox(tmp_path, hold_s=each)
         box.connected(True, 0.0)
         put(box, "a")
         streams += [stream_of(batch) for batch in take_all(box)]

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.mqtt.connection_epoch import next_epoch
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted
-from tests.mqtt.test_outbox import outbox
+from tests.mqtt.outboxes import outbox
 
 RECORDED = Path(__file__).parents[1] / "data" / "outbox-3e1b8fc"
 BOOT, OTHER_BOOT = b"boot number one!", b"boot number two!"

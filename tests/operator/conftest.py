@@ -30,7 +30,7 @@ class Home:
         self.first: tuple[str, ...] = (
             "--first",
         )  # said where this folder has deployed nothing yet
-        self._capsys = capsys
+        self.capsys = capsys
 
     def fleet(self, *words: str) -> str:
         """Run a command that succeeds; what it printed."""
@@ -40,14 +40,14 @@ class Home:
 
     def tried(self, *words: str) -> tuple[int, str, str]:
         """Run a command; its exit code, output and errors."""
-        self._capsys.readouterr()
+        self.capsys.readouterr()
         folder = () if words[0] in ("keygen", "init") else ("-C", str(self.path))
         at = 2 if words[0] == "trust" else 1
         first = words[0] in ("deploy", "rollout") and "--onto" not in words
         if first and not (self.path / "deployed.toml").exists():
             words = (*words, *self.first)
         code = main(["fleet", *words[:at], *folder, "--keys", str(self.keys), *words[at:]])
-        output, errors = self._capsys.readouterr()
+        output, errors = self.capsys.readouterr()
         return code, output, errors
 
     @contextmanager

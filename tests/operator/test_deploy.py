@@ -133,7 +133,7 @@ def test_a_release_whose_parts_are_not_at_the_broker_is_not_deployed(published: 
 
 
 def test_two_of_two_sign_in_turn(published: Home, peers: Peers) -> None:
-    bob = Home(published.keys.parent / "bob", published.port, published._capsys)
+    bob = Home(published.keys.parent / "bob", published.port, published.capsys)
     bob.fleet("keygen", "bob")
     bob.path = published.path  # the same folder, other keys
     published.fleet("trust", "rotate", "--add", str(bob.keys / "bob.pem"), "-y")

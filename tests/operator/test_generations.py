@@ -46,7 +46,7 @@ def key(home: Home, name: str) -> SigningKey:
 
 def with_bob(home: Home) -> Home:
     """Two keys, of which both must sign."""
-    bob = Home(home.keys.parent / "bob", home.port, home._capsys)
+    bob = Home(home.keys.parent / "bob", home.port, home.capsys)
     bob.fleet("keygen", "bob")
     bob.path = home.path
     public = str(bob.keys / "bob.pem")
@@ -169,7 +169,7 @@ def test_after_a_rotation_the_folders_own_deployment_is_still_believed(
     published: Home,
 ) -> None:
     published.fleet(*INSTALL)
-    bob = Home(published.keys.parent / "bob", published.port, published._capsys)
+    bob = Home(published.keys.parent / "bob", published.port, published.capsys)
     bob.fleet("keygen", "bob")
     bob.path = published.path
     words = ("--add", str(bob.keys / "bob.pem"), "-y")

@@ -84,7 +84,7 @@ def test_a_deployment_that_is_not_kept_is_told_and_noted(home: Home, broker: Beh
 
 @pytest.mark.usefixtures("impatient")
 def test_a_rotation_that_is_not_kept_can_be_published_again(home: Home, broker: Behind) -> None:
-    bob = Home(home.keys.parent / "bob", home.port, home._capsys)
+    bob = Home(home.keys.parent / "bob", home.port, home.capsys)
     bob.fleet("keygen", "bob")
     broker.topic, broker.times = "/trust", 1_000
     added = ("--add", str(bob.keys / "bob.pem"))

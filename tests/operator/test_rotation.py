@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.system, needs_mosquitto]
 
 def operator(home: Home, name: str) -> Home:
     """Another one, with a key of their own and the same folder."""
-    other = Home(home.keys.parent / name, home.port, home._capsys)
+    other = Home(home.keys.parent / name, home.port, home.capsys)
     other.fleet("keygen", name)
     other.path = home.path
     return other

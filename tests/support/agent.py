@@ -88,8 +88,9 @@ class Agent:
 
     # --- the process
 
-    def configure(self, **changes: Any) -> None:
+    def configure(self, *, sockets: Sequence[Path] | None = None, **changes: Any) -> None:
         """Write agent.toml; `changes` come on top of the settings. `reload` applies them."""
+        self._sockets = self._sockets if sockets is None else sockets
         self._settings = {**self._settings, **changes}
         tables: dict[str, Any] = {
             "node": "node-under-test",
@@ -147,9 +148,14 @@ class Agent:
         os.kill(self.pid, signal.SIGHUP)
 
     @property
-    def pid(self) -> int:
+    def process(self) -> subprocess.Popen[bytes]:
+        """That runs, or ended by itself."""
         assert self._process is not None, "it does not run"
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     # --- plugins; a file appears under its name only when it is whole
 

@@ -129,25 +129,25 @@ class Peer:
         self.disconnects = 0
         self._answers: dict[int, ReasonCode] = {}
         self._answered = threading.Condition()
-        self._client = paho.Client(
+        self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id or f"{name}-{time.monotonic_ns()}",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
-        self._client.tls_set_context(tls(*broker.credentials(name)))
-        self._client.on_disconnect = self._on_disconnect
+        self.client.tls_set_context(tls(*broker.credentials(name)))
+        self.client.on_disconnect = self._on_disconnect
         if will[0]:
-            self._client.will_set(*will, qos=1)
-        self._client.on_message = lambda _c, _u, m: take(m.topic, bytes(m.payload))
-        self._client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, reason)
-        self._client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons[0])
+            self.client.will_set(*will, qos=1)
+        self.client.on_message = lambda _c, _u, m: take(m.topic, bytes(m.payload))
+        self.client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, reason)
+        self.client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons[0])
         properties = Properties(1)  # type: ignore[no-untyped-call]  # CONNECT
         properties.SessionExpiryInterval = keep_s
-        self._client.connect(
+        self.client.connect(
             "localhost", broker.port_of(name), clean_start=not keep_s, properties=properties
         )
-        self._client.loop_start()
-        wait_until(self._client.is_connected, f"{name} is connected")
+        self.client.loop_start()
+        wait_until(self.client.is_connected, f"{name} is connected")
 
     def _on_disconnect(self, *_: object) -> None:
         self.disconnects += 1
@@ -164,7 +164,7 @@ class Peer:
 
     def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> str:
         """The broker's reason."""
-        return self._wait(self._client.publish(topic, payload, qos=1, retain=retain).mid)
+        return self._wait(self.client.publish(topic, payload, qos=1, retain=retain).mid)
 
     def may_write(self, topic: str) -> bool:
         reason = self.publish(topic)
@@ -172,13 +172,13 @@ class Peer:
         return reason != "Not authorized"
 
     def subscribe(self, topic: str) -> None:
-        mid = self._client.subscribe(topic, qos=1)[1]
+        mid = self.client.subscribe(topic, qos=1)[1]
         assert mid is not None
         self._wait(mid)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self.client.disconnect()
+        self.client.loop_stop()
 
 
 def handshake(port: int, context: ssl.SSLContext) -> None:
