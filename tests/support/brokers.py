@@ -10,8 +10,10 @@ import os
 import shutil
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -140,10 +142,12 @@ class NatsCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start all, and wait until they have agreed so far that a client is accepted."""
+        """Start all, and wait until they accept a client and have a leader for all they keep."""
         for each in self.members:
             each.start()
         wait_until(self._accepts, "the cluster accepts a client")
+        for number in range(len(self.members)):
+            wait_until(partial(self._is_well, number), f"member {number} is well")
 
     def stop(self) -> None:
         """All of them."""
@@ -165,14 +169,26 @@ class NatsCluster:
         wait_until(told, "one member has the consumer of what is retained")
         return found[0]
 
+    def _is_well(self, number: int) -> bool:
+        try:
+            return bool(json.loads(self._ask(number, "healthz"))["status"] == "ok")
+        except urllib.error.HTTPError:  # 503, with what is not ready yet
+            return False
+
     def _feeds(self, number: int) -> bool:
-        ask = f"http://127.0.0.1:{self._monitors[number]}/jsz?accounts=1&streams=1&consumers=1"
-        with urllib.request.urlopen(ask, timeout=TIMEOUT_S) as answer:
-            accounts = json.load(answer).get("account_details") or []
+        told = json.loads(self._ask(number, "jsz?accounts=1&streams=1&consumers=1"))
+        accounts = told.get("account_details") or []
         streams = [each for account in accounts for each in account.get("stream_detail") or []]
         return any(
             each["name"] == "$MQTT_rmsgs" and each.get("consumer_detail") for each in streams
         )
+
+    def _ask(self, number: int, what: str) -> bytes:
+        """NATS' own monitoring."""
+        place = f"http://127.0.0.1:{self._monitors[number]}/{what}"
+        with urllib.request.urlopen(place, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read()
+            return content
 
     def _accepts(self) -> bool:
         connect = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x0a\x00\x04look"
@@ -181,7 +197,7 @@ class NatsCluster:
             probe.sendall(connect)
             try:
                 return probe.recv(4) == b"\x20\x02\x00\x00"
-            except TimeoutError:
+            except OSError:  # no answer, or it hung up: not yet
                 return False
 
 
