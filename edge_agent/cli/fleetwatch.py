@@ -205,8 +205,10 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool, wanted: Wanted
 
 
 def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
-    """What nodes say and the operator deploys, and None now and then without anything."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+    """What nodes say and the operator deploys, and None now and then without anything.
+
+    The `seconds` begin once the fleet is read, or a slow broker would leave none for what comes.
+    """
     leaves = ("status", "state", "results")
     with fleet.client.subscribed(
         (
@@ -219,6 +221,7 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
         found = listing.read(fleet.client, fleet.nodes_topic, proven=False)
         for topic, payload in found.items():
             yield Received(topic, payload, True)
+        deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             yield subscription.take(REDRAW_S)
 

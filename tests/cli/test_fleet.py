@@ -152,8 +152,9 @@ def test_the_tables_of_nodes(published: Home, peers: Peers) -> None:
 @pytest.mark.system
 @needs_mosquitto
 def test_watch_without_a_terminal_tells_changes_line_by_line(published: Home, peers: Peers) -> None:
-    peers("board-1")
+    (node,) = peers("board-1")
     published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
+    node.wait_for(1)
     told = [
         line.split("  ", 1)[1] for line in published.fleet("watch", "--seconds", "1").splitlines()
     ]

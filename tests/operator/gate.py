@@ -20,7 +20,8 @@ class Gate:
         self.refuse_5 = refuse_5
         self.passed = 0  # bytes from the client
         self.cut_after: int | None = None  # of those: then every connection is cut, once
-        self.pace_s = 0.0  # between two pieces, for an upload that takes a while
+        self.pace_s = 0.0  # between two pieces, for a line that is slow
+        self.hold_after: int | None = None  # bytes from the client: then nothing more passes
         # The broker learns that a client has gone when the next one connects, as under load.
         self.late_end = False
         self._broker_port = broker_port
@@ -30,12 +31,14 @@ class Gate:
         self._lock = threading.Lock()
         self._accepted = 0
         self._another = threading.Condition()
+        self._over = threading.Event()
 
     def __enter__(self) -> "Gate":
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._listener.close()
         self.cut()
 
@@ -77,6 +80,8 @@ class Gate:
         if self.cut_after is not None and self.passed >= self.cut_after:
             self.cut_after = None
             self.cut()
+        if self.hold_after is not None and self.passed >= self.hold_after:
+            self._over.wait()
 
     def _pass(
         self, source: socket.socket, target: socket.socket, count: Callable[[int], None]

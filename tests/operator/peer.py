@@ -27,7 +27,7 @@ from edge_agent.fleet_protocol.trust import TrustSet, rotated
 from edge_agent.node.recent import Line
 from edge_agent.store.catalogue import Known
 from edge_agent.verbs import VERBS
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 
 class Peer:
@@ -55,6 +55,8 @@ class Peer:
         self.name = name
         self.deployment: Deployment | None = None
         self.known = Known()
+        self._told = (0, 0)  # its order, as far as the broker has taken a state that says so
+        self._saying: dict[int, tuple[int, int]] = {}  # the same by packet id, on the way
         self.refused: Refusal | None = None
         self.requests: list[requests.Request] = []
         self._asked: signed_requests.Memory = {}
@@ -76,11 +78,12 @@ class Peer:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
 
     def __enter__(self) -> "Peer":
         self._client.connect("127.0.0.1", self._port)
         self._client.loop_start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(TIMEOUT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,20 +110,23 @@ class Peer:
         return self._current[identity].config
 
     def wait_for(self, generation: int) -> None:
+        """Until it runs what that says, and the broker has its word for it."""
         wait_until(
-            lambda: self.generation >= generation, f"{self.name} takes generation {generation}"
+            lambda: self._told[1] >= generation, f"{self.name} takes generation {generation}"
         )
 
     def wait_for_order(self, order: tuple[int, int]) -> None:
-        """By epoch and generation."""
-        wait_until(lambda: self.known.order >= order, f"{self.name} takes {order}")
+        """The same by epoch and generation."""
+        wait_until(lambda: self._told >= order, f"{self.name} takes {order}")
 
     def report(self, stream: str, *records: Mapping[str, object]) -> None:
         """One batch of results."""
         packing = MsgpackPacking()
         head = {"version": 1, "node": self.name, "stream": stream}
         payload = packing.batch(head, [packing.pack(record) for record in records])
-        self._client.publish(self._topics.results, payload, qos=1).wait_for_publish(30)
+        sent = self._client.publish(self._topics.results, payload, qos=1)
+        sent.wait_for_publish(TIMEOUT_S)
+        assert sent.is_published()
 
     def _on_connect(self, *_: object) -> None:
         self._client.publish(self._topics.status, self._status("online"), qos=1, retain=True)
@@ -219,7 +225,12 @@ class Peer:
         if self._seed is not None:
             signature = ed25519.sign(self._seed, signed_states.to_sign(payload))
             payload = signed_states.sealed(payload, ed25519.public_of(self._seed), signature)
-        self._client.publish(self._topics.state, payload, qos=1, retain=True)
+        # On the client's own thread, as the answer.
+        sent = self._client.publish(self._topics.state, payload, qos=1, retain=True)
+        self._saying[sent.mid] = self.known.order
+
+    def _on_publish(self, _client: object, _data: object, packet_id: int, *_: object) -> None:
+        self._told = max(self._told, self._saying.pop(packet_id, (0, 0)))
 
     def _state(self) -> dict[str, Any]:
         return {

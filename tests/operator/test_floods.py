@@ -24,6 +24,7 @@ from tests.operator.test_absence import plain
 from tests.support.mosquitto import needs_mosquitto
 from tests.support.rawbroker import Peer as Served
 from tests.support.rawbroker import RawBroker
+from tests.support.wait import TIMEOUT_S
 
 Peers = Callable[..., list[Peer]]
 NODES = "edge/v1/greenhouse/nodes"
@@ -170,6 +171,7 @@ def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
 ) -> None:
     (loud,) = peers("board-1")
     monkeypatch.setattr("edge_agent.operator.inbox.READING_S", 1.0)
+    monkeypatch.setattr("edge_agent.operator.inbox.QUIET_S", TIMEOUT_S)  # a busy machine pauses
     home.fleet("results")
     over, sent = threading.Event(), 0
 
@@ -188,6 +190,7 @@ def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
         over.set()
         thread.join()
     monkeypatch.setattr("edge_agent.operator.inbox.READING_S", 60.0)
+    monkeypatch.setattr("edge_agent.operator.inbox.QUIET_S", 3.0)
     told += home.fleet("results", "--json")  # nothing is lost, and nothing comes twice
     assert [json.loads(line)["seq"] for line in told.splitlines()] == [*range(1, sent + 1)]
 
