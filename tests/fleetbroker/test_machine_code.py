@@ -12,19 +12,24 @@ import pytest
 
 from edge_agent.errors import EngineError, OperatorError
 from edge_agent.operator.compiling import Maker
+from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.view import Node
 from edge_agent.sim.runtime import SimRuntime
 from tests.fleetbroker.test_updates import LIMITED, PLUGIN, Closed
 from tests.support.agent import guest
 from tests.support.fleetbroker import FleetBroker
 from tests.support.mosquitto import needs_mosquitto, needs_openssl
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 pytestmark = [needs_mosquitto, needs_openssl]
 
 
 @contextmanager
 def board(folder: Path, compiled: str) -> Iterator[Closed]:
-    with FleetBroker(folder, "alice") as broker, SimRuntime(folder / "nri.sock") as runtime:
+    with (
+        FleetBroker(folder, "alice") as broker,
+        SimRuntime(folder / "nri.sock", request_timeout_s=TIMEOUT_S) as runtime,
+    ):
         home = folder / "f"
         home.mkdir()
         closed = Closed(home, broker, runtime, compiled=compiled)
@@ -37,12 +42,13 @@ def deployed(
 ) -> None:
     """A plugin is deployed with its machine code, for what the node says of itself; `edit` changes
     the code before it is signed."""
-    closed.agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
     maker = Maker()
     wasm = guest("resource-guard")
     with closed.operator() as fleet:
         fleet.publish(wasm, "guard", "1.0.0")
-        node = next(each for each in fleet.view().sorted() if each.name == "alice")
+        # Who is connected has not yet said of itself what it runs on.
+        wait_until(lambda: "alice" in said_by(fleet), "the node says what it runs on")
+        node = said_by(fleet)["alice"]
         (kind,) = maker.named(node.architecture, [node], False)
         made = maker.make(wasm.read_bytes(), kind)
         done = fleet.publish_code("guard", "1.0.0", made._replace(data=edit(made.data)))
@@ -53,6 +59,11 @@ def deployed(
         file = closed.fleet_folder.deployment_file
         file.write_text(file.read_text() + PLUGIN)
         fleet.deploy(first=True)
+
+
+def said_by(fleet: Fleet) -> dict[str, Node]:
+    """The nodes whose state the broker has."""
+    return {each.name: each for each in fleet.view().sorted() if each.state}
 
 
 def compiled_here(closed: Closed) -> bool:

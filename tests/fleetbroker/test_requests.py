@@ -18,7 +18,7 @@ from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.fleetbroker import FLEET, FleetBroker, Peer
 from tests.support.mosquitto import needs_mosquitto, needs_openssl
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 pytestmark = [needs_mosquitto, needs_openssl]
 
@@ -91,7 +91,7 @@ def fleet(broker: FleetBroker, tmp_path: Path) -> Iterator[Fleet]:
         "reconnect_min": "50ms",
     }
     with (
-        SimRuntime(tmp_path / "nri.sock") as runtime,
+        SimRuntime(tmp_path / "nri.sock", request_timeout_s=TIMEOUT_S) as runtime,
         Agent(
             tmp_path,
             sockets=[Path(runtime.path)],
@@ -102,11 +102,20 @@ def fleet(broker: FleetBroker, tmp_path: Path) -> Iterator[Fleet]:
         ) as agent,
     ):
         agent.wait_running(GUARD)
-        agent.wait_for(
-            lambda status: status["mqtt"]["state"] == "connected", "the agent is connected"
-        )
+        wait_until_it_listens(operator)
         yield Fleet(agent, operator)
     operator.close()
+
+
+def wait_until_it_listens(operator: Peer) -> None:
+    """It says `online` after it has subscribed; connected it is before."""
+    wait_until(
+        lambda: any(
+            topic == f"{NODE}/status" and b'"online"' in payload
+            for topic, payload in list(operator.messages)
+        ),
+        "the node listens",
+    )
 
 
 def states(answers: list[dict[str, Any]]) -> list[str]:
@@ -251,7 +260,7 @@ def test_a_node_that_trusts_nobody_does_what_its_configuration_allows_unsigned(
         requests={"allow": ["sync", "logs", "release"], "unsigned": ["sync", "release"]},
     ) as agent:
         fleet = Fleet(agent, operator)
-        agent.wait_for(lambda status: status["mqtt"]["state"] == "connected", "it is connected")
+        wait_until_it_listens(operator)
         for verb, reason in (
             ("sync", "[updates] is missing in agent.toml"),
             ("release", "nothing is held against 20-edge"),

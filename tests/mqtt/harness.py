@@ -61,3 +61,10 @@ def wait_for_error(link: Link, *words: str) -> None:
 def wait_until_connected(link: Link) -> None:
     """Wait for the broker's CONNACK."""
     wait_until(lambda: link.status()["state"] == "connected", "the link is connected")
+
+
+def wait_until_subscribed(link: Link) -> None:
+    """Wait until the broker has heard of what was subscribed to: it takes a result sent later."""
+    before = link.status()["sent"]
+    link.report("subscribed")
+    wait_until(lambda: link.status()["sent"] > before, "the broker takes what was sent later")

@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.poller import Connector
+from tests.support.wait import TIMEOUT_S
 
 
 class Slow:
@@ -17,7 +18,7 @@ class Slow:
         self._error = error
 
     def open(self) -> None:
-        assert self.may_open.wait(30)
+        assert self.may_open.wait(TIMEOUT_S)
         if self._error:
             raise self._error
 
@@ -36,7 +37,7 @@ def test_who_waits_is_told_and_gets_the_connection() -> None:
     opening, done = finished(slow)
     assert not opening.finished
     slow.may_open.set()
-    assert done.wait(30)
+    assert done.wait(TIMEOUT_S)
     assert opening.finished
     opening.result()
     assert not slow.closed
@@ -46,7 +47,7 @@ def test_what_goes_wrong_is_raised_where_it_is_waited_for() -> None:
     slow = Slow(LinkError("refused"))
     opening, done = finished(slow)
     slow.may_open.set()
-    assert done.wait(30)
+    assert done.wait(TIMEOUT_S)
     with pytest.raises(LinkError, match="refused"):
         opening.result()
 
@@ -57,5 +58,5 @@ def test_a_connection_that_nobody_waits_for_any_more_is_closed() -> None:
     opening.abandon()
     assert not slow.closed
     slow.may_open.set()
-    assert done.wait(30)
+    assert done.wait(TIMEOUT_S)
     assert slow.closed

@@ -14,7 +14,7 @@ from edge_agent.sim import mqttwire
 from edge_agent.sim.mqttwire import read_connect
 from tests.mqtt import harness
 from tests.mqtt.harness import config_for, wait_for_error, wait_until_connected
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 CONNACK_5 = b"\x20\x03\x00\x00\x00"
 CONNACK_3 = b"\x20\x02\x00\x00"
@@ -180,7 +180,7 @@ def test_what_is_reported_is_kept_while_a_tls_handshake_hangs(tmp_path: Path) ->
     with peer(script) as broker:
         config = config_for(broker.port, tls=True)
         with running(config, state_dir=tmp_path) as link:
-            assert connected.wait(30)
+            assert connected.wait(TIMEOUT_S)
             link.report("meanwhile")
             wait_until(lambda: not link._outbound.results.outbox.unkept, "it is on disk")
             assert link.status()["state"] == "connecting"
@@ -209,7 +209,7 @@ def test_pings_come_as_often_as_either_side_wants(asked: int, ours: int) -> None
 
     with peer(script) as broker, running(config_for(broker.port, keepalive_s=ours)) as link:
         wait_until_connected(link)
-        assert pinged.wait(30)
+        assert pinged.wait(TIMEOUT_S)
 
 
 def test_a_broker_that_reads_nothing_fills_no_memory() -> None:

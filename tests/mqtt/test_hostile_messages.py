@@ -15,7 +15,7 @@ from edge_agent.mqtt.inbound import InboundMessage
 from tests.mqtt import harness
 from tests.mqtt.harness import FLEET, NODE, config_for, wait_for_error, wait_until_connected
 from tests.mqtt.test_hostile_broker import CONNACK_3, CONNACK_5, Script, peer, version
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 TOPICS = node_topics(FLEET, NODE)
 SYNC, LOGS = TOPICS.request("sync"), TOPICS.request("logs")
@@ -215,7 +215,7 @@ def test_too_large_a_message_is_skipped_in_3_1_1_which_cannot_be_told(
     ):
         wait_until(lambda: received, "the next message is handed on")
         assert received[0].payload == b"well"
-        assert acknowledged.wait(30)
+        assert acknowledged.wait(TIMEOUT_S)
         assert link.status()["passed_over"] == 1
         assert link.status()["state"] == "connected"
     assert _resident_bytes() - before < size // 2
@@ -260,7 +260,7 @@ def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
         peer(script) as broker,
         running(config_for(broker.port), received=count, subscribed=[SYNC]) as link,
     ):
-        assert stopped.wait(60), f"{sent} sent"
+        assert stopped.wait(TIMEOUT_S), f"{sent} sent"
         assert received < sent
         assert link.status()["state"] == "connected"
 

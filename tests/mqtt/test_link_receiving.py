@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,17 @@ from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.sim.broker import Broker
 from edge_agent.store.digest import Digest
-from tests.mqtt.harness import FLEET, NODE, config_for, running, wait_until_connected
+from tests.mqtt.harness import (
+    FLEET,
+    NODE,
+    config_for,
+    running,
+    wait_until_connected,
+    wait_until_subscribed,
+)
 from tests.mqtt.observer import Observer
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -41,6 +49,8 @@ class Operator:
             CallbackAPIVersion.VERSION2, "operator", protocol=MQTTProtocolVersion.MQTTv5
         )
         self._client.on_connect = lambda client, *_: client.subscribe("answers/#", qos=1)
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = lambda _client, _userdata, message: self.answers.append(
             (
                 message.topic,
@@ -50,6 +60,7 @@ class Operator:
         )
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
+        assert subscribed.wait(TIMEOUT_S)  # or an answer might be there before
 
     def publish(
         self,
@@ -66,7 +77,7 @@ class Operator:
         if correlation is not None:
             properties.CorrelationData = correlation
         info = self._client.publish(topic, payload, 1, retain, properties)
-        info.wait_for_publish(30)
+        info.wait_for_publish(TIMEOUT_S)
         assert info.is_published()
 
     def __enter__(self) -> "Operator":
@@ -144,7 +155,7 @@ def test_response_topic_and_correlation_go_there_and_back(tmp_path: Path) -> Non
         running(config_for(broker.port), received=received.append) as link,
     ):
         link.subscribe([request])
-        wait_until_connected(link)
+        wait_until_subscribed(link)
         operator.publish(request, b"{}", response_topic="answers/anna", correlation=b"\0\xff17")
         wait_until(lambda: received, "the request arrives")
         (incoming,) = received
@@ -166,7 +177,7 @@ def test_requests_sent_while_the_node_is_away_arrive(
     with Mosquitto(tmp_path) as broker, Operator(broker.port) as operator:
         with running(config_for(broker.port), received=received.append) as link:
             link.subscribe([request])
-            wait_until_connected(link)
+            wait_until_subscribed(link)
             assert link.status()["protocol"] == version
             operator.publish(request, b"1")
             wait_until(lambda: received, "the first request arrives")
@@ -271,13 +282,13 @@ def test_a_flood_of_requests_is_read_no_faster_than_allowed(tmp_path: Path) -> N
         Mosquitto(tmp_path, "max_queued_messages 0") as broker,
         running(config_for(broker.port), received=received.append, subscribed=[request]) as link,
     ):
-        wait_until_connected(link)
+        wait_until_subscribed(link)
         flood = subprocess.Popen([sys.executable, "-c", script, str(broker.port), request])
         wait_until(lambda: len(received) > 300, "the flood is there")
         link.report("in the middle of it")
-        wait_until(lambda: link.status()["sent"] == 1, "the result goes out")
+        wait_until(lambda: link.status()["sent"] == 2, "the result goes out")
         assert link.status()["state"] == "connected"
-        assert flood.wait(30) == 0
+        assert flood.wait(TIMEOUT_S) == 0
 
 
 def _speak(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
