@@ -52,10 +52,9 @@ class Ran(NamedTuple):
 class Tools:
     """`edge-agent fleet` in a folder; each command must end in order, whatever it meets."""
 
-    def __init__(self, folder: Path, module: str = "edge_agent") -> None:
-        """`module` is what is run."""
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._module = module
+        self.module = "edge_agent"  # what is run
         self.path = folder / "fleet"
         self.keys = folder / "keys"
         self.ran: list[Ran] = []
@@ -67,7 +66,7 @@ class Tools:
         out, err = (self.folder / f"{self._number}.{end}" for end in ("out", "err"))
         place = () if words[0] in ("keygen", "init") else ("-C", str(self.path))
         at = 2 if words[0] == "trust" else 1
-        command = [sys.executable, "-m", self._module, "fleet", *words[:at], *place]
+        command = [sys.executable, "-m", self.module, "fleet", *words[:at], *place]
         command += ["--keys", str(self.keys), *words[at:]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         cwd = self.path if self.path.exists() else ROOT
@@ -213,16 +212,13 @@ class Board:
     def versions(self) -> set[str]:
         """Of the plugin, as it answers here now."""
         return {
-            str(each.get("version"))
-            for each in self.agent.status()["plugins"]
-            if each["status"] == "running"
+            str(each.get("version")) for each in self.agent.status()["plugins"] if _answers(each)
         }
 
     def wait_version(self, version: str) -> None:
         self.agent.wait_for(
             lambda status: any(
-                each.get("version") == version and each["status"] == "running"
-                for each in status["plugins"]
+                each.get("version") == version and _answers(each) for each in status["plugins"]
             ),
             f"{self.name} runs {version}",
             timeout_s=HANGS_S,
@@ -237,6 +233,11 @@ class Board:
         assert stored < MAX_STATE_BYTES, f"{self.name}: {stored >> 20} MiB on the disk"
         log = self.agent.log()
         assert "Traceback" not in log, log[log.index("Traceback") - 2000 :][:8000]
+
+
+def _answers(plugin: dict[str, Any]) -> bool:
+    """Whether this release answers: while the one before still does, `running` names that."""
+    return plugin["status"] == "running" and "running" not in plugin
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -27,7 +27,8 @@ FLEET = "greenhouse"
 
 
 def play(folder: Path, seconds: float, seed: int, module: str = "edge_agent") -> dict[str, Any]:
-    """All of it; figures for people."""
+    """All of it; figures for people. `module`: what the tools are while the broker does its worst,
+    `tests.hostile.hurried` for instance; an honest one may be slow."""
     (folder / "operator").mkdir()
     command = [sys.executable, "-m", "tests.hostile.broker", str(seconds), str(seed)]
     with subprocess.Popen(
@@ -37,7 +38,7 @@ def play(folder: Path, seconds: float, seed: int, module: str = "edge_agent") ->
             assert broker.stdin is not None
             assert broker.stdout is not None
             url = f"mqtt://127.0.0.1:{int(broker.stdout.readline())}"
-            tools = Tools(folder / "operator", module)
+            tools = Tools(folder / "operator")
             _prepare(tools, url)
             board = Board(folder / "board", "honest", {"url": url}, tools.path / "trust", FLEET)
             with board.there():
@@ -52,6 +53,7 @@ def play(folder: Path, seconds: float, seed: int, module: str = "edge_agent") ->
                 tools.well("rollout", PLUGIN, "1.0.0", "--watch", "--soak", "0s")
                 broker.stdin.write("go\n")
                 broker.stdin.flush()
+                tools.module = module
                 until = time.monotonic() + seconds
                 before, rounds = board.answered, 0
                 while rounds == 0 or time.monotonic() < until:
@@ -60,6 +62,7 @@ def play(folder: Path, seconds: float, seed: int, module: str = "edge_agent") ->
                 done = json.loads(broker.stdout.readline())
                 answered = board.answered - before
                 assert answered > 0
+                tools.module = "edge_agent"
                 _afterwards(tools, board)
                 board.check()
         finally:

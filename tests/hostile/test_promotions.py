@@ -47,11 +47,11 @@ class Stage(NamedTuple):
         wait_until(public.exists, "the board has a key")
         self.tools.well("enrol", BOARD, "--key", str(public))
 
-    def watched(self, version: str) -> tuple[Ran, dict[str, Any]]:
-        """A canary by name, then all: as far as that goes."""
+    def watched(self, version: str, timeout: str = "300s") -> tuple[Ran, dict[str, Any]]:
+        """A canary by name, then all: as far as that goes. `timeout` is of each step."""
         ran = self.tools.run(
             *("rollout", PLUGIN, version, "--nodes", BOARD, "--steps", "100", "--soak", "0s"),
-            *("--timeout", "5s", "--watch", "-y", "--json"),
+            *("--timeout", timeout, "--watch", "-y", "--json"),
         )
         return ran, json_lines(ran.output)[-1]
 
@@ -72,7 +72,7 @@ def staged(folder: Path) -> Iterator[Stage]:
             assert broker.stdin is not None
             assert broker.stdout is not None
             url = f"mqtt://127.0.0.1:{int(broker.stdout.readline())}"
-            tools = Tools(folder / "operator", "tests.hostile.hurried")
+            tools = Tools(folder / "operator")
             tools.well("keygen", "alice")
             tools.well("init", str(tools.path), "--name", FLEET, "--broker", url)
             (tools.path / "guard.conf").write_text(CONFIG)
@@ -110,7 +110,7 @@ def test_in_an_enrolled_fleet_it_promotes_nothing(tmp_path: Path) -> None:
 
         stage.publish("3.0.0")
         stage.lie()
-        ran, last = stage.watched("3.0.0")
+        ran, last = stage.watched("3.0.0", "5s")
         assert (ran.code, last["action"], last["percent"]) == (1, "timeout", 0)
         assert not last["running"]
         assert BOARD in last["unproven"]
