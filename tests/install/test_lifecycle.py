@@ -9,7 +9,7 @@ from tests.install.conftest import Build
 from tests.support.agent import guest
 from tests.support.board import UNIT, Board
 from tests.support.served import wait_until_it_changes
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 CONFIG = "/etc/edge-agent/agent.toml"
 PLUGIN = "/etc/edge-agent/plugins/10-bench.wasm"
@@ -36,7 +36,8 @@ def test_from_installation_to_purge(board: Board, package: Path, build: Build) -
 
     # It works, and keeps something.
     (board.run_folder / "nri").mkdir(mode=0o700)
-    with SimRuntime(board.run_folder / "nri" / "nri.sock") as runtime:
+    socket = board.run_folder / "nri" / "nri.sock"
+    with SimRuntime(socket, request_timeout_s=TIMEOUT_S) as runtime:
         board.put(guest("bench"), PLUGIN)
         wait_until_it_changes(runtime)
         kept = board.path(STATE) / "artifacts.secret"

@@ -11,7 +11,7 @@ from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import guest
 from tests.support.board import UNIT, Board
 from tests.support.served import wait_until_it_changes
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 ENVIRONMENT = "/root/environment of pipx"  # where ProtectHome hides it, with a name to be quoted
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
@@ -50,7 +50,8 @@ def test_it_is_installed_serves_and_is_removed(pip_board: Board) -> None:
     assert pip_board.unit("UnitFileState") == "enabled"
     assert "ProtectHome=read-only" in pip_board.path(UNIT_PATH).read_text()
     (pip_board.run_folder / "nri").mkdir(mode=0o700, exist_ok=True)
-    with SimRuntime(pip_board.run_folder / "nri" / "nri.sock") as runtime:
+    socket = pip_board.run_folder / "nri" / "nri.sock"
+    with SimRuntime(socket, request_timeout_s=TIMEOUT_S) as runtime:
         pip_board.put(guest("bench"), "/etc/edge-agent/plugins/10-bench.wasm")
         wait_until_it_changes(runtime)
 
@@ -75,7 +76,8 @@ def test_folders_that_are_configured_can_be_written(pip_board: Board) -> None:
     pip_board.put(guest("bench"), "/etc/edge-agent/plugins/10-bench.wasm")
     assert (pip_board.run_folder / "ea" / "control").exists()
     (pip_board.run_folder / "nri").mkdir(mode=0o700, exist_ok=True)
-    with SimRuntime(pip_board.run_folder / "nri" / "nri.sock") as runtime:
+    socket = pip_board.run_folder / "nri" / "nri.sock"
+    with SimRuntime(socket, request_timeout_s=TIMEOUT_S) as runtime:
         runtime.wait_for_plugins(1)  # perhaps a placeholder's, while it is compiled
         artifacts = pip_board.path("/srv/100% state/artifacts")
         wait_until(lambda: any(artifacts.glob("*.artifact")), "the plugin is compiled")
