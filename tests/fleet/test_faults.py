@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -140,17 +139,6 @@ def _second(board: Board) -> dict[str, str]:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    """In memory, where there is such a place: no fault here is one of the real disk."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="edge-agent-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
 def story(tmp_path: Path) -> Story:
     return Story(tmp_path / "told")
 
@@ -163,18 +151,18 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_fetching_and_switching_is_all_or_nothing(scratch: Path, story: Story) -> None:
+def test_fetching_and_switching_is_all_or_nothing(tmp_path: Path, story: Story) -> None:
     story.operator.deploy(*plugins("2", C, D))
-    counts = survives(scratch, story.prepare, story.act, story.judge, done=story.done)
+    counts = survives(tmp_path, story.prepare, story.act, story.judge, done=story.done)
     assert _enough(counts, kill=120, power=140, error=100)
 
 
 def test_rotation_and_the_deployment_of_the_new_keys_are_never_forgotten(
-    scratch: Path, story: Story
+    tmp_path: Path, story: Story
 ) -> None:
     story.operator.rotate(trust_set(KEYS[1], version=2))
     story.operator.deploy(*plugins("2", A, B))
-    counts = survives(scratch, story.prepare, story.act, lambda root: _rotated(story, root))
+    counts = survives(tmp_path, story.prepare, story.act, lambda root: _rotated(story, root))
     assert _enough(counts, kill=25, power=20, error=20)
 
 
@@ -189,7 +177,7 @@ def _rotated(story: Story, root: Path) -> None:
 
 
 def test_a_new_epoch_after_numbers_that_were_driven_up_is_never_forgotten(
-    scratch: Path, story: Story
+    tmp_path: Path, story: Story
 ) -> None:
     """The old number is the highest that there is; what was signed with it may be played again."""
     driven = story.operator.deploy(*plugins("1", A, B), generation=strictjson.MAX_INTEGER)
@@ -217,7 +205,7 @@ def test_a_new_epoch_after_numbers_that_were_driven_up_is_never_forgotten(
         assert replayed.status()["refused"]["reason"] == "rollback"
         assert replayed.running() == NEW
 
-    counts = survives(scratch, prepare, story.act, judge)
+    counts = survives(tmp_path, prepare, story.act, judge)
     assert _enough(counts, kill=25, power=20, error=20)
 
 
@@ -230,7 +218,7 @@ def _on_probation(story: Story) -> Callable[[Path], None]:
     return prepare
 
 
-def test_going_back_is_all_or_nothing(scratch: Path, story: Story) -> None:
+def test_going_back_is_all_or_nothing(tmp_path: Path, story: Story) -> None:
     story.operator.deploy(*plugins("2", C, D))
     back = {"10-guard": "1", "20-logger": "2"}
 
@@ -250,11 +238,11 @@ def test_going_back_is_all_or_nothing(scratch: Path, story: Story) -> None:
         assert board.running() == back
         assert Board(root, story.fresh()).start().running() == back
 
-    counts = survives(scratch, _on_probation(story), act, judge)
+    counts = survives(tmp_path, _on_probation(story), act, judge)
     assert _enough(counts, kill=12, power=10, error=10)
 
 
-def test_keeping_and_removing_what_is_older_is_all_or_nothing(scratch: Path, story: Story) -> None:
+def test_keeping_and_removing_what_is_older_is_all_or_nothing(tmp_path: Path, story: Story) -> None:
     story.operator.deploy(*plugins("2", C, D))
 
     def act(root: Path) -> None:
@@ -273,11 +261,11 @@ def test_keeping_and_removing_what_is_older_is_all_or_nothing(scratch: Path, sto
         for each in board.plans[-1].releases:
             assert board.layout.good(each.digest)
 
-    counts = survives(scratch, _on_probation(story), act, judge)
+    counts = survives(tmp_path, _on_probation(story), act, judge)
     assert _enough(counts, kill=25, power=20, error=20)
 
 
-def test_repair_of_a_damaged_module_is_all_or_nothing(scratch: Path, story: Story) -> None:
+def test_repair_of_a_damaged_module_is_all_or_nothing(tmp_path: Path, story: Story) -> None:
     story.operator.deploy(*plugins("2", C, D))
 
     def prepare(root: Path) -> None:
@@ -298,12 +286,12 @@ def test_repair_of_a_damaged_module_is_all_or_nothing(scratch: Path, story: Stor
     def act(root: Path) -> None:
         story.act(root, ({"10-guard": "1", "20-logger": "2"}, NEW))
 
-    counts = survives(scratch, prepare, act, judge)
+    counts = survives(tmp_path, prepare, act, judge)
     assert _enough(counts, kill=40, power=50, error=35)
 
 
 def test_transfer_by_https_is_all_or_nothing(
-    scratch: Path, story: Story, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, story: Story, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
     with WebServer(certificates) as server:
@@ -312,5 +300,5 @@ def test_transfer_by_https_is_all_or_nothing(
             plugin("guard", release("2", C, f"{server.url}/guard")),
             plugin("logger", release("2", D, f"{server.url}/logger"), index="20"),
         )
-        counts = survives(scratch, story.prepare, story.act, story.judge, done=story.done)
+        counts = survives(tmp_path, story.prepare, story.act, story.judge, done=story.done)
     assert _enough(counts, kill=85, power=90, error=75)

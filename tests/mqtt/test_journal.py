@@ -160,13 +160,13 @@ def test_a_file_that_is_being_sent_is_not_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    memory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Everything at once, files of a few records, and what is given up while it is in flight."""
     monkeypatch.setattr("edge_agent.mqtt.journal_writer.SEGMENT_BYTES", 600)
     monkeypatch.setattr("edge_agent.mqtt.journal_writer.EMPTY_BYTES", 300)
     chance = random.Random(seed)
-    made = partial(outbox, tmp_path, batch_records=4, disk_bytes=8_000)
+    made = partial(outbox, memory, batch_records=4, disk_bytes=8_000)
     box, in_flight = made(), dict[bool, list[Batch]]({False: [], True: []})
     got: dict[bool, list[dict[str, object]]] = {False: [], True: []}
     count = {False: 0, True: 0}
@@ -198,7 +198,7 @@ def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
                     box.finish()
                 box = made()
         assert box.journal is not None
-        assert box.journal.bytes == sum(file.stat().st_size for file in files_of(tmp_path))
+        assert box.journal.bytes == sum(file.stat().st_size for file in files_of(memory))
         assert (
             box.journal.bytes <= 8_000 + 3_000
         )  # what is in flight and being written is beside it
@@ -217,7 +217,7 @@ def test_small_files_a_tight_bound_and_restarts_lose_count_of_nothing(
         )
     assert box.queued == 0
     assert box.journal is not None
-    assert len(files_of(tmp_path)) <= 2
+    assert len(files_of(memory)) <= 2
 
 
 def test_files_go_as_they_are_acknowledged_and_the_last_one_is_emptied(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.mqtt.journal import SYNC_S
+from edge_agent.mqtt.journal import LEAST_BYTES, SYNC_S
+from edge_agent.mqtt.journal_writer import EMPTY_BYTES, SEGMENT_BYTES
 from edge_agent.mqtt.outbox import RETRY_DISK_S
 from edge_agent.mqtt.segment import HEADER_BYTES, read_header
 from tests.mqtt import outboxes
@@ -224,29 +225,35 @@ class Machine:
 @pytest.mark.parametrize("hold_s", [0.0, 5.0])
 @pytest.mark.parametrize("seed", range(40))
 def test_no_number_is_ever_given_to_two_records_whatever_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, hold_s: float
+    memory: Path, monkeypatch: pytest.MonkeyPatch, seed: int, hold_s: float
 ) -> None:
     """A consumer would take the second one for a duplicate: lost without a trace."""
+    # All is a quarter of what it is on boards, the bound and the files too: as much happens.
+    monkeypatch.setattr("edge_agent.mqtt.journal_writer.SEGMENT_BYTES", SEGMENT_BYTES // 4)
+    monkeypatch.setattr("edge_agent.mqtt.journal_writer.EMPTY_BYTES", EMPTY_BYTES // 4)
+    bound = LEAST_BYTES // 4
+    made = partial(outbox, memory, batch_records=5, hold_s=hold_s, disk_bytes=bound)
     chance = random.Random(seed)
-    machine = Machine(tmp_path, monkeypatch)
+    machine = Machine(memory, monkeypatch)
     given_to: dict[tuple[str, object], object] = {}
     count, now = 0, 0.0
     for boot in range(6):
         for _life in range(chance.randrange(1, 4)):
-            box = outbox(tmp_path, boot=b"boot number %4d" % boot, batch_records=20, hold_s=hold_s)
+            box = made(boot=b"boot number %4d" % boot)
             box.connected(True, now)
             for _ in range(chance.randrange(1, 60)):
                 now += chance.random() * 10
-                fresh = [f"{count + each} {TEXT}" for each in range(chance.randrange(40))]
+                fresh = [f"{count + each} {TEXT}" for each in range(chance.randrange(10))]
                 count += len(fresh)
                 put(box, *fresh, now=now)
                 for _ in range(chance.randrange(4)):
                     batch = box.take()
                     if batch is None:
                         break
+                    stream = stream_of(batch)
                     for record in records(batch):
                         if "gap" not in record:
-                            key = (stream_of(batch), record["seq"])
+                            key = (stream, record["seq"])
                             assert given_to.setdefault(key, record["item"]) == record["item"]
                     if chance.random() < 0.8:
                         box.acknowledge(batch)

@@ -353,13 +353,13 @@ def _failing(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_number_means_two_records_and_only_what_a_killed_process_held_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    memory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr("edge_agent.mqtt.journal_writer.SEGMENT_BYTES", 600)
     monkeypatch.setattr("edge_agent.mqtt.journal_writer.EMPTY_BYTES", 300)
     monkeypatch.setattr("edge_agent.mqtt.journal.HELD_BYTES", 500)
     chance = random.Random(seed)
-    made = partial(outbox, tmp_path, batch_records=4, disk_bytes=1 << 20)
+    made = partial(outbox, memory, batch_records=4, disk_bytes=1 << 20)
     box, in_flight = made(), list[Batch]()
     sent: dict[tuple[str, object], object] = {}
     streams: dict[str, set[int]] = {}

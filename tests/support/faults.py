@@ -20,6 +20,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -218,18 +219,31 @@ def survives(
     """`prepare`, then `act` under every fault, each time on a fresh copy; `judge` after each.
 
     Acts and judges get the folder. An act may raise StoreError under an error, nothing else.
-    `done` judges before `judge` does, where the power is cut after the act has returned:
-    what it promised must be there. Returns how many points there were of each kind.
+    `done` judges before `judge` does, where the power is cut after the act has returned: what it
+    promised must be there. `folder` serves where there is no memory for all this.
+    Returns how many points there were of each kind.
     """
-    template = folder / "template"
-    template.mkdir(mode=0o700)
-    prepare(template)
-    tries: dict[str, Callable[[], int]] = {
-        "kill": lambda: _kill(folder, template, act, judge),
-        "power": lambda: _power(folder, template, act, judge, done),
-        "error": lambda: _error(folder, template, act, judge),
-    }
-    return {kind: tries[kind]() for kind in kinds}
+    with in_memory(folder) as place:
+        template = place / "template"
+        template.mkdir(mode=0o700)
+        prepare(template)
+        tries: dict[str, Callable[[], int]] = {
+            "kill": lambda: _kill(place, template, act, judge),
+            "power": lambda: _power(place, template, act, judge, done),
+            "error": lambda: _error(place, template, act, judge),
+        }
+        return {kind: tries[kind]() for kind in kinds}
+
+
+@contextmanager
+def in_memory(folder: Path) -> Iterator[Path]:
+    """A folder in memory, where nobody waits for a disk; `folder` where there is no such place."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="edge-agent-") as place:
+        yield Path(place)
 
 
 def _kill(folder: Path, template: Path, act: Act, judge: Act) -> int:

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support import tiers
+
 CARGO_MISSING = "cargo is not installed"
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +16,7 @@ _BUILD_TIMEOUT_S = 1800  # the first time, some 80 s of a fast processor
 
 def program() -> Path:
     """The program, up to date. FileNotFoundError: no cargo. CalledProcessError."""
+    tiers.system("cargo")
     cargo = shutil.which("cargo")
     if cargo is None:
         raise FileNotFoundError(CARGO_MISSING)

@@ -20,9 +20,14 @@ PARAMS = [pytest.param(name, marks=NOT_EMULATED.get(name, ())) for name in engin
 
 
 @pytest.fixture(scope="session", params=PARAMS)
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine_name(request: pytest.FixtureRequest) -> str:
     """Each engine that the contract suite runs on, one after the other."""
-    engine = engines.make(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def engine(engine_name: str) -> Engine:
+    engine = engines.make(engine_name)
     if isinstance(engine, str):
         pytest.skip(engine)
     return engine

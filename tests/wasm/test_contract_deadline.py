@@ -231,7 +231,7 @@ def test_an_endless_loop_is_stopped_whatever_it_does(work: bytes, lab: Lab) -> N
     running = lab.start(plugin({"configure": b"\x03\x40" + work + b"\x0c\x00\x0b" + NOTHING}))
     began = time.monotonic()
     with pytest.raises(GuestFault) as caught:
-        running.call("configure", deadline_s=0.2)
+        running.call("configure", deadline_s=0.1)
     assert caught.value.kind == "timeout"
     # The port's 50 ms are for an idle machine: here only that it is no multiple.
     assert time.monotonic() - began < 10

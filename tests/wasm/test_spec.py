@@ -20,7 +20,7 @@ from edge_agent.wasm.module import FuncType, inspect
 from tests.support import engines, fuzzmodules
 from tests.wasm.lab import PATIENCE_S, STACK_BYTES
 
-pytestmark = pytest.mark.not_emulated("needs cargo, and minutes")
+pytestmark = [pytest.mark.system, pytest.mark.not_emulated("needs cargo, and minutes")]
 
 # Of the pinned version of the suite. What did not run has passed nothing.
 EXECUTED = {
