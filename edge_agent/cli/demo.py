@@ -1,4 +1,4 @@
-"""`edge-agent demo`: the main job on one screen, without root, broker or container runtime."""
+"""`edge-agent demo`: the agent at work on one screen, without root, broker or container runtime."""
 
 import argparse
 import os
@@ -11,13 +11,11 @@ from edge_agent.cli import OK, PROBLEM
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
-    from edge_agent.cli.demoview import Figure, View
-    from edge_agent.sim.scene import Scene
-    from edge_agent.sim.tally import Tally
+    from edge_agent.sim.demo_view import Scene, View
 
 T = TypeVar("T")
 
-SECONDS = 40.0  # the story itself takes about 25
+SECONDS = 40.0  # the scenes themselves take about 25
 SCENES = 11  # in both acts
 FLEET = (
     "Three boards of one fleet, each with its runtime and its agent, and an operator with a key. "
@@ -44,46 +42,42 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Play the story; 0 only if everything went as told."""
-    from edge_agent.cli.demoview import View
-    from edge_agent.sim import story
-    from edge_agent.sim.stage import Stage
-    from edge_agent.sim.tally import Tally
+    """Play both acts; 0 only if every check of every scene holds."""
+    from edge_agent.sim import board_demo
+    from edge_agent.sim.demo_view import View
 
     colour = sys.stdout.isatty() and not arguments.plain and not os.environ.get("NO_COLOR")
     view = View(sys.stdout, colour=colour)
-    teller = _Teller(view, arguments.seconds)
-    figures: list[Figure] = []
+    player = _Player(view, arguments.seconds)
+    figures: list[tuple[str, str]] = []
     view.opening()
     if arguments.act != 2:
-        tally = Tally()
-        with Stage() as stage:
-            teller.play(story.SCENES, stage, tally)
-            figures = tally.figures(stage.listener)
+        with board_demo.stage() as board:
+            player.play(board_demo.SCENES, board)
+            figures = board.figures()
     if arguments.act != 1:
         print()
         try:
             import tomlkit  # noqa: F401  # the operator's commands edit files with it
 
-            from edge_agent.sim import fleetstory
-            from edge_agent.sim.fleetstage import FleetStage
+            from edge_agent.sim import fleet_demo
         except ImportError as error:
             view.paragraph(
                 f"The second act, a fleet, needs {error.name}: pip install 'edge-agent[demo]'"
             )
         else:
             view.paragraph(FLEET)
-            with FleetStage() as fleet:
-                teller.play(fleetstory.SCENES, fleet, Tally())
-    view.closing(figures, teller.seconds)
-    if teller.failed:
+            with fleet_demo.stage() as fleet:
+                player.play(fleet_demo.SCENES, fleet)
+    view.closing(figures, player.seconds)
+    if player.failed:
         print()
-        view.paragraph(f"{teller.failed} of the scenes did not go as told, see above.")
-    return PROBLEM if teller.failed else OK
+        view.paragraph(f"Checks failed in {player.failed} of the scenes, see above.")
+    return PROBLEM if player.failed else OK
 
 
-class _Teller:
-    """Plays scenes, numbered through, and takes its time."""
+class _Player:
+    """Plays scenes, numbered through, each for its share of the time."""
 
     def __init__(self, view: "View", seconds: float) -> None:
         self.failed = 0
@@ -96,15 +90,13 @@ class _Teller:
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def play(
-        self, scenes: Sequence[Callable[[T, "Tally"], "Scene"]], stage: T, tally: "Tally"
-    ) -> None:
+    def play(self, scenes: Sequence[Callable[[T], "Scene"]], stage: T) -> None:
         for play in scenes:
             self._number += 1
             until = time.monotonic() + self._each_s
-            scene = play(stage, tally)
+            scene = play(stage)
             self._view.show(self._number, scene)
-            self.failed += not all(claim.holds for claim in scene.claims)
+            self.failed += bool(scene.failed)
             time.sleep(max(0.0, until - time.monotonic()))
 
 

@@ -1,31 +1,72 @@
-"""A simulated board: a folder, a container runtime, and the real agent as a process of its own."""
+"""A simulated board: the real agent as a process, a simulated runtime, and what it publishes.
+
+The agent runs in a folder of its own. The modules of the project's plugins come with the package.
+paho is imported here although only edge_agent/mqtt does so otherwise: a listener stands for
+another program.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.sim.asking import Plugin
+from edge_agent.fleet_protocol.topics import NodeTopics
+from edge_agent.sim.plugin_connection import Plugin
 from edge_agent.sim.runtime import SimRuntime
 
 PACKAGE_ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0  # for what takes a moment; a small board compiles for a while
-LOOK_S = 0.5  # how often the agent is looked after meanwhile
+MODULES = Path(__file__).parent / "modules"
+WAIT_S = 60.0  # for the next state of an agent; a small board compiles for a while
+LOOK_S = 0.5  # how often the agent's process is looked at meanwhile
 STOP_S = 10.0
+SUBSCRIBE_TIMEOUT_S = 10.0
+MAX_SOCKET_PATH = 107  # bytes, Linux
+
+INJECTOR, GUARD, LOGGER, STUCK = "device-injector", "resource-guard", "event-logger", "stuck"
+
+Record = dict[str, Any]
+"""One result or log record of the fleet protocol, from a node with `encoding = "json"`."""
 
 
-class StageError(EdgeAgentError):
+def module(name: str) -> bytes:
+    """A plugin's module that comes with the package."""
+    return (MODULES / f"{name}.wasm").read_bytes()
+
+
+def another_build(content: bytes, version: str) -> bytes:
+    """The same module with a custom section: other bytes, so another version to the agent."""
+    name = b"demo.version"
+    body = bytes([len(name)]) + name + version.encode()
+    return content + b"\0" + bytes([len(body)]) + body
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder with a path that is short enough for a board's socket."""
+    name = "edge-agent-demo-"
+    usual = len(tempfile.gettempdir().encode()) + len(f"/{name}12345678/board-1/control.sock")
+    place = None if usual <= MAX_SOCKET_PATH else "/tmp"
+    return tempfile.TemporaryDirectory(prefix=name, dir=place)
+
+
+class DemoError(EdgeAgentError):
     """The demonstration cannot go on; the message has the end of the agent's log."""
 
 
 class Board:
-    """A context manager: the runtime listens from entering to leaving, no agent outlives it."""
+    """A context manager: the runtime listens from entering to leaving; leaving ends the agent."""
 
     def __init__(self, folder: Path, node: str, fleet: str, broker_port: int) -> None:
-        """The short path `folder` is made; the broker is one on this machine."""
+        """Make `folder`, whose path must be short; the broker listens on this machine."""
         self.folder = folder
         self.node = node
         self.plugin_dir = folder / "plugins"
@@ -36,14 +77,14 @@ class Board:
         self._agent: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Board":
-        self.runtime.__enter__()
+        self.runtime.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._agent is not None and self._agent.poll() is None:
             self._agent.kill()
             self._agent.wait()
-        self.runtime.__exit__(None, None, None)
+        self.runtime.stop()
 
     # --- the agent
 
@@ -77,16 +118,16 @@ class Board:
             )
 
     def stop_agent(self) -> float:
-        """SIGTERM; the seconds that it took. StageError: it did not end, or badly."""
+        """SIGTERM; the seconds until the agent ended. DemoError: not in time, or with an error."""
         assert self._agent is not None
         began = time.monotonic()
         self._agent.terminate()
         try:
             code = self._agent.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            raise StageError(f"the agent did not end within {STOP_S:g} s{self.log_end()}") from None
+            raise DemoError(f"the agent did not end within {STOP_S:g} s{self.log_end()}") from None
         if code:
-            raise StageError(f"the agent ended with {code}{self.log_end()}")
+            raise DemoError(f"the agent ended with {code}{self.log_end()}")
         return time.monotonic() - began
 
     @property
@@ -101,27 +142,24 @@ class Board:
     # --- plugins
 
     def put(self, identity: str, module: bytes, config: str = "", settings: str = "") -> None:
-        """Put a plugin into the agent's folder or replace it, file by file and each at once."""
+        """Put a plugin into the agent's folder or replace it, each file in one step."""
         for suffix, content in (
             (".toml", settings.encode()),
             (".conf", config.encode()),
             (".wasm", module),
         ):
             if content:
-                self._place(self.plugin_dir / f"{identity}{suffix}", content)
+                temporary = self.plugin_dir / f".{identity}{suffix}"
+                temporary.write_bytes(content)
+                temporary.rename(self.plugin_dir / f"{identity}{suffix}")
 
     def take_away(self, identity: str) -> None:
         """Remove a plugin's files, the module first."""
         for suffix in (".wasm", ".conf", ".toml"):
             (self.plugin_dir / f"{identity}{suffix}").unlink(missing_ok=True)
 
-    def _place(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_bytes(content)
-        temporary.rename(path)
-
     def wait_for_plugins(self, *names: str) -> list[Plugin]:
-        """Until exactly these are served, whatever their order. StageError."""
+        """Return once exactly these plugins are served, in any order. DemoError."""
         wanted = sorted(names)
         deadline = time.monotonic() + WAIT_S
         while True:
@@ -134,6 +172,80 @@ class Board:
             except TimeoutError as error:
                 ended = self._agent.poll() if self._agent is not None else None
                 if ended is not None:
-                    raise StageError(f"the agent ended with {ended}{self.log_end()}") from None
+                    raise DemoError(f"the agent ended with {ended}{self.log_end()}") from None
                 if time.monotonic() > deadline:
-                    raise StageError(f"{error}{self.log_end()}") from error
+                    raise DemoError(f"{error}{self.log_end()}") from error
+
+
+class Listener:
+    """A context manager: subscribed to a node's topics; keeps what the node published."""
+
+    def __init__(self, port: int, topics: NodeTopics) -> None:
+        self.results: list[Record] = []
+        self.logs: list[Record] = []
+        self.states: list[Record] = []
+        self.statuses: list[str] = []
+        self.messages = 0
+        self._port = port
+        self._topics = topics
+        self._changed = threading.Condition()
+        self._subscribed = threading.Event()
+        node = topics.status.split("/")[-2]
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"listener-{node}",
+            clean_session=False,  # messages of a time without a connection arrive later
+        )
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in topics])
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = lambda _client, _data, message: self._received(
+            message.topic, bytes(message.payload)
+        )
+
+    def __enter__(self) -> "Listener":
+        self._client.connect("127.0.0.1", self._port)
+        self._client.loop_start()
+        if not self._subscribed.wait(SUBSCRIBE_TIMEOUT_S):
+            raise TimeoutError("the embedded broker did not take a subscription")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def wait_for(self, condition: Callable[[], object], timeout_s: float = WAIT_S) -> bool:
+        """Whether `condition()` became true in time; it is evaluated after every message."""
+        with self._changed:
+            return bool(self._changed.wait_for(condition, timeout_s))
+
+    def about(self, pod: str, event: str = "") -> list[Record]:
+        """The results of one pod's events, or of one kind of event, in their order."""
+        return [
+            record
+            for record in list(self.results)
+            if record.get("pod", {}).get("name") == pod and event in ("", record["event"])
+        ]
+
+    def gaps(self) -> list[int]:
+        """The numbers of results between the first and the last that did not arrive."""
+        seen = {record["seq"] for record in list(self.results)}
+        return sorted(set(range(1, max(seen, default=0) + 1)) - seen)
+
+    def plugins(self) -> list[Record]:
+        """The plugins in the last reported state."""
+        return list(self.states[-1].get("plugins", ())) if self.states else []
+
+    def _received(self, topic: str, payload: bytes) -> None:
+        document = json.loads(payload) if payload else {}
+        with self._changed:
+            self.messages += 1
+            if topic == self._topics.results:
+                self.results += [record for record in document["records"] if "seq" in record]
+            elif topic == self._topics.logs:
+                self.logs += [record for record in document["records"] if "seq" in record]
+            elif topic == self._topics.state:
+                self.states.append(document)
+            elif topic == self._topics.status:
+                self.statuses.append(document["status"])
+            self._changed.notify_all()

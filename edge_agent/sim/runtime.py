@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.pb import nri_pb2
-from edge_agent.sim.asking import Outcome
 from edge_agent.sim.containers import Conflict, Merge, update_resources
-from edge_agent.sim.service import REQUEST_TIMEOUT_S, NriService
+from edge_agent.sim.nri_service import REQUEST_TIMEOUT_S, NriService
+from edge_agent.sim.plugin_connection import Outcome
 
 
 class SimRuntime(NriService):

@@ -1,4 +1,4 @@
-"""The demonstration: the real story, on any width, and a story that goes otherwise."""
+"""The demonstration: played whole, on screens of any width, and with checks that fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.__main__ import main
 from edge_agent.cli.demo import SCENES
-from edge_agent.sim import cast, fleetstory, story
+from edge_agent.sim import board, board_demo, fleet_demo
 from edge_agent.wasm.module import inspect
 
 ROOT = Path(__file__).parents[2]
@@ -64,16 +64,16 @@ def on_a_terminal(columns: int, *words: str) -> tuple[int, list[str]]:
     ]
 
 
-def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> None:
+def test_every_check_holds_and_nothing_is_left_behind(somewhere: Path) -> None:
     done = subprocess.run(
         demo("--plain", "--seconds", "0"), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    scenes = [*story.SCENES, *fleetstory.SCENES]
+    scenes = [*board_demo.SCENES, *fleet_demo.SCENES]
     assert len(scenes) == SCENES
-    for number, told in enumerate(scenes, 1):
-        assert f"\n{number}. " in done.stdout, told.__name__
+    for number, scene in enumerate(scenes, 1):
+        assert f"\n{number}. " in done.stdout, scene.__name__
     said = " ".join(done.stdout.split())  # lines are wrapped
     for text in (
         "+ device /dev/i2c-1: c 89:1",
@@ -83,7 +83,7 @@ def test_the_story_goes_as_told_and_leaves_nothing_behind(somewhere: Path) -> No
         "cut off",
         "0 missing",
         "three boards run what was signed",
-        "went back to 1.0.0 and says why; two boards never noticed",
+        "went back to 1.0.0 and reports why; two boards never ran 1.1.0",
         "no agent was restarted",
         "nothing was lost",
     ):
@@ -115,25 +115,24 @@ def test_a_fleet_on_a_terminal_fits_its_width() -> None:
 def test_without_its_extra_the_second_act_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(story, "SCENES", ())
+    monkeypatch.setattr(board_demo, "SCENES", ())
     monkeypatch.setitem(sys.modules, "tomlkit", None)
-    monkeypatch.delitem(sys.modules, "edge_agent.sim.fleetstory", raising=False)
-    monkeypatch.delitem(sys.modules, "edge_agent.sim.fleetstage", raising=False)
     assert main(["demo", "--plain", "--seconds", "0"]) == 0
     assert "needs tomlkit: pip install 'edge-agent[demo]'" in capsys.readouterr().out
 
 
-def test_a_story_that_goes_otherwise_is_a_problem(
+def test_a_check_that_fails_is_shown_and_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    smaller = {**cast.CONFIGS, cast.GUARD: "[default]\nmemory.maximum = 256Mi\n"}
-    monkeypatch.setattr(story, "CONFIGS", smaller)
-    monkeypatch.setattr(story, "SCENES", (story.the_board_starts, story.a_greedy_pod))
+    smaller = {**board_demo.CONFIGS, board.GUARD: "[default]\nmemory.maximum = 256Mi\n"}
+    monkeypatch.setattr(board_demo, "CONFIGS", smaller)
+    scenes = (board_demo.the_board_starts, board_demo.a_greedy_pod)
+    monkeypatch.setattr(board_demo, "SCENES", scenes)
     assert main(["demo", "--plain", "--seconds", "0", "--act", "1"]) == 1
     said = capsys.readouterr().out
-    assert "NOT AS TOLD: it has 512 MiB; found 268435456" in said
-    assert "NOT AS TOLD: it has 128 processes; found 0" in said
-    assert "1 of the scenes did not go as told" in said
+    assert "CHECK FAILED: it has 512 MiB; found 268435456" in said
+    assert "CHECK FAILED: it has 128 processes; found 0" in said
+    assert "Checks failed in 1 of the scenes" in said
 
 
 def test_an_agent_that_does_not_start_ends_the_demonstration_with_its_log(
@@ -158,19 +157,22 @@ def test_an_impossible_length_is_wrong_usage(
     assert "--seconds" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", sorted(cast.IDENTITIES))
+@pytest.mark.parametrize("name", sorted(board_demo.IDENTITIES))
 def test_the_package_has_the_projects_own_plugins(name: str) -> None:
-    assert cast.module(name) == (PLUGINS / name / f"{name}.wasm").read_bytes(), (
+    assert board.module(name) == (PLUGINS / name / f"{name}.wasm").read_bytes(), (
         "run scripts/build-plugins"
     )
 
 
-def test_the_package_has_no_other_modules_than_the_story_needs() -> None:
-    assert {path.stem for path in cast.MODULES.glob("*.wasm")} == {*cast.IDENTITIES, cast.STUCK}
+def test_the_package_has_no_other_modules_than_the_demonstration_needs() -> None:
+    assert {path.stem for path in board.MODULES.glob("*.wasm")} == {
+        *board_demo.IDENTITIES,
+        board.STUCK,
+    }
 
 
 def test_another_build_is_the_same_plugin_with_other_bytes() -> None:
-    before = cast.module(cast.GUARD)
-    after = cast.another_build(before, "2")
+    before = board.module(board.GUARD)
+    after = board.another_build(before, "2")
     assert after != before
     assert inspect(after).functions == inspect(before).functions

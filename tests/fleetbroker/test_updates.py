@@ -22,7 +22,7 @@ from edge_agent.operator.course import Step, follow, without
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.rollout import Course
-from edge_agent.sim.cast import another_build
+from edge_agent.sim.board import another_build
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.fleetbroker import FLEET, FleetBroker, Peer

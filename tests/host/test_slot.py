@@ -16,7 +16,7 @@ from edge_agent.host.slot_state import Successor
 from edge_agent.nri import events
 from edge_agent.nri.generation import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
-from edge_agent.sim.asking import Outcome
+from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
 from tests.support.agent import guest

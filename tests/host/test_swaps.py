@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.sim.asking import Outcome
+from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
 from tests.host.swaps import IDENTITY, Swaps, seen

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_agent.sim.cast import another_build
+from edge_agent.sim.board import another_build
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import ROOT, Agent, guest
 

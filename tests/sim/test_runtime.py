@@ -13,7 +13,7 @@ from edge_agent.nri import events
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS
 from edge_agent.pb import nri_pb2
 from edge_agent.sim import upstream
-from edge_agent.sim.connection import PluginGone
+from edge_agent.sim.plugin_connection import PluginGone
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.nativeplugin import Handler, NativePlugin
 from tests.support.wait import wait_until

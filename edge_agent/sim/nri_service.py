@@ -6,9 +6,10 @@ to the plugins in the order of their indices under one lock; a late or closed pl
 dropped and the event goes on without it; an error status ends the event.
 """
 
+import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,22 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from edge_agent.pb import nri_pb2
-from edge_agent.sim import admission
-from edge_agent.sim.asking import EVENTS, GENERATIONS, Answer, Outcome, Plugin, ask
-from edge_agent.sim.connection import UNKNOWN, PluginConnection, PluginGone, Reply
+from edge_agent.sim.plugin_connection import (
+    EVENTS,
+    GENERATIONS,
+    UNKNOWN,
+    Answer,
+    Generation,
+    Outcome,
+    Plugin,
+    PluginConnection,
+    PluginGone,
+    Reply,
+    ask,
+)
 
 REQUEST_TIMEOUT_S = 2.0  # upstream's default
+REGISTRATION_TIMEOUT_S = 5.0  # the same
 
 
 class NriService:
@@ -210,9 +222,7 @@ class NriService:
             if method == "UpdateContainers":
                 return self._unsolicited(payload)
             request = nri_pb2.RegisterPluginRequest.FromString(payload)
-            refusal = admission.unfit(request) or self.refuse(
-                request.plugin_idx, request.plugin_name
-            )
+            refusal = _unfit(request) or self.refuse(request.plugin_idx, request.plugin_name)
             if refusal:
                 return Reply(code=UNKNOWN, text=refusal)
             registered.append(request)
@@ -228,18 +238,16 @@ class NriService:
         plugin = Plugin(PluginConnection(connected, serve, gone))
         self._connections.append(plugin.connection)
         plugin.connection.start()
-        arrived.wait(admission.REGISTRATION_TIMEOUT_S)
+        arrived.wait(REGISTRATION_TIMEOUT_S)
         try:
             if not registered:
                 raise PluginGone(plugin.connection.reason or "it did not register in time")
             request = registered[0]
             plugin.index, plugin.name = request.plugin_idx, request.plugin_name
             plugin.nri_version = request.NRI_version
-            admission.configure(
-                plugin, self.generation, self.name, self.version, self.request_timeout_s
-            )
+            _configure(plugin, self.generation, self.name, self.version, self.request_timeout_s)
             with self._changed:
-                admission.synchronise(plugin, self.sync_parts(), self.request_timeout_s)
+                _synchronise(plugin, self.sync_parts(), self.request_timeout_s)
                 if plugin.connection.closed.is_set():
                     raise PluginGone(plugin.connection.reason)
                 self._plugins.append(plugin)
@@ -267,3 +275,53 @@ class NriService:
             if plugin in self._plugins:
                 self._plugins.remove(plugin)
             self._changed.notify_all()
+
+
+# --- the steps of a plugin before its first event
+
+
+def _unfit(request: nri_pb2.RegisterPluginRequest) -> str:
+    """Why a plugin cannot register under such a name; empty: it can."""
+    if not re.fullmatch(r"[0-9]{2}", request.plugin_idx):
+        return f"invalid plugin index {request.plugin_idx!r}"
+    if not re.fullmatch(r"[a-zA-Z0-9_.+-]+", request.plugin_name):
+        return f"invalid plugin name {request.plugin_name!r}"
+    return ""
+
+
+def _configure(
+    plugin: Plugin, generation: Generation, runtime: str, version: str, timeout_s: float
+) -> None:
+    """Learn what the plugin subscribes to. PluginGone: it answers badly."""
+    request = nri_pb2.ConfigureRequest(
+        runtime_name=runtime,
+        runtime_version=version,
+        registration_timeout=int(REGISTRATION_TIMEOUT_S * 1000),
+        request_timeout=int(timeout_s * 1000),
+        NRI_version=generation.nri_version,
+    )
+    reply = _call(plugin, "Configure", request, timeout_s)
+    valid = (1 << generation.last_event) - 1
+    events = nri_pb2.ConfigureResponse.FromString(reply.payload).events
+    if events & ~valid:
+        raise PluginGone(f"invalid plugin events: {events & ~valid:#x}")
+    plugin.events = events or valid
+
+
+def _synchronise(
+    plugin: Plugin, parts: Sequence[nri_pb2.SynchronizeRequest], timeout_s: float
+) -> None:
+    """Tell the plugin what runs. PluginGone: it answers badly, or not to each part."""
+    for part in parts:
+        reply = _call(plugin, "Synchronize", part, timeout_s)
+        response = nri_pb2.SynchronizeResponse.FromString(reply.payload)
+        if part.more and (response.update or not response.more):
+            raise PluginGone("it does not handle split synchronisation")
+        plugin.synchronised = reply.payload
+
+
+def _call(plugin: Plugin, method: str, request: Any, timeout_s: float) -> Reply:
+    reply = plugin.connection.call(method, request.SerializeToString(), timeout_s)
+    if reply.code:
+        raise PluginGone(f"{method}: {reply.text or reply.code}")
+    return reply
