@@ -4,8 +4,7 @@ updates. Files and sockets are asked only about what it does not tell."""
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from edge_agent.cli.finding import Finding, Level
-from edge_agent.cli.observe import Facts, SocketFacts
+from edge_agent.cli.observe import Facts, Finding, Level, SocketFacts
 from edge_agent.cli.runtimes import HOW_CONTAINERD, HOW_CRIO, HOW_DOCKER
 from edge_agent.validity import Validity, written
 

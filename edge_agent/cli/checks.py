@@ -5,8 +5,9 @@ Here are those for the machine; edge_agent.cli.agentchecks has those for what th
 
 import calendar
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent import RELEASED
 from edge_agent.cli import DEFAULT_CONFIG
@@ -16,12 +17,15 @@ from edge_agent.cli.agentchecks import (
     check_plugins,
     check_sockets,
     check_updates,
+    records,
     runtimes_by_socket,
 )
-from edge_agent.cli.finding import Finding, Level
-from edge_agent.cli.observe import Facts
-from edge_agent.cli.requiredplugins import check_required
+from edge_agent.cli.observe import Facts, Finding, Level
 from edge_agent.cli.runtimes import Runtime
+from edge_agent.nri.generation import NEW_EVENTS, known_events
+
+if TYPE_CHECKING:
+    from edge_agent.cli.observe import Facts
 
 # A compiled Go plugin takes some 15 MiB; state and the next release come on top.
 LOW_DISK_BYTES = 200 << 20
@@ -196,3 +200,65 @@ def _check_runtime(runtime: Runtime, configured: bool, listened: bool) -> Findin
         text = f"should offer NRI on {runtime.socket} and does not"
         return Finding("warn", name, text, f"start it, or {runtime.how}")
     return Finding("ok", name, f"offers NRI on {runtime.socket}")
+
+
+# --- plugins that a runtime requires (`required_plugins` of the default validator)
+#
+# While the agent runs it refuses creations for a plugin that does not run (docs/adr/0033). While
+# the agent is down only the runtime can: containerd from 2.2 (NRI 0.10) has a validator that fails
+# a creation at which a required plugin is not registered (containerd/nri,
+# plugins/default-validator).
+
+SECTION = "plugins.'io.containerd.nri.v1.nri'.default_validator"
+# So that a pod which brings the plugins themselves can be excused (docs/runtimes.md).
+TOLERATION = "tolerate-missing-nri-plugins.noderesource.dev"
+
+
+def check_required(facts: "Facts") -> Iterator[Finding]:
+    """What would close the gap while the agent is down; the choice is the operator's."""
+    known: dict[str, frozenset[str]] = {each.name: each.required for each in facts.runtimes}
+    config = next((each.config for each in facts.runtimes if each.name == "containerd"), None)
+    for runtime in records(facts.status or {}, "runtimes"):
+        if runtime.get("name") != "containerd" or not _validates(runtime):
+            continue
+        names = _must_not_be_missed(facts, runtime.get("socket"))
+        missing = [
+            each for each in names if not {each, each[3:]} & known.get("containerd", frozenset())
+        ]
+        if missing:
+            yield _proposal(str(runtime.get("version")), names, missing, config)
+        elif names:
+            text = f"containerd requires {', '.join(names)}, also while the agent is down"
+            yield Finding("ok", "required", text)
+
+
+def _validates(runtime: Mapping[str, object]) -> bool:
+    told = (str(runtime.get(key) or "") for key in ("name", "version", "nri_version"))
+    return known_events(*told) == NEW_EVENTS
+
+
+def _must_not_be_missed(facts: "Facts", socket: object) -> list[str]:
+    """Plugins of this runtime whose `failure_policy` is Fail."""
+    found = {
+        f"{entry.get('index')}-{entry.get('name')}"
+        for entry in records(facts.status or {}, "plugins")
+        if entry.get("index")
+        and entry.get("runtime") == socket
+        and entry.get("status") != "skipped"
+        and entry.get("failure_policy", "Fail") == "Fail"
+    }
+    return sorted(found)
+
+
+def _proposal(version: str, names: list[str], missing: list[str], config: Path | None) -> Finding:
+    listed = ", ".join(f'"{each}"' for each in names)
+    text = f"while the agent is down, containerd {version} creates containers without "
+    todo = (
+        f"to have it refuse them, in {config or '/etc/containerd/config.toml'}:\n"
+        f"[{SECTION}]\n"
+        "enable = true\n"
+        f"required_plugins = [{listed}]\n"
+        f'tolerate_missing_plugins_annotation = "{TOLERATION}"\n'
+        "and read docs/runtimes.md first: this holds for every pod, static ones included"
+    )
+    return Finding("ok", "required", text + ", ".join(missing), todo)

@@ -9,7 +9,7 @@ from edge_agent.text import printable
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
-    from edge_agent.cli.finding import Finding
+    from edge_agent.cli.observe import Finding
 
 
 def add_parser(subparsers: "Subparsers") -> None:

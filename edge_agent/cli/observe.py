@@ -1,4 +1,4 @@
-"""What `doctor` looks at. Nothing here judges, and nothing disturbs a runtime.
+"""The facts that `doctor` looks at, and the form of its findings. Nothing here disturbs a runtime.
 
 A connection to an NRI socket that does not register at once holds back every other
 plugin of that runtime, so the kernel is asked who listens there.
@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edge_agent.cli.runtimes import Runtime, installed_runtimes
 from edge_agent.cli.unixsockets import FileKey, file_key, listening_files, listening_paths
@@ -27,6 +28,19 @@ from edge_agent.errors import (
 )
 from edge_agent.node.exposure import Exposed, exposed, files_of
 from edge_agent.validity import Validity
+
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: how bad, about what, what was seen and what to do."""
+
+    level: Level
+    subject: str
+    text: str
+    todo: str = ""
+
 
 # For TCP and TLS each; a broker at the far end of a mobile link needs a second or two.
 BROKER_SECONDS = 5.0

@@ -1,30 +1,28 @@
 """The operator's connection to the fleet's broker, through paho's own thread.
 
-An operator's machine has no memory limit and a person who waits, so this differs from the
-node's link: calls wait for the broker's answer, a lost connection comes back by itself with
-its subscriptions, and what was not acknowledged is sent again. Errors are LinkError.
+An operator's machine has no memory limit, and a person waits for the answer. So this differs from
+the node's link: calls wait for the broker's answer, a lost connection is made again with its
+subscriptions, and unacknowledged messages are sent again. Errors are LinkError.
 """
 
-import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.tls import explain
-from edge_agent.operator.subscription import Received, Subscription
-from edge_agent.operator.toolclient import MAX_PACKET_BYTES, ToolClient, hint, tool_client
+from edge_agent.operator.subscription import Subscription
+from edge_agent.operator.tool_client import MAX_PACKET_BYTES, ToolClient, hint, tool_client
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
 CONNECT_TIMEOUT_S = 10.0  # TCP, TLS and CONNACK each
@@ -34,16 +32,9 @@ ANSWER_TIMEOUT_S = 60.0
 # may grant less (MQTT 5, 3.2.2.3.3), and may disconnect who sends more (4.9).
 IN_FLIGHT = 20
 RECONNECT_MAX_S = 8
-# Mochi takes the ids of its own messages, which are another count (MQTT 5, 2.2.1), for ours. The
-# next id is free, or the next but some.
-ID_IN_USE, ID_ATTEMPTS = "Packet identifier in use", 20
 
 
-class NotAllowedError(LinkError):
-    """The broker does not let this account write or read a topic."""
-
-
-class BrokerConnection:
+class BrokerConnection(ABC):
     """A context manager: connected inside. Its methods may be called by any thread."""
 
     def __init__(
@@ -61,8 +52,6 @@ class BrokerConnection:
         self._subscriptions: list[Subscription] = []
         self._lock = threading.Lock()
         self._answered = threading.Condition(self._lock)
-        self._acknowledged: dict[int, str] = {}  # packet ids, each with "" or why it was refused
-        self._subscribing: dict[int, Subscription] = {}
         self._connack: str | None = None  # "" or why not
         self._wrong_version = False
         self._lost = ""  # why there is no connection now
@@ -144,9 +133,6 @@ class BrokerConnection:
         client.manual_ack_set(bool(self._keep_session_s))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
         return client
 
     def _close(self) -> None:
@@ -158,14 +144,6 @@ class BrokerConnection:
         client._out_messages.clear()
         client.loop_stop()
 
-    def expect(self, *filters: str) -> Subscription:
-        """Before connecting: what is to be received, a kept session's messages among it."""
-        subscription = Subscription(filters)
-        self._subscriptions.append(subscription)
-        return subscription
-
-    # --- using
-
     @property
     def config(self) -> MqttConfig:
         """For another connection to the same broker."""
@@ -176,110 +154,20 @@ class BrokerConnection:
         """Why there is no connection at the moment; "" while there is one."""
         return self._lost
 
-    def publish(
-        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
-    ) -> None:
-        """Send one message at QoS 1 and wait until the broker has it."""
-        self.wait(self.send(topic, payload, retain=retain, properties=properties))
+    # --- for the messages over it
 
-    def send(
-        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
-    ) -> int:
-        """Send one message at QoS 1; `wait` for what this returns.
-
-        Waits while as many as the broker grants are unacknowledged.
-        """
-        client = self._opened()
-        given = None
-        if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
-            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            for name, value in properties.items():
-                setattr(given, name, value)
-        self._wait_for(self._reserved)
-        info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
-        # Without a connection it waits in paho's queue for the next.
-        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
-            with self._lock:
-                self._unanswered -= 1
-            raise LinkError(f"{self.url}: {topic}: not sent: {info.rc.name}")
-        return info.mid
-
-    def wait(self, packet_id: int) -> None:
-        """Until the broker has what `send` sent. LinkError if it refuses or stays away."""
-        self._wait_for(lambda: packet_id in self._acknowledged)
-        with self._lock:
-            refusal = self._acknowledged.pop(packet_id)
-        if refusal:
-            raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{hint(refusal)}")
-
-    @contextmanager
-    def subscribed(
-        self, filters: Iterable[str], latest: Collection[str] = (), again_s: float = math.inf
-    ) -> Iterator[Subscription]:
-        """Receive what matches `filters` at QoS 1, beginning with what the broker kept; `latest`
-        as in `Subscription`. Without an answer it is asked for again after `again_s`.
-
-        Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
-        without a word. With MQTT 5 this client's receive maximum lifts that for what its socket
-        takes at once, some thousand messages (operator/listing reads more).
-        """
-        subscription = Subscription(tuple(filters), latest)
-        with self._lock:
-            self._subscriptions.append(subscription)
-        try:
-            self._subscribe_answered(subscription, again_s)
-            if subscription.answer:
-                raise NotAllowedError(
-                    f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
-                    f" {subscription.answer}{hint(subscription.answer)}"
-                )
-            yield subscription
-        finally:
-            with self._lock:
-                self._subscriptions.remove(subscription)
-                still = {each for other in self._subscriptions for each in other.filters}
-            gone = [each for each in subscription.filters if each not in still]
-            # A session that is kept keeps its subscriptions, or nothing would wait for us.
-            if gone and self._client is not None and not self._keep_session_s:
-                self._client.unsubscribe(gone)
-
-    def offer(self, topic: str, payload: bytes, within_s: float) -> str:
-        """Send one message, not retained, that need not arrive; why it is refused, or "".
-
-        Some brokers have no other word for "refused" than to hang up: once is chance, twice is
-        meant.
-        """
-        before = self.connections
-        packet_id = self.send(topic, payload, retain=False)
-        with self._answered:
-            self._answered.wait_for(
-                lambda: packet_id in self._acknowledged or self.connections > before + 1, within_s
-            )
-            if packet_id in self._acknowledged:
-                return self._acknowledged.pop(packet_id)
-            self._unanswered -= 1
-            client = self._opened()
-            with client._out_message_mutex:  # or it would be sent with each connection
-                client._out_messages.pop(packet_id, None)
-            return "it ends the connection" if self.connections > before + 1 else ""
-
-    def acknowledge(self, message: Received) -> None:
-        """It need not be sent again."""
-        self._opened().ack(message.packet_id, 1)
-
-    # --- inside
+    @abstractmethod
+    def _subscribe(self, subscription: Subscription) -> None:
+        """Send SUBSCRIBE for what is to be received; called again after each reconnection."""
 
     def _opened(self) -> paho.Client:
         if self._client is None:
             raise LinkError("the connection to the broker is closed")
         return self._client
 
-    def _reserved(self) -> bool:
-        """Whether one more message may be sent now; it is counted then."""
-        if self._unanswered >= self._granted:
-            return False
-        self._unanswered += 1
-        return True
+    def _answer_by(self) -> float:
+        """The end of the time for an answer that is asked for now, on the monotonic clock."""
+        return time.monotonic() + ANSWER_TIMEOUT_S
 
     def _wait_for(self, answered: Callable[[], bool]) -> None:
         with self._answered:
@@ -288,7 +176,7 @@ class BrokerConnection:
         self._check_answered(done, before)
 
     def _check_answered(self, done: bool, before: int) -> None:
-        """LinkError unless it was `done`; `before` are the connections before that was waited."""
+        """LinkError unless `done`; `before` is the number of connections when the wait began."""
         with self._answered:
             why = self._lost or "it is connected, but does not answer"
             if not self._lost and self.connections != before:
@@ -298,39 +186,6 @@ class BrokerConnection:
                 f"{self.url}: no answer from the broker for {ANSWER_TIMEOUT_S:.0f} s: {why};"
                 " run the command again when it is back, it goes on where it stopped"
             )
-
-    def _subscribe_answered(self, subscription: Subscription, again_s: float) -> None:
-        """LinkError: there is no answer in time."""
-        end, before = time.monotonic() + ANSWER_TIMEOUT_S, self.connections
-        in_use = 0
-        while in_use < ID_ATTEMPTS:
-            subscription.answer = None
-            self._subscribe(subscription)
-            with self._answered:
-                wait_s = min(again_s, max(0.0, end - time.monotonic()))
-                self._answered.wait_for(lambda: subscription.answer is not None, wait_s)
-            in_use += subscription.answer == ID_IN_USE
-            if subscription.answer not in (None, ID_IN_USE) or time.monotonic() >= end:
-                break
-        self._check_answered(subscription.answer is not None, before)
-
-    def _subscribe(self, subscription: Subscription) -> None:
-        client = self._opened()
-        wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
-        wanted = [(each, 1) for each in subscription.filters]
-        if client.protocol == MQTTProtocolVersion.MQTTv5:
-            # A session that is taken up again brings what it held, not all that is retained anew.
-            handling = (
-                SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-                if self._keep_session_s
-                else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
-            )
-            options = SubscribeOptions(qos=1, retainHandling=handling)
-            wanted = [(each, options) for each in subscription.filters]
-        with self._lock:  # or the answer might come before it is known to whom
-            _, packet_id = client.subscribe(wanted)
-            if packet_id is not None:  # without a connection: `_on_connect` does it again
-                self._subscribing[packet_id] = subscription
 
     def _on_connect(
         self,
@@ -384,44 +239,3 @@ class BrokerConnection:
             trouble = client.last_error if isinstance(client, ToolClient) else ""
             self._lost = self._broke = trouble or self._lost or f"the broker is away{why}"
             self._answered.notify_all()
-
-    def _on_publish(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        with self._answered:
-            self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
-            self._unanswered -= 1
-            self._answered.notify_all()
-
-    def _on_subscribe(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        with self._answered:
-            subscription = self._subscribing.pop(packet_id, None)
-            if subscription is not None:
-                subscription.answer = refused[0] if refused else ""
-            self._answered.notify_all()
-
-    def _on_message(
-        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
-    ) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            return  # no topic of MQTT; nothing that was asked for
-        received = Received(topic, bytes(message.payload), message.retain, message.mid)
-        with self._lock:
-            for subscription in self._subscriptions:
-                if subscription.wants(received.topic):
-                    subscription.put(received)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, cast
 
 from edge_agent.errors import OperatorError
-from edge_agent.operator.view import Node
+from edge_agent.operator.node_state import Node
 from edge_agent.store.digest import Digest
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.choice import choose

@@ -16,12 +16,12 @@ from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import replace, signing
-from edge_agent.operator.broker import QUIET_S, BrokerClient
+from edge_agent.operator import signing
+from edge_agent.operator.broker import NOT_KEPT, QUIET_S, BrokerClient, NotKeptError, settled
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.operator.replace import NotKeptError
+from edge_agent.operator.node_state import Node
 from edge_agent.operator.subscription import Subscription, until
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.view import View
 from edge_agent.store.digest import sha256_hex
 
 # After the broker's acknowledgement; its own copy of the message comes in the same stream.
@@ -251,14 +251,14 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
         client.publish(topics.deployment, raw, retain=True)
         others = _others_until(subscription, raw)
     if not others:
-        kept = replace.settled(client, topics.deployment, raw, expected)
+        kept = settled(client, topics.deployment, raw, expected)
     if others or kept not in (raw, expected):
         raise OperatorError(
             "another operator deployed in the same moment: nodes took one or the other document."
             " Agree with them what shall run, and deploy once more: the next generation settles it"
         )
     if kept != raw:
-        raise NotKeptError(f"{client.url}: {replace.NOT_KEPT}, then deploy again")
+        raise NotKeptError(f"{client.url}: {NOT_KEPT}, then deploy again")
 
 
 def _kept_now(

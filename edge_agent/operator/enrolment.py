@@ -21,7 +21,7 @@ from edge_agent.fleet_protocol import signed_states
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey, public_key
 from edge_agent.fleet_protocol.signed_states import UnprovenError
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.operator.foreign import read_object
+from edge_agent.operator.untrusted import read_object
 
 MAX_FILE_BYTES = 16 << 20  # of 100,000 nodes: 10 MB
 _HEAD = """\

@@ -14,29 +14,26 @@ from edge_agent.fleet_protocol.deployment import CodeFile, Deployment
 from edge_agent.fleet_protocol.selection import place
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator import (
+    blobs,
     deploy,
-    edit,
     enrolment,
-    gc,
-    listing,
     plan,
-    publish,
     releases,
     signing,
+    toml_edit,
 )
-from edge_agent.operator.blobs import pack
-from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.blobs import Progress, Published, pack
+from edge_agent.operator.broker import BrokerClient, NotKeptError, read_nodes
 from edge_agent.operator.compiling import Made
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.draft import Draft, load, read
+from edge_agent.operator.deployment_file import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
 from edge_agent.operator.keyring import Keyring
-from edge_agent.operator.publish import Progress, Published
-from edge_agent.operator.replace import NotKeptError
+from edge_agent.operator.node_state import Node
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
 from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.view import View
 from edge_agent.store.code import Code
 
 
@@ -82,7 +79,7 @@ class Fleet:
     def view(self, *, proven: bool = True) -> View:
         """What the nodes say of themselves at the moment; `proven` as in `BrokerClient.proof`."""
         view = View(self.enrolment)
-        found = listing.read(self.client, self.nodes_topic, proven=proven)
+        found = read_nodes(self.client, self.nodes_topic, proven=proven)
         for topic, payload in found.items():
             view.feed(Received(topic, payload, True))
         return view
@@ -116,7 +113,7 @@ class Fleet:
 
         ModuleError, LinkError, OperatorError: also for another module under a known version.
         """
-        packed = pack(publish.read_module(plugin))
+        packed = pack(blobs.read_module(plugin))
         releases.check_names(name, version)
         before = releases.find(self.folder, name, version)
         if before is not None and before.digest != packed.digest:
@@ -124,7 +121,7 @@ class Fleet:
                 f"{name} {version} was published as another module ({before.digest[:19]}...); a"
                 " version never changes its content, give this one a new number"
             )
-        done = publish.upload(self.client, self.topics, packed, progress)
+        done = blobs.upload(self.client, self.topics, packed, progress)
         releases.save(self.folder, name, version, done.blob)
         return done
 
@@ -137,7 +134,7 @@ class Fleet:
     ) -> Published:
         """Bring machine code of a published version to the broker, and note it beside."""
         blob = releases.load(self.folder, name, version)
-        done = publish.upload(self.client, self.topics, pack(made.data), progress)
+        done = blobs.upload(self.client, self.topics, pack(made.data), progress)
         code = Code(
             *(made.engine, made.version, made.target, made.settings, made.features),
             digest=done.blob.digest,
@@ -169,9 +166,9 @@ class Fleet:
         if percent < 100:
             seed = self._seed(name, version)
             rollout = {"percent": percent, "seed": seed, "paused": None, **remembered}
-        text = edit.edited(
+        text = toml_edit.edited(
             self.folder,
-            lambda document: edit.set_release(document, name, version, index, rollout, own),
+            lambda document: toml_edit.set_release(document, name, version, index, rollout, own),
         )
         return read(self.folder, text)
 
@@ -331,7 +328,7 @@ class Fleet:
 
     def _check_published(self, document: Deployment, before: Deployment | None) -> None:
         """Parts go up in order: who has the last has all. What runs already was checked then."""
-        known = gc.named(before)
+        known = blobs.named(before)
         lasts = {
             self.topics.blob_part(blob.digest, blob.parts - 1): (
                 entry.name,

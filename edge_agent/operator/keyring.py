@@ -2,7 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Collection
+import shutil
+import subprocess
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from edge_agent.errors import KeyFormatError, OperatorError
@@ -14,7 +16,7 @@ from edge_agent.fleet_protocol.keys import (
     parse_public,
     public_pem,
 )
-from edge_agent.operator import passphrases, sshagent, tokens
+from edge_agent.operator import ssh_agent, tokens
 from edge_agent.operator.settings import KEY_FORM, KEY_PATTERN
 from edge_agent.operator.tokens import TokenKey
 from edge_agent.store import files
@@ -49,7 +51,7 @@ class Keyring:
         the folder is shared."""
         private = self._make_room(name)
         key = SigningKey.generate()
-        text = passphrases.lock(key.to_pem(), passphrase) if passphrase else key.to_pem()
+        text = _lock(key.to_pem(), passphrase) if passphrase else key.to_pem()
         files.write(private, text.encode(), files.PRIVATE_FILE)
         files.write(self.public_file(name), public_pem(key.public).encode(), PUBLIC_FILE)
         return key.public
@@ -120,9 +122,9 @@ class Keyring:
             self._tokens[name] = tokens.TokenKey(uri, public, self._ask)
         return self._tokens[name]
 
-    def _of_agent(self, *, needed: bool) -> list[sshagent.AgentKey]:
+    def _of_agent(self, *, needed: bool) -> list[ssh_agent.AgentKey]:
         try:
-            return sshagent.signers()
+            return ssh_agent.signers()
         except OperatorError:
             if needed:
                 raise
@@ -141,10 +143,10 @@ class Keyring:
         if mode & 0o077:
             raise OperatorError(f"{path}: others can read this private key: chmod 600 {path}")
         try:
-            if passphrases.MARK in text:
+            if ENCRYPTED_MARK in text:
                 if self._ask is None:
                     raise OperatorError("it is encrypted, and there is no terminal to ask at")
-                text = passphrases.unlock(text, self._ask(f"passphrase of {path}: "))
+                text = _unlock(text, self._ask(f"passphrase of {path}: "))
                 self._opened[path] = SigningKey.from_pem(text)
                 return self._opened[path]
             return SigningKey.from_pem(text)
@@ -167,7 +169,7 @@ def read_public(path: Path) -> PublicKey:
     try:
         text = _read(path)
         return (
-            sshagent.parse_public(text)
+            ssh_agent.parse_public(text)
             if text.startswith(("ssh-", "ecdsa-"))
             else parse_public(text)
         )
@@ -183,3 +185,47 @@ def _read(path: Path) -> str:
         raise OperatorError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
     except UnicodeDecodeError as error:
         raise OperatorError(f"{path}: is no PEM text") from error
+
+
+# --- encrypted keys: PKCS #8, encrypted and opened by openssl
+#
+# Neither Python's library nor PyNaCl has the ciphers. The passphrase goes through a pipe, never
+# through a command line or a file.
+
+ENCRYPTED_MARK = "-----BEGIN ENCRYPTED PRIVATE KEY-----"
+_LOCK_WORDS = ("pkcs8", "-topk8", "-v2", "aes-256-cbc", "-scrypt", "-passout")
+_UNLOCK_WORDS = ("pkey", "-passin")
+
+
+def _lock(pem: str, passphrase: str) -> str:
+    """The PEM text of a private key, encrypted. OperatorError."""
+    return _openssl(_LOCK_WORDS, pem, passphrase, "the key cannot be encrypted")
+
+
+def _unlock(pem: str, passphrase: str) -> str:
+    """The PEM text of an encrypted key as it was before. OperatorError: not this passphrase."""
+    return _openssl(_UNLOCK_WORDS, pem, passphrase, "it does not open; is that its passphrase?")
+
+
+def _openssl(words: Sequence[str], pem: str, passphrase: str, trouble: str) -> str:
+    program = shutil.which("openssl")
+    if program is None:
+        raise OperatorError("encrypted keys need openssl, which is not installed")
+    if not passphrase or "\n" in passphrase:
+        raise OperatorError("a passphrase has at least one character, and one line")
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, passphrase.encode() + b"\n")  # a pipe holds more than a line
+        os.close(writing)
+        done = subprocess.run(
+            [program, *words, f"fd:{reading}"],
+            input=pem.encode(),
+            pass_fds=(reading,),
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        os.close(reading)
+    if done.returncode != 0 or not done.stdout:
+        raise OperatorError(trouble)
+    return done.stdout.decode()

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.selection import Choice, chosen, matches, wanted
+from edge_agent.operator.node_state import Node
 from edge_agent.operator.rollout import Reach
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.view import View
 
 Kind = Literal["install", "replace", "settings", "remove"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from edge_agent.fleet_protocol.packing import bytes_as_json
 from edge_agent.fleet_protocol.topics import read_node_topic
-from edge_agent.operator.foreign import UnreadableError, read_batch
+from edge_agent.operator.untrusted import UnreadableError, read_batch
 
 # Ranges of numbers kept for one stream; only a stream with that many holes has more.
 MAX_RANGES = 1000

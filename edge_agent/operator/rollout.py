@@ -9,8 +9,9 @@ from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.selection import Choice, wanted
-from edge_agent.operator.draft import Draft, ring_label
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.deployment_file import Draft, ring_label
+from edge_agent.operator.node_state import Node
+from edge_agent.operator.view import View
 
 DEFAULT_STEPS = (10, 25, 50, 100)
 DEFAULT_SOAK_S = 60.0

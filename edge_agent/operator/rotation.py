@@ -9,9 +9,9 @@ from edge_agent.errors import CryptoError, KeyFormatError, OperatorError, Refuse
 from edge_agent.fleet_protocol import limits, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import edit, replace, signing
+from edge_agent.operator import signing, toml_edit
+from edge_agent.operator.broker import NOT_KEPT, NotKeptError, settled
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.replace import NotKeptError
 from edge_agent.operator.signing import Signed
 from edge_agent.validity import Validity
 
@@ -105,7 +105,7 @@ def put(
             " date (git pull)"
         )
     fleet.client.publish(fleet.topics.trust, raw, retain=True)
-    kept = replace.settled(fleet.client, fleet.topics.trust, raw, before)
+    kept = settled(fleet.client, fleet.topics.trust, raw, before)
     if kept not in (raw, before):
         raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
     if kept != raw:
@@ -113,12 +113,12 @@ def put(
         fleet.folder.write(path, signed.raw.decode() + "\n")
         epoch = " --new-epoch" if new_epoch else ""  # which the set of keys does not say
         raise NotKeptError(
-            f"{fleet.client.url}: {replace.NOT_KEPT}, then publish the same document again, with"
+            f"{fleet.client.url}: {NOT_KEPT}, then publish the same document again, with"
             f" the same --add: edge-agent fleet trust rotate --signed {path}{epoch}"
         )
     named = dict(zip(names, new.keys, strict=True))
     fleet.folder.write_trust(named, new.version, new.validity)
-    text = edit.set_trust(fleet.folder, names, new, new_epoch=new_epoch)
+    text = toml_edit.set_trust(fleet.folder, names, new, new_epoch=new_epoch)
     fleet.folder.write(fleet.folder.path / "fleet.toml", text)
 
 

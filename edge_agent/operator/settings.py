@@ -16,7 +16,7 @@ from edge_agent.config.document import Document
 from edge_agent.config.table import PATH_PATTERN, Table
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol import form
-from edge_agent.operator.broker import client_id
+from edge_agent.operator.tool_client import client_id
 from edge_agent.validity import Validity
 
 # A key's name is that of its files: NAME.key and NAME.pem.
@@ -112,8 +112,3 @@ def _read_keys(table: Table) -> tuple[str, ...]:
     if len(keys) > MAX_KEYS:
         table.problem("keys", f"names {len(keys)} keys; nodes take at most {MAX_KEYS}")
     return keys
-
-
-def with_client_id(mqtt: MqttConfig, name: str) -> MqttConfig:
-    """The same broker under another client id, for a session that the broker keeps."""
-    return replace(mqtt, client_id=name)

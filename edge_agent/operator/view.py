@@ -1,285 +1,17 @@
-"""What the nodes of a fleet say of themselves: status and state, as the broker keeps them. Pure.
+"""The nodes of a fleet, from the status and state messages that the broker keeps. Pure.
 
-Nodes are believed as far as it concerns themselves, an enrolled one where its key signed it. What
-one says in a wrong form is left out.
+A node is believed about itself; an enrolled node is believed where its key signed the state.
 """
 
-import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import NamedTuple
 
-from edge_agent.errors import KeyFormatError
 from edge_agent.fleet_protocol import signed_states
-from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.keys import public_key
-from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS
-from edge_agent.fleet_protocol.reported_state import refusals
 from edge_agent.fleet_protocol.signed_states import UnprovenError
 from edge_agent.fleet_protocol.topics import read_node_topic
 from edge_agent.operator.enrolment import NOBODY, Enrolment
-from edge_agent.operator.foreign import UnreadableError, read_object
+from edge_agent.operator.node_state import Node, count, text
 from edge_agent.operator.subscription import Received
-from edge_agent.store.digest import sha256_hex
-from edge_agent.validity import Validity
-
-LAST_TIME = 253_402_300_799  # the year 9999
-BAD_STATUSES = frozenset(("failed", "quarantined"))
-
-
-class Running(NamedTuple):
-    """One plugin at one runtime of a node, as its state tells."""
-
-    identity: str  # NN-name
-    version: str
-    digest: str  # of the release that is to run
-    running: str  # of the one that does
-    status: str
-    error: str
-    events: int
-    runtime: str  # its socket
-
-
-class Refusal(NamedTuple):
-    """Why a node does not take a document: a word (docs/fleet-protocol.md), and at length."""
-
-    reason: str
-    text: str
-    generation: int  # of the deployment, where trusted keys signed it; else 0
-    since: int  # Unix time, s; 0: not said (agents before 0.2)
-    message: str = ""  # which message it was (fleet/refusals.message_name); "": not said
-
-    def __str__(self) -> str:
-        return f"({self.reason}{_since(self.since)}): {self.text}"
-
-
-class Fetching(NamedTuple):
-    """One module on its way to a node: `progress` from 0 to 1, and what was the matter last."""
-
-    digest: str
-    progress: float
-    trouble: str
-
-
-@dataclass
-class Node:
-    """One node; everything but the name may be empty."""
-
-    name: str
-    status: str = ""  # `online`, `offline`, `lost`
-    session: int = 0
-    state: Mapping[str, object] = field(default_factory=dict)
-    unreadable: str = ""  # why its latest status or state cannot be read; the one before stands
-    enrolled: bool = False
-    unproven: str = ""  # of an enrolled one: why its state is not its own word
-
-    @property
-    def proven(self) -> bool:
-        """Whether what its state says is signed by the key that the fleet's folder has for it."""
-        return self.enrolled and bool(self.state) and not self.unproven
-
-    @property
-    def key_id(self) -> str:
-        """Of the key that its state names, which proves nothing; "": none."""
-        try:
-            raw = binascii.a2b_base64(_text(self._map("signed").get("key")), strict_mode=True)
-            return public_key(raw).keyid
-        except (ValueError, KeyFormatError):
-            return ""
-
-    def follows(self, deployment: Deployment) -> bool:
-        """Whether its state speaks of this very deployment, taken and being run."""
-        return (
-            (self.epoch, self.accepted) == deployment.order
-            and self.generation == deployment.generation
-            and self.at_rest
-            and self.updates.get("document") == sha256_hex(deployment.payload)
-        )
-
-    @property
-    def online(self) -> bool:
-        return self.status == "online"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        labels = self._map("labels")
-        return {key: value for key, value in labels.items() if isinstance(value, str)}
-
-    @property
-    def agent(self) -> str:
-        return _text(self.state.get("agent"))
-
-    @property
-    def architecture(self) -> str:
-        """As `uname -m` says it."""
-        return _text(self.state.get("architecture"))
-
-    @property
-    def engine(self) -> tuple[str, str, str]:
-        """Name, version and settings; these only from agents since 0.2."""
-        engine = self._map("engine")
-        return tuple(_text(engine.get(key)) for key in ("name", "version", "settings"))  # type: ignore[return-value]
-
-    @property
-    def takes_code(self) -> bool:
-        """Whether it takes machine code that a deployment names."""
-        return self.updates.get("compiled") == "accept"
-
-    @property
-    def without_code(self) -> dict[str, str]:
-        """Plugins that the node compiled although there is machine code, and why."""
-        told = self.updates.get("code")
-        items = told.items() if isinstance(told, Mapping) else ()
-        return {str(name)[:100]: _text(reason) for name, reason in items if reason}
-
-    @property
-    def plugins(self) -> list[Running]:
-        return [_running(each) for each in _maps(self.state.get("plugins"))]
-
-    @property
-    def updates(self) -> Mapping[str, object]:
-        return self._map("updates")
-
-    @property
-    def generation(self) -> int:
-        """Of the deployment that this node runs; 0: none."""
-        return _count(self.updates.get("generation"))
-
-    @property
-    def accepted(self) -> int:
-        """The highest generation that this node believed, in `epoch`; 0: none."""
-        told = self.updates.get("accepted")
-        return self.generation if told is None else _count(told)
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether it fetches nothing for a deployment that it accepted."""
-        return self.updates.get("pending") is None
-
-    @property
-    def epoch(self) -> int:
-        """That `accepted` is counted in; 0 for nodes that know no epochs."""
-        return _count(self.updates.get("epoch"))
-
-    @property
-    def form(self) -> int:
-        """The highest form of a deployment that this node reads."""
-        return max(1, _count(self.updates.get("form")))
-
-    @property
-    def refused(self) -> dict[str, Refusal]:
-        """What it does not take at present: `deployment`, `trust`."""
-        return {
-            kind: Refusal(
-                _text(told.get("reason")),
-                _text(told.get("text")),
-                _count(told.get("generation")),
-                _count(told.get("since")),
-                _text(told.get("message")),
-            )
-            for kind, told in refusals(self.updates)
-        }
-
-    @property
-    def expires(self) -> int:
-        """When the deployment that it runs ends, in seconds of Unix time; 0: not said."""
-        return _count(self.updates.get("expires"))
-
-    @property
-    def expired(self) -> bool:
-        """Whether the deployment that it runs has expired, by its own clock."""
-        return self.updates.get("expired") is True
-
-    @property
-    def rejected(self) -> dict[str, str]:
-        """What this node will not run again, each with the reason: digests and setups."""
-        rejected = self.updates.get("rejected"), self.updates.get("quarantined")
-        return {
-            digest: _text(reason) or "no reason said"
-            for each in rejected
-            for digest, reason in (each.items() if isinstance(each, Mapping) else ())
-        }
-
-    @property
-    def fetching(self) -> list[Fetching]:
-        """What is on its way to this node."""
-        return [
-            Fetching(
-                _text(each.get("digest")), _share(each.get("progress")), _text(each.get("trouble"))
-            )
-            for each in _maps(self.updates.get("fetching"))
-        ]
-
-    @property
-    def trust_version(self) -> int:
-        """Of the key set that this node believes; 0: not said."""
-        trust = self.updates.get("trust")
-        return _count(trust.get("version")) if isinstance(trust, Mapping) else 0
-
-    @property
-    def trust_expired(self) -> bool:
-        """Whether the set of keys that it believes has expired, by its own clock."""
-        trust = self.updates.get("trust")
-        return isinstance(trust, Mapping) and trust.get("expired") is True
-
-    @property
-    def certificate(self) -> Validity | None:
-        """Of the one that it connects to the broker with; None: it has none, or does not say."""
-        told = self._map("certificate")
-        issued, expires = _count(told.get("issued")), _count(told.get("expires"))
-        return Validity(issued, expires) if 0 < expires <= LAST_TIME else None
-
-    def runs(self, digest: str, version: str = "") -> bool:
-        """Whether this release serves here, at every runtime that it is for, and is no longer on
-        trial.
-
-        `version` tells releases of one module apart, which differ in their configuration.
-        """
-        found = [
-            each
-            for each in self.plugins
-            if each.status != "skipped"
-            and (
-                (same(digest, each.digest) and version in ("", each.version))
-                or (same(digest, each.running) and not same(digest, each.digest))
-            )
-        ]
-        return bool(found) and all(
-            each.status == "running" and same(digest, each.running) for each in found
-        )
-
-    def waits_for_a_runtime(self, digest: str) -> bool:
-        """Whether this release is here, and no container runtime that it is for is."""
-        found = [each.status for each in self.plugins if same(digest, each.digest)]
-        return bool(found) and set(found) <= {"waiting", "skipped"}
-
-    def progress_of(self, digest: str) -> str:
-        """How far a release is here that does not run yet, in a word."""
-        for fetching in self.fetching:
-            if fetching.digest == digest:
-                return "fetching"
-        for each in self.plugins:
-            if same(digest, each.digest):
-                return each.status
-        return "to come"
-
-    def failure(self, digest: str, setup: str = "") -> str | None:
-        """Why this release failed here; None: it has not.
-
-        `setup` names it with its configuration (store/catalogue.setup_key).
-        """
-        for key in (digest, setup):
-            if key in self.rejected:
-                return self.rejected[key]
-        for each in self.plugins:
-            if same(digest, each.digest) and each.status in BAD_STATUSES:
-                return each.error or each.status
-        return None
-
-    def _map(self, key: str) -> Mapping[str, object]:
-        value = self.state.get(key)
-        return value if isinstance(value, Mapping) else {}
+from edge_agent.operator.untrusted import UnreadableError, read_object
 
 
 class View:
@@ -308,16 +40,16 @@ class View:
             return node
         node = self._node(name)
         node.unreadable = ""
-        session = _count(document.get("session"))
+        session = count(document.get("session"))
         if leaf == "state":
             node.state = document
             node.unproven = self._unproven(name, message.payload, document)
         elif leaf == "status":
             # A will may come late, after the node has come back (docs/mqtt.md).
-            newest = max(node.session, _count(node.state.get("session")))
+            newest = max(node.session, count(node.state.get("session")))
             if document.get("status") == "lost" and session < newest:
                 return None
-            node.status, node.session = _text(document.get("status")), max(session, node.session)
+            node.status, node.session = text(document.get("status")), max(session, node.session)
         return node
 
     def _node(self, name: str) -> Node:
@@ -363,48 +95,3 @@ class View:
         """With the enrolled nodes of which the broker brings nothing."""
         missing = (Node(name, enrolled=True) for name in self.enrolment.keys - self.nodes.keys())
         return sorted((*self.nodes.values(), *missing), key=lambda node: node.name)
-
-
-def _since(seconds: int) -> str:
-    """For people; "" for a time that is none."""
-    try:
-        when = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return ""
-    return f" since {when:%Y-%m-%d %H:%M} UTC" if seconds else ""
-
-
-def same(digest: str, told: str) -> bool:
-    """Whether a node tells of this digest, which a crowded state cuts (docs/mqtt.md)."""
-    return len(told) >= CUT_DIGEST_CHARS and digest.startswith(told)
-
-
-def _running(entry: Mapping[str, object]) -> Running:
-    name, index = _text(entry.get("name")), _text(entry.get("index"))
-    digest = _text(entry.get("digest"))
-    return Running(
-        identity=f"{index}-{name}" if index else name,
-        version=_text(entry.get("version")),
-        digest=digest,
-        running=_text(entry.get("running")) or digest,
-        status=_text(entry.get("status")),
-        error=_text(entry.get("error")),
-        events=_count(entry.get("events")),
-        runtime=_text(entry.get("runtime")),
-    )
-
-
-def _maps(value: object) -> list[Mapping[str, object]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
-    return value[:2000] if isinstance(value, str) else ""
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
-
-
-def _share(value: object) -> float:
-    return min(1.0, max(0.0, value)) if isinstance(value, int | float) else 0.0

@@ -15,7 +15,8 @@ from edge_agent.operator import folder as folders
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.keyring import Keyring
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.node_state import Node
+from edge_agent.operator.view import View
 from edge_agent.sim.board import (
     GUARD,
     STUCK,

@@ -72,7 +72,7 @@ def test_what_fails_is_named_with_its_place_in_the_specification(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edge_agent.operator.brokercheck.WAIT_S", 3.0)
+    monkeypatch.setattr("edge_agent.operator.broker_check.WAIT_S", 3.0)
     with broker() as running:
         home = Home(tmp_path, running.port, capsys)
         home.fleet("keygen", "alice")

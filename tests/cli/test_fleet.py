@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from edge_agent.__main__ import main
-from edge_agent.cli import fleetout
-from edge_agent.cli.fleetscreen import Screen
+from edge_agent.cli import fleet_output
+from edge_agent.cli.fleet_screen import Screen
 from edge_agent.fleet_protocol.deployment import parse, to_payload
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.subscription import Received
@@ -51,8 +51,8 @@ def test_the_parser_alone_loads_nothing_of_the_operators() -> None:
 
 def test_the_operators_room_needs_neither_rich_nor_the_command_line() -> None:
     loaded = python(
-        "import sys\nimport edge_agent.operator.course, edge_agent.operator.inbox\n"
-        "import edge_agent.operator.rotation, edge_agent.operator.gc, edge_agent.operator.asking\n"
+        "import sys\nimport edge_agent.operator.rollout_driver, edge_agent.operator.inbox\n"
+        "import edge_agent.operator.rotation, edge_agent.operator.blobs, edge_agent.operator.rpc\n"
         "print(*sys.modules)"
     ).split()
     assert "rich" not in loaded
@@ -220,8 +220,8 @@ def test_questions_are_not_asked_where_nobody_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stdin", StringIO("y\n"))
     asked = argparse.Namespace(yes=False, json=False)
     with pytest.raises(Exception, match="say --yes where nobody can be asked"):
-        fleetout.confirm("deploy it?", asked)
-    fleetout.confirm("deploy it?", argparse.Namespace(yes=True, json=False))
+        fleet_output.confirm("deploy it?", asked)
+    fleet_output.confirm("deploy it?", argparse.Namespace(yes=True, json=False))
 
 
 def test_a_program_is_not_asked_on_a_terminal_either(
@@ -231,5 +231,5 @@ def test_a_program_is_not_asked_on_a_terminal_either(
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", terminal)
     with pytest.raises(Exception, match="say --yes where nobody can be asked"):
-        fleetout.confirm("deploy it?", argparse.Namespace(yes=False, json=True))
+        fleet_output.confirm("deploy it?", argparse.Namespace(yes=False, json=True))
     assert capsys.readouterr().out == ""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.settings import with_client_id
+from edge_agent.operator.tool_client import with_client_id
 from tests.support.agent import Agent, guest
 from tests.support.fleetbroker import FLEET, FleetBroker, Peer, certificate
 from tests.support.mosquitto import needs_mosquitto, needs_openssl

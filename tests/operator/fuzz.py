@@ -17,19 +17,19 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from edge_agent.cli.fleetlook import result_line, show_answer, show_node, show_nodes
-from edge_agent.cli.fleetout import line, show_json
+from edge_agent.cli.fleet_nodes import show_node, show_nodes
+from edge_agent.cli.fleet_output import line, show_json
+from edge_agent.cli.fleet_results import result_line, show_answer
 from edge_agent.fleet_protocol.deployment import Deployment, parse, to_payload
 from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import plan, rotation, signing
-from edge_agent.operator.asking import read_answer
+from edge_agent.operator.blobs import in_order
 from edge_agent.operator.deploy import believed
-from edge_agent.operator.gc import in_order
-from edge_agent.operator.news import NOTHING, news, snapshot
-from edge_agent.operator.overview import rows, troubles
+from edge_agent.operator.overview import NOTHING, news, rows, snapshot, troubles
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course, decide, standing
+from edge_agent.operator.rpc import read_answer
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 

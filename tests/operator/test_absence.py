@@ -10,9 +10,16 @@ import pytest
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.operator import listing
-from edge_agent.operator.broker import QUIET_S, BrokerClient, client_id, mark_topic
-from edge_agent.operator.broker_connection import IN_FLIGHT, VERSIONS, NotAllowedError
+from edge_agent.operator.broker import (
+    QUIET_S,
+    BrokerClient,
+    client_id,
+    listed,
+    mark_topic,
+    read_nodes,
+)
+from edge_agent.operator.broker_connection import IN_FLIGHT, VERSIONS
+from edge_agent.operator.broker_messages import NotAllowedError
 from edge_agent.sim.broker import Broker as EmbeddedBroker
 from edge_agent.sim.mqttwire import (
     CONNECT,
@@ -225,8 +232,8 @@ def test_a_board_that_talks_on_and_on_does_not_keep_a_listing_from_ending() -> N
         thread.start()
         try:
             with BrokerClient(plain(broker.port)) as client:
-                assert len(listing.read(client, nodes)) == 4
-                assert len(listing.listed(client.config, f"{nodes}/+/status")) == 2
+                assert len(read_nodes(client, nodes)) == 4
+                assert len(listed(client.config, f"{nodes}/+/status")) == 2
                 assert len(said) < enough, "it ended only once the board was silent"
         finally:
             over.set()
@@ -264,8 +271,8 @@ def test_who_may_only_read_can_look_and_prove_nothing(
             with pytest.raises(NotAllowedError):
                 reader.kept(DEPLOYMENT)
             with pytest.raises(NotAllowedError):
-                listing.read(reader, nodes)
-            assert listing.read(reader, nodes, proven=False) == {f"{nodes}/board-1/state": b"{}"}
+                read_nodes(reader, nodes)
+            assert read_nodes(reader, nodes, proven=False) == {f"{nodes}/board-1/state": b"{}"}
             assert reader.kept(DEPLOYMENT, proven=False) is None
             assert not reader.may_mark
 
@@ -286,7 +293,7 @@ def test_who_may_only_read_can_look_where_the_broker_hangs_up_on_who_writes(
         broker.forbidden.add(mark_topic(nodes, config.client_id))
         with BrokerClient(config) as reader:
             for _ in range(2):
-                found = listing.read(reader, nodes, proven=False)
+                found = read_nodes(reader, nodes, proven=False)
                 assert found == {f"{nodes}/board-1/state": b"{}"}
                 assert not reader.may_mark
         with (

@@ -10,7 +10,8 @@ import pytest
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.operator.broker import BrokerClient, client_id
+from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.tool_client import client_id
 from tests.operator.gate import Gate
 from tests.support.fleetbroker import FleetBroker
 from tests.support.mosquitto import Mosquitto, needs_mosquitto, needs_openssl

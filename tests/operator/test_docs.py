@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from edge_agent.__main__ import make_parser
-from edge_agent.operator import draft
+from edge_agent.operator import deployment_file
 from edge_agent.operator.folder import FleetFolder
 from tests.operator.conftest import ROOT, Home
 from tests.support.mosquitto import needs_mosquitto
@@ -48,7 +48,7 @@ def test_the_deployment_of_the_guide_is_one(published: Home) -> None:
         target.parent.mkdir(exist_ok=True)
         target.write_text(source.read_text())
     (published.path / "resource-guard.conf").write_text("")
-    found = draft.read(FleetFolder(published.path), text).document("greenhouse", 1, 0.0)
+    found = deployment_file.read(FleetFolder(published.path), text).document("greenhouse", 1, 0.0)
     (entry,) = found.plugins
     assert entry.releases[0].sources == (
         "mqtt",

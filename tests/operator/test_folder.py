@@ -12,8 +12,8 @@ from edge_agent.__main__ import main
 from edge_agent.errors import ConfigError, OperatorError
 from edge_agent.fleet_protocol.form import Blob
 from edge_agent.fleet_protocol.keys import SigningKey
-from edge_agent.operator import draft, edit, folder, releases, templates
-from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator import deployment_file, folder, releases, toml_edit
+from edge_agent.operator.folder import DEPLOYMENT, FleetFolder, fleet_text
 from edge_agent.operator.keyring import Keyring, read_public
 from edge_agent.operator.settings import load_settings
 from edge_agent.store.digest import Digest
@@ -87,13 +87,13 @@ def test_a_new_folder_can_be_read_and_deployed_as_it_is(fleet: FleetFolder) -> N
     assert (settings.name, settings.keys, settings.threshold) == ("f", ("alice",), 1)
     assert settings.mqtt.ca_file == fleet.path / "ca.pem"
     assert settings.mqtt.brokers[0].url == "mqtts://broker.example:8883"
-    document = draft.load(fleet).document("f", 1, 1_800_000_000.0)
+    document = deployment_file.load(fleet).document("f", 1, 1_800_000_000.0)
     assert document.plugins == ()
     assert document.expires - document.issued == 30 * 86_400
 
 
 def test_the_example_in_deployment_toml_is_a_deployment(fleet: FleetFolder) -> None:
-    lines = templates.DEPLOYMENT.split("\n\n")[-1].splitlines()
+    lines = DEPLOYMENT.split("\n\n")[-1].splitlines()
     example = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
     for version in ("1.0.0", "1.1.0"):
         blob = f'digest = "sha256:{version[2] * 64}"\nsize = 100\nencoding = "zlib"\n'
@@ -101,7 +101,7 @@ def test_the_example_in_deployment_toml_is_a_deployment(fleet: FleetFolder) -> N
             fleet.release_file("resource-guard", version), blob + "parts = 1\npart_size = 65536\n"
         )
     (fleet.path / "resource-guard.conf").write_text("memory = 1")
-    (entry,) = draft.read(fleet, example).document("f", 1, 0.0).plugins
+    (entry,) = deployment_file.read(fleet, example).document("f", 1, 0.0).plugins
     assert (entry.identity, entry.config, entry.select) == (
         "20-resource-guard",
         "memory = 1",
@@ -181,7 +181,7 @@ def test_what_is_wrong_in_fleet_toml_is_named(tmp_path: Path, wrong: str, said: 
 
 def test_a_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
-    text = templates.fleet("f", "mqtt://a", [], 1, None, {"username": "u", "password_file": "~/pw"})
+    text = fleet_text("f", "mqtt://a", [], 1, None, {"username": "u", "password_file": "~/pw"})
     (tmp_path / "fleet.toml").write_text(text)
     assert load_settings(tmp_path / "fleet.toml").mqtt.password_file == Path("/home/alice/pw")
 
@@ -202,10 +202,10 @@ def releases_after(fleet: FleetFolder, *rollouts: tuple[str, int | None]) -> lis
         rollout = None if percent is None else {"percent": percent, "seed": "s"}
 
         def change(document: object, version: str = version, rollout: object = rollout) -> None:
-            edit.set_release(document, "x", version, "10", rollout)  # type: ignore[arg-type]
+            toml_edit.set_release(document, "x", version, "10", rollout)  # type: ignore[arg-type]
 
-        fleet.deployment_file.write_text(edit.edited(fleet, change))
-    return [str(each["version"]) for each in draft.load(fleet).releases("x")]
+        fleet.deployment_file.write_text(toml_edit.edited(fleet, change))
+    return [str(each["version"]) for each in deployment_file.load(fleet).releases("x")]
 
 
 def test_older_releases_stay_as_long_as_a_node_may_need_them(fleet: FleetFolder) -> None:
@@ -219,9 +219,9 @@ def test_taking_back_the_only_release_ends_the_plugin_and_keeps_what_was_written
     fleet: FleetFolder,
 ) -> None:
     releases_after(fleet, ("1", None))
-    text = edit.edited(fleet, lambda document: edit.remove_release(document, "x", "1"))
-    assert draft.read(fleet, text).document("f", 1, 0.0).plugins == ()
-    assert draft.read(fleet, text).plugin("x") == {
+    text = toml_edit.edited(fleet, lambda document: toml_edit.remove_release(document, "x", "1"))
+    assert deployment_file.read(fleet, text).document("f", 1, 0.0).plugins == ()
+    assert deployment_file.read(fleet, text).plugin("x") == {
         "name": "x",
         "index": "10",
         "permissions": ["*"],

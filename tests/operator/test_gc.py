@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edge_agent.operator.gc import stale
+from edge_agent.operator.blobs import stale
 from edge_agent.store.digest import Digest
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from edge_agent.operator.foreign import (
+from edge_agent.operator.untrusted import (
     MAX_DEPTH,
     MAX_VALUES,
     UnreadableError,

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.errors import KeyFormatError, OperatorError
 from edge_agent.fleet_protocol import keys
-from edge_agent.operator import sshagent
+from edge_agent.operator import ssh_agent
 from edge_agent.operator.keyring import Keyring, read_public
 from tests.operator.conftest import GUARD, Home
 from tests.support.mosquitto import needs_mosquitto, needs_openssl
@@ -148,7 +148,7 @@ def test_an_agent_that_is_away_or_answers_nonsense_is_told(
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
     with pytest.raises(OperatorError, match="cannot be asked"):
-        sshagent.signers()
+        ssh_agent.signers()
     for answer in (
         *(b"", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\1\5", b"\0\0\0\2\x0c\0"),
         b"\0\0\0\5\x0c\0\0\0\1",  # one key, and none comes
@@ -162,7 +162,7 @@ def test_an_agent_that_is_away_or_answers_nonsense_is_told(
             monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
             threading.Thread(target=_answer, args=(server, answer)).start()
             with pytest.raises(OperatorError):
-                sshagent.signers()
+                ssh_agent.signers()
 
 
 def test_an_agent_that_is_away_ends_nothing_where_a_file_signs(
@@ -185,7 +185,7 @@ def _answer(server: socket.socket, answer: bytes) -> None:
 
 def test_without_an_agent_there_are_no_keys_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    assert sshagent.signers() == []
+    assert ssh_agent.signers() == []
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_without_an_agent_there_are_no_keys_of_it(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_is_no_key_of_ssh_that_nodes_know_is_told(line: str) -> None:
     with pytest.raises(KeyFormatError, match="ssh-keygen -t ed25519"):
-        sshagent.parse_public(line)
+        ssh_agent.parse_public(line)
 
 
 @pytest.mark.system

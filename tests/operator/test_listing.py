@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Broker, MqttConfig
-from edge_agent.operator import listing
-from edge_agent.operator.broker import BrokerClient, client_id
+from edge_agent.operator.broker import BrokerClient, listed, read_nodes
 from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import client_id
 from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
@@ -49,7 +49,7 @@ def plain(port: int) -> MqttConfig:
 def read(port: int) -> View:
     view = View()
     with BrokerClient(plain(port)) as client:
-        for topic, payload in listing.read(client, NODES).items():
+        for topic, payload in read_nodes(client, NODES).items():
             view.feed(Received(topic, payload, True))
     return view
 
@@ -73,7 +73,7 @@ def _read_whole(mosquitto: Mosquitto, home: Home) -> None:
         lossy = client.retained((f"{NODES}/+/state",))
         assert len(lossy) < COUNT - 2  # or this broker has become another one
         # What it dropped comes once the session is taken up again; statuses are read like this.
-        assert len(listing.listed(client.config, f"{NODES}/+/state")) == COUNT - 2
+        assert len(listed(client.config, f"{NODES}/+/state")) == COUNT - 2
     view = read(mosquitto.port)
     assert (len(view.nodes), view.online) == (COUNT, COUNT)
     assert view.silent == ["board-00017", "board-04711"]

@@ -20,10 +20,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from edge_agent.cli import fleet as commands
-from edge_agent.cli.fleetscreen import Screen
+from edge_agent.cli.fleet_screen import Screen
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.news import NOTHING, news, snapshot
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.node_state import Node
+from edge_agent.operator.overview import NOTHING, news, snapshot
+from edge_agent.operator.view import View
 from edge_agent.sim.broker import Broker
 from edge_agent.sim.mqttwire import Message
 from tests.operator import fuzz

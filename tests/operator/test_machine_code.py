@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.errors import EngineError, OperatorError
-from edge_agent.operator import compiling, gc, releases
+from edge_agent.operator import blobs, compiling, releases
 from edge_agent.operator.compiling import Kind, Maker
-from edge_agent.operator.view import Node
+from edge_agent.operator.node_state import Node
 from edge_agent.wasm import fleetcode
 from edge_agent.wasm.engines.wasmer import WasmerEngine
 from tests.operator.conftest import GUARD, LOGGER, Home
@@ -116,7 +116,7 @@ def test_code_is_published_deployed_and_cleared(home: Home, maker: Maker) -> Non
             data = zlib.decompress(b"".join(kept[topic] for topic in topics))
             wide = each.code.target == "aarch64"
             assert data == maker.make(GUARD.read_bytes(), Kind(each.code.target, wide, False)).data
-        assert gc.stale(fleet.client, fleet.topics, gc.named(document)).stale == []
+        assert blobs.stale(fleet.client, fleet.topics, blobs.named(document)).stale == []
     # The same version again keeps it; another kind is added, the same one replaced.
     home.fleet(*words[:-1])
     home.fleet(*words, "--target", "amd64,arm64")

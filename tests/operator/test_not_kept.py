@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet_protocol.trust import chain
-from edge_agent.operator import replace, signing
+from edge_agent.operator import broker as broker_module
+from edge_agent.operator import signing
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.sim.broker import Broker
 from tests.operator.conftest import GUARD, Home
@@ -44,7 +45,7 @@ def home(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:
-    monkeypatch.setattr(replace, "AGAIN_S", 0.1)
+    monkeypatch.setattr(broker_module, "AGAIN_S", 0.1)
     made = Home(tmp_path / "operator", broker.port, capsys)
     made.fleet("keygen", "alice")
     made.fleet("init", str(made.path), "--broker", f"mqtt://127.0.0.1:{broker.port}")
@@ -62,7 +63,7 @@ def test_a_deployment_is_published_again_until_it_is_kept(home: Home, broker: Be
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replace, "SETTLE_S", 1.0)
+    monkeypatch.setattr(broker_module, "SETTLE_S", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -12,9 +12,8 @@ import pytest
 from edge_agent.errors import ModuleError, OperatorError
 from edge_agent.fleet_protocol.limits import MAX_PART_BYTES
 from edge_agent.fleet_protocol.topics import fleet_topics
-from edge_agent.operator.blobs import Packed, pack
+from edge_agent.operator.blobs import Packed, pack, read_module, upload
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.publish import read_module, upload
 from edge_agent.store.digest import sha256_hex
 from tests.operator.conftest import GUARD, ROOT, Home
 from tests.operator.gate import Gate
@@ -29,7 +28,7 @@ from pathlib import Path
 from tests.operator.test_broker import plain
 from tests.operator.test_publish import TOPICS, large
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.publish import upload
+from edge_agent.operator.blobs import upload
 with BrokerClient(plain(int(sys.argv[1]))) as client:
     upload(client, TOPICS, large(), lambda done, whole: print(done, whole, flush=True))
 """

@@ -10,8 +10,7 @@ import pytest
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.operator.inbox import BATCH
-from edge_agent.operator.readmarks import ReadMarks
+from edge_agent.operator.inbox import BATCH, ReadMarks
 
 
 def batch(seq: int, stream: str = "s") -> bytes:

@@ -18,10 +18,10 @@ from edge_agent.fleet_protocol.reported_state import (
     UpdatesState,
 )
 from edge_agent.operator import expiry
-from edge_agent.operator.news import NOTHING, news, snapshot
-from edge_agent.operator.overview import troubles
+from edge_agent.operator.node_state import Node
+from edge_agent.operator.overview import NOTHING, news, snapshot, troubles
 from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.view import View
 from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS
 from tests.fleet_protocol.trustvectors import LATER

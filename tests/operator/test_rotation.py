@@ -8,13 +8,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from edge_agent.cli import fleetwatch
+from edge_agent.cli import fleet_watch
 from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol import trust
 from edge_agent.operator import signing
-from edge_agent.operator.course import follow
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.rollout import Course
+from edge_agent.operator.rollout_driver import follow
 from edge_agent.operator.rotation import chained
 from tests.operator.conftest import Home
 from tests.support.mosquitto import needs_mosquitto
@@ -123,8 +123,8 @@ def test_a_watch_goes_on_over_a_rotation(published: Home, monkeypatch: pytest.Mo
     with published.opened() as fleet:  # with the keys of before
         with_new_keys(published)
         console = Console(file=StringIO(), width=80, height=24, force_terminal=True)
-        monkeypatch.setattr(fleetwatch, "terminal", lambda: console)
-        fleetwatch._on_screen(fleet, 1.5)
+        monkeypatch.setattr(fleet_watch, "terminal", lambda: console)
+        fleet_watch._on_screen(fleet, 1.5)
         assert isinstance(console.file, StringIO)
         drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     assert "trust became version 3" in drawn

@@ -12,10 +12,10 @@ import pytest
 from edge_agent.fleet_protocol import deployment, ed25519, keys, signed_states
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.packing import pack_json
-from edge_agent.operator.course import follow
 from edge_agent.operator.enrolment import Enrolment
 from edge_agent.operator.overview import rows
 from edge_agent.operator.rollout import Course, Standing, decide, lacking, standing
+from edge_agent.operator.rollout_driver import follow
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 from edge_agent.store.digest import sha256_hex

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from edge_agent.operator.news import NOTHING, news, snapshot
+from edge_agent.operator.node_state import Node
+from edge_agent.operator.overview import NOTHING, news, snapshot
 from edge_agent.operator.rollout import standing
 from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import Node, View
+from edge_agent.operator.view import View
 from tests.operator.fuzz import a_deployment
 
 ROOT = "edge/v1/greenhouse/nodes"

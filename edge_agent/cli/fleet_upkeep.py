@@ -1,13 +1,14 @@
-"""`edge-agent fleet trust rotate`, `trust renew` and `gc`."""
+"""`edge-agent fleet trust rotate`, `trust renew`, `gc` and `doctor`: a fleet's upkeep."""
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge_agent.cli import OK
-from edge_agent.cli.fleetdeploy import for_others, opened, read_signed
-from edge_agent.cli.fleetout import (
+from edge_agent.cli import OK, PROBLEM
+from edge_agent.cli.fleet_deploy import for_others, opened, read_signed
+from edge_agent.cli.fleet_output import (
+    BAD,
     CHANGED,
     GOOD,
     QUIET,
@@ -21,8 +22,10 @@ from edge_agent.cli.fleetout import (
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import trust
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey
-from edge_agent.operator import gc, rotation
+from edge_agent.operator import blobs, expiry, rotation, signing
+from edge_agent.operator.broker_check import BrokerCheck, Found, Level
 from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.folder import FleetFolder, find
 from edge_agent.operator.keyring import read_public
 from edge_agent.operator.signing import Signed
 from edge_agent.validity import written
@@ -73,7 +76,7 @@ def gc_command(arguments: argparse.Namespace) -> int:
                 " the nodes need; deploy first"
             )
         mine = fleet.draft().document(fleet.settings.name, 1, 0.0)
-        stale, foreign = gc.stale(fleet.client, fleet.topics, gc.named(now.deployment, mine))
+        stale, foreign = blobs.stale(fleet.client, fleet.topics, blobs.named(now.deployment, mine))
         if not arguments.json:
             _show_stale(stale)
             if foreign:
@@ -82,7 +85,7 @@ def gc_command(arguments: argparse.Namespace) -> int:
                 )
         if stale:
             confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments)
-        parts = gc.clear(fleet.client, stale)
+        parts = blobs.clear(fleet.client, stale)
     if arguments.json:
         cleared = [blob.digest for blob in stale]
         show_json({"cleared": cleared, "parts": parts, "foreign": foreign})
@@ -128,7 +131,7 @@ def _public(fleet: Fleet, name: str) -> PublicKey:
     )
 
 
-def _show_stale(stale: Sequence[gc.Stale]) -> None:
+def _show_stale(stale: Sequence[blobs.Stale]) -> None:
     if not stale:
         line("every blob at the broker is named by a deployment", QUIET)
         return
@@ -136,3 +139,56 @@ def _show_stale(stale: Sequence[gc.Stale]) -> None:
         ("blob", "parts", "size"),
         [(blob.digest.hex[:16], str(len(blob.topics)), size(blob.bytes)) for blob in stale],
     )
+
+
+# --- doctor: what expires, and what the broker cannot do that a fleet needs
+
+
+_STYLES = {"ok": GOOD, "warn": CHANGED, "fail": BAD}
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Try everything, and say it as it is found; 1 if something fails."""
+    folder = find(arguments.folder)
+    settings = folder.settings()
+    failed = False
+    for found in () if arguments.broker else _ending(folder, time.time()):
+        failed |= _show(found, "", arguments.json)
+    for broker in settings.mqtt.brokers:
+        check = BrokerCheck(settings.for_broker(broker), settings.name)
+        for found in check.run(restarted=arguments.restarted):
+            failed |= _show(found, broker.url, arguments.json)
+    return PROBLEM if failed else OK
+
+
+def _ending(folder: FleetFolder, now: float) -> Iterator[Found]:
+    """The fleet's keys and the operator's certificate."""
+    trust = signing.trust_set(folder)
+    over = trust.validity is not None and trust.validity.over(now)
+    told = expiry.of_trust(trust, now)
+    yield Found(_level(told, over), "trust", told or f"version {trust.version} of the keys counts")
+    mqtt = folder.settings().mqtt
+    if mqtt.cert_file is None:
+        return
+    found = expiry.certificate_of(mqtt)
+    if found is None:
+        yield Found("fail", "certificate", f"{mqtt.cert_file} cannot be read")
+        return
+    told = expiry.of_operator(mqtt, now)
+    yield Found(_level(told, found.over(now)), "certificate", told or f"{mqtt.cert_file} counts")
+
+
+def _level(told: str, over: bool) -> Level:
+    if over:
+        return "fail"
+    return "warn" if told else "ok"
+
+
+def _show(found: Found, broker: str, as_json: bool) -> bool:
+    """Whether it fails."""
+    if as_json:
+        show_json({**({"broker": broker} if broker else {}), **found._asdict()})
+    else:
+        demand = f" (MQTT 5: {found.demand})" if found.demand and found.level != "ok" else ""
+        line(f"{found.level:4}  {found.subject:18}  {found.text}{demand}", _STYLES[found.level])
+    return found.level == "fail"

@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import OK, PROBLEM
-from edge_agent.cli.fleetdeploy import opened
-from edge_agent.cli.fleetlook import ALL, Wanted, result_line
-from edge_agent.cli.fleetout import (
+from edge_agent.cli.fleet_deploy import opened
+from edge_agent.cli.fleet_output import (
     BAD,
     CHANGED,
     GOOD,
@@ -19,16 +18,18 @@ from edge_agent.cli.fleetout import (
     show_json,
     terminal,
 )
-from edge_agent.operator import course, listing, releases
+from edge_agent.cli.fleet_results import ALL, Wanted, result_line
+from edge_agent.operator import releases, rollout_driver
+from edge_agent.operator.broker import read_nodes
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.news import NOTHING, News, Snapshot, news, snapshot
+from edge_agent.operator.overview import NOTHING, News, Snapshot, news, snapshot
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
 
 if TYPE_CHECKING:
-    from edge_agent.cli.fleetscreen import Screen
+    from edge_agent.cli.fleet_screen import Screen
 
 REDRAW_S = 0.25
 SHARE = 5  # of the time that goes into drawing, at most a fifth
@@ -47,7 +48,7 @@ def watch(arguments: argparse.Namespace) -> int:
 
 def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) -> int:
     """Watch a rollout to its end; 1 if it was taken back, or held for want of nodes."""
-    steps = course.follow(fleet, name, version, given)
+    steps = rollout_driver.follow(fleet, name, version, given)
     if as_json or not on_terminal():
         step = _steps_as_lines(name, version, steps, as_json)
     else:
@@ -61,8 +62,8 @@ def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) 
 
 
 def _steps_as_lines(
-    name: str, version: str, steps: Iterator[course.Step], as_json: bool
-) -> course.Step:
+    name: str, version: str, steps: Iterator[rollout_driver.Step], as_json: bool
+) -> rollout_driver.Step:
     said = ""
     for step in steps:
         text = step_text(name, version, step)
@@ -75,8 +76,8 @@ def _steps_as_lines(
 
 
 def _steps_on_screen(
-    fleet: Fleet, name: str, version: str, steps: Iterator[course.Step]
-) -> course.Step:
+    fleet: Fleet, name: str, version: str, steps: Iterator[rollout_driver.Step]
+) -> rollout_driver.Step:
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
     said = ""
@@ -131,13 +132,13 @@ def _on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> Non
 
 
 def _screen(fleet: Fleet) -> "Screen":
-    from edge_agent.cli.fleetscreen import Screen
+    from edge_agent.cli.fleet_screen import Screen
 
     names, trust_version = releases.named(fleet.folder), fleet.trust.version
     return Screen(terminal(), fleet.settings.name, fleet.client.url, names, trust_version)
 
 
-def step_text(name: str, version: str, step: course.Step, exact: bool = False) -> str:
+def step_text(name: str, version: str, step: rollout_driver.Step, exact: bool = False) -> str:
     """Where a rollout is, in a line."""
     found = step.standing
     words = {
@@ -161,7 +162,7 @@ def step_text(name: str, version: str, step: course.Step, exact: bool = False) -
     return f"{name} {version} at {step.reach}: {counts}; {words[step.action]}"
 
 
-def _step_facts(name: str, version: str, step: course.Step) -> dict[str, object]:
+def _step_facts(name: str, version: str, step: rollout_driver.Step) -> dict[str, object]:
     found = step.standing
     return {
         "plugin": name,
@@ -218,7 +219,7 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
         )
     ) as subscription:
         # The subscription alone brings what the broker lets wait for one client.
-        found = listing.read(fleet.client, fleet.nodes_topic, proven=False)
+        found = read_nodes(fleet.client, fleet.nodes_topic, proven=False)
         for topic, payload in found.items():
             yield Received(topic, payload, True)
         deadline = None if seconds is None else time.monotonic() + seconds

@@ -8,8 +8,8 @@ import pytest
 from edge_agent.errors import OperatorError
 from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet_protocol.selection import place
-from edge_agent.operator.course import follow
 from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
+from edge_agent.operator.rollout_driver import follow
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto

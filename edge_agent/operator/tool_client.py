@@ -5,6 +5,9 @@ A tool reads as fast as it can and asks for much, so it counts no packets as a n
 leaves unread.
 """
 
+import os
+from dataclasses import replace
+
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
 from edge_agent.config import MqttConfig
@@ -91,6 +94,16 @@ def _password(config: MqttConfig) -> str | None:
         return path.read_text("utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise LinkError(f"password_file {path}: {error}") from error
+
+
+def client_id() -> str:
+    """An id that no other client has; every broker takes 23 letters and digits."""
+    return f"edgeop{os.urandom(8).hex()}"
+
+
+def with_client_id(mqtt: MqttConfig, name: str) -> MqttConfig:
+    """The same broker under another client id, for a session that the broker keeps."""
+    return replace(mqtt, client_id=name)
 
 
 def hint(reason: str) -> str:

@@ -12,7 +12,7 @@ from edge_agent.fleet_protocol.keys import Signer
 from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.foreign import UnreadableError, read_object
+from edge_agent.operator.untrusted import UnreadableError, read_object
 
 # A node's clock may be ahead of ours; it takes the request as long as we wait, and so much longer.
 SKEW_S = 300.0

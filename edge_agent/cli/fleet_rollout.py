@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from edge_agent.cli import OK
-from edge_agent.cli.fleetdeploy import bring, opened, prepare, show_enrolment
-from edge_agent.cli.fleetout import line, show_json, some
+from edge_agent.cli.fleet_deploy import bring, opened, prepare, show_enrolment
+from edge_agent.cli.fleet_output import line, show_json, some
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.operator import course, plan
-from edge_agent.operator.draft import ring_label
+from edge_agent.operator import plan, rollout_driver
+from edge_agent.operator.deployment_file import ring_label
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.rollout import (
     Course,
@@ -27,7 +27,7 @@ def rollout(arguments: argparse.Namespace) -> int:
     name, version = arguments.name, arguments.version
     with opened(arguments) as fleet:
         if arguments.pause or arguments.resume:
-            course.set_paused(fleet, name, version, arguments.pause)
+            rollout_driver.set_paused(fleet, name, version, arguments.pause)
             if arguments.json:
                 show_json({"name": name, "version": version, "held": arguments.pause})
                 return OK
@@ -53,7 +53,7 @@ def rollout(arguments: argparse.Namespace) -> int:
                 return code
         elif not arguments.json:
             show_enrolment(fleet.enrolment)
-        from edge_agent.cli.fleetwatch import follow
+        from edge_agent.cli.fleet_watch import follow
 
         return follow(fleet, name, version, given, arguments.json)
 
@@ -64,7 +64,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     with opened(arguments) as fleet:
         found = fleet.draft().releases(name)
         version = str(found[0].get("version")) if found else "(none)"
-        prepared = prepare(fleet, course.without(fleet, name, version), arguments)
+        prepared = prepare(fleet, rollout_driver.without(fleet, name, version), arguments)
         question = "deploy it?"
         if len(found) == 1:
             question = _uninstall(plan.removed(prepared.changes, name), name, version, arguments)

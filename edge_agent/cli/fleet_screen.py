@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edge_agent.cli.fleetout import BAD, CHANGED, GOOD, QUIET
+from edge_agent.cli.fleet_output import BAD, CHANGED, GOOD, QUIET
 from edge_agent.operator import expiry
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.overview import Row, rows, troubles

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.cli import OK, PROBLEM
-from edge_agent.cli.fleetout import (
+from edge_agent.cli.fleet_output import (
     BAD,
     CHANGED,
     GOOD,
@@ -32,14 +32,14 @@ from edge_agent.fleet_protocol import deployment, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.operator import deploy as deploying
 from edge_agent.operator import expiry, plan, rotation, signing
+from edge_agent.operator.blobs import Published, read_module
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.compiling import Kind, Made, Maker
-from edge_agent.operator.draft import Draft
+from edge_agent.operator.deployment_file import Draft
 from edge_agent.operator.enrolment import Enrolment
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
 from edge_agent.operator.keyring import Keyring
-from edge_agent.operator.publish import Published, read_module
 from edge_agent.operator.signing import Signed
 
 MAX_NAMED = 20  # nodes of a step; --json has all

@@ -1,0 +1,225 @@
+"""Messages over the operator's connection: publish and wait, subscribe and receive."""
+
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.config import Broker, MqttConfig
+from edge_agent.errors import LinkError
+from edge_agent.operator.broker_connection import BrokerConnection
+from edge_agent.operator.subscription import Received, Subscription
+from edge_agent.operator.tool_client import hint
+
+# Mochi takes the ids of its own messages, which are another count (MQTT 5, 2.2.1), for ours. The
+# next id is free, or one of the following.
+ID_IN_USE, ID_ATTEMPTS = "Packet identifier in use", 20
+
+
+class NotAllowedError(LinkError):
+    """The broker does not let this account write or read a topic."""
+
+
+class BrokerMessages(BrokerConnection):
+    """See `BrokerConnection`; messages have QoS 1 in both directions."""
+
+    def __init__(
+        self, config: MqttConfig, *, keep_session_s: int = 0, unacknowledged: int = 65_535
+    ) -> None:
+        super().__init__(config, keep_session_s=keep_session_s, unacknowledged=unacknowledged)
+        self._acknowledged: dict[int, str] = {}  # packet ids, each with "" or why it was refused
+        self._subscribing: dict[int, Subscription] = {}
+
+    def expect(self, *filters: str) -> Subscription:
+        """Before connecting: what is to be received, a kept session's messages among it."""
+        subscription = Subscription(filters)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> None:
+        """Send one message at QoS 1 and wait until the broker has it."""
+        self.wait(self.send(topic, payload, retain=retain, properties=properties))
+
+    def send(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> int:
+        """Send one message at QoS 1; `wait` for what this returns.
+
+        Waits while as many as the broker grants are unacknowledged.
+        """
+        client = self._opened()
+        given = None
+        if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
+            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for name, value in properties.items():
+                setattr(given, name, value)
+        self._wait_for(self._reserved)
+        info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
+        # Without a connection it waits in paho's queue for the next.
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            with self._lock:
+                self._unanswered -= 1
+            raise LinkError(f"{self.url}: {topic}: not sent: {info.rc.name}")
+        return info.mid
+
+    def wait(self, packet_id: int) -> None:
+        """Until the broker has what `send` sent. LinkError if it refuses or stays away."""
+        self._wait_for(lambda: packet_id in self._acknowledged)
+        with self._lock:
+            refusal = self._acknowledged.pop(packet_id)
+        if refusal:
+            raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{hint(refusal)}")
+
+    @contextmanager
+    def subscribed(
+        self, filters: Iterable[str], latest: Collection[str] = (), again_s: float = math.inf
+    ) -> Iterator[Subscription]:
+        """Receive what matches `filters` at QoS 1, beginning with what the broker kept; `latest`
+        as in `Subscription`. Without an answer it is asked for again after `again_s`.
+
+        Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
+        without a word. With MQTT 5 this client's receive maximum lifts that for what its socket
+        takes at once, some thousand messages (`listed` in operator/broker reads more).
+        """
+        subscription = Subscription(tuple(filters), latest)
+        with self._lock:
+            self._subscriptions.append(subscription)
+        try:
+            self._subscribe_answered(subscription, again_s)
+            if subscription.answer:
+                raise NotAllowedError(
+                    f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
+                    f" {subscription.answer}{hint(subscription.answer)}"
+                )
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.remove(subscription)
+                still = {each for other in self._subscriptions for each in other.filters}
+            gone = [each for each in subscription.filters if each not in still]
+            # A session that is kept keeps its subscriptions, or nothing would wait for us.
+            if gone and self._client is not None and not self._keep_session_s:
+                self._client.unsubscribe(gone)
+
+    def offer(self, topic: str, payload: bytes, within_s: float) -> str:
+        """Send one message, not retained, that need not arrive; why it is refused, or "".
+
+        Some brokers have no other word for "refused" than to hang up: once is chance, twice is
+        meant.
+        """
+        before = self.connections
+        packet_id = self.send(topic, payload, retain=False)
+        with self._answered:
+            self._answered.wait_for(
+                lambda: packet_id in self._acknowledged or self.connections > before + 1, within_s
+            )
+            if packet_id in self._acknowledged:
+                return self._acknowledged.pop(packet_id)
+            self._unanswered -= 1
+            client = self._opened()
+            with client._out_message_mutex:  # or it would be sent with each connection
+                client._out_messages.pop(packet_id, None)
+            return "it ends the connection" if self.connections > before + 1 else ""
+
+    def acknowledge(self, message: Received) -> None:
+        """It need not be sent again."""
+        self._opened().ack(message.packet_id, 1)
+
+    # --- inside
+
+    def _reserved(self) -> bool:
+        """Whether one more message may be sent now; it is counted then."""
+        if self._unanswered >= self._granted:
+            return False
+        self._unanswered += 1
+        return True
+
+    def _subscribe_answered(self, subscription: Subscription, again_s: float) -> None:
+        """LinkError: there is no answer in time."""
+        end, before = self._answer_by(), self.connections
+        in_use = 0
+        while in_use < ID_ATTEMPTS:
+            subscription.answer = None
+            self._subscribe(subscription)
+            with self._answered:
+                wait_s = min(again_s, max(0.0, end - time.monotonic()))
+                self._answered.wait_for(lambda: subscription.answer is not None, wait_s)
+            in_use += subscription.answer == ID_IN_USE
+            if subscription.answer not in (None, ID_IN_USE) or time.monotonic() >= end:
+                break
+        self._check_answered(subscription.answer is not None, before)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        client = self._opened()
+        wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
+        wanted = [(each, 1) for each in subscription.filters]
+        if client.protocol == MQTTProtocolVersion.MQTTv5:
+            # A session that is taken up again brings what it held, not all that is retained anew.
+            handling = (
+                SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+                if self._keep_session_s
+                else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            )
+            options = SubscribeOptions(qos=1, retainHandling=handling)
+            wanted = [(each, options) for each in subscription.filters]
+        with self._lock:  # or the answer might come before it is known to whom
+            _, packet_id = client.subscribe(wanted)
+            if packet_id is not None:  # without a connection: `_on_connect` does it again
+                self._subscribing[packet_id] = subscription
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        with self._answered:
+            self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
+            self._unanswered -= 1
+            self._answered.notify_all()
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        with self._answered:
+            subscription = self._subscribing.pop(packet_id, None)
+            if subscription is not None:
+                subscription.answer = refused[0] if refused else ""
+            self._answered.notify_all()
+
+    def _on_message(
+        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
+    ) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # no topic of MQTT; nothing that was asked for
+        received = Received(topic, bytes(message.payload), message.retain, message.mid)
+        with self._lock:
+            for subscription in self._subscriptions:
+                if subscription.wants(received.topic):
+                    subscription.put(received)
+
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+        client = super()._make(broker, version)
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
