@@ -1,4 +1,4 @@
-"""The retained messages of a fleet's broker: read all of them with proof, replace one, list a fleet."""
+"""The retained messages of a fleet's broker: all with proof, replacing one, a whole fleet."""
 
 import os
 import time
