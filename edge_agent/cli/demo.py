@@ -25,18 +25,21 @@ FLEET = (
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
-        "demo", help="watch plugins adjust containers and report over MQTT; needs nothing"
+        "demo", help="show plugins at work on a simulated board, then a fleet of three"
     )
-    parser.add_argument("--plain", action="store_true", help="without colour, as it is when piped")
+    parser.add_argument("--plain", action="store_true", help="without colours, as in a pipe")
     parser.add_argument(
         "--seconds",
         type=_seconds,
         default=SECONDS,
         metavar="N",
-        help="take at least N seconds, for reading along (default: %(default)g)",
+        help="last at least N seconds, to be read (default: %(default)g)",
     )
     parser.add_argument(
-        "--act", type=int, choices=(1, 2), help="one board (1), or a fleet of three (2), alone"
+        "--act",
+        type=int,
+        choices=(1, 2),
+        help="only the act about one board (1), or about a fleet of three (2)",
     )
     parser.set_defaults(command=demo)
 

@@ -1,4 +1,4 @@
-"""`edge-agent fleet`: the operator's commands. Only the parser."""
+"""`edge-agent fleet`: the parsers of the operator's commands."""
 
 import argparse
 import sys
@@ -62,24 +62,26 @@ def _keygen(commands: "Subparsers") -> None:
     how.add_argument(
         "--token",
         metavar="URI",
-        help="take the key that a token has: pkcs11:token=LABEL;object=KEY?module-path=DRIVER.so"
+        help="use the key in a token: pkcs11:token=LABEL;object=KEY?module-path=DRIVER.so"
         " (RFC 7512)",
     )
 
 
 def _init(commands: "Subparsers") -> None:
     parser = command(commands, "init", "fleet_setup", "make a fleet's folder", folder=False)
-    parser.add_argument("path", type=Path, metavar="FOLDER", help="where; it may be empty or new")
-    parser.add_argument("--name", help="the fleet's name (default: that of the folder)")
+    parser.add_argument(
+        "path", type=Path, metavar="FOLDER", help="an empty folder, or one to create"
+    )
+    parser.add_argument("--name", help="the fleet's name (default: the folder's name)")
     parser.add_argument(
         "--broker", required=True, metavar="URL", help="mqtt://HOST:1883 or mqtts://HOST:8883 (TLS)"
     )
     for option, text in (
-        ("ca-file", "the authority that signed the broker's certificate"),
+        ("ca-file", "certificate of the authority that signed the broker's certificate"),
         ("cert-file", "this operator's certificate"),
-        ("key-file", "its private key, which stays outside the folder"),
-        ("username", "the user at the broker"),
-        ("password-file", "that user's password, which stays outside the folder"),
+        ("key-file", "private key of that certificate, outside the folder"),
+        ("username", "user name at the broker"),
+        ("password-file", "file with that user's password, outside the folder"),
     ):
         parser.add_argument(f"--{option}", metavar="FILE", help=text)
     parser.add_argument(
@@ -93,13 +95,13 @@ def _init(commands: "Subparsers") -> None:
         "--threshold",
         type=int,
         metavar="N",
-        help="signatures needed (default: 2, or 1 where only one key is named)",
+        help="number of signatures needed (default: 2, or 1 with one key)",
     )
     add_valid_for(parser)
 
 
 def _watch(commands: "Subparsers") -> None:
-    text = "show nodes, versions, failures and results as they come"
+    text = "show nodes, versions, failures and results as they arrive"
     parser = command(commands, "watch", "fleet_watch", text)
     add_filters(parser)
     add_seconds(parser)
@@ -110,12 +112,12 @@ def _nodes(commands: "Subparsers") -> None:
 
 
 def _node(commands: "Subparsers") -> None:
-    parser = command(commands, "node", "fleet_nodes", "show all that one node says of itself")
+    parser = command(commands, "node", "fleet_nodes", "show everything that one node reports")
     parser.add_argument("node", metavar="NAME")
 
 
 def _enrol(commands: "Subparsers") -> None:
-    text = "note by which key a node signs what it says: only that counts in a watched rollout"
+    text = "note a node's key; from then on watched rollouts count signed states only"
     parser = command(commands, "enrol", "fleet_setup", text)
     parser.add_argument("node", metavar="NAME")
     what = parser.add_mutually_exclusive_group()
@@ -123,23 +125,23 @@ def _enrol(commands: "Subparsers") -> None:
         "--key",
         type=Path,
         metavar="FILE",
-        help="the board's own STATE/node.pem (default: the key that its state names, to compare)",
+        help="the board's STATE/node.pem (default: the key in its state, compared by you)",
     )
     what.add_argument(
         "--id",
         type=key_id,
         metavar="KEYID",
-        help="only if it is this one, as `edge-agent status` on the board shows it",
+        help="accept only this key id, which `edge-agent status` shows on the board",
     )
-    what.add_argument("--remove", action="store_true", help="take the node out")
+    what.add_argument("--remove", action="store_true", help="remove the node")
     parser.add_argument(
-        "--replace", action="store_true", help="in the place of another key, of a board set up anew"
+        "--replace", action="store_true", help="replace the key of a board that was set up anew"
     )
     add_yes(parser)
 
 
 def _request(commands: "Subparsers") -> None:
-    text = "ask one node to do something now"
+    text = "send a request to one node and show its answers"
     parser = command(commands, "request", "fleet_results", text)
     parser.add_argument("node", metavar="NODE")
     parser.add_argument("verb", choices=COMMANDS)
@@ -156,24 +158,26 @@ def _request(commands: "Subparsers") -> None:
 
 
 def _results(commands: "Subparsers") -> None:
-    text = "show what plugins reported: each record once, gaps told"
+    text = "show results of plugins: each record once, and which are missing"
     parser = command(commands, "results", "fleet_results", text)
-    parser.add_argument("--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument("--follow", action="store_true", help="continue until interrupted")
     parser.add_argument(
-        "--forget", action="store_true", help="tell the broker to keep none for this folder"
+        "--forget",
+        action="store_true",
+        help="end the session at the broker: it keeps no results for this folder",
     )
     add_filters(parser)
     add_seconds(parser)
 
 
 def _doctor(commands: "Subparsers") -> None:
-    text = "say what is about to end, and try out whether the broker does what a fleet needs"
+    text = "report what expires soon, and test whether the broker has what a fleet needs"
     parser = command(commands, "doctor", "fleet_upkeep", text)
-    parser.add_argument("--broker", action="store_true", help="the broker alone")
+    parser.add_argument("--broker", action="store_true", help="test the broker only")
     parser.add_argument(
         "--restarted",
         action="store_true",
-        help="the broker was restarted since: look for what was left there",
+        help="after a restart of the broker: look for the message that the last test left there",
     )
 
 
@@ -184,9 +188,9 @@ def _gc(commands: "Subparsers") -> None:
 
 
 def _trust(commands: "Subparsers") -> None:
-    parser = commands.add_parser("trust", help="change whose signatures count")
+    parser = commands.add_parser("trust", help="change the trusted keys")
     below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    text = "replace the trusted keys, signed by the present and the new"
+    text = "replace the trusted keys; present and new keys must sign"
     rotate = command(below, "rotate", "fleet_upkeep", text, function="trust_rotate")
     rotate.add_argument(
         "--add",
@@ -198,19 +202,21 @@ def _trust(commands: "Subparsers") -> None:
     rotate.add_argument(
         "--remove", action="append", default=[], metavar="NAME", help="may be repeated"
     )
-    rotate.add_argument("--threshold", type=int, metavar="N", help="signatures needed from now on")
+    rotate.add_argument(
+        "--threshold", type=int, metavar="N", help="number of signatures needed from now on"
+    )
     rotate.add_argument(
         "--new-epoch",
         action="store_true",
-        help="begin to count generations anew, where somebody drove them up; keys may stay",
+        help="start a new count of generations, if someone used up the numbers; keys may stay",
     )
     add_valid_for(rotate)
     rotate.add_argument(
-        "--signed", type=Path, metavar="FILE", help="publish this file, which enough have signed"
+        "--signed", type=Path, metavar="FILE", help="publish this file, which has enough signatures"
     )
     add_yes(rotate)
     rotate.set_defaults(renew=False)
-    text = "let the same keys count for another while"
+    text = "extend the validity of the trusted keys"
     renew = command(below, "renew", "fleet_upkeep", text, function="trust_rotate")
     add_valid_for(renew)
     add_yes(renew)

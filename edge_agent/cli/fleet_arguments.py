@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
 
-# Long enough for a fleet that changes little; the commands warn 8 months before.
+# For a fleet that changes little; the commands warn from 8 months before the end.
 TRUST_VALID_FOR = "730d"
 
 
@@ -37,7 +37,7 @@ def command(
             type=Path,
             default=Path(),
             metavar="FOLDER",
-            help="the fleet's folder (default: here or above)",
+            help="the fleet's folder (default: the current folder or one above)",
         )
     _add_keys(parser)
     parser.set_defaults(command=_later(module, function or name))
@@ -59,23 +59,23 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=home / "edge-agent" / "keys",
         metavar="FOLDER",
-        help="where the private keys are (default: %(default)s)",
+        help="the folder of the private keys (default: %(default)s)",
     )
 
 
 def changing(commands: "Subparsers", name: str, module: str, text: str) -> argparse.ArgumentParser:
-    """A command that deploys."""
+    """The parser of a command that deploys."""
     parser = command(commands, name, module, text)
     add_yes(parser)
     parser.add_argument(
         "--onto",
         type=int,
         metavar="GENERATION",
-        help="replace this generation, which somebody else deployed",
+        help="replace this generation, which another operator deployed",
     )
     add_generation(parser)
     parser.add_argument(
-        "--first", action="store_true", help="the fleet's first deployment: the broker has none yet"
+        "--first", action="store_true", help="the fleet's first deployment: the broker has none"
     )
     return parser
 
@@ -85,12 +85,12 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
         "--generation",
         type=int,
         metavar="N",
-        help="the number of the new deployment (default: the one after what is signed and known)",
+        help="generation number of the new deployment (default: one above the last that is known)",
     )
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
 
 def add_valid_for(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def add_valid_for(parser: argparse.ArgumentParser) -> None:
         type=validity,
         default=TRUST_VALID_FOR,
         metavar="TIME",
-        help='how long the trusted keys count, or "none" (default: %(default)s); renew them before',
+        help='validity of the trusted keys, or "none" (default: %(default)s)',
     )
 
 
@@ -120,7 +120,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 def add_seconds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=float, metavar="N", help="end after so many (default: never by itself)"
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="end after N seconds (default: no limit)",
     )
 
 
