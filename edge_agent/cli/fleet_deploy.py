@@ -70,7 +70,7 @@ def publish(arguments: argparse.Namespace) -> int:
     """Check, split, compress, upload; note the release in the folder."""
     name, version = arguments.name, arguments.version
     if not arguments.code and (arguments.target or arguments.fuel):
-        raise OperatorError("--target and --fuel are for machine code: say --code too")
+        raise OperatorError("--target and --fuel are for machine code: give --code too")
     wasm = read_module(arguments.plugin)  # what is wrong with it needs no broker to be told
     maker = Maker() if arguments.code else None
     codes: list[tuple[Made, Published]] = []
@@ -155,7 +155,7 @@ def sign(arguments: argparse.Namespace) -> int:
         keys = fleet.keyring.at_hand(trusted)
         more = [key for key in keys if key.public not in signed.signers]
         if not more:
-            raise OperatorError(f"{path}: no key here that counts and has not signed")
+            raise OperatorError(f"{path}: no trusted key here that has not signed yet")
         confirm(f"sign it with {len(more)} key{'s' * (len(more) != 1)}?", arguments)
         signed = signing.add(signed, trusted, more)
     path.write_bytes(signed.raw + b"\n")
@@ -194,7 +194,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         )
         return
     if prepared.current.problem:
-        line(f"what the broker has is no deployment of yours: {prepared.current.problem}", BAD)
+        line(f"the broker has no valid deployment of this fleet: {prepared.current.problem}", BAD)
     over = prepared.current.generation
     epoch = f" of epoch {document.epoch}" if document.epoch else ""
     line(
@@ -203,14 +203,14 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
     )
     if prepared.ahead:
         line(
-            f"{some(len(prepared.ahead), 'node')} would refuse it: they say that they accepted a"
-            f" later one, which nothing signed here shows: {_listed(prepared.ahead)}",
+            f"{some(len(prepared.ahead), 'node')} would refuse it: they report that they accepted"
+            f" a later one, of which nothing signed is known here: {_listed(prepared.ahead)}",
             BAD,
         )
     if view.silent:
         line(without_state(view), BAD)
     if not view.nodes:
-        line("no node has reported yet; those that connect will take it", CHANGED)
+        line("no node has reported yet; nodes take it when they connect", CHANGED)
     elif not prepared.changes:
         line(f"nothing changes on the {some(len(view.nodes), 'node')} known", QUIET)
     else:
@@ -237,11 +237,11 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
     for each in plan.differences(view, prepared.current.deployment, document):
         _show_difference(each)
     if any(each.kind == "settings" and each.before == each.after for each in prepared.changes):
-        line("this changes on all of them at once; by steps: edge-agent fleet rollout NAME", QUIET)
+        line("this changes on all of them at once; in steps: edge-agent fleet rollout NAME", QUIET)
         line("  VERSION+2 --config-file FILE, a release with its own configuration", QUIET)
     if refusing := plan.refusing(view, document):
         line(
-            f"{some(len(refusing), 'node')} would refuse it: the agent there knows no named nodes,"
+            f"{some(len(refusing), 'node')} would refuse it: their agents know no named nodes,"
             f" rings or configuration of a release: {_listed(refusing)}",
             BAD,
         )
@@ -251,8 +251,8 @@ def show_enrolment(enrolment: Enrolment) -> None:
     """Say what a watched rollout cannot know."""
     if not enrolment.keys and not enrolment.strict:
         line(
-            "no node is enrolled: a watched rollout believes the broker what nodes run, and one"
-            " that lies could carry it on (edge-agent fleet enrol NODE)",
+            "no node is enrolled: a watched rollout relies on the broker, and a dishonest"
+            " one could advance it (edge-agent fleet enrol NODE)",
             QUIET,
         )
 

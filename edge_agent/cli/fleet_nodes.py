@@ -37,7 +37,7 @@ def nodes(arguments: argparse.Namespace) -> int:
         view, now = fleet.view(proven=False), fleet.current(proven=False)
     code = show_nodes(view, fleet.settings.name, arguments.json, fleet.trust.version)
     if not fleet.client.may_mark and not arguments.json:
-        line("whether that is all is not proven: this account may not write blobs/mark/+", QUIET)
+        line("this list may be incomplete: this account may not write blobs/mark/+", QUIET)
     told = expiry.of_deployment(now.deployment, time.time())
     if told and not arguments.json:
         line(f"generation {now.generation}: {told}", BAD)
@@ -70,7 +70,7 @@ def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) ->
     if view.silent:
         line(without_state(view), BAD)
     if view.unreadable:
-        line(f"{some(view.unreadable, 'node')} say what cannot be read", BAD)
+        line(f"{some(view.unreadable, 'node')} sent messages that cannot be read", BAD)
     return PROBLEM if view.silent or view.unreadable else OK
 
 
@@ -93,9 +93,9 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
         return
     line(f"{found.name} is {found.status or 'unknown'}", NODE_STYLES.get(found.status, CHANGED))
     if found.unreadable:
-        line(f"  says what cannot be read: {found.unreadable}", BAD)
+        line(f"  sent a message that cannot be read: {found.unreadable}", BAD)
     if found.unproven:
-        line(f"  its state is not its own word: {found.unproven}", BAD)
+        line(f"  its state is not proven: {found.unproven}", BAD)
     for what, text in _about(found):
         line(f"  {what:<11} {text}")
     rows = [
@@ -167,7 +167,7 @@ def _plugins(node: Node, trust_version: int) -> str:
     if node.unreadable:
         found[f"unreadable {node.unreadable}"] = None
     if node.unproven:
-        found[f"not its own word: {node.unproven}"] = None
+        found[f"not proven: {node.unproven}"] = None
     if node.rejected:
         found[f"{len(node.rejected)} rejected"] = None
     if behind(node, trust_version):

@@ -119,7 +119,7 @@ def confirm(question: str, arguments: argparse.Namespace) -> None:
     if arguments.yes:
         return
     if arguments.json or not sys.stdin.isatty():
-        raise OperatorError("nothing was changed: say --yes where nobody can be asked")
+        raise OperatorError("nothing was changed: without a terminal to ask at, give --yes")
     print(f"{printable(question, MAX_LINE_CHARS)} [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OperatorError("nothing was changed")

@@ -47,7 +47,7 @@ def results(arguments: argparse.Namespace) -> int:
         with inbox:
             if inbox.first_time and not arguments.json:
                 line(
-                    "from now on the broker keeps results for this folder, within its own bounds",
+                    "from now on the broker keeps results for this folder, within its limits",
                     QUIET,
                 )
             wanted = Wanted.of(arguments)
@@ -61,7 +61,9 @@ def results(arguments: argparse.Namespace) -> int:
                 else:
                     line(*result_line(item))
             if inbox.more:
-                print("results go on coming: run it again, or with --follow", file=sys.stderr)
+                print(
+                    "more results arrive: run the command again, or with --follow", file=sys.stderr
+                )
     return OK
 
 
@@ -100,10 +102,17 @@ ALL = Wanted()
 def result_line(item: Item) -> tuple[str, str]:
     """A record or a gap for people, with its style."""
     if item.kind == "unreadable":
-        return f"{item.node or 'nobody'}: a batch that cannot be read: {item.record['error']}", BAD
+        return (
+            f"{item.node or 'unknown node'}: a batch that cannot be read: {item.record['error']}",
+            BAD,
+        )
     if item.kind != "record":
         count = item.last - item.first + 1
-        why = "dropped by its full queue" if item.kind == "dropped" else "never came, or not yet"
+        why = (
+            "dropped by the node's full queue"
+            if item.kind == "dropped"
+            else "missing, or not here yet"
+        )
         text = f"{item.node}: {some(count, 'record')} ({item.first} to {item.last}) {why}"
         return text, BAD
     record = item.record
@@ -168,7 +177,7 @@ def request(arguments: argparse.Namespace) -> int:
             raise unknown_node(arguments.node, fleet.view())  # one that never was has no session
         signers = fleet.keyring.at_hand(fleet.trust.keys)[:1]  # one is enough for a request
         if not signers and not arguments.json:
-            line("no key here that the fleet trusts: the request is not signed", QUIET)
+            line("none of the trusted keys is here: the request is not signed", QUIET)
         answers = ask(
             *(fleet.client, name, arguments.node, COMMANDS[arguments.verb], given),
             *(arguments.timeout, signers),

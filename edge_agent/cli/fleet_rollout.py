@@ -23,7 +23,7 @@ from edge_agent.operator.rollout import (
 
 
 def rollout(arguments: argparse.Namespace) -> int:
-    """Begin, advance, hold or watch a release on its way."""
+    """Begin, advance, hold or watch a rollout."""
     name, version = arguments.name, arguments.version
     with opened(arguments) as fleet:
         if arguments.pause or arguments.resume:
@@ -31,9 +31,8 @@ def rollout(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 show_json({"name": name, "version": version, "held": arguments.pause})
                 return OK
-            line(
-                f"{name} {version} is {'held' if arguments.pause else 'let go on'}; no node changes"
-            )
+            held = "held" if arguments.pause else "no longer held"
+            line(f"{name} {version} is {held}; no node changes")
             return OK
         there = _there(fleet, name, version)
         given = _course(arguments, there.course if there else None)
@@ -74,14 +73,14 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def _uninstall(nodes: list[str], name: str, version: str, arguments: argparse.Namespace) -> str:
-    """The question to ask. OperatorError unless --uninstall says that this is meant."""
+    """The question to ask. OperatorError without --uninstall if the plugin would end."""
     means = (
         f"{name} has no release before {version}: this uninstalls the plugin on"
         f" {some(len(nodes), 'node')} and deletes what it keeps there (its state)"
     )
     if not arguments.uninstall:
         raise OperatorError(
-            f"{means}; nothing was changed. Say --uninstall if that is meant, or stop where it is"
+            f"{means}; nothing was changed. Give --uninstall to do that, or stop the rollout"
             f" with: edge-agent fleet rollout {name} {version} --percent 0"
         )
     if not arguments.json:
@@ -90,7 +89,7 @@ def _uninstall(nodes: list[str], name: str, version: str, arguments: argparse.Na
 
 
 def _there(fleet: Fleet, name: str, version: str) -> Now | None:
-    """How the release goes out at present; None: it is not in deployment.toml."""
+    """The state of the rollout; None: the release is not in deployment.toml."""
     if fleet.draft().plugin(name) is None:
         return None
     found = [each.get("version") for each in fleet.draft().releases(name)]
@@ -129,7 +128,7 @@ def _given(option: str, value: float | None, form: str) -> float:
 
 
 def _reaches(arguments: argparse.Namespace) -> bool:
-    """Whether the command line says whom the release is for."""
+    """Whether the command line chooses nodes."""
     return bool(
         arguments.percent is not None or arguments.nodes or arguments.ring or arguments.count
     )
@@ -141,7 +140,7 @@ def _changes(arguments: argparse.Namespace) -> bool:
 
 
 def _reach(fleet: Fleet, arguments: argparse.Namespace, there: Now | None, given: Course) -> Reach:
-    """Whom the release shall be for: more names and rings are added to those that it has."""
+    """The nodes of the release: its present names and rings, and those of the command line."""
     name, version = arguments.name, arguments.version
     before = there.reach if there is not None else Reach(0)
     if _reaches(arguments):

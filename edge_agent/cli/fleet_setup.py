@@ -37,9 +37,9 @@ def keygen(arguments: argparse.Namespace) -> int:
         show_json({**facts, "private": str(private_file), "public": str(public_file)})
         return OK
     if arguments.token is not None:
-        line(f"token        {private_file} says where the key is; it has signed a trial")
+        line(f"token        {private_file} says where the key is; a trial signature was good")
     else:
-        line(f"private key  {private_file}   keep it to yourself, and a copy of it offline")
+        line(f"private key  {private_file}   share it with nobody, and keep a copy offline")
     line(f"public key   {public_file}   for the boards: /etc/edge-agent/trust/{name}.pem")
     line(f"key id       {public.keyid}")
     if public.algorithm != ED25519:
@@ -74,10 +74,10 @@ def init(arguments: argparse.Namespace) -> int:
         return OK
     line(f"made {path}/ for the fleet {name}, which trusts {', '.join(sorted(keys))}")
     if threshold == 1:
-        line("one key alone deploys; with two people, name two keys with --key: two must sign then")
+        line("one key alone deploys; with two people, name two keys with --key: then two must sign")
     line("next")
     if (validity := made.settings().validity) is not None:
-        line(f"  the keys count until {written(validity.expires)}; renewed with: {RENEW_TRUST}")
+        line(f"  the keys are valid until {written(validity.expires)}; renewed with: {RENEW_TRUST}")
     line(f'  on each board: fleet = "{name}" and [updates] in /etc/edge-agent/agent.toml,')
     line(f"  and what is in {path}/trust/ in /etc/edge-agent/trust/")
     line(f"  here: cd {path}; edge-agent fleet publish FILE.wasm --name NAME --version 1.0.0")
@@ -89,7 +89,7 @@ def _new_passphrase() -> str:
         raise OperatorError("--encrypt asks for a passphrase, and this is no terminal")
     passphrase = getpass.getpass("passphrase: ")
     if not passphrase or getpass.getpass("once more: ") != passphrase:
-        raise OperatorError("no passphrase, or not the same twice; nothing was made")
+        raise OperatorError("the passphrase is empty, or was not the same twice; no key was made")
     return passphrase
 
 
@@ -149,7 +149,7 @@ def enrol(arguments: argparse.Namespace) -> int:
     if before is not None and not arguments.replace:
         raise OperatorError(
             f"{node} is enrolled with the key {before.keyid}, and this one is {key.keyid}: if the"
-            " board was set up anew, say --replace; if not, somebody speaks in its name"
+            " board was set up anew, give --replace; if not, another board uses its name"
         )
     if not arguments.json:
         line(f"key of {node}  {key.keyid}")
@@ -160,7 +160,7 @@ def enrol(arguments: argparse.Namespace) -> int:
     if arguments.key is None and arguments.id is None:
         if not arguments.json:
             line(f"`edge-agent status` on {node} shows the key of the board itself", QUIET)
-        confirm("is it the same there? Whoever has this key speaks for the node", arguments)
+        confirm("is it the same there? The holder of this key speaks for the node", arguments)
     enrolment.save(folder, {**keys, node: key})
     return _done(node, key, "is enrolled", arguments)
 
@@ -170,7 +170,7 @@ def _remove(
 ) -> int:
     if node not in keys:
         raise OperatorError(f"{node} is not enrolled")
-    confirm(f"let {node} be a node whose word is not checked?", arguments)
+    confirm(f"remove {node}, so that its state is no longer checked?", arguments)
     key = keys.pop(node)
     enrolment.save(folder, keys)
     return _done(node, key, "is not enrolled any more", arguments)

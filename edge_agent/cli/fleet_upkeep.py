@@ -32,7 +32,7 @@ from edge_agent.validity import written
 
 
 def trust_rotate(arguments: argparse.Namespace) -> int:
-    """Another set of keys, signed by the present and by the new."""
+    """Replace the set of keys, or extend its validity."""
     with opened(arguments) as fleet:
         if arguments.signed is not None:
             signed, _ = read_signed(fleet, arguments.signed)
@@ -67,22 +67,21 @@ def trust_rotate(arguments: argparse.Namespace) -> int:
 
 
 def gc_command(arguments: argparse.Namespace) -> int:
-    """Clear what neither the broker's deployment nor deployment.toml names."""
+    """Clear the blobs that neither the broker's deployment nor deployment.toml names."""
     with opened(arguments) as fleet:
         now = fleet.current()
         if now.problem:
             raise OperatorError(
-                f"the broker's deployment cannot be believed ({now.problem}), so nobody knows what"
-                " the nodes need; deploy first"
+                f"the broker's deployment cannot be believed ({now.problem}), so the blobs that"
+                " nodes need are not known; deploy first"
             )
         mine = fleet.draft().document(fleet.settings.name, 1, 0.0)
         stale, foreign = blobs.stale(fleet.client, fleet.topics, blobs.named(now.deployment, mine))
         if not arguments.json:
             _show_stale(stale)
             if foreign:
-                line(
-                    f"{some(foreign, 'topic')} below {fleet.topics.blobs}: no part of a blob; left"
-                )
+                named = some(foreign, "topic")
+                line(f"{named} below {fleet.topics.blobs} without a part of a blob, left alone")
         if stale:
             confirm(f"clear {some(len(stale), 'blob')} from the broker?", arguments)
         parts = blobs.clear(fleet.client, stale)
@@ -106,18 +105,20 @@ def _new_set(
     known |= dict(zip(fleet.trust.keys, fleet.settings.keys, strict=True))
     missing = [key.keyid[:12] for key in new.keys if key not in known]
     if missing:
-        raise OperatorError(f"say with --add NAME.pem which keys these are: {', '.join(missing)}")
+        raise OperatorError(f"name these keys with --add NAME.pem: {', '.join(missing)}")
     return new, [known[key] for key in new.keys]
 
 
 def _until(new: trust.TrustSet) -> str:
     if new.validity is None:
         return "they do not expire"
-    return f"they expire on {written(new.validity.expires)}; before that: trust renew"
+    return (
+        f"they expire on {written(new.validity.expires)}; before that: edge-agent fleet trust renew"
+    )
 
 
 def _needs_agents(new: trust.TrustSet) -> list[str]:
-    """What agents of before make of the set."""
+    """Warnings about older agents that refuse the set."""
     others = sorted({key.algorithm for key in new.keys} - {ED25519})
     if not others:
         return []
@@ -133,7 +134,7 @@ def _public(fleet: Fleet, name: str) -> PublicKey:
 
 def _show_stale(stale: Sequence[blobs.Stale]) -> None:
     if not stale:
-        line("every blob at the broker is named by a deployment", QUIET)
+        line("a deployment names every blob at the broker", QUIET)
         return
     show_table(
         ("blob", "parts", "size"),
@@ -148,7 +149,7 @@ _STYLES = {"ok": GOOD, "warn": CHANGED, "fail": BAD}
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Try everything, and say it as it is found; 1 if something fails."""
+    """Run all checks and print each result at once; 1 if a check fails."""
     folder = find(arguments.folder)
     settings = folder.settings()
     failed = False
@@ -162,11 +163,13 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _ending(folder: FleetFolder, now: float) -> Iterator[Found]:
-    """The fleet's keys and the operator's certificate."""
+    """The validity of the fleet's keys and of the operator's certificate."""
     trust = signing.trust_set(folder)
     over = trust.validity is not None and trust.validity.over(now)
     told = expiry.of_trust(trust, now)
-    yield Found(_level(told, over), "trust", told or f"version {trust.version} of the keys counts")
+    yield Found(
+        _level(told, over), "trust", told or f"version {trust.version} of the keys is valid"
+    )
     mqtt = folder.settings().mqtt
     if mqtt.cert_file is None:
         return
@@ -175,7 +178,7 @@ def _ending(folder: FleetFolder, now: float) -> Iterator[Found]:
         yield Found("fail", "certificate", f"{mqtt.cert_file} cannot be read")
         return
     told = expiry.of_operator(mqtt, now)
-    yield Found(_level(told, found.over(now)), "certificate", told or f"{mqtt.cert_file} counts")
+    yield Found(_level(told, found.over(now)), "certificate", told or f"{mqtt.cert_file} is valid")
 
 
 def _level(told: str, over: bool) -> Level:
@@ -185,7 +188,7 @@ def _level(told: str, over: bool) -> Level:
 
 
 def _show(found: Found, broker: str, as_json: bool) -> bool:
-    """Whether it fails."""
+    """Print a result; whether the check failed."""
     if as_json:
         show_json({**({"broker": broker} if broker else {}), **found._asdict()})
     else:

@@ -145,7 +145,7 @@ def step_text(name: str, version: str, step: rollout_driver.Step, exact: bool = 
         "wait": f"waiting: {step.lacking}",
         "soak": f"holding for {step.left_s:.0f} s more" if exact else "holding",
         "advance": f"advanced to {step.reach}",
-        "paused": "held; --resume lets it go on",
+        "paused": "held; --resume ends that",
         "abort": "too many failed: taken back",
         "timeout": f"held, since no further node came to run it: {step.lacking}",
         "done": "done",

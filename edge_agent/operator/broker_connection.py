@@ -178,13 +178,13 @@ class BrokerConnection(ABC):
     def _check_answered(self, done: bool, before: int) -> None:
         """LinkError unless `done`; `before` is the number of connections when the wait began."""
         with self._answered:
-            why = self._lost or "it is connected, but does not answer"
+            why = self._lost or "the broker is connected, but does not answer"
             if not self._lost and self.connections != before:
-                why = f"it is connected again, but does not answer; before, {self._broke}"
+                why = f"the broker is connected again, but does not answer; before: {self._broke}"
         if not done:
             raise LinkError(
                 f"{self.url}: no answer from the broker for {ANSWER_TIMEOUT_S:.0f} s: {why};"
-                " run the command again when it is back, it goes on where it stopped"
+                " run the command again when the broker is back; it continues where it stopped"
             )
 
     def _on_connect(
@@ -209,7 +209,9 @@ class BrokerConnection(ABC):
                 granted = getattr(properties, "ReceiveMaximum", IN_FLIGHT)
                 self._granted = max(1, min(granted, IN_FLIGHT))
                 if not getattr(properties, "RetainAvailable", 1):
-                    self._connack = "the broker keeps no retained messages; a fleet needs them"
+                    self._connack = (
+                        "the broker does not keep retained messages, which a fleet needs"
+                    )
                 # Private to paho; a broker that comes back in a test fails without it.
                 client._reconnect_on_failure = not self._connack
                 self.connections += 1
@@ -231,11 +233,11 @@ class BrokerConnection(ABC):
             if self._connack is None:  # how brokers without MQTT 5 may answer it
                 self._wrong_version = True
                 self._connack = (
-                    "the broker closed the connection without accepting it; is this the right"
-                    " port, and is TLS wanted there (mqtts)?"
+                    "the broker closed the connection without accepting it. Is this the right"
+                    " port, and does it need TLS (mqtts)?"
                 )
             # What it says of a broken connection is "Unspecified error".
             why = f" ({reason})" if reason != "Unspecified error" else ""
             trouble = client.last_error if isinstance(client, ToolClient) else ""
-            self._lost = self._broke = trouble or self._lost or f"the broker is away{why}"
+            self._lost = self._broke = trouble or self._lost or f"no connection to the broker{why}"
             self._answered.notify_all()

@@ -38,7 +38,7 @@ class BrokerMessages(BrokerConnection):
         self._subscribing: dict[int, Subscription] = {}
 
     def expect(self, *filters: str) -> Subscription:
-        """Before connecting: what is to be received, a kept session's messages among it."""
+        """Before connecting: receive these topics, also the messages of a kept session."""
         subscription = Subscription(filters)
         self._subscriptions.append(subscription)
         return subscription
@@ -72,7 +72,7 @@ class BrokerMessages(BrokerConnection):
         return info.mid
 
     def wait(self, packet_id: int) -> None:
-        """Until the broker has what `send` sent. LinkError if it refuses or stays away."""
+        """Wait until the broker has the message of `send`. LinkError: refused, or no answer."""
         self._wait_for(lambda: packet_id in self._acknowledged)
         with self._lock:
             refusal = self._acknowledged.pop(packet_id)
@@ -83,11 +83,11 @@ class BrokerMessages(BrokerConnection):
     def subscribed(
         self, filters: Iterable[str], latest: Collection[str] = (), again_s: float = math.inf
     ) -> Iterator[Subscription]:
-        """Receive what matches `filters` at QoS 1, beginning with what the broker kept; `latest`
-        as in `Subscription`. Without an answer it is asked for again after `again_s`.
+        """Receive messages that match `filters` at QoS 1, retained messages first; `latest` as in
+        `Subscription`. SUBSCRIBE is sent again after `again_s` without an answer.
 
-        Brokers bound what waits for a client, mosquitto to 1,000 messages, and drop the rest
-        without a word. With MQTT 5 this client's receive maximum lifts that for what its socket
+        Brokers bound the messages that wait for a client, mosquitto to 1,000, and drop the rest
+        without an error. In MQTT 5 this client's receive maximum raises that to what its socket
         takes at once, some thousand messages (`listed` in operator/broker reads more).
         """
         subscription = Subscription(tuple(filters), latest)
@@ -96,8 +96,9 @@ class BrokerMessages(BrokerConnection):
         try:
             self._subscribe_answered(subscription, again_s)
             if subscription.answer:
+                wanted = ", ".join(subscription.filters)
                 raise NotAllowedError(
-                    f"{self.url}: the broker refuses to tell of {', '.join(subscription.filters)}:"
+                    f"{self.url}: the broker refuses the subscription to {wanted}:"
                     f" {subscription.answer}{hint(subscription.answer)}"
                 )
             yield subscription
@@ -106,15 +107,15 @@ class BrokerMessages(BrokerConnection):
                 self._subscriptions.remove(subscription)
                 still = {each for other in self._subscriptions for each in other.filters}
             gone = [each for each in subscription.filters if each not in still]
-            # A session that is kept keeps its subscriptions, or nothing would wait for us.
+            # In a kept session the subscriptions stay, so that messages wait there.
             if gone and self._client is not None and not self._keep_session_s:
                 self._client.unsubscribe(gone)
 
     def offer(self, topic: str, payload: bytes, within_s: float) -> str:
         """Send one message, not retained, that need not arrive; why it is refused, or "".
 
-        Some brokers have no other word for "refused" than to hang up: once is chance, twice is
-        meant.
+        Some brokers refuse by ending the connection: two ends after one message are a refusal, one
+        end may be chance.
         """
         before = self.connections
         packet_id = self.send(topic, payload, retain=False)
@@ -128,10 +129,10 @@ class BrokerMessages(BrokerConnection):
             client = self._opened()
             with client._out_message_mutex:  # or it would be sent with each connection
                 client._out_messages.pop(packet_id, None)
-            return "it ends the connection" if self.connections > before + 1 else ""
+            return "the broker ends the connection" if self.connections > before + 1 else ""
 
     def acknowledge(self, message: Received) -> None:
-        """It need not be sent again."""
+        """Send PUBACK: the broker need not send the message again."""
         self._opened().ack(message.packet_id, 1)
 
     # --- inside
@@ -144,7 +145,7 @@ class BrokerMessages(BrokerConnection):
         return True
 
     def _subscribe_answered(self, subscription: Subscription, again_s: float) -> None:
-        """LinkError: there is no answer in time."""
+        """Subscribe and wait for the answer. LinkError: none in time."""
         end, before = self._answer_by(), self.connections
         in_use = 0
         while in_use < ID_ATTEMPTS:
@@ -163,7 +164,7 @@ class BrokerMessages(BrokerConnection):
         wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
         wanted = [(each, 1) for each in subscription.filters]
         if client.protocol == MQTTProtocolVersion.MQTTv5:
-            # A session that is taken up again brings what it held, not all that is retained anew.
+            # A resumed session delivers its own messages, and not all retained messages again.
             handling = (
                 SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
                 if self._keep_session_s
@@ -171,7 +172,7 @@ class BrokerMessages(BrokerConnection):
             )
             options = SubscribeOptions(qos=1, retainHandling=handling)
             wanted = [(each, options) for each in subscription.filters]
-        with self._lock:  # or the answer might come before it is known to whom
+        with self._lock:  # the answer's callback needs the entry below
             _, packet_id = client.subscribe(wanted)
             if packet_id is not None:  # without a connection: `_on_connect` does it again
                 self._subscribing[packet_id] = subscription
@@ -210,7 +211,7 @@ class BrokerMessages(BrokerConnection):
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            return  # no topic of MQTT; nothing that was asked for
+            return  # an invalid topic, of no subscription
         received = Received(topic, bytes(message.payload), message.retain, message.mid)
         with self._lock:
             for subscription in self._subscriptions:

@@ -1,8 +1,8 @@
-"""Brings a deployment to the broker, and never over somebody else's without a word.
+"""Publishes a deployment, and never replaces another operator's unnoticed.
 
-The broker has one retained document. Its generation is counted on, from signed documents and the
-folder only: what nodes and the broker say unsigned never raises it (docs/adr/0040). The document is
-read again right before and after publishing, because brokers know no compare-and-set.
+The broker has one retained document. Its generation follows from signed documents and the folder
+only: unsigned messages of nodes and the broker never raise it (docs/adr/0040). The document is read
+again right before and after publishing, because brokers have no compare-and-set.
 """
 
 import time
@@ -29,11 +29,11 @@ ECHO_TIMEOUT_S = 30.0
 
 
 class Current(NamedTuple):
-    """What the broker keeps as the deployment."""
+    """The deployment that the broker keeps."""
 
     raw: bytes | None
-    deployment: Deployment | None  # None: nothing is there, or nothing that can be believed
-    problem: str  # why it cannot be believed
+    deployment: Deployment | None  # None: there is none, or none that is valid
+    problem: str  # why it is not valid
 
     @property
     def generation(self) -> int:
@@ -46,7 +46,7 @@ class Current(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What nodes call it that refuse it (fleet/refusals)."""
+        """The name that a node's refusal of this document has (fleet/refusals)."""
         return "" if self.raw is None else message_name(self.raw)
 
     @property
@@ -55,7 +55,7 @@ class Current(NamedTuple):
 
 
 class Deployed(NamedTuple):
-    """`deployed.toml`: what was deployed last from this folder, by whoever shares it."""
+    """`deployed.toml`: the last deployment from this folder, by any operator who shares it."""
 
     generation: int
     sha256: str  # of the payload
@@ -63,11 +63,11 @@ class Deployed(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What the next document may be called."""
+    """The generations that the next document may have."""
 
     epoch: int
     base: int  # the highest generation of this epoch that a signed document has; 0: none
-    next: int  # what counting on gives; nodes take up to `last`
+    next: int  # the following one; nodes accept up to `last`
 
     @property
     def last(self) -> int:
@@ -75,9 +75,9 @@ class Numbers(NamedTuple):
 
 
 def believed(raw: bytes | None, trust: TrustSet, last: Deployed | None) -> Current:
-    """A deployment that a threshold of trusted keys signed, or that this folder deployed (`last`).
+    """A deployment with enough signatures of trusted keys, or of this folder (`last`).
 
-    The latter by its digest, since its keys may have been rotated out meanwhile.
+    The latter is known by its digest, since its keys may have been rotated out meanwhile.
     """
     if raw is None:
         return Current(None, None, "")
@@ -95,7 +95,7 @@ def believed(raw: bytes | None, trust: TrustSet, last: Deployed | None) -> Curre
 
 
 def last_deployed(folder: FleetFolder) -> Deployed | None:
-    """What `deployed.toml` says. OperatorError if it is damaged."""
+    """Read `deployed.toml`. OperatorError: the file is damaged."""
     try:
         values = tomllib.loads(folder.deployed_file.read_text("utf-8"))
         epoch = int(values.get("epoch", 0))
@@ -127,7 +127,7 @@ def note_deployed(folder: FleetFolder, deployed: Deployment, commit: str | None)
 def check_base(
     now: Current, last: Deployed | None, onto: int | None = None, first: bool = False
 ) -> None:
-    """OperatorError unless the broker has what this folder deployed last, or `onto` names it."""
+    """OperatorError unless the broker has this folder's last deployment, or `onto` the broker's."""
     check_first(now, last, first)
     if now.deployment is None or (onto is not None and onto == now.generation):
         return
@@ -139,36 +139,36 @@ def check_base(
         raise OperatorError(
             f"the broker has generation {now.generation}, older than generation {last.generation},"
             " which this folder deployed: has it lost its data, or is a member of its cluster"
-            f" behind? To go on above both of them: --onto {now.generation}"
+            f" behind? To deploy above both of them: --onto {now.generation}"
         )
     mine = f"generation {last.generation}" if last else "nothing"
     raise OperatorError(
-        f"the broker has generation {now.generation}, and this folder deployed {mine}: somebody"
-        " else deployed since. Bring the folder up to date (git pull), or replace theirs knowingly"
-        f" with --onto {now.generation}"
+        f"the broker has generation {now.generation}, and this folder deployed {mine}: another"
+        " operator deployed since. Bring the folder up to date (git pull), or replace that"
+        f" deployment with --onto {now.generation}"
     )
 
 
 def check_first(now: Current, last: Deployed | None, first: bool) -> None:
-    """OperatorError unless the operator says `first` where the broker has nothing, and only there.
+    """OperatorError if `first` does not match whether the broker has no deployment.
 
-    That it has nothing is never a licence by itself: another broker, or one that lost its data,
-    has nothing too.
+    An empty broker alone does not allow a first deployment: another broker, or one that lost its
+    data, is empty too.
     """
     if now.raw is None and not first:
         before = f", and this folder deployed generation {last.generation}" if last else ""
         raise OperatorError(
-            f"the broker has no deployment{before}: is it the right one, and has it lost its data?"
-            " If nothing is meant to be there, say so with --first"
+            f"the broker has no deployment{before}: is it the right one, or has it lost its data?"
+            " If this is the fleet's first deployment, give --first"
         )
     if now.deployment is not None and first:
         raise OperatorError("the broker has a deployment: this is not the first; leave out --first")
 
 
 def numbers(now: Current, last: Deployed | None, epoch: int) -> Numbers:
-    """What follows the documents known here; `epoch` is that of fleet.toml. OperatorError.
+    """The numbers after the documents known here; `epoch` is that of fleet.toml. OperatorError.
 
-    A new epoch goes on counting as long as nodes take that as its first number, so that nodes
+    A new epoch continues the count while nodes accept that as its first number, so that nodes
     which know no epochs (0.1.0) follow too.
     """
     known = max(now.order, (last.epoch, last.generation) if last else (0, 0))
@@ -185,7 +185,7 @@ def numbers(now: Current, last: Deployed | None, epoch: int) -> Numbers:
 
 
 def chosen(found: Numbers, word: int | None) -> int:
-    """The generation to sign: the next, or the operator's own `word`. OperatorError."""
+    """The generation to sign: the next, or the operator's number `word`. OperatorError."""
     if word is None or word == found.next:
         return found.next
     if not found.base < word <= found.last:
@@ -198,9 +198,9 @@ def chosen(found: Numbers, word: int | None) -> int:
 
 
 def check_next(document: Deployment, found: Numbers, word: int | None) -> None:
-    """OperatorError unless a document that somebody else prepared is the next, or `word` names it.
+    """OperatorError unless another operator's document is the next, or `word` is its number.
 
-    One key that is stolen must not lead the others into signing a number that ends the count.
+    With one stolen key an attacker could otherwise make others sign a number that ends the count.
     """
     if document.order == (found.epoch, found.next):
         return
@@ -208,20 +208,20 @@ def check_next(document: Deployment, found: Numbers, word: int | None) -> None:
         return
     raise OperatorError(
         f"it is generation {document.generation} of epoch {document.epoch}, and the next here is"
-        f" {found.next} of epoch {found.epoch}: bring the folder up to date (git pull), or say"
-        f" --generation {document.generation} if this number is meant"
+        f" {found.next} of epoch {found.epoch}: bring the folder up to date (git pull), or give"
+        f" --generation {document.generation} to accept this number"
     )
 
 
 def ahead(view: View, epoch: int, generation: int) -> list[Node]:
-    """Nodes that say that they would refuse this document, since they accepted a later one."""
+    """Nodes that report a later accepted document, and so would refuse this one."""
     return [node for node in view.sorted() if (node.epoch, node.accepted) >= (epoch, generation)]
 
 
 def check_followed(view: View, found: Numbers, ahead: list[Node]) -> None:
-    """OperatorError if most nodes say that they are ahead of all that is signed here.
+    """OperatorError if most nodes report a later generation than all that is signed here.
 
-    A few are told of and no more: a node that lies must not stop the fleet.
+    A few such nodes are only shown: a compromised node must not stop the fleet.
     """
     if 2 * len(ahead) <= len(view.nodes):
         return
@@ -236,16 +236,16 @@ def check_followed(view: View, found: Numbers, ahead: list[Node]) -> None:
 
 
 def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes | None) -> None:
-    """Publish the signed document in the place of `expected`. OperatorError if that changed.
+    """Replace `expected` by the signed document `raw`. OperatorError: `expected` changed.
 
-    Two operators who publish at the same moment both learn of it. NotKeptError: connected nodes
-    have it, the others do not get it.
+    Of two operators who publish at the same moment each gets the error. NotKeptError: connected
+    nodes have the document, the others do not get it.
     """
     with client.subscribed((topics.deployment,)) as subscription:
         kept = _kept_now(client, topics, subscription)
         if kept != expected:
             raise OperatorError(
-                "another operator deployed in this moment; nothing was published. Look at the new"
+                "another operator deployed at this moment; nothing was published. Look at the new"
                 " state with `edge-agent fleet plan` and deploy again"
             )
         client.publish(topics.deployment, raw, retain=True)
@@ -255,7 +255,7 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
     if others or kept not in (raw, expected):
         raise OperatorError(
             "another operator deployed in the same moment: nodes took one or the other document."
-            " Agree with them what shall run, and deploy once more: the next generation settles it"
+            " Agree with them, and deploy again: the next generation replaces both"
         )
     if kept != raw:
         raise NotKeptError(f"{client.url}: {NOT_KEPT}, then deploy again")
@@ -264,27 +264,27 @@ def put(client: BrokerClient, topics: FleetTopics, raw: bytes, expected: bytes |
 def _kept_now(
     client: BrokerClient, topics: FleetTopics, subscription: Subscription
 ) -> bytes | None:
-    """What the broker keeps, once it is proven that it has sent that. LinkError."""
+    """The retained document, with proof that the broker has sent it. LinkError."""
     connection, kept = client.connections, None
     client.mark(topics.deployment)
     end = time.monotonic() + ECHO_TIMEOUT_S
     while (message := subscription.take(QUIET_S if kept is None else 0)) is not None:
         kept = message.payload or None
         if time.monotonic() > end:
-            raise LinkError(f"{client.url}: it sends deployments without end")
+            raise LinkError(f"{client.url}: it sends deployments endlessly")
     if client.trouble or client.connections != connection:
         raise LinkError(f"{client.url}: {client.trouble}; nothing was published")
     return kept
 
 
 def _others_until(subscription: Subscription, raw: bytes) -> int:
-    """How many other documents come before our own does."""
+    """How many other documents arrive before our own."""
     others = 0
     for message in until(subscription, ECHO_TIMEOUT_S):
         if message.payload == raw:
             return others
         others += not message.retained
     raise LinkError(
-        "the broker acknowledged the deployment and sends it to nobody: may this operator write it"
+        "the broker acknowledged the deployment and does not deliver it: may this operator write it"
         " (access list)?"
     )

@@ -1,4 +1,4 @@
-"""One fleet: its folder, its broker, the operator's keys. What the commands and programs call.
+"""One fleet: its folder, its broker, the operator's keys. For commands and other programs.
 
 publish -> prepare (what would change) -> sign -> put
 """
@@ -38,18 +38,18 @@ from edge_agent.store.code import Code
 
 
 class Prepared(NamedTuple):
-    """A deployment that could be signed, and what it would change."""
+    """A deployment before signing, and the changes that it makes."""
 
     deployment: Deployment
     current: Current
     changes: list[plan.Change]
     view: View
-    text: str | None = None  # deployment.toml, where this is not what it says yet
-    ahead: tuple[str, ...] = ()  # nodes that say that they would refuse it, as too old
+    text: str | None = None  # the new text of deployment.toml, where the command changes it
+    ahead: tuple[str, ...] = ()  # nodes that report a later generation
 
 
 class Fleet:
-    """Its methods may take as long as the broker does; they print nothing and ask nobody."""
+    """The methods wait for the broker; they print nothing and ask no questions."""
 
     def __init__(self, folder: FleetFolder, client: BrokerClient, keyring: Keyring) -> None:
         """`client` is connected. ConfigError, OperatorError: fleet.toml or a key is wrong."""
@@ -67,17 +67,17 @@ class Fleet:
         self.enrolment = enrolment.of_fleet(self.folder)
 
     def follow_trust(self, raw: bytes) -> None:
-        """Trust what the folder does now, and what the broker's chain makes of that."""
+        """Trust the folder's keys, and the later keys to which the broker's chain leads."""
         self.reload()
         try:
             self.trust = trust.rotated(raw, self.trust) or self.trust
-        except RefusedError:  # nothing there that leads on from what is trusted here
+        except RefusedError:  # the chain does not lead on from the keys trusted here
             pass
 
     # --- what there is
 
     def view(self, *, proven: bool = True) -> View:
-        """What the nodes say of themselves at the moment; `proven` as in `BrokerClient.proof`."""
+        """The nodes' present status and state; `proven` as in `BrokerClient.proof`."""
         view = View(self.enrolment)
         found = read_nodes(self.client, self.nodes_topic, proven=proven)
         for topic, payload in found.items():
@@ -85,15 +85,15 @@ class Fleet:
         return view
 
     def current(self, *, proven: bool = True) -> Current:
-        """The broker's deployment; `proven` as in `BrokerClient.proof`."""
+        """The deployment at the broker; `proven` as in `BrokerClient.proof`."""
         return self.believed(self.client.kept(self.topics.deployment, proven=proven))
 
     def believed(self, raw: bytes | None) -> Current:
-        """The same, of a message that came."""
+        """The deployment in a message of the broker."""
         return deploy.believed(raw, self.trust, deploy.last_deployed(self.folder))
 
     def numbers(self, now: Current) -> deploy.Numbers:
-        """What the next deployment may be called."""
+        """The generations that the next deployment may have."""
         return deploy.numbers(now, deploy.last_deployed(self.folder), self.settings.epoch)
 
     def draft(self) -> Draft:
@@ -109,7 +109,7 @@ class Fleet:
         version: str,
         progress: Progress = lambda _done, _all: None,
     ) -> Published:
-        """Check a module, bring it to the broker and note it as `version` of plugin `name`.
+        """Check a module, publish it and note it as `version` of plugin `name`.
 
         ModuleError, LinkError, OperatorError: also for another module under a known version.
         """
@@ -132,7 +132,7 @@ class Fleet:
         made: Made,
         progress: Progress = lambda _done, _all: None,
     ) -> Published:
-        """Bring machine code of a published version to the broker, and note it beside."""
+        """Publish machine code of a published version, and note it beside the version."""
         blob = releases.load(self.folder, name, version)
         done = blobs.upload(self.client, self.topics, pack(made.data), progress)
         code = Code(
@@ -173,13 +173,13 @@ class Fleet:
         return read(self.folder, text)
 
     def reaching(self, name: str, version: str, reach: Reach) -> Draft:
-        """The same for a release that is there already; `reach` only grows."""
+        """deployment.toml with a larger reach of a release that it has already."""
         named = {"nodes": list(reach.nodes) or None, "rings": list(reach.rings) or None}
         return self.rolled_out(name, version, reach.percent, remembered=named)
 
     def canaries(self, name: str, version: str, count: int) -> list[str]:
-        """As many nodes that are there and that the plugin is for: those that a small percentage
-        would choose first. OperatorError: there are fewer."""
+        """`count` online nodes that the plugin is for: those that a small percentage would choose
+        first. OperatorError: there are fewer."""
         seed = self._seed(name, version)
         found = [
             node.name for node in self.view().sorted() if node.online and self._for(name, node)
@@ -208,12 +208,12 @@ class Fleet:
         first: bool = False,
         check_base: bool = True,
     ) -> Prepared:
-        """What deploying `draft` would mean. OperatorError: it cannot be deployed.
+        """The deployment of `draft` and its changes. OperatorError: it cannot be deployed.
 
-        `onto` is the generation of somebody else's deployment that may be replaced, `generation`
-        the operator's own word on what the new one is called, `first` that there is none yet.
+        `onto` is the generation of another operator's deployment that may be replaced,
+        `generation` the operator's choice for the new one; `first`: the broker has none.
         """
-        # Without `check_base` it is looked at only.
+        # Without `check_base` the result is only shown.
         if check_base:
             self.check_trust()
         now, view = self.current(proven=check_base), self.view(proven=check_base)
@@ -233,14 +233,14 @@ class Fleet:
         return Prepared(document, now, changed, view, draft.text, named)
 
     def check_trust(self) -> None:
-        """OperatorError: nodes would refuse what the trusted keys sign."""
+        """OperatorError: the trusted keys expired, so nodes would refuse their signatures."""
         try:
             self.trust.vouch(time.time())
         except RefusedError as error:
             raise OperatorError(f"{error} ({error.reason})") from error
 
     def sign(self, prepared: Prepared) -> Signed:
-        """The deployment, signed with every trusted key that is at hand. OperatorError: none is."""
+        """Sign with every trusted key that is available here. OperatorError: there is none."""
         keys = self.keyring.at_hand(self.trust.keys)
         if not keys:
             named = ", ".join(self.settings.keys)
@@ -256,9 +256,9 @@ class Fleet:
             raise OperatorError(f"{self.folder.deployment_file}: {error}") from error
 
     def put(self, prepared: Prepared, signed: Signed) -> None:
-        """Write deployment.toml and publish. OperatorError also if somebody deployed meanwhile.
+        """Write deployment.toml and publish. OperatorError: also if another operator deployed.
 
-        NotKeptError: it is deployed to the connected nodes, and noted so.
+        NotKeptError: connected nodes have it; deployed.toml is written.
         """
         if not signed.enough(self.trust.threshold):
             raise OperatorError(
@@ -275,7 +275,7 @@ class Fleet:
     def deploy(
         self, draft: Draft | None = None, *, onto: int | None = None, first: bool = False
     ) -> Prepared:
-        """`prepare`, `sign` and `put` without a question, for programs."""
+        """`prepare`, `sign` and `put` in one, for programs."""
         prepared = self.prepare(draft or self.draft(), onto=onto, first=first)
         self.put(prepared, self.sign(prepared))
         return prepared
@@ -288,14 +288,14 @@ class Fleet:
     # --- inside
 
     def _commit(self, draft: Draft) -> str | None:
-        """Where `draft` comes from; a command may have changed it since."""
+        """The commit that `draft` comes from; a command may have changed it since."""
         commit = self.folder.commit()
         if commit is None or commit.endswith(DIRTY) or draft.text == self.draft().text:
             return commit
         return f"{commit}{DIRTY}"
 
     def _seed(self, name: str, version: str) -> str:
-        """Another version meets other nodes first; the same version always the same ones."""
+        """The seed of a rollout: each version has first nodes of its own, always the same."""
         plugin = self.draft().plugin(name)
         for each in self.draft().releases(name) if plugin else ():
             rollout = each.get("rollout")
@@ -320,14 +320,14 @@ class Fleet:
         return version
 
     def _for(self, name: str, node: Node) -> bool:
-        """By the labels of the plugin's `select`, as far as it has any yet."""
+        """Whether the plugin is for a node, by the labels of its `select`."""
         select = (self.draft().plugin(name) or {}).get("select", {})
         labels = select.get("labels", {}) if isinstance(select, Mapping) else {}
         wanted = labels if isinstance(labels, Mapping) else {}
         return all(node.labels.get(label) == value for label, value in wanted.items())
 
     def _check_published(self, document: Deployment, before: Deployment | None) -> None:
-        """Parts go up in order: who has the last has all. What runs already was checked then."""
+        """OperatorError unless the broker has the last part of each new blob, and so all parts."""
         known = blobs.named(before)
         lasts = {
             self.topics.blob_part(blob.digest, blob.parts - 1): (

@@ -145,7 +145,9 @@ class Keyring:
         try:
             if ENCRYPTED_MARK in text:
                 if self._ask is None:
-                    raise OperatorError("it is encrypted, and there is no terminal to ask at")
+                    raise OperatorError(
+                        "it is encrypted, and there is no terminal to ask for the passphrase"
+                    )
                 text = _unlock(text, self._ask(f"passphrase of {path}: "))
                 self._opened[path] = SigningKey.from_pem(text)
                 return self._opened[path]

@@ -86,13 +86,17 @@ def troubles(
     found = []
     for node in view.sorted():
         if node.status == "lost":
-            found.append(Trouble(node.name, "lost: it did not say goodbye"))
+            found.append(
+                Trouble(node.name, "lost: its connection ended without an offline message")
+            )
         if node.status and not node.state:
             found.append(Trouble(node.name, "has a status and no state"))
         if node.unreadable:
-            found.append(Trouble(node.name, f"says what cannot be read: {node.unreadable}"))
+            found.append(
+                Trouble(node.name, f"sent a message that cannot be read: {node.unreadable}")
+            )
         if node.unproven:
-            found.append(Trouble(node.name, f"its state is not its own word: {node.unproven}"))
+            found.append(Trouble(node.name, f"its state is not proven: {node.unproven}"))
         if behind(node, trust_version):
             told = f"trusts the keys of version {node.trust_version}, not of {trust_version}"
             found.append(Trouble(node.name, told))
@@ -171,9 +175,9 @@ def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str])
     if after.status != before.status and after.status:
         found.append(News(node, f"is {after.status}", _STATUS.get(after.status, "changed")))
     if after.unreadable != before.unreadable and after.unreadable:
-        found.append(News(node, f"says what cannot be read: {after.unreadable}", "bad"))
+        found.append(News(node, f"sent a message that cannot be read: {after.unreadable}", "bad"))
     if after.unproven != before.unproven and after.unproven:
-        found.append(News(node, f"says what is not its own word: {after.unproven}", "bad"))
+        found.append(News(node, f"has a state that is not proven: {after.unproven}", "bad"))
     for key, told in after.plugins.items():
         if before.plugins.get(key) != told:
             version, status, error = told

@@ -171,7 +171,7 @@ def standing(
 def lacking(course: Course, found: Standing) -> str:
     """What keeps a step from being passed, in words; "": nothing."""
     if not found.chosen:
-        return "no node that is known is in this step: name nodes or rings, or take a larger one"
+        return "no known node is in this step: name nodes or rings, or use a larger percentage"
     need, run = course.needed(found.chosen), len(found.running)
     if run < need:
         text = f"{run} of {need} nodes needed run it" + _listed(
@@ -179,7 +179,7 @@ def lacking(course: Course, found: Standing) -> str:
         )
         if found.uncounted:
             text += (
-                f"; {len(found.uncounted)} that are not enrolled say so, which proves nothing"
+                f"; {len(found.uncounted)} that are not enrolled report it, which proves nothing"
                 + _listed(found.uncounted)
             )
         return text + (f"; {_unproven(found)}" if found.unproven else "")
@@ -191,7 +191,7 @@ def lacking(course: Course, found: Standing) -> str:
 def _unproven(found: Standing) -> str:
     name, why = next(iter(found.unproven.items()))
     more = f" and {len(found.unproven) - 1} more" if len(found.unproven) > 1 else ""
-    return f"what is said in the name of {name}{more} proves nothing: {why}"
+    return f"messages in the name of {name}{more} prove nothing: {why}"
 
 
 def decide(

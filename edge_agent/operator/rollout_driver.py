@@ -1,4 +1,4 @@
-"""Takes a release through its steps, by what the nodes say, and back when too many fail."""
+"""Drives a rollout: advances by the nodes' states, and takes the release back after failures."""
 
 import time
 from collections.abc import Iterator
@@ -21,22 +21,22 @@ from edge_agent.operator.rollout import (
 )
 from edge_agent.operator.view import View
 
-# Between two looks when nothing comes: the soak's clock goes on.
+# The longest time between two decisions, since the soak's clock runs without messages.
 TICK_S = 1.0
-# Nodes that talk on and on do not keep it from being decided.
+# The longest time for reading messages before a decision.
 TALK_S = 2.0
 # A node tells its state at most once a second, and may say `running` before its probation begins.
 SETTLE_S = 2.0
 
 
 class Step(NamedTuple):
-    """What was decided, on what ground; `reach` is the one after it."""
+    """A decision and its reasons; `reach` is the one after the decision."""
 
     action: Action
     reach: Reach
     standing: Standing
     left_s: float  # of the soak
-    lacking: str  # what it waits for
+    lacking: str  # what the step waits for
     current: deploy.Current
     view: View
 
@@ -46,20 +46,20 @@ class Step(NamedTuple):
 
 
 def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[Step]:
-    """Advance, soak, and in the end say `done`, `abort` or `timeout`, which has been done then.
+    """Advance, soak, and end with `done`, `abort` or `timeout`, whose deployment is published then.
 
-    Yields each time that something may have changed. The release must be deployed already.
-    OperatorError: somebody else deployed meanwhile; the rollout is theirs then.
+    Yields after each decision. The release must be deployed already. OperatorError: another
+    operator deployed meanwhile, and the rollout is no longer ours.
     """
     filters = (f"{fleet.nodes_topic}/+/status", f"{fleet.nodes_topic}/+/state")
     topics = (fleet.topics.trust, fleet.topics.deployment)
     now = _ours(fleet)
     latest = ("status", "state", "trust", "deployment")
     with fleet.client.subscribed((*topics, *filters), latest) as subscription:
-        view, clocks = fleet.view(), _Clocks()  # the subscription alone may bring a part
+        view, clocks = fleet.view(), _Clocks()  # the subscription alone may deliver only a part
         while True:
             message, until = subscription.take(TICK_S), time.monotonic() + TALK_S
-            # At first all nodes, or the few that came first would decide.
+            # Before the first decision read all nodes, not only the first few.
             pause_s = 0.0 if view.nodes else QUIET_S
             while message is not None:
                 if message.topic == fleet.topics.trust:
@@ -72,7 +72,7 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
                     break
                 message = subscription.take(pause_s)
             if now.deployment is None:
-                raise OperatorError("the broker has no deployment any more")
+                raise OperatorError("the broker no longer has a deployment")
             _, reach, paused = course_of(fleet.draft(), name, version)
             found = standing(view, now.deployment, name, version, now.message)
             why = lacking(course, found)
@@ -96,7 +96,7 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
 
 
 class _Clocks:
-    """Of one step: since when nothing is lacking, and since when no further node came."""
+    """Clocks of one step: since when nothing is lacking, and since when no further node runs it."""
 
     def __init__(self) -> None:
         self._settled: float | None = None
@@ -104,7 +104,7 @@ class _Clocks:
         self._most = 0  # nodes that ran it at once
 
     def look(self, clock: float, running: int, lacking: str) -> tuple[float, float]:
-        """Seconds of both."""
+        """Both, in seconds."""
         self._settled = None if lacking else self._settled or clock
         if self._moved is None or running > self._most:
             self._moved, self._most = clock, running

@@ -1,4 +1,4 @@
-"""Changes whose signatures count: the next link of the chain (fleet_protocol/trust)."""
+"""Changes the trusted keys: the next link of the trust chain (fleet_protocol/trust)."""
 
 import math
 from collections.abc import Mapping
@@ -17,8 +17,7 @@ from edge_agent.validity import Validity
 
 
 def validity(valid_s: float | None, now: float) -> Validity | None:
-    """From `now` on for so many seconds; None: it does not expire. In whole seconds, as documents
-    have it."""
+    """A validity of `valid_s` from `now`, in whole seconds as in documents; None: no expiry."""
     issued = math.floor(now)
     return None if valid_s is None else Validity(issued, issued + max(1, math.floor(valid_s)))
 
@@ -33,9 +32,9 @@ def following(
     validity: Validity | None,
     renew: bool = False,
 ) -> tuple[TrustSet, list[str]]:
-    """The next key set, and its names. OperatorError: nothing would change, or it is no set.
+    """The next key set, and its names. OperatorError: nothing would change, or an invalid set.
 
-    `renew`: the same keys for another while are wanted.
+    `renew`: the keys stay, and their validity is extended.
     """
     named = dict(zip(fleet.settings.keys, fleet.trust.keys, strict=True))
     for name in remove:
@@ -55,14 +54,14 @@ def following(
     alike = new.keys == fleet.trust.keys and new.threshold == fleet.trust.threshold
     if alike and not new_epoch and not renew:
         raise OperatorError(
-            "nothing would change: say --add, --remove, --threshold or --new-epoch; the same keys"
-            " for another while: edge-agent fleet trust renew"
+            "nothing would change: give --add, --remove, --threshold or --new-epoch; to extend"
+            " the validity of the same keys: edge-agent fleet trust renew"
         )
     return new, list(named)
 
 
 def sign(fleet: Fleet, new: TrustSet) -> Signed:
-    """Signed with every old and new key that is at hand."""
+    """Sign with every old and new key that is available here."""
     wanted = all_keys(fleet.trust, new)
     keys = fleet.keyring.at_hand(wanted)
     if not keys:
@@ -71,7 +70,7 @@ def sign(fleet: Fleet, new: TrustSet) -> Signed:
 
 
 def lacking(signed: Signed, old: TrustSet, new: TrustSet) -> list[str]:
-    """What keeps nodes from taking it, in words; empty: nothing."""
+    """Why nodes would not accept it; empty: they would."""
     found = []
     for what, each in (("the present", old), ("the new", new)):
         good = len(signed.signers & frozenset(each.keys))
@@ -85,7 +84,7 @@ def put(
 ) -> None:
     """Publish the chain with its new link, and write fleet.toml and trust/. OperatorError.
 
-    NotKeptError: connected nodes have it; the link lies in the folder, to be published again.
+    NotKeptError: connected nodes have it; the link is in the folder, to be published again.
     `new_epoch`: deployments count their generations anew from now on.
     """
     if problems := lacking(signed, fleet.trust, new):
@@ -101,13 +100,15 @@ def put(
     if taken != new:
         version = taken.version if taken else "another version"
         raise OperatorError(
-            f"the broker's chain leads to {version}: somebody else rotated; bring the folder up to"
-            " date (git pull)"
+            f"the broker's chain leads to {version}: another operator rotated; bring the folder"
+            " up to date (git pull)"
         )
     fleet.client.publish(fleet.topics.trust, raw, retain=True)
     kept = settled(fleet.client, fleet.topics.trust, raw, before)
     if kept not in (raw, before):
-        raise OperatorError("somebody else rotated in the same moment; look at the broker's chain")
+        raise OperatorError(
+            "another operator rotated at the same moment; look at the broker's chain"
+        )
     if kept != raw:
         path = fleet.folder.path / f"trust-{new.version}.dsse.json"
         fleet.folder.write(path, signed.raw.decode() + "\n")
@@ -130,13 +131,13 @@ def _leads_to(raw: bytes, old: TrustSet, new: TrustSet) -> bool:
 
 
 def chained(before: bytes | None, link: bytes) -> bytes:
-    """The chain at the broker with one more link; the oldest go when it grows too long."""
+    """The chain at the broker with one more link; a long chain loses its oldest links."""
     links: list[bytes] = []
     if before is not None:
         try:
             value = strictjson.loads(before)
         except ValueError:
-            value = []  # rubbish: nodes that are behind cannot follow it anyway
+            value = []  # invalid: nodes that are behind cannot follow it anyway
         each: Any
         for each in value if isinstance(value, list) else [value]:
             links.append(strictjson.dumps(cast(dict[str, Any], each)))
@@ -147,5 +148,5 @@ def chained(before: bytes | None, link: bytes) -> bytes:
 
 
 def all_keys(old: TrustSet, new: TrustSet) -> tuple[PublicKey, ...]:
-    """Whose signatures count for a rotation."""
+    """The keys whose signatures count for a rotation."""
     return tuple({key.keyid: key for key in (*old.keys, *new.keys)}.values())

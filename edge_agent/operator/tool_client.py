@@ -54,13 +54,13 @@ class ToolClient(BoundedClient):
     def _packet_handle(self) -> MQTTErrorCode:
         self.credit += 1  # packets are not counted
         if len(self._out_packet) > MAX_OWED_PACKETS:
-            self.last_error = "it reads no acknowledgements"
+            self.last_error = "it does not read acknowledgements"
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         return super()._packet_handle()
 
     def _handle_connack(self) -> MQTTErrorCode:
         if self._accepted:
-            self.last_error = "it accepts a connection that it has accepted"
+            self.last_error = "it accepts the same connection twice"
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         found = super()._handle_connack()
         self._accepted = found == MQTTErrorCode.MQTT_ERR_SUCCESS

@@ -219,7 +219,7 @@ def test_the_screen_fits_80_columns_and_24_lines() -> None:
 def test_questions_are_not_asked_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", StringIO("y\n"))
     asked = argparse.Namespace(yes=False, json=False)
-    with pytest.raises(Exception, match="say --yes where nobody can be asked"):
+    with pytest.raises(Exception, match="without a terminal to ask at, give --yes"):
         fleet_output.confirm("deploy it?", asked)
     fleet_output.confirm("deploy it?", argparse.Namespace(yes=True, json=False))
 
@@ -230,6 +230,6 @@ def test_a_program_is_not_asked_on_a_terminal_either(
     terminal = StringIO("y\n")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", terminal)
-    with pytest.raises(Exception, match="say --yes where nobody can be asked"):
+    with pytest.raises(Exception, match="without a terminal to ask at, give --yes"):
         fleet_output.confirm("deploy it?", argparse.Namespace(yes=False, json=True))
     assert capsys.readouterr().out == ""

@@ -116,7 +116,7 @@ def test_what_nobody_trusted_signed_is_replaced_and_told(published: Home, peers:
     with published.opened() as fleet:
         fleet.client.publish(fleet.topics.deployment, b'{"rubbish": 1}', retain=True)
     told = published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
-    assert "what the broker has is no deployment of yours" in told
+    assert "the broker has no valid deployment of this fleet" in told
     node.wait_for(1)
 
 
@@ -159,7 +159,7 @@ def test_without_a_person_or_yes_nothing_is_deployed(published: Home) -> None:
     )
     assert code == 1
     assert "generation 1 for the fleet greenhouse" in told
-    assert errors == "nothing was changed: say --yes where nobody can be asked\n"
+    assert errors == "nothing was changed: without a terminal to ask at, give --yes\n"
     assert "\n[[plugins]]" not in (published.path / "deployment.toml").read_text()
 
 

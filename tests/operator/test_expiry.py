@@ -190,7 +190,7 @@ def test_a_nodes_certificate_is_told_before_and_after_its_end() -> None:
         return [each.text for each in troubles(state(certificate=times), {}, now=now)]
 
     renew = "configs/mosquitto/certificate renew board"
-    assert told(40) == ["lost: it did not say goodbye"]
+    assert told(40) == ["lost: its connection ended without an offline message"]
     assert told(20)[1:] == [f"its certificate expires in 20 days: {renew}"]
     assert told(-20)[1:][0].startswith("its certificate expired on 20")
 

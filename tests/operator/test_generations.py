@@ -83,7 +83,7 @@ def test_one_key_of_two_does_not_drive_the_count_up(published: Home, peers: Peer
         forge(fleet, HIGHEST - 1, key(published, "alice"))
     code, told, _ = published.tried(*INSTALL)
     assert code == 1
-    assert "what the broker has is no deployment of yours: 1 of 2 trusted keys signed it" in told
+    assert "the broker has no valid deployment of this fleet: 1 of 2 trusted keys signed it" in told
     assert "generation 1 for the fleet" in told
     sealed = str(published.path / "deployment-1.dsse.json")
     bob.fleet("sign", sealed, "-y")

@@ -221,7 +221,7 @@ def test_the_screen_makes_all_that_it_draws_harmless() -> None:
     current = Current(b"", fuzz.a_deployment(), "")
     console.print(screen.content(view, current, LIE, LIE))
     assert harmless(output.getvalue())
-    assert "lost: it did not say goodbye" in output.getvalue()
+    assert "lost: its connection ended without an offline message" in output.getvalue()
 
 
 def in_terminal(*command: str) -> str:

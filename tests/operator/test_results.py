@@ -208,7 +208,7 @@ def test_results_are_shown_as_lines(home: Home, peers: Peers) -> None:
     assert lines[0].split("  ", 1)[1] == (
         "board-1  20-guard  CreateContainer  adjusted  default/web/app  env,linux.resources"
     )
-    assert lines[1] == "board-1: 3 records (2 to 4) dropped by its full queue"
+    assert lines[1] == "board-1: 3 records (2 to 4) dropped by the node's full queue"
     assert lines[2].endswith("error  default/web/app  no \\x1b[31m such device")
 
 

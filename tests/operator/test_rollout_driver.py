@@ -116,7 +116,7 @@ def test_a_rollout_ends_when_somebody_else_deploys(published: Home, peers: Peers
         before = record.read_text()
         other.deploy()
         record.write_text(before)  # theirs is another folder
-        with pytest.raises(OperatorError, match="somebody else deployed"):
+        with pytest.raises(OperatorError, match="another operator deployed"):
             for _ in steps:
                 pass
 

@@ -104,7 +104,7 @@ def test_somebody_elses_rotation_is_not_overwritten(home: Home) -> None:
     (home.path / "fleet.toml").write_text(before)  # a clone that is behind
     carol = operator(home, "carol")
     code, _, errors = home.tried("trust", "rotate", "--add", public(carol, "carol"), "-y")
-    assert (code, "somebody else rotated" in errors) == (1, True), errors
+    assert (code, "another operator rotated" in errors) == (1, True), errors
 
 
 def with_new_keys(home: Home) -> Home:

@@ -34,7 +34,7 @@ def test_without_a_key_that_counts_the_request_is_sent_unsigned_and_that_is_told
     (node,) = peers("board-1")
     (home.keys / "alice.key").unlink()
     told = home.fleet("request", "board-1", "sync").splitlines()
-    assert told[0] == "no key here that the fleet trusts: the request is not signed"
+    assert told[0] == "none of the trusted keys is here: the request is not signed"
     assert [each.signers for each in node.requests] == [()]
 
 
