@@ -1,6 +1,6 @@
-"""Machine code for nodes that take it, compiled here: for which of them, and made how.
+"""Compiles machine code for the kinds of nodes that accept it.
 
-A compiler gives the same bytes everywhere: whoever signs too can make them again and compare.
+The compiler gives the same bytes everywhere: a second signer can compile again and compare.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,8 @@ from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler import Portably
 from edge_agent.wasm.engine import Engine, Portable
 
-ENGINE = "wasmer"  # the only one whose artifacts are made for others
-# As Debian calls them.
+ENGINE = "wasmer"  # the only engine that compiles for other processors
+# Debian's names.
 ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 # Whether memories reserve 8 GiB of addresses each where nothing says otherwise: the 38 bits of most
 # RISC-V boards (Sv39) are too few.
@@ -27,7 +27,7 @@ _MEMORY_BYTES = 3 << 30
 
 
 class Kind(NamedTuple):
-    """One kind of nodes, for which one file of machine code is made."""
+    """One kind of nodes; each kind has one file of machine code."""
 
     target: str  # uname -m
     wide: bool
@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Machine code, and what it assumes."""
+    """Machine code, and what it requires of a node."""
 
     engine: str
     version: str
@@ -46,7 +46,7 @@ class Made(NamedTuple):
 
 
 class Maker:
-    """The compiler here. OperatorError: there is none whose code others can load."""
+    """The compiler of this machine. OperatorError: it cannot compile for other machines."""
 
     def __init__(self) -> None:
         engine, _ = choose(ENGINE)  # EngineError says what to install
@@ -61,11 +61,11 @@ class Maker:
 
     @property
     def version(self) -> str:
-        """Of the engine: code is for nodes with the same."""
+        """The engine's version: code is for nodes with the same one."""
         return self._engine.version
 
     def named(self, targets: str, nodes: Iterable[Node], metered: bool) -> list[Kind]:
-        """The kinds for a list such as "arm64,riscv64": as nodes of these have it, or most boards.
+        """The kinds for a list such as "arm64,riscv64": with such nodes' settings, or usual ones.
 
         OperatorError: there is no code for one of them.
         """
@@ -75,7 +75,9 @@ class Maker:
             target = ALIASES.get(name.strip(), name.strip())
             if target not in self.targets:
                 there = ", ".join(sorted({*self.targets, *ALIASES}))
-                raise OperatorError(f"there is no code for {name.strip()!r:.80}, but for {there}")
+                raise OperatorError(
+                    f"no code can be compiled for {name.strip()!r:.80}, only for {there}"
+                )
             default = Kind(target, _WIDE.get(target, True), metered)
             found += [each for each in known if each.target == target] or [default]
         return list(dict.fromkeys(found))
@@ -86,15 +88,15 @@ class Maker:
         found = self._reported(taking, metered)
         if not found:
             other = ", ".join(sorted({" ".join(node.engine[:2]) for node in taking}))
-            reason = f"those that take it run {other}" if other else "none takes it"
+            reason = f"those that accept code run {other}" if other else "none accepts code"
             raise OperatorError(
-                f"no node has a use for machine code of {ENGINE} {self.version}: {reason}. Nodes"
-                ' take it with compiled = "accept" below [updates]; --target names kinds of them'
+                f"no node can use machine code of {ENGINE} {self.version}: {reason}. Nodes"
+                ' accept it with compiled = "accept" below [updates]; --target names processors'
             )
         return found
 
     def make(self, wasm: bytes, kind: Kind) -> Made:
-        """Compile a module that was checked, apart, in a process of its own."""
+        """Compile a checked module in a process of its own."""
         with TemporaryDirectory(prefix="edge-agent-") as folder:
             module, output = Path(folder, "module.wasm"), Path(folder, "code")
             module.write_bytes(wasm)
@@ -119,7 +121,7 @@ class Maker:
         )
 
     def _reported(self, nodes: Iterable[Node], metered: bool) -> list[Kind]:
-        """Of the nodes whose engine and settings can be served from here."""
+        """The kinds of the nodes whose engine and settings this compiler supports."""
         wide = {self._settings(wide, False): wide for wide in (True, False)}
         found = {
             Kind(node.architecture, wide[settings], metered)

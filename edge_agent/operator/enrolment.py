@@ -1,11 +1,11 @@
-"""Whose word counts about a node: the keys of enrolled nodes, in the fleet's folder.
+"""The keys of enrolled nodes, in the fleet's folder.
 
     # nodes.toml
     [keys]
     "board-1" = "ed25519:<base64 of 32 bytes>"
 
-They come from the boards by another way than the broker, or a person compared their ids. What an
-enrolled node says counts where its key signed it (docs/fleet-protocol.md, "Signed states").
+The keys come from the boards by another way than the broker, or a person compared their ids. A
+state of an enrolled node counts if its key signed it (docs/fleet-protocol.md, "Signed states").
 """
 
 import binascii
@@ -25,13 +25,13 @@ from edge_agent.operator.untrusted import read_object
 
 MAX_FILE_BYTES = 16 << 20  # of 100,000 nodes: 10 MB
 _HEAD = """\
-# The keys of nodes whose word counts, by name. Written by `edge-agent fleet enrol`; no secret.
+# The keys of enrolled nodes, by name. Written by `edge-agent fleet enrol`; no secret.
 [keys]
 """
 
 
 class Enrolment(NamedTuple):
-    """`strict`: what nodes that are not enrolled say carries no rollout on."""
+    """`strict`: states of nodes that are not enrolled do not advance a rollout."""
 
     fleet: str = ""
     keys: Mapping[str, PublicKey] = {}
@@ -42,10 +42,10 @@ NOBODY = Enrolment()
 
 
 def of_fleet(folder: FleetFolder) -> Enrolment:
-    """As nodes.toml and fleet.toml have it. ConfigError, OperatorError."""
+    """The enrolment in nodes.toml and fleet.toml. ConfigError, OperatorError."""
     settings, keys = folder.settings(), load(folder)
     required = settings.require_signed_states
-    # Somebody who enrols nodes wants to be sure; and who enrolled none could roll out nothing.
+    # An operator who enrols nodes wants proof; without enrolled nodes no rollout could advance.
     strict = bool(keys) if required is None else required
     return Enrolment(settings.name, keys, strict)
 
@@ -88,13 +88,13 @@ def save(folder: FleetFolder, keys: Mapping[str, PublicKey]) -> None:
 
 
 def check_key(key: PublicKey) -> None:
-    """OperatorError for a key that no node signs with."""
+    """OperatorError for a key of an algorithm that no node uses."""
     if key.algorithm != ED25519:
         raise OperatorError(f"a key of {key.algorithm}; nodes sign with {ED25519}")
 
 
 def key_in(message: bytes, fleet: str, node: str) -> PublicKey:
-    """The key that a node's state names, where that key signed it. OperatorError."""
+    """The key in a node's state, if that key signed the state. OperatorError."""
     try:
         public = signed_states.read(message).public
         if public is None:

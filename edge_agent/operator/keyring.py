@@ -1,4 +1,4 @@
-"""The operator's private keys: one file each, for nobody else to read, outside any fleet folder."""
+"""The operator's private keys: files that only the operator can read, outside any fleet folder."""
 
 import os
 import re
@@ -22,19 +22,19 @@ from edge_agent.operator.tokens import TokenKey
 from edge_agent.store import files
 
 PUBLIC_FILE = 0o644
-# Folders whose content is copied to other machines.
+# Files that mark a folder whose content is copied to other machines.
 _SHARED = ("fleet.toml", ".git")
 
 
 class Keyring:
-    """A folder of `NAME.key` (private, PKCS #8) and `NAME.pem` (public) files; `NAME.pkcs11`
-    says instead of the first where a token has it."""
+    """A folder of `NAME.key` (private, PKCS #8) and `NAME.pem` (public) files; `NAME.pkcs11` has
+    the URI of a key in a token instead of the first."""
 
     def __init__(self, folder: Path, ask: Callable[[str], str] | None = None) -> None:
-        """`ask` shows a question and returns a passphrase; None: there is nobody to ask."""
+        """`ask` shows a question and returns a passphrase; None: no terminal to ask at."""
         self.folder = folder
         self._ask = ask
-        self._opened: dict[Path, SigningKey] = {}  # asked for once
+        self._opened: dict[Path, SigningKey] = {}  # a passphrase is asked for once
         self._tokens: dict[str, TokenKey] = {}  # the same
 
     def private_file(self, name: str) -> Path:
@@ -57,7 +57,7 @@ class Keyring:
         return key.public
 
     def adopt(self, name: str, uri: str) -> PublicKey:
-        """Note a key that a token has (operator/tokens), once it has signed. OperatorError as for
+        """Note a key in a token (operator/tokens), after a trial signature. OperatorError as for
         `generate`, and what is wrong with URI, token or PIN."""
         read = tokens.parse(uri)
         self._make_room(name)
@@ -70,7 +70,7 @@ class Keyring:
         return public
 
     def names(self) -> list[str]:
-        """The keys that are here, in order."""
+        """The names of the keys here, sorted."""
         found = {path.stem for kind in ("key", "pkcs11") for path in self.folder.glob(f"*.{kind}")}
         return sorted(found)
 
@@ -80,18 +80,18 @@ class Keyring:
         return self._opened.get(path) or self._read_private(path)
 
     def at_hand(self, wanted: Collection[PublicKey]) -> list[Signer]:
-        """What signs here for the public keys that are `wanted`: files and tokens, then the
-        ssh-agent's.
+        """The available private keys for the `wanted` public keys: files and tokens, then the keys
+        of the ssh-agent.
 
-        OperatorError as for `load`. An ssh-agent that cannot be asked ends nothing where a file
-        signs: SSH_AUTH_SOCK outlives many of them. Nor does a token that is not there, or a lost
-        one could not be rotated out.
+        OperatorError as for `load`. An ssh-agent that does not answer is no error if a file signs:
+        SSH_AUTH_SOCK often names an agent that has ended. Nor is an absent token, since a lost one
+        could otherwise not be rotated out.
         """
         keyids = {key.keyid for key in wanted}
         found: dict[str, Signer] = {}
         for name in self.names():
             if self._is_another(name, keyids):
-                continue  # nobody need be asked for its passphrase
+                continue  # its passphrase is not needed
             private = self.private_file(name).exists()
             key: Signer = self.load(name) if private else self._token_key(name)
             found[key.public.keyid] = key
@@ -100,10 +100,10 @@ class Keyring:
                 found.setdefault(other.public.keyid, other)
         signing = [key for keyid, key in found.items() if keyid in keyids]
         there = [key for key in signing if not isinstance(key, TokenKey) or key.there()]
-        return there or signing  # what signs with one that is not there says so
+        return there or signing  # signing with an absent token raises the error
 
     def _make_room(self, name: str) -> Path:
-        """Where a private key of this name would be. OperatorError: not here, or not so."""
+        """The file for a private key of this name. OperatorError: wrong name or folder."""
         if not re.fullmatch(KEY_PATTERN, name):
             raise OperatorError(f'"{name}" cannot name a key; a name is {KEY_FORM}')
         self._refuse_shared_folder()
@@ -115,7 +115,7 @@ class Keyring:
         return private
 
     def _token_key(self, name: str) -> TokenKey:
-        """One that signs when it is asked to; until then its token need not be there."""
+        """A key in a token; the token need not be present before the signature."""
         if name not in self._tokens:
             uri = tokens.parse(_read(self.token_file(name)).strip())
             public = read_public(self.public_file(name))
@@ -131,7 +131,7 @@ class Keyring:
             return []
 
     def _is_another(self, name: str, keyids: Collection[str]) -> bool:
-        """Whether the public key beside a private one says that it is none of these."""
+        """Whether the public file of a key shows that it is none of these."""
         try:
             return read_public(self.public_file(name)).keyid not in keyids
         except OperatorError:
@@ -158,7 +158,7 @@ class Keyring:
     def _refuse_shared_folder(self) -> None:
         for parent in (self.folder, *self.folder.absolute().parents):
             for mark in _SHARED:
-                # A home folder under git is somebody's own decision about that folder, not a fleet.
+                # A home folder under git is no fleet's folder.
                 if (parent / mark).exists() and parent != Path.home():
                     raise OperatorError(
                         f"{self.folder}: is inside {parent}, which is shared ({mark} is there);"

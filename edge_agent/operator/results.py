@@ -1,7 +1,7 @@
-"""What nodes report, put together: each record once, and what is missing said. Pure.
+"""Merges the nodes' results: each record once, and the missing ones named. Pure.
 
-Batches are as docs/mqtt.md has them. A record may come twice, in any batch; a record is believed
-before a gap that names its number.
+docs/mqtt.md describes the batches. A record may arrive twice, in any batch; a record counts more
+than a gap that names its number.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,8 +18,8 @@ MAX_STREAMS = 50  # of one node, the latest
 
 
 class Item(NamedTuple):
-    """A record; a gap: `first` to `last` that the node dropped, or that never came; or a batch
-    that cannot be read, with the reason as `error` in `record`."""
+    """A record; a gap, `first` to `last`, that the node dropped or that is missing; or a batch that
+    cannot be read, with the reason as `error` in `record`."""
 
     kind: Literal["record", "dropped", "missing", "unreadable"]
     node: str  # "" if the topic is no node's
@@ -32,7 +32,11 @@ class Item(NamedTuple):
         """One object, for other programs."""
         head = {"node": self.node, "stream": self.stream}
         if self.kind == "record":
-            return {**head, **_plain(self.record), **head}  # nobody speaks for another
+            return {
+                **head,
+                **_plain(self.record),
+                **head,
+            }  # the topic's node counts, not one named in the record
         if self.kind == "unreadable":
             return {**head, "unreadable": self.record["error"]}
         count = self.last - self.first + 1
@@ -93,7 +97,7 @@ class Ranges:
 
 
 class _Stream:
-    """One stream of one node: the records that came, and the numbers that are accounted for."""
+    """One stream of one node: the records that arrived, and the numbers that are known."""
 
     def __init__(self, records: Ranges, known: Ranges) -> None:
         self.records = records
@@ -104,17 +108,17 @@ class _Stream:
 
 
 class Merger:
-    """Takes batches in the order of their arrival. `as_json` and `from_json` carry it over."""
+    """Takes batches in the order of their arrival. `as_json` and `from_json` keep it on disk."""
 
     def __init__(self) -> None:
-        # By node and name; of each node the one that spoke last is the last.
+        # By node and name; the stream with the latest batch is the last of its node.
         self._nodes: dict[str, dict[str, _Stream]] = {}
         self._changed: dict[tuple[str, str], None] = {}
         self.duplicates = 0
         self.unreadable = 0  # batches
 
     def feed(self, topic: str, payload: bytes) -> Iterator[Item]:
-        """What is new in a batch, in its order."""
+        """The new records and gaps of a batch, in its order."""
         node, _ = read_node_topic(topic) or ("", "")
         try:
             if not node:
@@ -124,7 +128,7 @@ class Merger:
             self.unreadable += 1
             yield Item("unreadable", node, "", 0, 0, {"error": str(error)})
             return
-        name = str(batch.get("stream", ""))[:64]  # whoever may write there
+        name = str(batch.get("stream", ""))[:64]  # a hostile node may send any length
         stream = self._nodes.get(node, {}).get(name) or _Stream(Ranges(), Ranges())
         self._put(node, name, stream)
         for record in batch["records"]:

@@ -1,4 +1,4 @@
-"""How a release fares on the nodes that it is for, and what to do next. Pure: no clock, no I/O."""
+"""The state of a release on its nodes, and the next action of a rollout. Pure: no clock, no I/O."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from edge_agent.operator.view import View
 DEFAULT_STEPS = (10, 25, 50, 100)
 DEFAULT_SOAK_S = 60.0
 DEFAULT_ABORT_PERCENT = 5.0
-# Without any node more that runs the release: what comes over a slow radio comes within this.
+# Without a further node that runs the release; a transfer over a slow radio takes less.
 DEFAULT_TIMEOUT_S = 3600.0
 MAX_LISTED = 5
 
@@ -24,7 +24,7 @@ Action = Literal["wait", "soak", "advance", "done", "abort", "paused", "timeout"
 
 
 class Reach(NamedTuple):
-    """Whom a release is for: named nodes, rings ("LABEL=VALUE"), a part of all; together."""
+    """The nodes of a release: named nodes, rings ("LABEL=VALUE") and a percentage, together."""
 
     percent: int
     nodes: tuple[str, ...] = ()
@@ -42,15 +42,15 @@ class Reach(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """How a release is to go out: what each step is, and what passes it."""
+    """The plan of a rollout: its steps, and the condition for each next step."""
 
     steps: tuple[int, ...] = DEFAULT_STEPS
-    rings: tuple[str, ...] = ()  # these come first, one after the other
+    rings: tuple[str, ...] = ()  # the first steps, one after the other
     soak_s: float = DEFAULT_SOAK_S
     abort_percent: float = DEFAULT_ABORT_PERCENT
     at_least: int = 1  # nodes that must run it
-    min_percent: float = 0.0  # the same, of those that it is for
-    timeout_s: float = DEFAULT_TIMEOUT_S  # 0: wait for ever
+    min_percent: float = 0.0  # the same, of the release's nodes
+    timeout_s: float = DEFAULT_TIMEOUT_S  # 0: no limit
 
     def following(self, reach: Reach) -> Reach | None:
         """The next step; None after the last."""
@@ -65,20 +65,20 @@ class Course:
         return next((step for step in sorted({*self.steps, 100}) if step > percent), None)
 
     def needed(self, chosen: int) -> int:
-        """How many nodes must run it before a step is passed."""
+        """How many nodes must run the release before the next step."""
         return max(self.at_least, math.ceil(self.min_percent * chosen / 100))
 
 
 class Standing(NamedTuple):
-    """The nodes that a release is for, each in one of these; `failed` with the reasons."""
+    """The nodes of a release, each in one of these; `failed` with the reasons."""
 
-    running: tuple[str, ...]  # through their probation, and online
-    pending: tuple[str, ...]  # online, and not there yet
-    away: tuple[str, ...]  # not online, or without a container runtime: they prove nothing
+    running: tuple[str, ...]  # online, and passed the probation
+    pending: tuple[str, ...]  # online, and do not run it yet
+    away: tuple[str, ...]  # not online, or without a container runtime: no evidence
     failed: Mapping[str, str]
-    # Online, and nothing proves that it is they who speak: with what is wrong. They hold a step.
+    # Online and enrolled, without a proven state: with the reason. They hold a step.
     unproven: Mapping[str, str] = {}
-    # Not enrolled, where that is asked for, and said to run it: that carries no step on.
+    # Not enrolled in a fleet that requires it, and reported to run it: no step advances by that.
     uncounted: tuple[str, ...] = ()
 
     @property
@@ -87,14 +87,13 @@ class Standing(NamedTuple):
 
     @property
     def failed_percent(self) -> float:
-        """Of those that can tell: nodes that are away, or that somebody made up, must not hide the
-        others' failures."""
+        """Of the nodes that report: absent or invented nodes must not hide the others' failures."""
         there = len(self.running) + len(self.pending) + len(self.failed)
         return 100 * len(self.failed) / there if there else 0.0
 
 
 class Now(NamedTuple):
-    """Where a rollout is, as deployment.toml has it."""
+    """The state of a rollout in deployment.toml."""
 
     course: Course
     reach: Reach
@@ -110,12 +109,12 @@ def standing(
     *,
     strict: bool | None = None,
 ) -> Standing:
-    """Where a release stands. Nodes that rejected it are among those that it is for.
+    """The nodes of a release by their state. Nodes that rejected it are among them.
 
-    `message` names the deployment as nodes do that refuse it, "" where that is not known.
-    An enrolled node is judged by what it signed under this very deployment; all else that is said
-    in its name only holds the step. So does a failure that a node tells which is not enrolled,
-    where the fleet asks for signed states (`strict`; None: as the view has it).
+    `message` is the deployment's name in nodes' refusals, "" if not known. An enrolled node is
+    judged by the state that it signed under this very deployment; any other state in its name
+    only holds the step. So does a failure of a node that is not enrolled, in a fleet that
+    requires signed states (`strict`; None: as the view has it).
     """
     running, pending, away, failed = [], [], [], {}
     unproven, uncounted = {}, []
@@ -126,7 +125,7 @@ def standing(
         digest = found.release.blob.digest
         if node.enrolled and not node.proven:
             if node.online:
-                unproven[node.name] = node.unproven or "it says nothing"
+                unproven[node.name] = node.unproven or "it sent no state"
             else:
                 away.append(node.name)
             continue
@@ -144,7 +143,7 @@ def standing(
             failed[node.name] = reason
         elif node.runs(digest, version) and node.online:
             running.append(node.name)
-        elif node.runs(digest, version):  # when it was last heard of
+        elif node.runs(digest, version):  # by its last state
             away.append(node.name)
         elif (reason := _rejected_setup(node, deployment, found)) is not None:
             failed[node.name] = reason
@@ -169,7 +168,7 @@ def standing(
 
 
 def lacking(course: Course, found: Standing) -> str:
-    """What keeps a step from being passed, in words; "": nothing."""
+    """Why the next step has to wait, in words; "": it need not."""
     if not found.chosen:
         return "no known node is in this step: name nodes or rings, or use a larger percentage"
     need, run = course.needed(found.chosen), len(found.running)
@@ -202,8 +201,8 @@ def decide(
     paused: bool = False,
     waited_s: float = 0.0,
 ) -> Action:
-    """What to do. `settled_s`: for how long nothing has been lacking; `waited_s`: for how long
-    no further node came to run it."""
+    """The next action. `settled_s`: for how long nothing has been lacking; `waited_s`: for how
+    long no further node ran it."""
     if found.failed and found.failed_percent > course.abort_percent:
         return "abort"
     if paused:
@@ -216,7 +215,7 @@ def decide(
 
 
 def course_of(draft: Draft, name: str, version: str) -> Now:
-    """How deployment.toml says that a release goes out.
+    """The rollout of a release in deployment.toml.
 
     OperatorError: the plugin has no such release, or a value is wrong.
     """
@@ -296,7 +295,7 @@ def parse_percent(value: object) -> float | None:
 
 
 def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Choice | None:
-    """The release if it is for this node, had the node rejected nothing."""
+    """The release, if it is for this node; rejections are not considered."""
     for choice in wanted(deployment, node.name, node.labels).values():
         if choice.entry.name == name and choice.release.version == version:
             return choice
@@ -306,7 +305,7 @@ def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Ch
 def _rejected_setup(node: Node, deployment: Deployment, choice: Choice) -> str | None:
     """Why a node that has this deployment runs another release of the same module.
 
-    It names what it rejected with its own defaults in it, which are not known here.
+    The rejection names a setup that contains the node's own defaults, which are not known here.
     """
     told = [each for each in node.plugins if each.identity == choice.entry.identity]
     if (node.epoch, node.accepted) < deployment.order or not (told and node.at_rest):
@@ -332,9 +331,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _refusal(node: Node, deployment: Deployment, message: str) -> str | None:
-    """Why a node that has not taken this deployment will not.
+    """Why a node that has not accepted this deployment refuses it.
 
-    What it refused may have been another document: the one before, or what somebody made up.
+    The refused document may have been another one: an older one, or an invented one.
     """
     refusal = node.refused.get("deployment")
     if refusal is None or (node.epoch, node.accepted) >= deployment.order:

@@ -1,4 +1,4 @@
-"""What arrives for a tool at the fleet's broker, until the tool takes it."""
+"""Messages from the fleet's broker that wait until the tool takes them, within bounds."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from paho.mqtt import client as paho
 
 from edge_agent.errors import LinkError
 
-# Of what came and was not taken yet: more than a tool is behind at any time with a fleet of
-# some 10,000 nodes. Beyond it what is said is passed over and counted.
+# Of messages that wait: more than a tool is ever behind in a fleet of some 10,000 nodes. Beyond it,
+# messages are dropped and counted, except retained ones.
 MAX_WAITING_BYTES = 64 << 20
-# Of what the broker keeps at the topics of one listing: 20,000 states of the largest form have
-# 1.3 GB, those of ten plugins each 60 MB.
+# Of the retained messages of one listing: 20,000 states of the largest form have 1.3 GB, those with
+# ten plugins each 60 MB.
 MAX_KEPT_BYTES = 512 << 20
-# A listing brings some thousand messages a second; what goes on for longer has no end.
+# A listing brings some thousand messages a second; a longer one is taken for endless.
 LISTING_TIMEOUT_S = 600.0
 
 
@@ -30,10 +30,10 @@ class Received(NamedTuple):
 
 
 class Subscription:
-    """What arrives for some topic filters, until it is taken.
+    """Messages of some topic filters, until they are taken.
 
-    Who floods a tool, be it a board or the broker, fills no memory: `dropped` counts what was
-    said and passed over; that what the broker keeps does not fit is an error.
+    A flood from a board or the broker does not fill the memory: `dropped` counts dropped messages.
+    Retained messages that do not fit are an error.
     """
 
     def __init__(self, filters: tuple[str, ...], latest: Collection[str] = ()) -> None:
@@ -91,23 +91,23 @@ class Subscription:
 
 
 def _size(message: Received) -> int:
-    """In memory, about."""
+    """In memory, approximately."""
     return len(message.payload) + len(message.topic) + 200
 
 
 class Quiet:
-    """Takes what a subscription brings until nothing kept has come for `seconds`.
+    """Takes messages of a subscription until no new retained one has come for `seconds`.
 
-    What is said meanwhile does not count, nor what is kept and comes again: a fleet, or one board,
-    that talks on and on would keep a listing from ending. A broker that makes up more and more is
-    left after a while.
+    Other messages do not count, nor a retained message that comes again: a fleet, or one board,
+    that publishes without pause could otherwise keep a listing from ending. From a broker that
+    invents ever more retained messages the listing ends with an error.
     """
 
     def __init__(
         self, subscription: Subscription, seconds: float, *, flagged: bool = False
     ) -> None:
-        """Without `flagged` a topic that is new counts as kept, since some brokers clear the flag
-        of what they kept."""
+        """Without `flagged` a new topic counts as retained, since some brokers clear the flag of
+        retained messages."""
         self._subscription = subscription
         self._flagged = flagged
         self._seconds = seconds
@@ -117,12 +117,12 @@ class Quiet:
         self._bytes = 0
 
     def again(self, seconds: float) -> None:
-        """Wait for quiet of this length from now on."""
+        """Wait for a silence of this length from now on."""
         self._seconds = seconds
         self._until = time.monotonic() + seconds
 
     def take(self) -> Received | None:
-        """The next message; None: it is quiet. LinkError: there is no end of what is kept."""
+        """The next message; None: silence. LinkError: the retained messages have no end."""
         message = self._subscription.take(max(0.0, self._until - time.monotonic()))
         now = time.monotonic()
         if message is None:
@@ -134,7 +134,7 @@ class Quiet:
             self._bytes += _size(message)
             if now > self._end or self._bytes > MAX_KEPT_BYTES:
                 raise LinkError(
-                    f"what the broker keeps at {', '.join(self._subscription.filters[:3])} has no"
+                    f"the retained messages at {', '.join(self._subscription.filters[:3])} have no"
                     f" end: {len(self._topics)} topics with {self._bytes >> 20} MiB so far"
                 )
         elif now >= self._until:
@@ -143,7 +143,7 @@ class Quiet:
 
 
 def until(subscription: Subscription, seconds: float) -> Iterator[Received]:
-    """What comes within `seconds`, however much that is; all that has come already."""
+    """The messages within `seconds`, in any number; at least all that wait already."""
     end = time.monotonic() + seconds
     while (message := subscription.take(max(0.0, end - time.monotonic()))) is not None:
         yield message

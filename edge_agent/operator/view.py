@@ -24,13 +24,13 @@ class View:
         self._latest: dict[str, tuple[int, int]] = {}  # session and number of proven states
 
     def feed(self, message: Received) -> Node | None:
-        """Take in a `status` or `state`; the node that it changed."""
+        """Take a `status` or `state` message; returns the node that changed."""
         found = read_node_topic(message.topic)
         if found is None or found[1] not in ("status", "state"):
             self.strangers += 1
             return None
         name, leaf = found
-        if not message.payload:  # somebody cleared it: the node left the fleet
+        if not message.payload:  # cleared: the node was removed from the fleet
             return self.nodes.pop(name, None)
         try:
             document = read_object(message.payload)
@@ -45,7 +45,7 @@ class View:
             node.state = document
             node.unproven = self._unproven(name, message.payload, document)
         elif leaf == "status":
-            # A will may come late, after the node has come back (docs/mqtt.md).
+            # A will may arrive late, after the node has come back (docs/mqtt.md).
             newest = max(node.session, count(node.state.get("session")))
             if document.get("status") == "lost" and session < newest:
                 return None
@@ -56,7 +56,7 @@ class View:
         return self.nodes.setdefault(name, Node(name, enrolled=name in self.enrolment.keys))
 
     def _unproven(self, name: str, payload: bytes, document: Mapping[str, object]) -> str:
-        """Why a state is not the word of the node, where that can be known; "": it is."""
+        """Why an enrolled node's state is not proven; "": it is, or the node is not enrolled."""
         key = self.enrolment.keys.get(name)
         if key is None:
             return ""
@@ -71,17 +71,17 @@ class View:
 
     @property
     def unproven(self) -> list[Node]:
-        """The enrolled nodes whose state is not their own word."""
+        """The enrolled nodes whose state is not proven."""
         return [node for node in self.sorted() if node.unproven]
 
     @property
     def silent(self) -> list[str]:
-        """The nodes that have a status and no state: nobody knows what they run."""
+        """The nodes that have a status and no state: their plugins are not known."""
         return [node.name for node in self.sorted() if node.status and not node.state]
 
     @property
     def unreadable(self) -> int:
-        """How many nodes say what cannot be read."""
+        """How many nodes sent a message that cannot be read."""
         return sum(bool(node.unreadable) for node in self.nodes.values())
 
     @property
@@ -92,6 +92,6 @@ class View:
         return [self.nodes[name] for name in sorted(self.nodes)]
 
     def all(self) -> list[Node]:
-        """With the enrolled nodes of which the broker brings nothing."""
+        """All nodes, and enrolled nodes without a message at the broker."""
         missing = (Node(name, enrolled=True) for name in self.enrolment.keys - self.nodes.keys())
         return sorted((*self.nodes.values(), *missing), key=lambda node: node.name)

@@ -59,7 +59,7 @@ def test_the_kinds_are_those_of_nodes_that_take_code(maker: Maker) -> None:
 
 
 def test_without_such_nodes_it_is_told_what_to_do(maker: Maker) -> None:
-    with pytest.raises(OperatorError, match=r'none takes it.*compiled = "accept"'):
+    with pytest.raises(OperatorError, match=r'none accepts code.*compiled = "accept"'):
         maker.reported([says(maker, takes=False)], False)
     node = says(maker)
     other = {**node.state, "engine": {"name": "wasmer", "version": "7.3.0", "settings": "x"}}
