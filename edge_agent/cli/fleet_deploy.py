@@ -47,7 +47,7 @@ _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": B
 
 
 def asker() -> Callable[[str], str] | None:
-    """Who is asked for a passphrase: a person at a terminal, or nobody."""
+    """The function that asks for a passphrase at a terminal; None without a terminal."""
     return getpass.getpass if sys.stdin.isatty() else None
 
 
@@ -67,7 +67,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    """Check, split, compress, upload; note the release in the folder."""
+    """Check, compress, split and upload a module; note the release in the folder."""
     name, version = arguments.name, arguments.version
     if not arguments.code and (arguments.target or arguments.fuel):
         raise OperatorError("--target and --fuel are for machine code: give --code too")
@@ -114,7 +114,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 
 def _kinds(fleet: Fleet, maker: Maker, arguments: argparse.Namespace) -> list[Kind]:
-    """For which kinds of nodes code is made."""
+    """The kinds of nodes to compile for."""
     nodes = fleet.view().sorted()
     if arguments.target is not None:
         return maker.named(arguments.target, nodes, arguments.fuel)
@@ -122,7 +122,7 @@ def _kinds(fleet: Fleet, maker: Maker, arguments: argparse.Namespace) -> list[Ki
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
-    """What deployment.toml would change, and nothing else."""
+    """Show what deployment.toml would change, and change nothing."""
     with opened(arguments) as fleet:
         show_plan(fleet.prepare(fleet.draft(), check_base=False), arguments.json)
     return OK
@@ -137,14 +137,14 @@ def deploy(arguments: argparse.Namespace) -> int:
 
 
 def prepare(fleet: Fleet, draft: Draft, arguments: argparse.Namespace) -> Prepared:
-    """What deploying `draft` would mean, with what the command line allows."""
+    """The deployment of `draft` and its changes, with the options of the command line."""
     return fleet.prepare(
         draft, onto=arguments.onto, generation=arguments.generation, first=arguments.first
     )
 
 
 def sign(arguments: argparse.Namespace) -> int:
-    """Add this operator's signatures to a file that another one made."""
+    """Add this operator's signatures to a file that another operator made."""
     path: Path = arguments.file
     with opened(arguments) as fleet:
         signed, trusted = read_signed(fleet, path)
@@ -167,7 +167,7 @@ def sign(arguments: argparse.Namespace) -> int:
 
 
 def show_plan(prepared: Prepared, as_json: bool) -> None:
-    """What a deployment would change on which nodes."""
+    """Show what a deployment would change on which nodes."""
     view, document = prepared.view, prepared.deployment
     if as_json:
         show_json(
@@ -248,7 +248,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
 
 
 def show_enrolment(enrolment: Enrolment) -> None:
-    """Say what a watched rollout cannot know."""
+    """Warn that a watched rollout has no proof of nodes' states."""
     if not enrolment.keys and not enrolment.strict:
         line(
             "no node is enrolled: a watched rollout relies on the broker, and a dishonest"
@@ -307,7 +307,7 @@ def _deployed(fleet: Fleet, generation: int, as_json: bool) -> None:
 def for_others(
     fleet: Fleet, signed: Signed, name: str, problems: list[str], arguments: argparse.Namespace
 ) -> int:
-    """Not enough signatures: leave a file for the next who signs."""
+    """Not enough signatures: write a file for the next operator to sign."""
     path = fleet.folder.path / name
     path.write_bytes(signed.raw + b"\n")
     command = "trust rotate" if name.startswith("trust") else "deploy"
@@ -323,7 +323,7 @@ def for_others(
 
 
 def read_signed(fleet: Fleet, path: Path) -> tuple[Signed, Sequence[PublicKey]]:
-    """A file of `for_others`, and whose signatures count for it."""
+    """Read a file of `for_others`; also the keys whose signatures count for it."""
     try:
         raw = path.read_bytes().strip()
         signed = signing.read(raw, fleet.trust.keys)

@@ -1,4 +1,4 @@
-"""`edge-agent fleet nodes` and `node`: what nodes report of themselves."""
+"""`edge-agent fleet nodes` and `node`: status and state of nodes."""
 
 import argparse
 import time
@@ -45,7 +45,7 @@ def nodes(arguments: argparse.Namespace) -> int:
 
 
 def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) -> int:
-    """What `nodes` prints, with its exit code; `trust_version` is that of fleet.toml."""
+    """Print the table of `nodes`; the exit code. `trust_version` is that of fleet.toml."""
     if as_json:
         for node in view.sorted():
             show_json(_node_facts(node))
@@ -75,7 +75,7 @@ def show_nodes(view: View, fleet: str, as_json: bool, trust_version: int = 0) ->
 
 
 def node(arguments: argparse.Namespace) -> int:
-    """Everything of one node."""
+    """Show everything that one node reports."""
     with opened(arguments) as fleet:
         view, names = fleet.view(proven=False), releases.named(fleet.folder)
         trust_version = fleet.trust.version
@@ -87,7 +87,7 @@ def node(arguments: argparse.Namespace) -> int:
 
 
 def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_version: int = 0) -> None:
-    """What `node` prints; `names` has digests as `NAME VERSION`."""
+    """Print the facts of one node; `names` has digests as `NAME VERSION`."""
     if as_json:
         show_json({**_node_facts(found), "state": found.state})
         return
@@ -121,7 +121,7 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
     if behind(found, trust_version):
         line(f"trusts the keys of version {found.trust_version}, not of {trust_version}", BAD)
     if found.trust_expired:
-        line(f"its trusted keys expired: it takes no deployment; {expiry.RENEW_TRUST}", BAD)
+        line(f"its trusted keys expired: it accepts no deployment; {expiry.RENEW_TRUST}", BAD)
     if told := expiry.of_certificate(found.name, found.certificate, time.time()):
         line(f"its certificate {told}", BAD)
     if found.expired:

@@ -1,4 +1,4 @@
-"""How the fleet's commands show things: on a terminal with rich, elsewhere as plain lines.
+"""The output of the fleet's commands: on a terminal with rich, elsewhere plain lines.
 
 With --json neither: one object, or one for each line.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edge_agent.operator.view import View
 
-# A column is as wide as its widest cell: nobody's name or error may push the others off the screen.
+# A column is as wide as its widest cell: a long name or error must not hide the other columns.
 MAX_CELL_CHARS = 300
 GOOD, BAD, CHANGED, QUIET, PLAIN = "green", "red", "yellow", "dim", ""
 
@@ -36,12 +36,12 @@ Row = Sequence[Cell | str]
 
 
 def on_terminal() -> bool:
-    """Whether somebody watches, and rich is there to draw."""
+    """Whether the output is a terminal and rich is installed."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and _console() is not None
 
 
 def line(text: str, style: str = PLAIN) -> None:
-    """One line; what others wrote in it is made harmless (edge_agent/text)."""
+    """Print one line; control characters in it are escaped (edge_agent/text)."""
     text = printable(text, MAX_LINE_CHARS)
     console = _console() if on_terminal() else None
     if console is None:
@@ -51,18 +51,18 @@ def line(text: str, style: str = PLAIN) -> None:
 
 
 def lines(text: str) -> None:
-    """Several, as they are."""
+    """Print several lines."""
     for each in text.splitlines():
         line(each)
 
 
 def show_json(value: object) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps(value, separators=(", ", ": "), default=str), flush=True)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """A table that fits the terminal."""
+    """Print a table that fits the terminal."""
     cells = [[_cell(each) for each in row] for row in rows]
     console = _console() if on_terminal() else None
     if console is None:
@@ -72,7 +72,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> object:
-    """The same for rich. The first column is kept whole, the last takes what is left."""
+    """A table for rich. The first column is shown in full, the last takes the remaining width."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -96,7 +96,7 @@ def _cell(given: Cell | str) -> Cell:
 
 
 def without_state(view: "View") -> str:
-    """The line about nodes of which only the status is known."""
+    """The line about nodes without a state."""
     named = ", ".join(view.silent[:5]) + (", ..." if len(view.silent) > 5 else "")
     return f"{some(len(view.silent), 'node')} with a status and without a state: {named}"
 
@@ -115,7 +115,7 @@ def some(count: int, what: str) -> str:
 
 
 def confirm(question: str, arguments: argparse.Namespace) -> None:
-    """Go on only if a person says so, or --yes did. With --json nobody is asked. OperatorError."""
+    """Ask for confirmation, unless --yes was given. OperatorError: no, or --json or no terminal."""
     if arguments.yes:
         return
     if arguments.json or not sys.stdin.isatty():
@@ -148,7 +148,7 @@ def progress(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def terminal() -> "Console":
-    """What draws, where `on_terminal` said yes."""
+    """The console; only after `on_terminal` returned True."""
     console = _console()
     assert console is not None
     return console

@@ -34,7 +34,7 @@ STATE_STYLES = {"succeeded": GOOD, "failed": BAD}
 
 
 def results(arguments: argparse.Namespace) -> int:
-    """What waited at the broker for this folder, and with --follow what comes."""
+    """Show the results that waited at the broker for this folder; --follow: also new ones."""
     with opened(arguments) as fleet:
         inbox = Inbox(fleet)
         if arguments.forget:
@@ -52,7 +52,7 @@ def results(arguments: argparse.Namespace) -> int:
                 )
             wanted = Wanted.of(arguments)
             found = inbox.items(arguments.follow, arguments.seconds)
-            # What is not shown is read all the same.
+            # Results that are not shown count as read, too.
             for item in chain(found, later(inbox.take_missing)):
                 if not wanted.takes(item):
                     continue
@@ -68,12 +68,12 @@ def results(arguments: argparse.Namespace) -> int:
 
 
 def later(make: Callable[[], Iterable[Item]]) -> Iterator[Item]:
-    """What `make` gives, once it is needed."""
+    """The items of `make`, called when the first is needed."""
     yield from make()
 
 
 class Wanted(NamedTuple):
-    """Which results are shown; an empty set stands for all."""
+    """Which results are shown; an empty set means all."""
 
     nodes: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
@@ -81,11 +81,11 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> "Wanted":
-        """As --node, --plugin and --outcome say."""
+        """From --node, --plugin and --outcome."""
         return cls(*map(frozenset, (arguments.node, arguments.plugin, arguments.outcome)))
 
     def takes(self, item: Item) -> bool:
-        """Of what is missing only the node is known: that is shown whatever else is asked for."""
+        """A gap has only a node: it is shown whatever plugins and outcomes are wanted."""
         if self.nodes and item.node not in self.nodes:
             return False
         if item.kind != "record":
@@ -135,7 +135,7 @@ def result_line(item: Item) -> tuple[str, str]:
 
 
 def _report(report: Mapping[str, Any]) -> str:
-    """What a plugin said by `edge.report`, as far as a line goes."""
+    """A plugin's report (`edge.report`), cut to one line."""
     payload = report.get("payload")
     if isinstance(payload, Mapping):  # bytes, in JSON's form for them
         payload = payload.get("base64")
@@ -168,7 +168,7 @@ def _clock(seconds: object) -> str:
 
 
 def request(arguments: argparse.Namespace) -> int:
-    """Send it and show the answers."""
+    """Send a request and show its answers."""
     given = dict(_argument(text) for text in arguments.arg)
     state = ""
     with opened(arguments) as fleet:
@@ -201,7 +201,7 @@ def _argument(text: str) -> tuple[str, object]:
 
 
 def show_answer(node: str, verb: str, answer: Mapping[str, Any]) -> None:
-    """One answer to a request."""
+    """Print one answer to a request."""
     state = str(answer.get("state"))
     reason = f": {answer['reason']}" if answer.get("reason") else ""
     line(f"{node} {verb}: {state}{reason}", STATE_STYLES.get(state, QUIET))

@@ -1,4 +1,4 @@
-"""What `watch` and `rollout --watch` show on a terminal, with rich: drawn anew as news come."""
+"""The screen of `watch` and `rollout --watch` on a terminal, with rich; redrawn after changes."""
 
 import time
 from collections import deque
@@ -25,7 +25,7 @@ MAX_LINES = 200  # kept; as many as fit are shown
 
 
 class Screen:
-    """A context manager: `draw` replaces what was there before."""
+    """A context manager: `draw` replaces the screen's content."""
 
     def __init__(
         self,
@@ -52,19 +52,19 @@ class Screen:
         self._live.__exit__(None, None, None)
 
     def say(self, text: str, style: str) -> None:
-        """A line below, with the time; it scrolls away as others come."""
+        """Add a line with the time below; older lines scroll away."""
         self.append(f"{datetime.now().strftime('%H:%M:%S')}  {text}", style)
 
     def append(self, text: str, style: str) -> None:
-        """The same for a line that has a time of its own."""
+        """Add a line that has a time of its own."""
         self._lines.append(_line(text, style))
 
     def draw(self, view: View, current: Current, trouble: str, headline: str = "") -> None:
-        """The fleet as it is now. `trouble`: why there is no connection to the broker."""
+        """Draw the present fleet. `trouble`: why there is no connection to the broker."""
         self._live.update(self.content(view, current, trouble, headline), refresh=True)
 
     def content(self, view: View, current: Current, trouble: str, headline: str = "") -> Group:
-        """What `draw` shows: as many of the lines below as the terminal has room for."""
+        """The content for `draw`, with as many lines below as the terminal has room for."""
         parts: list[RenderableType] = [self._head(view, current, trouble)]
         if headline:
             parts.append(_line(headline, "bold"))
@@ -102,7 +102,7 @@ def _line(text: str, style: str) -> Text:
 
 
 def _safe(text: str) -> str:
-    """All text that is drawn goes through this: names and errors are a node's, or the broker's."""
+    """Makes text safe to draw: names and errors come from nodes or the broker."""
     return printable(text, MAX_LINE_CHARS)
 
 

@@ -22,7 +22,7 @@ _MQTT = ("ca_file", "cert_file", "key_file", "username", "password_file")
 
 
 def keygen(arguments: argparse.Namespace) -> int:
-    """Make a key pair, or take that of a token; the private one stays where it is."""
+    """Make a key pair, or note the key in a token; the private key stays there."""
     keyring = Keyring(arguments.keys, asker())
     name = arguments.name or getpass.getuser()
     if arguments.token is not None:
@@ -48,11 +48,11 @@ def keygen(arguments: argparse.Namespace) -> int:
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Make the folder that holds everything of a fleet but its secrets."""
+    """Make a fleet's folder, which holds no secrets."""
     path: Path = arguments.path
     keys = _trusted(Keyring(arguments.keys), arguments.key)
     threshold = arguments.threshold or min(2, len(keys))
-    # What is named here is meant from here; the file is read from its own folder.
+    # Paths on the command line are relative to the current folder, those in the file to its folder.
     mqtt = {
         key: value if key == "username" else _below_home(Path(value).expanduser().absolute())
         for key in _MQTT
@@ -94,7 +94,7 @@ def _new_passphrase() -> str:
 
 
 def _below_home(path: Path) -> str:
-    """As it is for every operator: fleet.toml is shared, certificates are not."""
+    """The path below "~", since fleet.toml is shared and certificates are not."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
@@ -120,7 +120,7 @@ def _trusted(keyring: Keyring, names: list[str] | None) -> dict[str, PublicKey]:
 
 
 def enrol(arguments: argparse.Namespace) -> int:
-    """Note a node's key in nodes.toml, or take it out. Nothing is asked of the node."""
+    """Note a node's key in nodes.toml, or remove it. No request is sent to the node."""
     folder, node = find(arguments.folder), arguments.node
     fleet = folder.settings().name
     try:

@@ -47,7 +47,7 @@ def watch(arguments: argparse.Namespace) -> int:
 
 
 def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) -> int:
-    """Watch a rollout to its end; 1 if it was taken back, or held for want of nodes."""
+    """Watch a rollout to its end; 1 if it was taken back or held."""
     steps = rollout_driver.follow(fleet, name, version, given)
     if as_json or not on_terminal():
         step = _steps_as_lines(name, version, steps, as_json)
@@ -139,7 +139,7 @@ def _screen(fleet: Fleet) -> "Screen":
 
 
 def step_text(name: str, version: str, step: rollout_driver.Step, exact: bool = False) -> str:
-    """Where a rollout is, in a line."""
+    """The state of a rollout in one line."""
     found = step.standing
     words = {
         "wait": f"waiting: {step.lacking}",
@@ -206,9 +206,9 @@ def _as_lines(fleet: Fleet, seconds: float | None, as_json: bool, wanted: Wanted
 
 
 def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
-    """What nodes say and the operator deploys, and None now and then without anything.
+    """Messages of nodes and operators; None from time to time without a message.
 
-    The `seconds` begin once the fleet is read, or a slow broker would leave none for what comes.
+    The `seconds` begin after the fleet was read, since a slow broker could use all of them up.
     """
     leaves = ("status", "state", "results")
     with fleet.client.subscribed(
@@ -230,7 +230,7 @@ def messages(fleet: Fleet, seconds: float | None) -> Iterator[Received | None]:
 def changed(
     view: View, known: dict[str, Snapshot], message: Received, names: Mapping[str, str]
 ) -> list[News]:
-    """The news in one message."""
+    """The changes in one message."""
     node = view.feed(message)
     if node is None:
         return []
