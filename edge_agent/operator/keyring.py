@@ -145,9 +145,7 @@ class Keyring:
         try:
             if ENCRYPTED_MARK in text:
                 if self._ask is None:
-                    raise OperatorError(
-                        "it is encrypted, and there is no terminal to ask for the passphrase"
-                    )
+                    raise OperatorError("it is encrypted, and there is no terminal to ask at")
                 text = _unlock(text, self._ask(f"passphrase of {path}: "))
                 self._opened[path] = SigningKey.from_pem(text)
                 return self._opened[path]

@@ -66,7 +66,7 @@ def test_a_deployment_that_the_cluster_does_not_show_is_told(
                 cluster.members[feeder].stop()
                 code, told, errors = home.tried(*ROLLOUT, "--first")
                 assert code == 1, told
-                assert "shows who connects now what it kept before" in errors
+                assert "sends to clients that connect now what it kept before" in errors
                 assert "another operator" not in errors
                 node.wait_for(1)  # it was connected
                 cluster.members[feeder].start()

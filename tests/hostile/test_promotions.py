@@ -118,7 +118,7 @@ def test_in_an_enrolled_fleet_it_promotes_nothing(tmp_path: Path) -> None:
         assert "proves nothing" in last["lacking"]
         assert stage.board.versions() == {"2.0.0"}
         told = stage.tools.run("nodes").output
-        assert "not its own word" in told
+        assert "not proven" in told
 
         # Nor by nodes that it made up, for all.
         stage.tools.well("rollout", PLUGIN, "3.0.0", "--resume")

@@ -61,7 +61,7 @@ def test_taking_back_a_first_release_ends_the_plugin(published: Home, peers: Pee
     code, _, errors = published.tried("rollback", "guard", "-y")
     assert code == 1
     assert "guard has no release before 1.0.0: this uninstalls the plugin on 1 node and" in errors
-    assert "Say --uninstall if that is meant" in errors
+    assert "Give --uninstall to do that" in errors
     assert node.runs() == {"20-guard": "1.0.0"}
     code, told, errors = published.tried("rollback", "guard", "--uninstall")
     assert (code, "deletes what it keeps there" in told) == (1, True)  # nobody was asked
@@ -106,7 +106,7 @@ def test_a_deployment_of_the_same_moment_is_noticed(published: Home) -> None:
     with published.opened() as mine, published.opened() as theirs:
         prepared = mine.prepare(mine.draft())
         theirs.deploy()
-        with pytest.raises(OperatorError, match="another operator deployed in this moment"):
+        with pytest.raises(OperatorError, match="another operator deployed at this moment"):
             mine.put(prepared, mine.sign(prepared))
         assert mine.current().generation == 2
 

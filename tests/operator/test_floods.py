@@ -134,7 +134,7 @@ QOS_2 = b"\x34\x07\0\x01a\0\x07\0x"
         (b"\x90" + rest(1_000_000), "announces a packet of 1000000 bytes"),
         (QOS_2, "quality of service that was not asked for"),
         (b"\x82\x06\0\x01\0\x01a\0", "a packet of type 8, which was not asked for"),
-        (b"\x20\x03\0\0\0", "accepts a connection that it has accepted"),
+        (b"\x20\x03\0\0\0", "accepts the same connection twice"),
     ],
     ids=["endless message", "endless answer", "QoS 2", "SUBSCRIBE", "second CONNACK"],
 )
@@ -185,7 +185,7 @@ def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
     thread.start()
     try:
         code, told, errors = home.tried("results", "--json")
-        assert (code, "results go on coming: run it again" in errors) == (0, True), errors
+        assert (code, "more results arrive: run the command again" in errors) == (0, True), errors
     finally:
         over.set()
         thread.join()

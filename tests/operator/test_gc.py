@@ -25,13 +25,13 @@ def test_what_no_deployment_names_is_cleared(published: Home) -> None:
     assert len(before) == 2
     code, told, errors = published.tried("gc")
     assert (code, "clear" in told, blobs(published)) == (1, False, before)
-    assert "say --yes" in errors
+    assert "give --yes" in errors
     cleared = json.loads(published.fleet("gc", "--json", "-y"))
     assert cleared["parts"] == 1
     assert {f"sha256:{hexadecimal}" for hexadecimal in before - blobs(published)} == set(
         cleared["cleared"]
     )
-    assert "every blob at the broker is named" in published.fleet("gc", "-y")
+    assert "a deployment names every blob at the broker" in published.fleet("gc", "-y")
 
 
 def test_what_only_the_folder_names_stays(published: Home) -> None:
@@ -47,7 +47,7 @@ def test_an_unbelievable_deployment_stops_it(published: Home) -> None:
     with published.opened() as fleet:
         fleet.client.publish(fleet.topics.deployment, b"rubbish", retain=True)
     code, _, errors = published.tried("gc", "-y")
-    assert (code, "nobody knows what the nodes need" in errors) == (1, True)
+    assert (code, "the blobs that nodes need are not known" in errors) == (1, True)
     assert len(blobs(published)) == 2
 
 

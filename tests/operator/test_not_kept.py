@@ -17,7 +17,7 @@ from tests.operator.conftest import GUARD, Home
 from tests.operator.peer import Peer
 
 ROLLOUT = ("rollout", "guard", "1.0.0", "--index", "20", "--percent", "100", "-y")
-SHOWN = "shows who connects now what it kept before"
+SHOWN = "sends to clients that connect now what it kept before"
 
 
 class Behind(Broker):

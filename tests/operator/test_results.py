@@ -226,7 +226,7 @@ def test_reports_are_shown_and_results_are_chosen(home: Home, peers: Peers) -> N
     assert [line.split("  ")[1:] for line in lines if "guard" in line] == [
         ["board-1", "20-guard", "CreateContainer", "ok", "inventory: two cameras"]
     ]
-    assert any("never came" in line for line in lines)  # whose plugin nobody knows
+    assert any("missing, or not here yet" in line for line in lines)  # whose plugin nobody knows
     assert not any("30-log" in line for line in lines)
     second.report("s2", {"seq": 2, "plugin": "30-log", "outcome": "ok", "reports": [raw], **head})
     first.report("s1", {"seq": 4, "plugin": "30-log", "outcome": "ok", **head})

@@ -358,7 +358,7 @@ def test_enrolling_compares_keys_and_takes_no_other_silently(
     code, _, errors = home.tried("enrol", node.name, "--id", other.keyid)
     assert (code, known.keyid in errors) == (1, True)
     code, _, errors = home.tried("enrol", node.name)  # nobody can be asked
-    assert (code, "say --yes" in errors) == (1, True)
+    assert (code, "give --yes" in errors) == (1, True)
     assert not (home.path / "nodes.toml").exists()
     assert f"key         {known.keyid}, which is not enrolled" in home.fleet("node", node.name)
 
@@ -366,11 +366,11 @@ def test_enrolling_compares_keys_and_takes_no_other_silently(
     pem.write_text(keys.public_pem(other))
     assert "is enrolled" in home.fleet("enrol", node.name, "--key", str(pem))
     told = home.fleet("node", node.name)
-    assert "not its own word" in told
+    assert "not proven" in told
     assert "(key)" in told
-    assert "not its own word" in home.fleet("nodes")
+    assert "not proven" in home.fleet("nodes")
     code, _, errors = home.tried("enrol", node.name, "-y")
-    assert (code, "say --replace" in errors) == (1, True)
+    assert (code, "give --replace" in errors) == (1, True)
     home.fleet("enrol", node.name, "--id", known.keyid, "--replace")
     assert f"key         {known.keyid}, enrolled" in home.fleet("node", node.name)
     assert "is enrolled already" in home.fleet("enrol", node.name, "--id", known.keyid)

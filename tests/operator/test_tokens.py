@@ -200,7 +200,7 @@ def test_a_fleet_that_trusts_a_key_of_a_token(
     pin = tmp_path / "pin"
     pin.write_text(PIN)
     uri = hsm.uri(name, f"&pin-source=file:{pin}")
-    assert "it has signed a trial" in home.fleet("keygen", "alice", "--token", uri)
+    assert "a trial signature was good" in home.fleet("keygen", "alice", "--token", uri)
     home.fleet("init", str(home.path), "--broker", f"mqtt://127.0.0.1:{home.port}")
     home.fleet("publish", str(GUARD), "--name", "guard", "--version", "1.0.0")
     words = ("rollout", "guard", "1.0.0", "--index", "20", "--percent", "100", "-y", "--first")
