@@ -190,7 +190,7 @@ def lacking(course: Course, found: Standing) -> str:
 def _unproven(found: Standing) -> str:
     name, why = next(iter(found.unproven.items()))
     more = f" and {len(found.unproven) - 1} more" if len(found.unproven) > 1 else ""
-    return f"messages in the name of {name}{more} prove nothing: {why}"
+    return f"the state of {name}{more} proves nothing: {why}"
 
 
 def decide(
