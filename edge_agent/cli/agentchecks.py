@@ -1,5 +1,6 @@
-"""`doctor`'s rules for what the running agent knows best: its runtimes, plugins, broker and
-updates. Files and sockets are asked only about what it does not tell."""
+"""`doctor`'s rules for the running agent's own report: its runtimes, plugins, broker and updates.
+
+Files and sockets are examined only for facts that the report lacks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -152,7 +153,7 @@ def check_sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def runtimes_by_socket(facts: Facts) -> dict[Path, Record]:
-    """What the running agent says of each socket."""
+    """The running agent's report about each socket."""
     entries = records(facts.status, "runtimes") if facts.status else []
     return {Path(str(entry.get("socket"))): entry for entry in entries}
 
@@ -181,7 +182,7 @@ def _socket_by_status(seen: SocketFacts, entry: Record, facts: Facts) -> Finding
 
 
 def _socket_by_file(seen: SocketFacts, euid: int) -> Finding:
-    """While no agent runs that could tell."""
+    """The sockets while no agent runs."""
     trouble = _socket_trouble(seen, euid)
     if trouble is not None:
         return trouble
@@ -196,7 +197,7 @@ def _one_of_that_name(seen: SocketFacts) -> str:
 
 
 def _socket_trouble(seen: SocketFacts, euid: int) -> Finding | None:
-    """Why nobody can be reached there, whether an agent runs or not."""
+    """Why no runtime can be reached at a socket, whether an agent runs or not."""
     if not seen.exists:
         return Finding("ok", "socket", f"{seen.path} is not there; the agent waits for it")
     if not seen.is_socket:
@@ -245,7 +246,7 @@ def check_mqtt(facts: Facts) -> Iterator[Finding]:
 
 
 def _certificate(facts: Facts) -> Iterator[Finding]:
-    """The one that lets this node in; that it is none, or unreadable, the link tells."""
+    """The node's certificate; the link reports one that is unreadable or none."""
     found, mqtt = facts.certificate, facts.config.mqtt
     if found is None or mqtt is None or mqtt.cert_file is None:
         return
@@ -260,7 +261,7 @@ def _certificate(facts: Facts) -> Iterator[Finding]:
 
 
 def _link(mqtt: Record) -> Finding:
-    """How the agent's connection is doing."""
+    """The agent's connection to the broker."""
     state, broker, trouble = (mqtt.get(key) for key in ("state", "broker", "last_error"))
     if state == "connected":
         if trouble:
@@ -276,7 +277,7 @@ def _link(mqtt: Record) -> Finding:
 
 
 def _outbox(mqtt: Record, facts: Facts) -> Iterator[Finding]:
-    """Where results wait."""
+    """The queue of results."""
     if mqtt.get("disk_trouble"):
         text = f"results wait in memory only: {mqtt['disk_trouble']}"
         yield Finding("warn", "mqtt", text, "what waits there is lost when the agent ends")
@@ -335,7 +336,7 @@ def check_updates(facts: Facts) -> Iterator[Finding]:
 
 
 def _trust_ending(trust: object, now: float) -> Iterator[Finding]:
-    """By the agent's word, whose clock may be better than this."""
+    """The validity of the trusted keys by the agent's report, whose clock may be better."""
     if not isinstance(trust, dict) or not isinstance(trust.get("expires"), int):
         return
     todo = "whoever has the fleet's keys: `edge-agent fleet trust renew`; what runs goes on"

@@ -1,6 +1,6 @@
-"""What the facts mean: `doctor`'s rules, each a function from what was seen to findings.
+"""`doctor`'s rules for the machine: functions from facts to findings.
 
-Here are those for the machine; edge_agent.cli.agentchecks has those for what the agent tells.
+edge_agent.cli.agentchecks has the rules for the agent's own report.
 """
 
 import calendar
@@ -40,7 +40,7 @@ __all__ = ["Finding", "Level", "judge"]
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Everything that there is to say, in the order in which one would set things right."""
+    """All findings, in the order in which a person would correct the problems."""
     return [
         *check_config(facts),
         *check_user(facts),
@@ -176,7 +176,7 @@ def check_runtimes(facts: Facts) -> Iterator[Finding]:
 
 
 def _place(path: Path) -> str:
-    """A path by which two names of one socket can be told the same: /var/run is /run."""
+    """The path with /run for /var/run, so that two names of one socket are equal."""
     return str(path).removeprefix("/var")
 
 
@@ -215,7 +215,7 @@ TOLERATION = "tolerate-missing-nri-plugins.noderesource.dev"
 
 
 def check_required(facts: "Facts") -> Iterator[Finding]:
-    """What would close the gap while the agent is down; the choice is the operator's."""
+    """Propose `required_plugins` for the time while the agent is down; the operator decides."""
     known: dict[str, frozenset[str]] = {each.name: each.required for each in facts.runtimes}
     config = next((each.config for each in facts.runtimes if each.name == "containerd"), None)
     for runtime in records(facts.status or {}, "runtimes"):

@@ -1,5 +1,4 @@
-"""`edge-agent config init` and `config check`: a configuration to begin with, and whether it is
-right."""
+"""`edge-agent config init` and `config check`: writes a first configuration, and checks one."""
 
 import argparse
 from pathlib import Path
@@ -25,7 +24,7 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Write the example where no file is. ConfigError: one is. StoreError: it cannot be written."""
+    """Write the example. ConfigError: the file exists. StoreError: it cannot be written."""
     from edge_agent.config import parse_agent_config
     from edge_agent.store import files
 
@@ -49,7 +48,7 @@ def example() -> str:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Print what the configuration means; ConfigError says what is wrong with it."""
+    """Print the main settings of a configuration. ConfigError: all that is wrong with it."""
     from edge_agent.config import load_agent_config
 
     config = load_agent_config(arguments.config)
@@ -60,7 +59,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def describe(config: "AgentConfig") -> list[tuple[str, str]]:
-    """The main settings, as a person would tell them."""
+    """The main settings in words."""
     from edge_agent.config.units import format_size
 
     limits = config.limits

@@ -1,4 +1,4 @@
-"""`edge-agent doctor`: what keeps the agent from working here, and what to do."""
+"""`edge-agent doctor`: problems of this machine and of the agent, and what to do."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Look, judge, print; 1 if something must be done before the agent can work."""
+    """Collect facts and print findings; 1 if the agent cannot work before something is done."""
     import json
     from dataclasses import asdict
 

@@ -34,7 +34,7 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: how bad, about what, what was seen and what to do."""
+    """One line of doctor: level, subject, observation, and what to do."""
 
     level: Level
     subject: str
@@ -72,7 +72,7 @@ class FolderFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was seen."""
+    """All facts."""
 
     euid: int
     now: float
@@ -100,7 +100,7 @@ class Facts:
 
 
 def observe(config_path: Path) -> Facts:
-    """Look at everything; takes as long as the brokers take to answer."""
+    """Collect all facts; takes as long as the brokers take to answer."""
     config, config_problem = _config(config_path)
     engine, engine_problem, engine_instead = _engine(config)
     plugins, plugin_problems = _plugins(config)
@@ -138,7 +138,7 @@ def look_at_socket(
     unix_sockets: Path = Path("/proc/net/unix"),
     files: Callable[[], set[FileKey] | None] = listening_files,
 ) -> SocketFacts:
-    """What can be known of an NRI socket without connecting."""
+    """The facts about an NRI socket that are known without connecting."""
     try:
         status = path.stat()
     except PermissionError:
@@ -160,7 +160,7 @@ def look_at_socket(
 
 
 def look_at_folder(path: Path) -> FolderFacts:
-    """A folder and, where it is absent, whether it could be made."""
+    """A folder and, if it is absent, whether it can be made."""
     exists = path.is_dir()
     there = path
     while not there.is_dir():
@@ -175,7 +175,7 @@ def look_at_folder(path: Path) -> FolderFacts:
 
 
 def try_broker(config: MqttConfig, broker: Broker) -> str | None:
-    """Connect over TCP, and TLS where the URL says so; the reason why that fails, or None.
+    """Connect over TCP, and TLS if the URL says so; the reason of a failure, or None.
 
     No MQTT is spoken: a CONNECT would end the running agent's session.
     """
@@ -218,7 +218,7 @@ def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _agents_user(config: AgentConfig) -> int | None:
-    """As whom it listens or, when it does not run, as whom it kept its state."""
+    """The agent's user: the owner of its socket or, if it does not run, of its state."""
     for path in (config.control_socket, config.state_dir):
         try:
             return path.stat().st_uid
@@ -228,7 +228,7 @@ def _agents_user(config: AgentConfig) -> int | None:
 
 
 def _restricted(folder: Path, identity: str) -> bool:
-    """Whether somebody wrote what the plugin may change, be it everything."""
+    """Whether the plugin's settings have `permissions`."""
     try:
         values = tomllib.loads((folder / f"{identity}.toml").read_text())
     except (OSError, ValueError):
@@ -237,7 +237,7 @@ def _restricted(folder: Path, identity: str) -> bool:
 
 
 def _brokers(config: AgentConfig, status: dict[str, object] | None) -> dict[str, str | None]:
-    """None is tried while the agent is connected: it knows more than a connection tells."""
+    """The problems of the brokers; none is tried while the agent is connected."""
     mqtt = status.get("mqtt") if status else None
     if config.mqtt is None or (isinstance(mqtt, dict) and mqtt.get("state") == "connected"):
         return {}
@@ -245,7 +245,7 @@ def _brokers(config: AgentConfig, status: dict[str, object] | None) -> dict[str,
 
 
 def _trust(config: AgentConfig) -> tuple[str, str | None]:
-    """Whose signatures count at first, and whether they can be checked here."""
+    """The first trusted keys, and whether signatures can be checked here."""
     if config.updates is None:
         return "", None
     from edge_agent.fleet import trustfiles

@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: look at one before a node runs it (`check`, `inspect`, `run`), or let one
-run again against which the node holds something (`unquarantine`)."""
+"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`), or lift
+its quarantine (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -124,7 +124,7 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what came of the event; the exit code is 1 if the runtime's request would fail."""
+    """Print the result of the event; the exit code is 1 if the runtime's request would fail."""
     from edge_agent.errors import EngineError, ModuleError
 
     plugin = _plugin(arguments)
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def unquarantine(arguments: argparse.Namespace) -> int:
-    """Ask the running agent; ControlError says when nobody answers."""
+    """Ask the running agent. ControlError: no agent answers."""
     from edge_agent.cli.status import control_socket
     from edge_agent.control import ask
 

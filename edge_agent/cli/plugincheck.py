@@ -1,4 +1,4 @@
-"""What `edge-agent plugin check` looks at: each step of a plugin's start, as findings."""
+"""`edge-agent plugin check`: each step of a plugin's start, as findings."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -42,7 +42,7 @@ _DROPS = "docs/runtimes.md, What a runtime drops; another build of that version 
 
 
 class Check:
-    """Goes as far as the plugin lets it. `findings` are for people, `facts` for tools."""
+    """Takes the steps up to the first failure. `findings` are for people, `facts` for tools."""
 
     def __init__(self, plugin: PluginFile, runtime: Runtime) -> None:
         self.plugin = plugin
@@ -67,7 +67,7 @@ class Check:
         return any(finding.level == "fail" for finding in self.findings)
 
     def run(self) -> None:
-        """Take every step that can be taken."""
+        """Take all steps that are possible."""
         with Tryout(self.plugin) as tryout:
             for step, subject, needed in self._steps:
                 if subject == "start" and self.failed:
@@ -185,7 +185,7 @@ class Check:
             self._add("ok", "synchronize", "takes the state of a runtime with nothing running")
 
     def _carried(self, tryout: Tryout) -> None:
-        """What the runtime would drop, by the table; its own events tell more once it runs."""
+        """What the runtime would drop, by the table of docs/runtimes.md."""
         runtime = self.runtime
         known = carrier(runtime.name, runtime.version, "")
         about = f"{runtime.name} {runtime.version} (NRI {known})"

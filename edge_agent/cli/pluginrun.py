@@ -1,4 +1,4 @@
-"""What `edge-agent plugin run` does: one event for one plugin, and what came of it."""
+"""`edge-agent plugin run`: one event for one plugin, and its result."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -22,7 +22,7 @@ MAX_PAYLOAD_SHOWN = 200  # bytes of a report
 
 @dataclass
 class Outcome:
-    """What came of the event.
+    """The result of the event.
 
     `kind` is "ok", "error" (the plugin's own), "rejected" (by a validator), "denied"
     (beyond its permissions) or a fault's kind.
@@ -94,7 +94,7 @@ def run_event(
 
 
 def _enter(tryout: Tryout, outcome: Outcome, step: str) -> None:
-    """What the plugin logged so far belongs to the step before."""
+    """Assign the log lines so far to the step before."""
     _take_lines(tryout, outcome)
     outcome.step = step
 

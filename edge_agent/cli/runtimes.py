@@ -1,6 +1,4 @@
-"""Which container runtimes are installed here, and what their files and the words with which
-they were started say about NRI. Facts of each runtime: docs/runtimes.md.
-"""
+"""The installed container runtimes, and NRI in their files and command lines (docs/runtimes.md)."""
 
 import json
 import tomllib
@@ -94,7 +92,7 @@ def _in_a_container(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Runtime:
-    """An installed runtime. `switched_on` None: its files leave it to its version."""
+    """An installed runtime. `switched_on` None: the default of its version applies."""
 
     name: str
     config: Path  # where NRI is configured, there or not
@@ -109,7 +107,7 @@ class Runtime:
 
     @property
     def source(self) -> str:
-        """Where the words about NRI stand."""
+        """The file or command line that configures NRI."""
         return self.said or str(self.config)
 
 
@@ -144,7 +142,7 @@ def installed_runtimes(root: Path = Path("/")) -> list[Runtime]:
 
 
 def _dockers(daemon: Daemon) -> bool:
-    """Whether Docker Engine started this containerd for itself: NRI is not its matter."""
+    """Whether Docker Engine started this containerd for itself: it serves no NRI."""
     return any("/run/docker/" in each for each in daemon.options("config"))
 
 

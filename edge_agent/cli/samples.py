@@ -1,4 +1,4 @@
-"""Requests for trying a plugin: from a file, or made of one that a real containerd sent."""
+"""Requests for trying a plugin: from a file, or derived from a request of a real containerd."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def message(method: str) -> Message:
 
 
 def _adjust(request: nri_pb2.ValidateContainerAdjustmentRequest) -> None:
-    """What one other plugin did: an annotation, a variable and a device, so far."""
+    """The adjustment of one other plugin: an annotation, a variable and a device."""
     plugin = nri_pb2.PluginInstance(index="10", name="sample")
     request.plugins.append(plugin)
     request.adjust.annotations["sample.example.com/touched"] = "yes"

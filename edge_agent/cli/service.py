@@ -1,5 +1,5 @@
-"""`edge-agent service install` and `service remove`: systemd starts the agent of this very
-installation (pip, pipx) and keeps it alive. A Debian package brings its service itself."""
+"""`edge-agent service install` and `service remove`: a systemd service for the agent of this
+installation (pip, pipx). A Debian package contains its own service."""
 
 import argparse
 from pathlib import Path
@@ -35,7 +35,7 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def install(arguments: argparse.Namespace) -> int:
-    """Write, enable, start. ServiceError or ConfigError before anything is changed."""
+    """Write, enable and start the service. ServiceError, ConfigError: before any change."""
     import os
 
     from edge_agent.cli.config import example
@@ -70,7 +70,7 @@ def install(arguments: argparse.Namespace) -> int:
 
 
 def remove(_arguments: argparse.Namespace) -> int:
-    """Stop, disable, remove the unit. ServiceError before anything is changed."""
+    """Stop, disable and remove the unit. ServiceError: before any change."""
     if not UNIT.exists():
         print(f"{UNIT} is not there: nothing to remove")
         return OK
@@ -85,7 +85,7 @@ def remove(_arguments: argparse.Namespace) -> int:
 
 
 def _unit(config: "AgentConfig", path: Path) -> str:
-    """The unit that runs this very installation. ServiceError: none would work."""
+    """The unit for this installation. ServiceError: no unit would work."""
     import subprocess
     import sys
 

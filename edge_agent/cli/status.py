@@ -1,4 +1,4 @@
-"""`edge-agent status`: what the running agent says of itself."""
+"""`edge-agent status`: the running agent's report as tables."""
 
 import argparse
 import time
@@ -41,7 +41,7 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Ask and print; ControlError says when nobody answers and what to do."""
+    """Ask the agent and print its answer. ControlError: no agent answers."""
     import json
 
     from edge_agent.control import ask
@@ -52,7 +52,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def control_socket(config: "Path") -> "Path":
-    """Where the agent with this configuration listens; the usual place without a file."""
+    """The control socket of this configuration; the default one without a file."""
     from edge_agent.config import AgentConfig, load_agent_config
 
     if config == DEFAULT_CONFIG and not config.exists():
@@ -152,7 +152,7 @@ def _name(plugin: Record) -> str:
 
 
 def _updates(updates: Record) -> str:
-    """What the fleet deploys here, and what of it is not taken."""
+    """The deployment of this node, and what the node refuses of it."""
     if not updates:
         return ""
     generation = updates.get("generation")
@@ -210,7 +210,7 @@ def _mqtt(mqtt: Record, key: Record) -> str:
 
 
 def duration(seconds: object) -> str:
-    """`3 d 4 h`: the two largest units that count."""
+    """`3 d 4 h`: the two largest units that are not zero."""
     if not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
         return "-"
     rest = int(seconds)
@@ -223,7 +223,7 @@ def duration(seconds: object) -> str:
 
 
 def size(count: object) -> str:
-    """Bytes in the unit that a person would choose."""
+    """Bytes in a suitable unit."""
     if not isinstance(count, int | float):
         return "-"
     if count < 1 << 20:

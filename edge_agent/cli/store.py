@@ -1,4 +1,4 @@
-"""`edge-agent store`: what a node keeps of its fleet, and how to bring something there by hand."""
+"""`edge-agent store`: the modules and documents that a node keeps of its fleet."""
 
 import argparse
 from pathlib import Path
@@ -50,7 +50,7 @@ def _finish(action: argparse.ArgumentParser, command: object) -> None:
 
 
 def list_releases(arguments: argparse.Namespace) -> int:
-    """Print what is in the store and what each is for."""
+    """Print the content of the store and its purpose."""
     from edge_agent.cli.status import table
 
     layout, catalogue_path = _store(arguments)
@@ -80,7 +80,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Print what was removed; the exit code is 1 if something was."""
+    """Check the store and print what was removed; the exit code is 1 if something was."""
     from edge_agent.store.cataloguefile import load
 
     layout, catalogue_path = _store(arguments)
@@ -98,7 +98,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def import_layout(arguments: argparse.Namespace) -> int:
-    """Print what was taken; the exit code is 1 if something was not, or there was nothing."""
+    """Import modules and print them; the exit code is 1 if one was refused, or there was none."""
     from edge_agent.store.seeding import import_layout
 
     layout, _ = _store(arguments)
@@ -141,7 +141,7 @@ def printable_lines(text: str) -> str:
 
 
 def _uses(catalogue: "Catalogue", digest: str) -> list[str]:
-    """What the catalogue holds this module for, or against it."""
+    """What the catalogue says about this module."""
     uses = []
     for identity, kept in sorted(catalogue.plugins.items()):
         if kept.current.digest == digest:
@@ -161,7 +161,7 @@ def _store(arguments: argparse.Namespace) -> "tuple[Layout, Path]":
 
 
 def _state_dir(config: Path) -> Path:
-    """The state folder of this configuration; the usual one without a file."""
+    """The state folder of this configuration; the default one without a file."""
     from edge_agent.config import AgentConfig, load_agent_config
 
     if config == DEFAULT_CONFIG and not config.exists():

@@ -1,4 +1,4 @@
-"""One plugin outside an agent, with this program in the place of the runtime."""
+"""One plugin without an agent; this program takes the place of the runtime."""
 
 import tempfile
 import time
@@ -47,7 +47,7 @@ class WatchedState(PluginState):
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the plugin is told of the runtime."""
+    """The runtime's name and versions, for the plugin."""
 
     name: str = "containerd"
     version: str = "v2.3.0"  # the first with NRI 0.12
@@ -63,7 +63,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class PluginFile:
-    """A module with what lies beside it in a plugin folder."""
+    """A module with its configuration and settings, as in a plugin folder."""
 
     path: Path
     wasm: bytes
@@ -74,7 +74,7 @@ class PluginFile:
 
     @property
     def digest(self) -> Digest:
-        """As the agent and the fleet name a module."""
+        """The module's digest."""
         return Digest.of(self.wasm)
 
 
@@ -157,7 +157,7 @@ class Tryout:
 
     @property
     def info(self) -> ModuleInfo:
-        """What the module says of itself. ModuleError: it is none."""
+        """The module's imports and exports. ModuleError: it is no module."""
         if self._info is None:
             self._info = inspect(self.plugin.wasm)
         return self._info
@@ -172,7 +172,7 @@ class Tryout:
         return self._instance.memory_bytes if self._instance else 0
 
     def compile(self) -> None:
-        """In a child, as the agent does, but kept nowhere. ModuleError, EngineError."""
+        """Compile in a child process, as the agent does; keeps no code. ModuleError, EngineError."""
         engine, _ = choose(self._engine_name)
         limits = self.plugin.settings.limits
         began = time.monotonic()
@@ -208,7 +208,7 @@ class Tryout:
             self._log.flush()
 
     def configure(self, runtime: Runtime) -> None:
-        """As the first request of a runtime. GuestError, GuestFault."""
+        """Configure, the first request of a runtime. GuestError, GuestFault."""
         if events.EXPORTS[events.CONFIGURE] not in self.exports:
             return
         request = nri_pb2.ConfigureRequest(

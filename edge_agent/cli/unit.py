@@ -32,7 +32,7 @@ ORDERS = tuple(
 
 @dataclass(frozen=True)
 class Needs:
-    """What the unit must let the agent do, beyond what it may everywhere."""
+    """What the unit must allow the agent, beyond the template."""
 
     writable: tuple[Path, ...] = ()  # folders outside of WRITABLE
     home: bool = False  # reads something below HOMES
@@ -41,7 +41,7 @@ class Needs:
 
 
 def needs(config: AgentConfig, paths: Iterable[Path]) -> Needs:
-    """What `config` asks for; `paths` are the program's own and the configuration file."""
+    """The needs of `config`; `paths` are the program's own and the configuration file."""
     written = [config.state_dir, config.control_socket.parent]
     read = [*paths, config.plugin_dir, *config.nri.sockets]
     if config.mqtt is not None:

@@ -1,4 +1,4 @@
-"""Who listens on which Unix socket, without connecting to any.
+"""Which Unix sockets have a listener, without connecting to them.
 
 The kernel is asked for the file behind each listening socket (sock_diag(7), UNIX_DIAG_VFS):
 /proc/net/unix has only the path under which it was bound, and a process in another mount
@@ -31,14 +31,14 @@ FileKey = tuple[int, int]
 
 
 def file_key(status: os.stat_result) -> FileKey:
-    """What a socket's file is told by in the kernel's answer."""
+    """The key of a socket's file in the kernel's answer."""
     device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
     return status.st_ino & 0xFFFFFFFF, device
 
 
 def listening_files() -> set[FileKey] | None:
-    """The files on which somebody listens in this network namespace. None: not to be known, as
-    with a kernel without unix_diag, or where netlink is forbidden."""
+    """The socket files with a listener in this network namespace. None: not known, since the
+    kernel has no unix_diag or forbids netlink."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as asking:
             asking.settimeout(_WAIT_S)
@@ -79,7 +79,7 @@ def _read(data: bytes) -> tuple[set[FileKey], bool]:
 
 
 def listening_paths(listing: Path = Path("/proc/net/unix")) -> set[Path]:
-    """The paths under which somebody listens, in whatever mount namespace."""
+    """The paths of sockets with a listener, in any mount namespace."""
     found = set()
     try:
         lines = listing.read_text(errors="surrogateescape").splitlines()
