@@ -172,7 +172,7 @@ class Tryout:
         return self._instance.memory_bytes if self._instance else 0
 
     def compile(self) -> None:
-        """Compile in a child process, as the agent does; keeps no code. ModuleError, EngineError."""
+        """Compile in a child process, as the agent does. ModuleError, EngineError."""
         engine, _ = choose(self._engine_name)
         limits = self.plugin.settings.limits
         began = time.monotonic()
