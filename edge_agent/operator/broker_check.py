@@ -1,6 +1,6 @@
-"""Tries a broker out: whether it does what the fleet protocol needs, one thing after the other.
+"""Tests whether a broker has what the fleet protocol needs, one check after the other.
 
-Everything happens at the topics of one blob that nobody has, where an operator may write and
+All checks use the topics of one blob that does not exist, where an operator may write and
 read and no node looks; it is cleared afterwards. What fails names where MQTT demands it, as
 `MQTT-x.y.z-n` of version 5 or by its section.
 """
@@ -40,7 +40,7 @@ Level = Literal["ok", "warn", "fail"]
 
 
 class Found(NamedTuple):
-    """What came of one trial. `demand` is where the specification says it, "" where it does not."""
+    """The result of one check. `demand` is the section of the specification, or ""."""
 
     level: Level
     subject: str
@@ -56,7 +56,7 @@ class _Came(NamedTuple):
 
 
 class _Client(BrokerClient):
-    """One that notes all of a message, may leave a will, and can die."""
+    """A client that keeps whole messages, may have a will, and can break off."""
 
     def __init__(
         self, config: MqttConfig, keep_session_s: int = 0, will: tuple[str, bytes] | None = None
@@ -91,7 +91,7 @@ class _Client(BrokerClient):
         super()._on_message(client, userdata, message)
 
     def saw(self, what: Callable[[_Came], bool], wait_s: float | None = None) -> _Came | None:
-        """The first message like this, now or soon."""
+        """The first message that matches, within the time."""
         until = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
         while True:
             found = next((each for each in list(self.came) if what(each)), None)
@@ -100,7 +100,7 @@ class _Client(BrokerClient):
             time.sleep(0.02)
 
     def die(self) -> None:
-        """Without a goodbye."""
+        """Break the connection without DISCONNECT."""
         client = self._opened()
         client._reconnect_on_failure = False
         client.loop_stop()
@@ -120,7 +120,7 @@ class BrokerCheck:
         self._blob = Digest.of_hex(os.urandom(32).hex())
 
     def run(self, *, restarted: bool = False) -> Iterator[Found]:
-        """Each finding as it is made. LinkError: nothing can be tried.
+        """Yields each result. LinkError: no connection.
 
         `restarted`: the broker was restarted since the last time, and what was left then is
         looked for.
@@ -146,7 +146,7 @@ class BrokerCheck:
 
     @contextmanager
     def _left(self, client: BrokerClient, *numbers: int) -> Iterator[None]:
-        """What is retained at these topics meanwhile is cleared."""
+        """Clears the retained messages at these topics in the end."""
         try:
             yield
         finally:

@@ -1,5 +1,5 @@
-"""What ends by itself, and the command that goes against it: told from the last third on. Pure,
-but for the operator's own certificate, which is a file."""
+"""Warnings about expiry, each with the command that renews; given from the last third on. Pure,
+except for the operator's own certificate, which is a file."""
 
 from edge_agent.config import MqttConfig
 from edge_agent.errors import ConfigError
@@ -14,7 +14,7 @@ RENEW_CERTIFICATE = "configs/mosquitto/certificate renew"
 
 
 def of_deployment(deployment: Deployment | None, now: float) -> str:
-    """What is to be said of its end; else ""."""
+    """The warning for a deployment, or ""."""
     if deployment is None:
         return ""
     validity = Validity(deployment.issued, deployment.expires)
@@ -25,7 +25,7 @@ def of_deployment(deployment: Deployment | None, now: float) -> str:
 
 
 def of_trust(trust: TrustSet, now: float) -> str:
-    """The same of whose signatures count."""
+    """The warning for the trusted keys, or ""."""
     if trust.validity is None or not (told := trust.validity.ending(now)):
         return ""
     over = trust.validity.over(now)
@@ -34,13 +34,13 @@ def of_trust(trust: TrustSet, now: float) -> str:
 
 
 def of_certificate(name: str, validity: Validity | None, now: float) -> str:
-    """The same of a certificate for the broker; `name` is that of its file."""
+    """The warning for a certificate, or ""; `name` is the name of its file."""
     told = validity.ending(now) if validity is not None else ""
     return f"{told}: {RENEW_CERTIFICATE} {name}" if told else ""
 
 
 def of_operator(mqtt: MqttConfig, now: float) -> str:
-    """The same of the operator's own."""
+    """The warning for the operator's own certificate, or ""."""
     if mqtt.cert_file is None:
         return ""
     told = of_certificate(mqtt.cert_file.stem, certificate_of(mqtt), now)
@@ -48,7 +48,7 @@ def of_operator(mqtt: MqttConfig, now: float) -> str:
 
 
 def certificate_of(mqtt: MqttConfig) -> Validity | None:
-    """The operator's; None: none that can be read, of which who connects with it says why."""
+    """The validity of the operator's certificate; None: it cannot be read."""
     try:
         return certificate.read(mqtt.cert_file) if mqtt.cert_file is not None else None
     except ConfigError:

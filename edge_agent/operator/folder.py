@@ -1,11 +1,11 @@
-"""The fleet's folder: what people edit and share, usually under git. No secret is in it.
+"""The fleet's folder: files that people edit and share, usually under git. It has no secrets.
 
 fleet.toml          the fleet's name, brokers and trusted keys
 deployment.toml     what runs on which nodes
-nodes.toml          keys of enrolled nodes, whose word counts (operator/enrolment)
-trust/              public keys, NAME.pem, their version and validity: what new nodes get
-releases/NAME/VERSION.toml   what `publish` put onto the broker
-deployed.toml       what was deployed last from here
+nodes.toml          keys of enrolled nodes (operator/enrolment)
+trust/              public keys, NAME.pem, their version and validity: the files for new nodes
+releases/NAME/VERSION.toml   a version that `publish` brought to the broker
+deployed.toml       the last deployment from this folder
 """
 
 import json
@@ -31,7 +31,7 @@ _PRIVATE_MARK = b"PRIVATE KEY-----"
 
 
 class FleetFolder:
-    """One folder. Nothing is read before it is asked for."""
+    """One folder; each file is read when its method is called."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class FleetFolder:
         return tuple(read_public(self.trust_folder / f"{name}.pem") for name in names)
 
     def refuse_private_keys(self) -> None:
-        """OperatorError if somebody put a private key where everybody gets it."""
+        """OperatorError: there is a private key in this shared folder."""
         for path in (*self.path.glob("*.pem"), *self.path.glob("*.key"), *self._trust_files()):
             if path.is_file() and _PRIVATE_MARK in path.read_bytes()[:8192]:
                 raise OperatorError(
@@ -90,7 +90,7 @@ class FleetFolder:
             self.write(self.trust_folder / "validity", written_validity(validity))
 
     def commit(self) -> str | None:
-        """The commit that this folder stands at, with "-dirty" if it has changes; None: no git."""
+        """The present commit, with "-dirty" if there are changes; None: no git."""
         head = self._git("rev-parse", "--short=12", "HEAD")
         if not head:
             return None

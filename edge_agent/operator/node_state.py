@@ -22,7 +22,7 @@ BAD_STATUSES = frozenset(("failed", "quarantined"))
 
 
 class Running(NamedTuple):
-    """One plugin at one runtime of a node, as its state tells."""
+    """One plugin at one runtime of a node, from its state."""
 
     identity: str  # NN-name
     version: str
@@ -35,7 +35,7 @@ class Running(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a node does not take a document: a word (docs/fleet-protocol.md), and at length."""
+    """Why a node refuses a document: a word (docs/fleet-protocol.md), and a text."""
 
     reason: str
     text: str
@@ -48,7 +48,7 @@ class Refusal(NamedTuple):
 
 
 class Fetching(NamedTuple):
-    """One module on its way to a node: `progress` from 0 to 1, and what was the matter last."""
+    """One module that a node fetches: `progress` from 0 to 1, and its last problem."""
 
     digest: str
     progress: float
@@ -65,16 +65,16 @@ class Node:
     state: Mapping[str, object] = field(default_factory=dict)
     unreadable: str = ""  # why its latest status or state cannot be read; the one before stands
     enrolled: bool = False
-    unproven: str = ""  # of an enrolled one: why its state is not its own word
+    unproven: str = ""  # of an enrolled node: why its state is not proven
 
     @property
     def proven(self) -> bool:
-        """Whether what its state says is signed by the key that the fleet's folder has for it."""
+        """Whether its state is signed by the key that the fleet's folder has for it."""
         return self.enrolled and bool(self.state) and not self.unproven
 
     @property
     def key_id(self) -> str:
-        """Of the key that its state names, which proves nothing; "": none."""
+        """The id of the key in its state, without proof; "": none."""
         try:
             raw = binascii.a2b_base64(text(self._map("signed").get("key")), strict_mode=True)
             return public_key(raw).keyid
@@ -82,7 +82,7 @@ class Node:
             return ""
 
     def follows(self, deployment: Deployment) -> bool:
-        """Whether its state speaks of this very deployment, taken and being run."""
+        """Whether its state says that it accepted and runs this very deployment."""
         return (
             (self.epoch, self.accepted) == deployment.order
             and self.generation == deployment.generation
@@ -105,7 +105,7 @@ class Node:
 
     @property
     def architecture(self) -> str:
-        """As `uname -m` says it."""
+        """In the form of `uname -m`."""
         return text(self.state.get("architecture"))
 
     @property
@@ -116,7 +116,7 @@ class Node:
 
     @property
     def takes_code(self) -> bool:
-        """Whether it takes machine code that a deployment names."""
+        """Whether it accepts machine code of a deployment."""
         return self.updates.get("compiled") == "accept"
 
     @property
@@ -141,7 +141,7 @@ class Node:
 
     @property
     def accepted(self) -> int:
-        """The highest generation that this node believed, in `epoch`; 0: none."""
+        """The highest generation that this node accepted in `epoch`; 0: none."""
         told = self.updates.get("accepted")
         return self.generation if told is None else count(told)
 
@@ -162,7 +162,7 @@ class Node:
 
     @property
     def refused(self) -> dict[str, Refusal]:
-        """What it does not take at present: `deployment`, `trust`."""
+        """The documents that it refuses at present: `deployment`, `trust`."""
         return {
             kind: Refusal(
                 text(told.get("reason")),
@@ -186,7 +186,7 @@ class Node:
 
     @property
     def rejected(self) -> dict[str, str]:
-        """What this node will not run again, each with the reason: digests and setups."""
+        """Digests and setups that this node will not run again, each with the reason."""
         rejected = self.updates.get("rejected"), self.updates.get("quarantined")
         return {
             digest: text(reason) or "no reason said"
@@ -196,7 +196,7 @@ class Node:
 
     @property
     def fetching(self) -> list[Fetching]:
-        """What is on its way to this node."""
+        """The modules that this node fetches."""
         return [
             Fetching(
                 text(each.get("digest")), _share(each.get("progress")), text(each.get("trouble"))
@@ -206,7 +206,7 @@ class Node:
 
     @property
     def trust_version(self) -> int:
-        """Of the key set that this node believes; 0: not said."""
+        """The version of the key set that this node trusts; 0: not reported."""
         trust = self.updates.get("trust")
         return count(trust.get("version")) if isinstance(trust, Mapping) else 0
 
@@ -218,14 +218,13 @@ class Node:
 
     @property
     def certificate(self) -> Validity | None:
-        """Of the one that it connects to the broker with; None: it has none, or does not say."""
+        """The validity of its certificate for the broker; None: none, or not reported."""
         told = self._map("certificate")
         issued, expires = count(told.get("issued")), count(told.get("expires"))
         return Validity(issued, expires) if 0 < expires <= LAST_TIME else None
 
     def runs(self, digest: str, version: str = "") -> bool:
-        """Whether this release serves here, at every runtime that it is for, and is no longer on
-        trial.
+        """Whether this release runs at every runtime that it is for, and passed its probation.
 
         `version` tells releases of one module apart, which differ in their configuration.
         """
@@ -243,12 +242,12 @@ class Node:
         )
 
     def waits_for_a_runtime(self, digest: str) -> bool:
-        """Whether this release is here, and no container runtime that it is for is."""
+        """Whether this release is here, and none of its container runtimes is connected."""
         found = [each.status for each in self.plugins if same(digest, each.digest)]
         return bool(found) and set(found) <= {"waiting", "skipped"}
 
     def progress_of(self, digest: str) -> str:
-        """How far a release is here that does not run yet, in a word."""
+        """The progress of a release that does not run here yet, in a word."""
         for fetching in self.fetching:
             if fetching.digest == digest:
                 return "fetching"
@@ -285,7 +284,7 @@ def _since(seconds: int) -> str:
 
 
 def same(digest: str, told: str) -> bool:
-    """Whether a node tells of this digest, which a crowded state cuts (docs/mqtt.md)."""
+    """Whether a node reports this digest, which a large state cuts (docs/mqtt.md)."""
     return len(told) >= CUT_DIGEST_CHARS and digest.startswith(told)
 
 

@@ -13,19 +13,19 @@ from edge_agent.store.digest import short
 
 
 class Row(NamedTuple):
-    """One release: the nodes that have to run it, and what became of it there."""
+    """One release: its nodes, and their progress."""
 
     identity: str
     version: str
     percent: int | None  # of a rollout; None: for all
     wanted: int
     running: int
-    failed: int  # nodes that it was for, and that run something else now
+    failed: int  # nodes on which it failed, and that run another release now
     on_the_way: dict[str, int]  # `fetching`, `starting`, `probation`, ...: nodes
 
 
 class Trouble(NamedTuple):
-    """What is wrong on a node at present."""
+    """A present problem of a node."""
 
     node: str
     text: str
@@ -51,7 +51,7 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
                 else:
                     word = node.progress_of(release.blob.digest) if node.online else node.status
                     on_the_way[word or "unknown"] = on_the_way.get(word or "unknown", 0) + 1
-            # To be looked at, whether or not it was signed.
+            # Only shown: states without a signature count too.
             told = standing(view, deployment, entry.name, release.version, strict=False)
             failed = len(told.failed)
             percent = release.rollout.percent if release.rollout else None
@@ -65,21 +65,21 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
 
 
 def named(digest: str, names: Mapping[str, str]) -> str:
-    """A digest or setup (store/catalogue) for people: by its name, or its first digits."""
+    """A digest or setup (store/catalogue) for people: its name, or its first digits."""
     digest, plus, _ = digest.partition("+")
     name = names.get(digest) or short(digest)
     return f"{name} as it was configured" if plus else name
 
 
 def behind(node: Node, trust_version: int) -> bool:
-    """Whether a node is there and does not follow the set of keys that is trusted now."""
+    """Whether an online node does not follow the present set of trusted keys."""
     return node.online and 0 < node.trust_version < trust_version
 
 
 def troubles(
     view: View, names: Mapping[str, str], trust_version: int = 0, now: float = 0.0
 ) -> list[Trouble]:
-    """What somebody should look at, by node; `names` has digests as `NAME VERSION`.
+    """The problems of all nodes; `names` has digests as `NAME VERSION`.
 
     `trust_version` is of the keys in fleet.toml, `now` in seconds since 1970; 0: not looked at.
     """
@@ -139,7 +139,7 @@ class News(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What is compared of a node."""
+    """The facts of a node that are compared."""
 
     status: str
     plugins: dict[str, tuple[str, str, str]]  # version, status, error by plugin and runtime
@@ -156,7 +156,7 @@ def snapshot(node: Node) -> Snapshot:
     """A node as it is now."""
     identities = [each.identity for each in node.plugins]
     plugins = {
-        # Which runtime is of interest where a node has several.
+        # The runtime is named if the plugin is at several.
         (
             each.identity
             if identities.count(each.identity) == 1
@@ -170,7 +170,7 @@ def snapshot(node: Node) -> Snapshot:
 
 
 def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str]) -> list[News]:
-    """In the order: the node, its plugins, what it will not run."""
+    """Changes in this order: the node, its plugins, its rejections and refusals."""
     found = []
     if after.status != before.status and after.status:
         found.append(News(node, f"is {after.status}", _STATUS.get(after.status, "changed")))

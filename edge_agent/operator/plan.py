@@ -1,7 +1,6 @@
 """What another deployment would change on which nodes. Pure.
 
-By the rules that the nodes use themselves (fleet_protocol/selection), on what they last said of
-themselves.
+Computed with the nodes' own rules (fleet_protocol/selection) from their last states.
 """
 
 import difflib
@@ -42,7 +41,7 @@ class Group(NamedTuple):
 
 
 def changes(view: View, before: Deployment | None, after: Deployment) -> list[Change]:
-    """Every difference between what a node has to run now and what it would have to."""
+    """Every difference between the present and the new plugins of each node."""
     return [each for node in view.sorted() for each in _of_node(node, before, after)]
 
 
@@ -67,17 +66,17 @@ def unrestricted(deployment: Deployment) -> list[str]:
 
 
 class Step(NamedTuple):
-    """A release on its way, and the nodes that it is for at present."""
+    """A release with a rollout, and its present nodes."""
 
     name: str
     version: str
     reach: str  # in words
     nodes: tuple[str, ...]
-    all: int  # nodes that the plugin is for
+    all: int  # number of nodes that the plugin is for
 
 
 class Difference(NamedTuple):
-    """What another deployment changes in a plugin's configuration, as a unified diff."""
+    """The change of a plugin's configuration, as a unified diff."""
 
     identity: str
     nodes: int
@@ -100,7 +99,7 @@ def steps(view: View, deployment: Deployment) -> list[Step]:
 
 
 def differences(view: View, before: Deployment | None, after: Deployment) -> list[Difference]:
-    """Of all nodes that run the plugin now, and would with another configuration or settings."""
+    """For nodes that run the plugin now, and would run it with another configuration."""
     found: dict[tuple[str, str], int] = defaultdict(int)
     told: dict[tuple[str, str, str], str] = {}
     for node in view.sorted() if before else ():
@@ -128,7 +127,7 @@ class CodeFor(NamedTuple):
 
 
 def codes(view: View, deployment: Deployment) -> list[CodeFor]:
-    """All of it: whoever signs lets it run where nodes take machine code."""
+    """All machine code of a deployment, with the nodes that would run it."""
     gets = targets(view, deployment)
     found = []
     for entry in deployment.plugins:
@@ -151,7 +150,7 @@ def codes(view: View, deployment: Deployment) -> list[CodeFor]:
 
 
 def refusing(view: View, deployment: Deployment) -> list[str]:
-    """Nodes whose agent does not know the form of this document, and refuses it (`kind`)."""
+    """Nodes whose agent does not know this document's form, and refuses it (`kind`)."""
     return [node.name for node in view.sorted() if node.form < deployment.form]
 
 
@@ -165,7 +164,7 @@ def removed(changes: Iterable[Change], name: str) -> list[str]:
 
 
 def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
-    """What each node has to run: by node, then by plugin."""
+    """The plugins that each node has to run: by node, then by plugin."""
     return {
         node.name: wanted(deployment, node.name, node.labels, node.rejected)
         for node in view.sorted()
@@ -175,7 +174,7 @@ def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
 def _of_node(node: Node, before: Deployment | None, after: Deployment) -> list[Change]:
     had = wanted(before, node.name, node.labels, node.rejected) if before else {}
     gets = wanted(after, node.name, node.labels, node.rejected)
-    # Of a plugin that is for this node, but no release of it is: what runs stays (fleet/plan).
+    # A node for which the plugin is, but none of its releases, keeps its release (fleet/plan).
     stays = {entry.identity for entry in after.plugins if matches(entry, node.labels)}
     found = []
     for identity in sorted(had.keys() | gets.keys()):
@@ -199,7 +198,7 @@ def _kind(old: Choice | None, new: Choice) -> Kind | None:
 
 
 def _difference(old: Choice, new: Choice) -> str:
-    """The text that Configure gets, and below it the settings."""
+    """The differences in the configuration and, below, in the settings."""
     parts = []
     for before, after in (
         (old.config.splitlines(), new.config.splitlines()),

@@ -1,7 +1,7 @@
-"""What was published, as files of the fleet's folder: `releases/NAME/VERSION.toml`.
+"""The published versions, as files of the fleet's folder: `releases/NAME/VERSION.toml`.
 
-They make a release in `deployment.toml` short: a version, behind which stand a digest and the
-parts at the broker.
+A release in `deployment.toml` names only a version; the file has its digest and its parts at the
+broker.
 """
 
 import json
@@ -35,12 +35,12 @@ part_size = {part_size}
 """
 _MQTT = "mqtt"
 FIELDS = {"digest": str, "size": int, "encoding": str, "parts": int, "part_size": int}
-# Of machine code: what it assumes, in words.
+# Keys of machine code: what it requires of a node.
 _ASSUMED = ("engine", "version", "target", "settings")
 
 
 def check_names(name: str, version: str) -> None:
-    """OperatorError unless nodes take a plugin of this name and version."""
+    """OperatorError: nodes would refuse this name or version."""
     for value, what, pattern, form in (
         (name, "a plugin", NAME_PATTERN, NAME_FORM),
         (version, "a version", VERSION_PATTERN, VERSION_FORM),
@@ -54,7 +54,7 @@ def check_names(name: str, version: str) -> None:
 def save(
     folder: FleetFolder, name: str, version: str, blob: Blob, codes: Sequence[CodeFile] = ()
 ) -> Path:
-    """Write the file; machine code of the module that it names stays there. OperatorError."""
+    """Write the file; keeps machine code of the same module. OperatorError."""
     path = folder.release_file(name, version)
     before = find(folder, name, version)
     kept = find_codes(folder, name, version) if before == blob else []
@@ -88,7 +88,7 @@ def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeFile]:
 
 
 def as_values(file: CodeFile) -> dict[str, object]:
-    """As it stands in a deployment."""
+    """Machine code as a value of a deployment."""
     code = file.code
     return {
         **{key: getattr(code, key) for key in _ASSUMED},
@@ -108,7 +108,7 @@ def _of(value: Any, kind: type) -> Any:
 
 
 def load(folder: FleetFolder, name: str, version: str) -> Blob:
-    """The blob behind a version. OperatorError if it was never published, or the file is wrong."""
+    """The blob of a version. OperatorError: never published, or the file is wrong."""
     found = find(folder, name, version)
     if found is None:
         known = versions(folder, name)
@@ -121,7 +121,7 @@ def load(folder: FleetFolder, name: str, version: str) -> Blob:
 
 
 def find(folder: FleetFolder, name: str, version: str) -> Blob | None:
-    """The same, None if it was never published."""
+    """The blob of a version; None if it was never published. OperatorError."""
     path = folder.release_file(name, version)
     values = _values(path)
     if not values:
@@ -142,7 +142,7 @@ def _blob(values: Mapping[str, Any]) -> Blob:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    """What the file says; nothing if it is not there. OperatorError."""
+    """The values of the file; empty if there is none. OperatorError."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -152,7 +152,7 @@ def _values(path: Path) -> dict[str, Any]:
 
 
 def named(folder: FleetFolder) -> dict[str, str]:
-    """By digest: `NAME VERSION` of all that was published from this folder."""
+    """By digest: `NAME VERSION` of all versions published from this folder."""
     found: dict[str, str] = {}
     for path in sorted(folder.releases_folder.glob("*/*.toml")):
         name, version = path.parent.name, path.stem

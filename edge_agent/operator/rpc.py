@@ -1,4 +1,4 @@
-"""Asks one node to do something now, and waits for its answers (fleet_protocol/requests)."""
+"""Sends a request to one node, and waits for its answers (fleet_protocol/requests)."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.untrusted import UnreadableError, read_object
 
-# A node's clock may be ahead of ours; it takes the request as long as we wait, and so much longer.
+# A node's clock may be ahead: the request is valid for this much longer than the wait.
 SKEW_S = 300.0
 FINAL = ("succeeded", "failed")
 
@@ -28,14 +28,14 @@ def ask(
     timeout_s: float,
     signers: Sequence[Signer] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Each answer as it comes: `accepted`, `running`, then `succeeded` or `failed`.
+    """Yields each answer: `accepted`, `running`, then `succeeded` or `failed`.
 
-    Without `signers` it is not signed: nodes do little for anybody. OperatorError: a wrong
+    Without `signers` the request is unsigned, and nodes do little for it. OperatorError: an invalid
     request, or no final answer in time.
     """
     topics = node_topics(fleet, node)
     identity = os.urandom(8).hex()
-    try:  # by the node's own rules, before it is sent
+    try:  # check by the node's own rules before sending
         requests.checked(verb, identity, arguments)
     except RequestError as error:
         raise OperatorError(f"{verb}: {error}") from error
@@ -71,5 +71,5 @@ def read_answer(payload: bytes, identity: str) -> dict[str, Any] | None:
     try:
         answer = read_object(payload)
     except UnreadableError:
-        return None  # of another request, or of nobody: its id cannot be read
+        return None  # not an answer to this request: its id cannot be read
     return answer if answer.get("id") == identity else None

@@ -1,4 +1,4 @@
-"""Reads `fleet.toml`: the fleet's name, its brokers, and whose signatures count."""
+"""Reads `fleet.toml`: the fleet's name, its brokers and its trusted keys."""
 
 import re
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ MAX_TRUST_VERSION = 1_000_000
 
 @dataclass(frozen=True)
 class FleetSettings:
-    """What `fleet.toml` says. `keys` are names: trust/NAME.pem in the fleet's folder."""
+    """The values of `fleet.toml`. `keys` are names: trust/NAME.pem in the fleet's folder."""
 
     name: str
     mqtt: MqttConfig
@@ -39,7 +39,7 @@ class FleetSettings:
     require_signed_states: bool | None = None  # None: once a node is enrolled
 
     def for_broker(self, broker: Broker) -> MqttConfig:
-        """How to connect to this one of several alone."""
+        """The settings for a connection to this broker only."""
         return replace(self.mqtt, brokers=(broker,))
 
 

@@ -1,4 +1,4 @@
-"""Signs what nodes take, alone or with others: an envelope is a file until enough have signed."""
+"""Signs documents for nodes; an envelope is a file until it has enough signatures."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -12,19 +12,19 @@ from edge_agent.operator.folder import FleetFolder
 
 
 class Signed(NamedTuple):
-    """An envelope and what is known of its signatures."""
+    """An envelope and its valid signatures."""
 
     raw: bytes
     payload_type: str
     payload: bytes
-    signers: frozenset[PublicKey]  # the trusted ones, whose signatures are good
+    signers: frozenset[PublicKey]  # trusted keys with a valid signature
 
     def enough(self, threshold: int) -> bool:
         return len(self.signers) >= threshold
 
 
 def trust_set(folder: FleetFolder) -> TrustSet:
-    """Whose signatures count, as fleet.toml has it. OperatorError."""
+    """The trusted keys of fleet.toml. OperatorError."""
     settings = folder.settings()
     if not settings.keys:
         raise OperatorError(
@@ -60,7 +60,7 @@ def add(signed: Signed, trusted: Sequence[PublicKey], keys: Sequence[Signer]) ->
 
 
 def read(raw: bytes, trusted: Sequence[PublicKey]) -> Signed:
-    """What an envelope holds and which of the trusted keys signed it. RefusedError."""
+    """An envelope's content and the trusted keys that signed it. RefusedError."""
     envelope.check_size(raw)
     found = envelope.read(raw)
     return Signed(raw, found.payload_type, found.payload, envelope.signers(found, trusted))

@@ -1,4 +1,4 @@
-"""Keys of an ssh-agent: they sign without leaving it, a token or a passphrase behind it.
+"""Keys of an ssh-agent, which sign without leaving it.
 
 The agent's protocol is draft-ietf-sshm-ssh-agent; an Ed25519 signature that it makes is that of
 RFC 8032 over the bytes themselves (RFC 8709), and one of ECDSA is that of SHA-256 over them (RFC
@@ -30,7 +30,7 @@ class AgentKey:
         self._blob = blob
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of 64 bytes. OperatorError: the agent, or who was asked, refuses."""
+        """The signature of 64 bytes. OperatorError: the agent or the person refuses."""
         asked = _string(self._blob) + _string(message) + struct.pack(">I", 0)
         kind, body = _ask(self._socket_path, _ASK_SIGN, asked)
         if kind != _SIGNED:
@@ -46,8 +46,8 @@ class AgentKey:
 
 
 def signers() -> list[AgentKey]:
-    """The keys of the agent that SSH_AUTH_SOCK names, as far as nodes know what they sign with;
-    none without one. OperatorError."""
+    """The keys of the agent at SSH_AUTH_SOCK with an algorithm that nodes know; none without an
+    agent. OperatorError."""
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
         return []

@@ -1,4 +1,4 @@
-"""Keys in tokens of PKCS #11 (smart cards, HSMs, YubiKeys, SoftHSM): they sign without leaving it.
+"""Keys in PKCS #11 tokens (smart cards, HSMs, YubiKeys, SoftHSM), which never leave the token.
 
 A key is named by a URI of RFC 7512, which tells its token and the module, the token's driver:
 
@@ -55,14 +55,14 @@ class TokenKey:
     def __init__(
         self, uri: KeyUri, public: PublicKey, ask: Callable[[str], str] | None = None
     ) -> None:
-        """`ask` shows a question and returns a PIN; None: there is nobody to ask."""
+        """`ask` shows a question and returns a PIN; None: no terminal to ask at."""
         self.public = public
         self._uri = uri
         self._ask = ask
         self._pin: str | None = None  # asked for once
 
     def there(self) -> bool:
-        """Whether its token is; nobody is asked for a PIN."""
+        """Whether its token is present; asks for no PIN."""
         try:
             with _errors(self._uri):
                 _token(_library(), self._uri)
@@ -71,7 +71,7 @@ class TokenKey:
         return True
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of 64 bytes. OperatorError: the token, or who was asked, refuses."""
+        """The signature of 64 bytes. OperatorError: the token or the person refuses."""
         with _errors(self._uri), self._session() as (pkcs11, session):
             key = _only(session, self._uri, pkcs11.ObjectClass.PRIVATE_KEY)
             again = {"pin": self._pin} if self._pin and _asks_each_time(pkcs11, key) else {}
@@ -118,7 +118,7 @@ class TokenKey:
 
 
 def parse(text: str) -> KeyUri:
-    """A URI of RFC 7512. OperatorError: it is none, or says what is not understood."""
+    """A URI of RFC 7512. OperatorError: invalid, or with unknown attributes."""
     if not text.startswith("pkcs11:") or len(text) > MAX_URI_CHARACTERS:
         raise OperatorError(f'"{text[:60]}" is no key of a token; such as {EXAMPLE}')
     path, _, query = text.removeprefix("pkcs11:").partition("?")
@@ -141,7 +141,7 @@ def parse(text: str) -> KeyUri:
 
 
 def public_key(uri: KeyUri) -> PublicKey:
-    """What the token says of the public half of the key. OperatorError."""
+    """The public key of a key in the token. OperatorError."""
     with _errors(uri):
         pkcs11 = _library()
         with _token(pkcs11, uri).open() as session:
@@ -215,7 +215,7 @@ def _asks_each_time(pkcs11: ModuleType, key: Any) -> bool:
 
 @contextmanager
 def _errors(uri: KeyUri) -> Iterator[None]:
-    """What the library raises, as ours."""
+    """Errors of the library as OperatorError."""
     pkcs11 = _library()
     try:
         yield

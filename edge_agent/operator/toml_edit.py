@@ -1,4 +1,4 @@
-"""Changes to the files that people edit, with their comments kept (tomlkit)."""
+"""Edits deployment.toml and fleet.toml, and keeps their comments (tomlkit)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -82,7 +82,7 @@ def set_release(
 
 
 def remove_release(document: Any, name: str, version: str) -> None:
-    """Take a release out; what is below it comes back. With the only one the plugin ends."""
+    """Remove a release; nodes go back to the one below. Without a release the plugin ends."""
     plugin = _plugin(document, name)
     releases = [] if plugin is None else plugin.get("releases", [])
     for number, release in enumerate(releases):
@@ -144,7 +144,7 @@ def _set_rollout(release: Any, rollout: Mapping[str, object] | None) -> None:
 
 
 def _drop_unreachable(releases: Any) -> None:
-    """Those far below one that is for all: only nodes that rejected all above would run them."""
+    """Releases far below one for all nodes: only nodes that rejected all above would run them."""
     full = next((at for at, each in enumerate(releases) if "rollout" not in each), None)
     if full is not None:
         while len(releases) > max(full + 2, MAX_KEPT):

@@ -1,8 +1,8 @@
-"""The operator's MQTT client with bounds: what a broker can cost a tool is memory for its answers.
+"""The operator's MQTT client with bounds on what a broker can send.
 
-A tool reads as fast as it can and asks for much, so it counts no packets as a node does
-(mqtt/bounded_client); it bounds how large each is, which kinds there are, and what the broker
-leaves unread.
+A tool reads as fast as it can and asks for much, so unlike a node (mqtt/bounded_client) it does not
+limit the number of packets. It bounds their size and kinds, and the acknowledgements that the
+broker does not read.
 """
 
 import os
@@ -15,7 +15,7 @@ from edge_agent.errors import LinkError
 from edge_agent.mqtt.bounded_client import BoundedClient
 from edge_agent.mqtt.tls import tls_context
 
-# Of one message to us; the largest of the fleet are a deployment and a part, with 64 KiB each.
+# Of one received message; the fleet's largest are a deployment and a part, with 64 KiB each.
 MAX_PACKET_BYTES = 1 << 20
 # An answer to a subscription has a byte for each of some hundred topics, and perhaps reasons.
 MAX_ANSWER_BYTES = 64 << 10
@@ -32,7 +32,7 @@ _HINTS = {
 
 
 class ToolClient(BoundedClient):
-    """After anything that no broker of MQTT does, `last_error` says what it was."""
+    """After a violation of MQTT by the broker, `last_error` describes it."""
 
     max_answer_bytes = MAX_ANSWER_BYTES
     max_publish_bytes = MAX_PACKET_BYTES
@@ -107,5 +107,5 @@ def with_client_id(mqtt: MqttConfig, name: str) -> MqttConfig:
 
 
 def hint(reason: str) -> str:
-    """What to look at, after a refusal of the broker; "": nothing known."""
+    """What to check after a refusal of the broker, or ""."""
     return _HINTS.get(reason, "")

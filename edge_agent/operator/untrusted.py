@@ -1,8 +1,8 @@
-"""What nodes and the broker send, as bounded values. Pure.
+"""Decodes messages of nodes and the broker into bounded values. Pure.
 
-Every document that a node wrote is decoded here and nowhere else: one board must not end a
-command for the whole fleet. What these functions return can be walked, printed, stored and
-encoded as JSON without a further check of depth, digits or text.
+Every document of a node is decoded here and nowhere else, so that one board cannot end a command
+for the whole fleet. The returned values can be walked, printed, stored and encoded as JSON without
+a further check of depth, digits or text.
 """
 
 import json
@@ -12,8 +12,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from edge_agent.strictjson import MAX_INTEGER
 
-# A node's messages have at most 64 KiB, the protocol's largest; four times that is a later
-# version's or an attacker's.
+# A node's messages have at most 64 KiB, the protocol's limit; this leaves room for later versions.
 MAX_BYTES = 256 << 10
 # A batch of results needs 6: batch, records, record, reports, report, value.
 MAX_DEPTH = 16
@@ -25,7 +24,7 @@ MAX_DIGITS = 17
 
 
 class UnreadableError(ValueError):
-    """Why a document is not taken."""
+    """Why a document cannot be read."""
 
 
 def read_object(payload: bytes) -> dict[str, Any]:
