@@ -203,7 +203,7 @@ def test_why_a_connection_broke_is_told_once_another_is_silent(
     with (
         RawBroker(give, Silent) as broker,
         BrokerClient(plain(broker.port)) as client,
-        pytest.raises(LinkError, match="the broker is away \\(Protocol error\\)"),
+        pytest.raises(LinkError, match="no connection to the broker \\(Protocol error\\)"),
     ):
         client.kept(DEPLOYMENT)
 
