@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from edge_agent.cli import OK
-from edge_agent.cli.fleet_deploy import bring, opened, prepare, show_enrolment
+from edge_agent.cli.fleet_deploy import bring, opened, prepare
 from edge_agent.cli.fleet_output import line, show_json, some
+from edge_agent.cli.fleet_plan import show_enrolment
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
 from edge_agent.operator import plan, rollout_driver
