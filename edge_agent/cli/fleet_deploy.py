@@ -1,6 +1,6 @@
 """`edge-agent fleet publish`, `plan`, `deploy` and `sign`.
 
-What nodes will do is shown before anything is changed, and asked on a terminal.
+The changes on nodes are shown, and confirmed on a terminal, before anything is changed.
 """
 
 import argparse
