@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("config", help="write a first configuration, or check it")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    action = actions.add_parser("init", help="write the example that explains every key")
+    action = actions.add_parser("init", help="write an example that explains every key")
     add_config_option(action)
     action.set_defaults(command=init)
-    action = actions.add_parser("check", help="say what is wrong with it, or what it means")
+    action = actions.add_parser(
+        "check", help="print the errors of a configuration, or its main settings"
+    )
     add_config_option(action)
     action.set_defaults(command=check)
 

@@ -19,13 +19,14 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     action = actions.add_parser(
-        "check", help="ABI, imports, memory, start and events of a plugin; 1 if it cannot work"
+        "check",
+        help="check ABI, imports, memory, start and events of a plugin; 1 if it cannot work",
     )
     _add_plugin_options(action)
     action.set_defaults(command=check)
 
     action = actions.add_parser(
-        "inspect", help="what a plugin is made of: its parts and their sizes; nothing of it runs"
+        "inspect", help="show a plugin's parts and their sizes, without running it"
     )
     action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
     action.add_argument("--json", action="store_true", help="for tools")
@@ -37,13 +38,13 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     _add_plugin_options(action)
     action.add_argument(
-        "--event", metavar="EVENT", help="default: create_container, or another that it takes"
+        "--event", metavar="EVENT", help="default: create_container, or another of its events"
     )
     action.add_argument(
         "--request",
         type=Path,
         metavar="FILE",
-        help="serialized or as JSON; a built-in one otherwise, as containerd 2.1 sent it",
+        help="serialized or as JSON (default: a built-in request that containerd 2.1 sent)",
     )
     action.add_argument(
         "--sync", type=Path, metavar="FILE", help="a SynchronizeRequest first (default: empty)"
@@ -59,8 +60,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     action = actions.add_parser(
         "unquarantine",
         aliases=["release"],  # as it was called first
-        help="let a plugin run again that is quarantined, or whose release was rejected; "
-        "1 if nothing is held against it",
+        help="lift a plugin's quarantine and the rejections of its releases; 1 if there are none",
     )
     action.add_argument("plugin", metavar="NN-name", help="as `edge-agent status` names it")
     add_config_option(action)
@@ -70,10 +70,13 @@ def add_parser(subparsers: "Subparsers") -> None:
 def _add_plugin_options(action: argparse.ArgumentParser) -> None:
     action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
     action.add_argument(
-        "--config", type=Path, metavar="FILE", help="given to Configure (default: FILE's .conf)"
+        "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
     )
     action.add_argument(
-        "--settings", type=Path, metavar="FILE", help="limits and so on (default: FILE's .toml)"
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="limits and permissions (default: FILE's .toml)",
     )
     action.add_argument(
         "--runtime",

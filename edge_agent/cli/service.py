@@ -22,10 +22,10 @@ SYSTEMCTL_TIMEOUT_S = 180.0  # above the 90 s that a start may take
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("service", help="let systemd start the agent and keep it alive")
+    parser = subparsers.add_parser("service", help="install or remove the systemd service")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     action = actions.add_parser(
-        "install", help="write the unit for this installation, enable and start it; or renew it"
+        "install", help="write the unit for this installation (again), enable and start it"
     )
     add_config_option(action)
     action.add_argument("--dry-run", action="store_true", help="only print the unit")

@@ -34,9 +34,9 @@ Record = Mapping[str, object]
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("status", help="show what the running agent does")
+    parser = subparsers.add_parser("status", help="show the state of the running agent")
     add_config_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the agent's answer as it is")
+    parser.add_argument("--json", action="store_true", help="print the agent's answer as JSON")
     parser.set_defaults(command=status)
 
 

@@ -16,21 +16,22 @@ COLUMNS = ("plugin", "version", "size", "digest", "used")
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("store", help="plugins from the fleet that this node keeps")
+    parser = subparsers.add_parser("store", help="the fleet's plugins that this node keeps on disk")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    action = actions.add_parser("ls", help="list the releases that are here")
+    action = actions.add_parser("ls", help="list the stored releases")
     action.add_argument("--json", action="store_true", help="for tools")
     _finish(action, list_releases)
 
     action = actions.add_parser(
-        "check", help="compare everything with its digest and remove what is damaged; 1 if any is"
+        "check",
+        help="compare all blobs with their digests and remove damaged ones; 1 if there are any",
     )
     _finish(action, check)
 
     action = actions.add_parser(
         "import",
-        help="take the plugins of an OCI image layout, as oras and skopeo make it; "
+        help="import plugins from an OCI image layout, as oras and skopeo make it; "
         "the fleet's deployment still decides what runs",
     )
     action.add_argument("path", type=Path, metavar="PATH", help="a folder, or a tar of one")
@@ -38,8 +39,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
     action = actions.add_parser(
         "forget",
-        help="begin anew with the fleet: its trusted keys are those of the files again, and any "
-        "deployment they signed is taken",
+        help="forget the fleet's documents: the trusted keys are those of the files again, and any "
+        "deployment that they signed is accepted",
     )
     _finish(action, forget)
 
