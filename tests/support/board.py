@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,9 +57,9 @@ def why_not() -> str:
 class Board:
     """A context manager; systemd has started everything when it is entered."""
 
-    def __init__(self, suite: str = "bookworm") -> None:
-        """DebianUnreachable: the packages are not there and cannot be had."""
-        self._system = debian_system(suite)
+    def __init__(self, suite: str = "bookworm", packages: Sequence[str] = ()) -> None:
+        """`packages` are there, too. DebianUnreachable: they are not there and cannot be had."""
+        self._system = debian_system(suite, packages)
         self.folder = Path(tempfile.mkdtemp(prefix="edge-agent-board-"))
         self.run_folder = self.folder / "run"
         self.run_folder.mkdir()

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.containerd_system import debian_mirrors
@@ -28,9 +29,12 @@ class DebianUnreachable(Exception):
     """No mirror gave the packages: a matter of the network, not of this project."""
 
 
-def debian_system(suite: str) -> Path:
-    """The root folder of a Debian of this machine's architecture. DebianUnreachable."""
-    recipe = suite.encode() + Path(__file__).read_bytes()
+def debian_system(suite: str, packages: Sequence[str] = ()) -> Path:
+    """The root folder of a Debian of this machine's architecture, with these packages, too.
+
+    DebianUnreachable.
+    """
+    recipe = repr((suite, *packages)).encode() + Path(__file__).read_bytes()
     folder = cache_folder() / f"{suite}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     if folder.exists():
         return folder
@@ -41,7 +45,7 @@ def debian_system(suite: str) -> Path:
         if not folder.exists():
             scratch = Path(tempfile.mkdtemp(dir=cache_folder()))
             try:
-                _build(suite, scratch / "root")
+                _build(suite, packages, scratch / "root")
                 (scratch / "root").rename(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -53,13 +57,13 @@ def cache_folder() -> Path:
     return Path(base) / "edge-agent" / "debian"
 
 
-def _build(suite: str, root: Path) -> None:
+def _build(suite: str, packages: Sequence[str], root: Path) -> None:
     reasons = []
     for mirror in debian_mirrors():
         done = subprocess.run(
             [
                 *("mmdebstrap", "--quiet", "--mode=root", "--variant=essential"),
-                f"--include={','.join(PACKAGES)}",
+                f"--include={','.join([*PACKAGES, *packages])}",
                 "--aptopt=APT::Install-Recommends false",
                 *(suite, str(root), mirror),
             ],
