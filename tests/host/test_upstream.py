@@ -151,9 +151,13 @@ def test_a_split_synchronisation_arrives_whole(tmp_path: Path) -> None:
     require_go()
     socket = tmp_path / "nri.sock"
     with (
-        NriRuntime(socket, fill=(20, 900, 10_000)) as runtime,  # 9 MB: three parts
+        NriRuntime(
+            socket,
+            fill=(20, 900, 10_000),  # 9 MB: three parts
+            request_timeout_ms=20_000,
+        ) as runtime,
         Agent(
-            tmp_path / "agent", sockets=[socket], limits={"memory": "128MiB", "deadline": "900ms"}
+            tmp_path / "agent", sockets=[socket], limits={"memory": "128MiB", "deadline": "9s"}
         ) as agent,
     ):
         agent.put("10-logger", guest("event-logger"))

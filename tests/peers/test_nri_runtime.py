@@ -191,8 +191,9 @@ def test_a_plugin_that_closes_between_events_is_dropped_with_the_next(
 
 def test_a_plugin_that_answers_too_late_is_left_out(socket: Path) -> None:
     with (
-        NriRuntime(socket, request_timeout_ms=200) as runtime,
-        NativePlugin(socket, "--hang", "CreateContainer=1s", annotations={"late": "1"}),
+        # Also for its synchronisation, which a busy machine takes its time for.
+        NriRuntime(socket, request_timeout_ms=1500) as runtime,
+        NativePlugin(socket, "--hang", "CreateContainer=10s", annotations={"late": "1"}),
     ):
         runtime.wait_for_plugins("10-native")
         outcome = runtime.create_container()

@@ -16,7 +16,7 @@ from edge_agent.sim import upstream
 from edge_agent.sim.plugin_connection import PluginGone
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.nativeplugin import Handler, NativePlugin
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 EVERY = frozenset(events.BY_METHOD)
 
@@ -142,7 +142,7 @@ def test_a_late_plugin_is_dropped_and_the_container_is_created(path: Path) -> No
         return b""
 
     with (
-        SimRuntime(path, request_timeout_s=0.2) as runtime,
+        SimRuntime(path, request_timeout_s=2.0) as runtime,
         NativePlugin(path, "10", "late", {"CreateContainer": wait}) as late,
         NativePlugin(path, "20", "prompt", {"CreateContainer": env("A", "1")}),
     ):
@@ -153,8 +153,8 @@ def test_a_late_plugin_is_dropped_and_the_container_is_created(path: Path) -> No
         assert [answer.dropped for answer in outcome.answers] == [True, False]
         runtime.wait_for_plugins(1)
         release.set()
-        assert late.closed.wait(30)
-    assert runtime.dropped[0] == "10-late: no answer to CreateContainer within 0.2 s"
+        assert late.closed.wait(TIMEOUT_S)
+    assert runtime.dropped[0] == "10-late: no answer to CreateContainer within 2 s"
 
 
 def test_an_old_runtime_multiplexes_pod_events_and_knows_eleven(path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_plugin_with_events_that_the_runtime_does_not_know_is_dropped(path: Pa
     with SimRuntime(path, "old", name="containerd", version="v2.2.0") as runtime:
         # The version says that it knows more: the agent believes it.
         with NativePlugin(path, "10", "one", {}, EVERY) as plugin:
-            assert plugin.closed.wait(30)
+            assert plugin.closed.wait(TIMEOUT_S)
         wait_until(
             lambda: any("invalid plugin events" in why for why in runtime.dropped),
             "the runtime says why",
@@ -299,7 +299,7 @@ def test_a_restart_ends_sessions_and_keeps_containers(path: Path) -> None:
         with NativePlugin(path, "10", "before", {}, EVERY) as before:
             runtime.wait_for_plugins(1)
             runtime.restart()
-            assert before.closed.wait(30)
+            assert before.closed.wait(TIMEOUT_S)
         assert runtime.plugins() == []
         with NativePlugin(path, "10", "after", {}, frozenset({"Synchronize"})) as after:
             runtime.wait_for_plugins(1)
@@ -310,7 +310,7 @@ def test_a_restart_ends_sessions_and_keeps_containers(path: Path) -> None:
 @pytest.mark.parametrize(("index", "name"), [("1", "one"), ("xx", "one"), ("10", "a b")])
 def test_an_impossible_name_is_refused(path: Path, index: str, name: str) -> None:
     with SimRuntime(path) as runtime, NativePlugin(path, index, name, {}, EVERY) as plugin:
-        assert plugin.closed.wait(30)
+        assert plugin.closed.wait(TIMEOUT_S)
         assert "the runtime refuses" in plugin.reason
         assert runtime.plugins() == []
 
@@ -320,7 +320,7 @@ def test_a_refused_registration_tells_the_plugin_why(path: Path) -> None:
         SimRuntime(path, refuse=lambda index, name: f"no {index}-{name} here") as _,
         NativePlugin(path, "10", "one", {}, EVERY) as plugin,
     ):
-        assert plugin.closed.wait(30)
+        assert plugin.closed.wait(TIMEOUT_S)
     assert plugin.reason.endswith("the runtime refuses 10-one: no 10-one here")
 
 
@@ -345,7 +345,7 @@ def test_what_a_misbehaving_runtime_sends_ends_that_session_alone(
     ):
         runtime.wait_for_plugins(2)
         runtime.send_raw("victim", bytes_of())
-        assert victim.closed.wait(30)
+        assert victim.closed.wait(TIMEOUT_S)
         assert victim.reason.startswith("the runtime broke the protocol: ")
         runtime.wait_for_plugins(1)
         assert runtime.run_pod("web").ok
