@@ -17,6 +17,7 @@ from edge_agent import control
 from edge_agent.control import MAX_CLIENTS, MAX_REQUEST_BYTES, ControlServer, Deferred, ask
 from edge_agent.errors import ControlError, NotRunningError
 from edge_agent.loop import Loop
+from tests.support.wait import TIMEOUT_S
 
 BIG = "x" * (2 << 20)  # far more than a socket's buffer takes
 
@@ -59,12 +60,12 @@ class Agent:
             done.set()
 
         self._loop.call_soon(run)
-        assert done.wait(30)
+        assert done.wait(TIMEOUT_S)
 
     def stop(self) -> None:
         self.on_loop(self.server.close)
         self._loop.call_soon(self._loop.stop)
-        self._thread.join(30)
+        self._thread.join(TIMEOUT_S)
         self._loop.close()
 
 
@@ -77,7 +78,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 def connect(agent: Agent) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(30)
+    connection.settimeout(TIMEOUT_S)
     connection.connect(str(agent.path))
     return connection
 
@@ -103,10 +104,10 @@ def test_an_answer_that_another_thread_finds_is_waited_for(agent: Agent) -> None
     answers: list[dict[str, object]] = []
     asking = threading.Thread(target=lambda: answers.append(ask(agent.path, "later")))
     asking.start()
-    deferred = agent.deferred.get(timeout=30)
+    deferred = agent.deferred.get(timeout=TIMEOUT_S)
     assert ask(agent.path, "status") == {"state": "well"}  # nobody else waits for it
     deferred.give({"state": "found"})
-    asking.join(30)
+    asking.join(TIMEOUT_S)
     assert answers == [{"state": "found"}]
 
 
@@ -116,7 +117,7 @@ def test_a_client_that_left_before_its_answer_was_found_costs_nothing(
     monkeypatch.setattr(control, "CLIENT_SECONDS", 0.05)
     with connect(agent) as connection:
         connection.sendall(b'{"verb": "later"}\n')
-        deferred = agent.deferred.get(timeout=30)
+        deferred = agent.deferred.get(timeout=TIMEOUT_S)
         assert connection.recv(1) == b""  # its time is over
     deferred.give({"state": "found"})
     agent.on_loop(lambda: None)
@@ -199,7 +200,7 @@ def test_an_answer_that_nobody_takes_is_ended_after_its_time(
             connection.sendall(b'{"verb": "big"}\n')
             closed = select.poll()
             closed.register(connection, 0)
-            assert closed.poll(30_000) == [(connection.fileno(), select.POLLHUP)]
+            assert closed.poll(1000 * TIMEOUT_S) == [(connection.fileno(), select.POLLHUP)]
             with connection.makefile("rb") as file:
                 assert len(file.read()) < len(BIG)
     finally:

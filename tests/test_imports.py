@@ -222,7 +222,7 @@ def running(
             threads = int(status.partition("Threads:")[2].split()[0])
             assert 2 <= threads <= MAX_THREADS
             process.terminate()
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=120)
         finally:
             process.kill()
             process.wait()

@@ -16,7 +16,7 @@ from edge_agent.notify import MAX_UNSENT, Notifier, from_environment
 from tests.support.agent import Agent, guest
 from tests.support.notify import NotifySocket
 from tests.support.turning import turn_until
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 PID = 4711
 WATCHDOG_S = 0.2
@@ -128,7 +128,7 @@ def test_the_watchdog_hears_nothing_while_a_callback_hangs(
     try:
         wait_until(lambda: manager.has("WATCHDOG=1", times=2), "the loop's pings")
         loop.call_soon(hang)
-        assert hangs.wait(30)
+        assert hangs.wait(TIMEOUT_S)
         manager.forget()
         assert not pings_within(manager, 5 * WATCHDOG_S)
         goes_on.set()

@@ -12,6 +12,7 @@ from edge_agent.__main__ import main
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
+from tests.support.wait import TIMEOUT_S
 
 Findings = list[dict[str, Any]]
 
@@ -39,7 +40,7 @@ def test_what_runs_and_what_is_tried_again_and_again_are_told_apart(
     plugins = {"10-bench": guest("bench"), "20-hostile": guest("hostile")}
     configs = {"20-hostile": "configure: trap"}
     with (
-        SimRuntime(nri) as runtime,
+        SimRuntime(nri, request_timeout_s=TIMEOUT_S) as runtime,
         Agent(tmp_path / "a", sockets=[nri], plugins=plugins, configs=configs) as agent,
     ):
         runtime.wait_for_plugins(1)

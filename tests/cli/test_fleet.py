@@ -5,9 +5,11 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,6 +18,7 @@ from edge_agent.__main__ import main
 from edge_agent.cli import fleet_output
 from edge_agent.cli.fleet_screen import Screen
 from edge_agent.fleet_protocol.deployment import parse, to_payload
+from edge_agent.operator import listing
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
@@ -164,6 +167,26 @@ def test_watch_without_a_terminal_tells_changes_line_by_line(published: Home, pe
         for line in published.fleet("watch", "--seconds", "1", "--json").splitlines()
     ]
     assert facts[-1] == {"node": "board-1", "change": "20-guard 1.0.0 running"}
+
+
+@pytest.mark.system
+@needs_mosquitto
+def test_reading_the_fleet_takes_nothing_from_the_seconds_of_a_watch(
+    published: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a slow broker would leave nothing to be seen."""
+    record = {"seq": 1, "plugin": "20-guard", "event": "CreateContainer", "outcome": "ok"}
+    batch = json.dumps({"stream": "s", "records": [record]}).encode()
+    with published.opened() as fleet:
+        fleet.client.publish(f"{fleet.nodes_topic}/board-1/results", batch, retain=True)
+    read = listing.read
+
+    def slowly(*arguments: Any, **more: Any) -> dict[str, bytes]:
+        time.sleep(1.5)
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(listing, "read", slowly)
+    assert "board-1  20-guard" in published.fleet("watch", "--seconds", "1")
 
 
 def _deployment() -> Current:

@@ -40,7 +40,7 @@ def test_doctor_sees_the_running_agent(agent: Agent, capsys: pytest.CaptureFixtu
 def test_a_second_agent_with_the_same_socket_is_refused(agent: Agent) -> None:
     command = [sys.executable, "-m", "edge_agent", "run", "-c", str(agent.config_path)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 1
     assert "another agent listens on" in done.stderr
@@ -52,7 +52,7 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
     config.write_text('state_dir = "state"\nengin = "auto"\n')
     command = [sys.executable, "-m", "edge_agent", "run", "-c", str(config)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"{config}:2: engin: unknown key; did you mean engine?\n"
@@ -74,7 +74,7 @@ def test_an_engine_that_is_configured_and_not_installed_is_told_before_anything_
     )
     command = [sys.executable, "-c", hidden]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 1
     assert "is not installed" in done.stderr

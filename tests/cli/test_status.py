@@ -154,7 +154,7 @@ def running(tmp_path: Path) -> Iterator[Path]:
     yield config
     loop.call_soon(server.close)
     loop.call_soon(loop.stop)
-    thread.join(30)
+    thread.join(120)
     loop.close()
 
 

@@ -26,7 +26,7 @@ from tests.support.fleetnode import (
     wasm,
 )
 from tests.support.shelf import Shelf
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 IT = wasm(1, 40_000)
 
@@ -148,7 +148,7 @@ def test_updater_that_cannot_begin_is_tried_again_after_a_rest_and_holds_nobody_
 
     worker = Worker(make, attempted.set)
     worker.start()
-    assert attempted.wait(30)
+    assert attempted.wait(TIMEOUT_S)
     wait_until(lambda: "Input/output error" in caplog.text, "the error is logged")
     for number in range(100):  # whatever comes meanwhile
         worker.received(DocumentOf("deployment"), b"%d" % number)

@@ -36,6 +36,7 @@ from edge_agent.wasm.engine import Module
 from edge_agent.wasm.modulefile import ModuleFile
 from tests.support.agent import guest
 from tests.support.turning import turn_until
+from tests.support.wait import TIMEOUT_S
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class House:
         self._compiler = compiler or {}
         self._patches = pytest.MonkeyPatch()
         self._grace_s = grace_s
-        self.runtime = runtime or SimRuntime(folder / "nri.sock")
+        self.runtime = runtime or SimRuntime(folder / "nri.sock", request_timeout_s=TIMEOUT_S)
         self._simulated = [] if socket else [self.runtime]
         if second is not None:
             self._simulated.append(second)

@@ -47,7 +47,7 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
         lambda: at_work(agent, slot) == identity and at_work(agent, LOOP) in ("", identity),
         f"{identity} is at work",
     )
-    process = agent.process
+    process, fault = agent.process, agent.control_socket.with_name("control.fault")
 
     def dies() -> bool:
         os.kill(process.pid, number)
@@ -56,7 +56,9 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
         try:
             process.wait(5.0 if number == signal.SIGBUS else TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return False
+            if not fault.stat().st_size:
+                return False
+            process.wait(TIMEOUT_S)
         return True
 
     wait_until(dies, "it dies")

@@ -20,7 +20,7 @@ from tests.host.house import House
 from tests.support.agent import Agent, guest
 from tests.support.smalldisk import small_disk
 from tests.support.turning import turn_until
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 
 class Worker:
@@ -259,7 +259,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[SimRuntime]:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
-    with SimRuntime(tmp_path / "nri.sock") as runtime:
+    with SimRuntime(tmp_path / "nri.sock", request_timeout_s=TIMEOUT_S) as runtime:
         yield runtime
 
 

@@ -25,7 +25,7 @@ from edge_agent.sim.mqttwire import (
     split,
 )
 from tests.mqtt.observer import Observer
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 CONNECT_3 = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"
 CONNECT_5 = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01b"
@@ -111,11 +111,11 @@ def test_lengths_beyond_the_limit_are_refused_before_memory_is_taken() -> None:
 )
 def test_a_client_that_breaks_the_rules_is_dropped_and_no_other(sent: bytes) -> None:
     with Broker() as broker, Observer(broker.port) as observer:
-        with socket.create_connection(("127.0.0.1", broker.port), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=TIMEOUT_S) as client:
             client.sendall(sent)
             while client.recv(4096):
                 pass  # until the broker closes
-        with socket.create_connection(("127.0.0.1", broker.port), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=TIMEOUT_S) as client:
             client.sendall(CONNECT_3 + b"\x30\x04\x00\x01ax")
             wait_until(lambda: observer.messages("a"), "the message arrives")
 
@@ -123,14 +123,14 @@ def test_a_client_that_breaks_the_rules_is_dropped_and_no_other(sent: bytes) -> 
 @pytest.mark.parametrize(("goodbye", "wills"), [(b"", 1), (GOODBYE, 0)])
 def test_a_will_is_published_unless_its_client_said_goodbye(goodbye: bytes, wills: int) -> None:
     with Broker() as broker, Observer(broker.port) as observer:
-        with socket.create_connection(("127.0.0.1", broker.port), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=TIMEOUT_S) as client:
             client.sendall(WILL_3 + goodbye)
             client.recv(4)
             if not goodbye:
                 client.shutdown(socket.SHUT_WR)
             while client.recv(4096):
                 pass
-        with socket.create_connection(("127.0.0.1", broker.port), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=TIMEOUT_S) as client:
             client.sendall(CONNECT_3 + b"\x30\x04\x00\x01zx")
             wait_until(lambda: observer.messages("z"), "a later message arrives")
         assert [message.payload for message in observer.messages("t")] == [b"hi"] * wills

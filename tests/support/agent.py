@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
 GUESTS = ROOT / "tests" / "guests"
 
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 60.0
 MAX_SHOWN_CHARS = 16 * 1024  # of the log, in a failure's text
 
 Status = dict[str, Any]

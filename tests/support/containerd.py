@@ -22,7 +22,7 @@ from tests.support.cri import Cri
 from tests.support.wait import wait_until
 
 TOOLS = ("bash", "find", "mount", "nsenter", "pivot_root", "stat", "unshare")
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 120.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -22,12 +22,12 @@ from edge_agent.config import Broker, MqttConfig
 from tests.support.mosquitto import MOSQUITTO, Mosquitto
 from tests.support.names import require_localhost
 from tests.support.ports import free_port
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mosquitto"
 INSTALLED = "/etc/mosquitto/edge-fleet"
 FLEET = "default"  # which the access list is written for
-PATIENCE_S = 30.0
+PATIENCE_S = TIMEOUT_S
 
 
 class FleetBroker(Mosquitto):

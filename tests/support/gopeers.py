@@ -24,6 +24,7 @@ from tests.support.gobuild import (
     require_go,
 )
 from tests.support.lineprocess import LineProcess
+from tests.support.wait import TIMEOUT_S
 
 __all__ = [
     "GO_MISSING",
@@ -43,10 +44,10 @@ __all__ = [
 ]
 
 # A request to the runtime may wait for several plugins, each 2 s by default.
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = TIMEOUT_S
 # Upstream's own Wasm host compiles each plugin at each start, for seconds on a fast machine.
 START_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = TIMEOUT_S
 
 
 def _wait_until(look: Callable[[], bool], timeout_s: float, failure: Callable[[], str]) -> None:
@@ -397,7 +398,7 @@ class NriRuntime:
             lambda: f"the burst stands at {self.burst_made()} of {made}; log:\n{self.log()}",
         )
 
-    def burst_stop(self, timeout_s: float = 60.0) -> list[Made]:
+    def burst_stop(self, timeout_s: float = ANSWER_TIMEOUT_S) -> list[Made]:
         return [Made.parse(made) for made in self.ask("burst-stop", timeout_s)]
 
     def stop(self) -> None:

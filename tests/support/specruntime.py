@@ -12,7 +12,7 @@ from typing import Any, Self
 from tests.support.gobuild import PeerError, require_go, spec_runtime_binary
 from tests.support.lineprocess import LineProcess
 
-ANSWER_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 120.0
 Spec = dict[str, Any]
 
 

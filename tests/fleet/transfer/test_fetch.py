@@ -24,7 +24,7 @@ from edge_agent.store.digest import Digest
 from tests.support.blobs import Cut, cut, module
 from tests.support.shelf import Shelf
 from tests.support.smalldisk import small_disk
-from tests.support.wait import wait_until
+from tests.support.wait import TIMEOUT_S, wait_until
 from tests.support.webserver import Handler, WebServer
 
 IT = cut(module(30_000))
@@ -57,7 +57,7 @@ class Lab:
 
     def wait(self, fetch: Fetch) -> Path | None:
         """As `turn`, once the courier's thread has something to say."""
-        assert self.woken.wait(60)
+        assert self.woken.wait(TIMEOUT_S)
         self.woken.clear()
         return self.turn(fetch)
 
