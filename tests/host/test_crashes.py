@@ -161,6 +161,8 @@ def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
         assert agent.entry("10-hostile")["status"] == "quarantined"
 
 
+@pytest.mark.system
+@pytest.mark.usefixtures("nobody_is_killed_for_memory")
 def test_a_kill_from_outside_is_held_against_nobody(tmp_path: Path, runtime: SimRuntime) -> None:
     if oom_kills() is None:
         pytest.skip("needs Linux 4.13: cannot tell the out-of-memory killer from others")

@@ -81,6 +81,8 @@ def test_only_a_fault_is_held_against_the_fleets_machine_code(tmp_path: Path) ->
         assert held([code], why) == [code if why is Cause.FAULT else module]
 
 
+@pytest.mark.system
+@pytest.mark.usefixtures("nobody_is_killed_for_memory")
 def test_a_kill_from_outside_is_not_and_no_file_is_looked_at(tmp_path: Path) -> None:
     life(tmp_path, "works", signal.SIGKILL)
     found = life(tmp_path, "ends", damaged=1)

@@ -39,6 +39,7 @@ class Gate:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # or who accepts there goes on listening
         self._listener.close()
         self.cut()
 
