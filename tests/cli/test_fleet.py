@@ -18,7 +18,7 @@ from edge_agent.__main__ import main
 from edge_agent.cli import fleet_output
 from edge_agent.cli.fleet_screen import Screen
 from edge_agent.fleet_protocol.deployment import parse, to_payload
-from edge_agent.operator import listing
+from edge_agent.operator.broker import read_nodes
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
@@ -179,13 +179,12 @@ def test_reading_the_fleet_takes_nothing_from_the_seconds_of_a_watch(
     batch = json.dumps({"stream": "s", "records": [record]}).encode()
     with published.opened() as fleet:
         fleet.client.publish(f"{fleet.nodes_topic}/board-1/results", batch, retain=True)
-    read = listing.read
 
     def slowly(*arguments: Any, **more: Any) -> dict[str, bytes]:
         time.sleep(1.5)
-        return read(*arguments, **more)
+        return read_nodes(*arguments, **more)
 
-    monkeypatch.setattr(listing, "read", slowly)
+    monkeypatch.setattr("edge_agent.cli.fleet_watch.read_nodes", slowly)
     assert "board-1  20-guard" in published.fleet("watch", "--seconds", "1")
 
 
