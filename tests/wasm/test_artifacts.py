@@ -101,6 +101,7 @@ def test_the_kept_files_are_for_their_owner_only(node: Node) -> None:
     assert node.artifact.parent.stat().st_mode & 0o7777 == 0o700
 
 
+@pytest.mark.not_emulated("plain Python, and each time a process that compiles")
 @pytest.mark.parametrize("eighth", range(9))
 def test_a_flipped_bit_anywhere_in_the_artifact_is_found(node: Node, eighth: int) -> None:
     def flip() -> None:
