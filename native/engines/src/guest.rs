@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,13 @@ pub enum Failure {
     Module(String),
     /// The engine failed.
     Engine(String),
+}
+
+impl Failure {
+    /// The engine panicked, and said so.
+    pub fn panic(says: &str) -> Self {
+        Self::Engine(format!("the engine failed on the module: {says}"))
+    }
 }
 
 /// An error of a function of the host.
@@ -193,7 +201,31 @@ pub fn in_time(until: Instant) -> Result<(), Ended> {
     if Instant::now() >= until { Err(Ended::Time) } else { Ok(()) }
 }
 
+/// What `work` gives; where it panics, what the panic says.
+///
+/// What it was about to change may be half done: nobody may use that any more.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("of unknown kind")
+            .to_owned()
+    })
+}
+
+/// What `call` gives; where the engine panics, such as Wasmer without addresses for a stack, a
+/// trap.
+pub fn trapped<T>(export: &str, call: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
+    guarded(call)
+        .unwrap_or_else(|says| Err(Stop::trap(export, format!("the engine failed: {says}"))))
+}
+
 /// Run a function of the host for a guest whose call may last until then.
+///
+/// A panic ends the call as an error does, and here: wasmi's frames cannot be unwound, so that
+/// one which came as far would end the process.
 ///
 /// The clock is looked at afterwards: what counts a guest's instructions tells nothing of the
 /// host's.
@@ -204,7 +236,9 @@ pub fn call_host(
     arguments: &[u64],
     until: Instant,
 ) -> Result<u64, Ended> {
-    let given = host.call(guest, place, arguments).map_err(|error| Ended::Host(place, error))?;
+    let given = guarded(|| host.call(guest, place, arguments))
+        .unwrap_or_else(|says| Err(format!("it panicked: {says}").into()))
+        .map_err(|error| Ended::Host(place, error))?;
     in_time(until)?;
     Ok(given)
 }

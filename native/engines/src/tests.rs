@@ -32,7 +32,7 @@ pub const ABI: &str = r#"
     (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32))
             (i64.extend_i32_u (local.get 1))))"#;
 
-/// Adds its arguments; 13 it refuses; for 1000 it asks the guest for memory.
+/// Adds its arguments; 13 it refuses, 14 it panics at; for 1000 it asks the guest for memory.
 struct Adder;
 
 impl Host for Adder {
@@ -44,6 +44,12 @@ impl Host for Adder {
     ) -> Result<u64, HostError> {
         match arguments.first() {
             Some(13) => Err("unlucky".into()),
+            Some(14) => panic!("beside itself with {}", arguments.len()),
+            // What the guest runs calls the host in turn.
+            Some(1014) => match guest.run("plugin_configure", 14, 0) {
+                Err(Stop::Host { error, .. }) => Err(format!("within: {error}").into()),
+                other => Ok(u64::from(other.is_ok())),
+            },
             Some(1000) => {
                 let at = guest.run("malloc", 8, 0).map_err(|stop| format!("{stop:?}"))? as u32;
                 guest.write(at, b"borrowed").map_err(|stop| format!("{stop:?}"))?;
@@ -402,6 +408,58 @@ fn the_host_is_called_and_may_call_back() {
         let stop = configure(&mut running, LONG).unwrap_err();
         assert!(
             matches!(&stop, Stop::Host { place: 0, error, .. } if error.to_string() == "unlucky"),
+            "{engine:?}: {stop:?}"
+        );
+    }
+}
+
+#[test]
+fn a_host_function_that_panics_ends_the_call_and_nothing_else() {
+    let imports = r#"
+        (import "env" "method" (func $method (param i32 i32) (result i64)))
+        (import "env" "other" (func $other (param i64) (result i32)))"#;
+    let other = Signature { params: vec![Kind::I64], result: Some(Kind::I32) };
+    let kinds = [method(), other];
+    let method = "(call $method (local.get 0) (local.get 1))";
+    for engine in ENGINES {
+        for (body, first, called, says) in [
+            (method, 14, 0, "it panicked: beside itself with 2"),
+            (
+                "(i64.extend_i32_u (call $other (i64.const 14)))",
+                0,
+                1,
+                "it panicked: beside itself with 1",
+            ),
+            (method, 1014, 0, "within: it panicked: beside itself with 2"),
+        ] {
+            let mut bystander = engine.start(imports, method, &kinds).unwrap();
+            let mut running = engine.start(imports, body, &kinds).unwrap();
+            running.begin(LONG);
+            let stop = running.run("plugin_configure", first, 0).unwrap_err();
+            assert!(
+                matches!(&stop, Stop::Host { place, error, .. }
+                    if *place == called && error.to_string() == says),
+                "{engine:?}: {stop:?}"
+            );
+            drop(running);
+            assert_eq!(value(&mut bystander), 0, "{engine:?}");
+        }
+    }
+}
+
+/// Of a start function.
+#[test]
+fn a_host_function_that_panics_ends_the_start_alone() {
+    let wat = r#"(module (import "env" "other" (func $other (param i64) (result i32)))
+        (func $start (drop (call $other (i64.const 14)))) (start $start))"#;
+    let other = Signature { params: vec![Kind::I64], result: Some(Kind::I32) };
+    for engine in ENGINES {
+        let loaded = engine.load(wat);
+        let stop =
+            made(loaded.as_ref(), std::slice::from_ref(&other), &[], 4 * PAGE, LONG).err().unwrap();
+        assert!(
+            matches!(&stop, Stop::Host { place: 0, error, .. }
+                if error.to_string() == "it panicked: beside itself with 1"),
             "{engine:?}: {stop:?}"
         );
     }

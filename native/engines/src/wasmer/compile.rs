@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use wasmer::sys::{CompilerConfig, EngineBuilder, Features};
@@ -15,7 +14,7 @@ use super::image::{self, Pages};
 use super::limits;
 use super::meter::{self, Meter};
 use super::target::{Foreign, Kind};
-use crate::guest::{Failure, MAX_TABLES};
+use crate::guest::{Failure, MAX_TABLES, guarded};
 
 /// The version of Wasmer, which wrote an artifact and alone can load it.
 pub const VERSION: &str = wasmer_compiler::VERSION;
@@ -57,8 +56,8 @@ pub fn compile_by(
     foreign: bool,
 ) -> Result<Vec<u8>, Failure> {
     // The engine panics where it is asked for what it has not implemented.
-    catch_unwind(AssertUnwindSafe(|| compiled(wasm, wide, kind, foreign)))
-        .unwrap_or_else(|_| Err(Failure::Engine("wasmer failed on the module".into())))
+    guarded(|| compiled(wasm, wide, kind, foreign))
+        .unwrap_or_else(|says| Err(Failure::panic(&says)))
 }
 
 fn compiled(

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +21,8 @@ use super::limits::Limits;
 use super::meter::{self, RATION};
 use super::target;
 use crate::guest::{
-    self, Ended, Exported, Guest, Host, Kind, MEMORY, Signature, Stop, Wanted, call_host, in_time,
-    says,
+    self, Ended, Exported, Guest, Host, Kind, MEMORY, Signature, Stop, Wanted, call_host, guarded,
+    in_time, says, trapped,
 };
 
 /// An artifact that is mapped. Instances share its code and keep it alive.
@@ -54,11 +53,9 @@ impl Loaded {
         // SAFETY: runs whatever the file says. The agent comes here with files only that its own
         // compiler wrote, that nobody else may write, and that match the checksum which it keys
         // with a secret of the node (docs/adr/0008).
-        let module = catch_unwind(AssertUnwindSafe(|| unsafe {
-            Module::deserialize_from_file(&engine, path)
-        }))
-        .map_err(|_| "it is damaged".to_owned())?
-        .map_err(|error| error.to_string())?;
+        let module = guarded(|| unsafe { Module::deserialize_from_file(&engine, path) })
+            .map_err(|_| "it is damaged".to_owned())?
+            .map_err(|error| error.to_string())?;
         if module.info().exports.contains_key(meter::LEFT) {
             Ok(Self { engine, module, image, stack_bytes })
         } else {
@@ -191,7 +188,7 @@ impl Running {
             })
             .collect();
         use_stack(loaded.stack_bytes);
-        let made = guarded("instantiation", || {
+        let made = trapped("instantiation", || {
             Ok(Instance::new_by_index(&mut store, &loaded.module, &functions))
         });
         let instance = match made {
@@ -235,7 +232,7 @@ impl Running {
         let mut running = Self { store, env, fuel, exports, memory, stack_bytes };
         if let Some(start) = start {
             let store = &mut running.store;
-            let started = guarded("instantiation", || {
+            let started = trapped("instantiation", || {
                 start.call(store).map_err(|error| stopped("instantiation", error))
             });
             if let Err(stop) = started {
@@ -346,7 +343,7 @@ fn run(
     let Some(export) = exports.get(name) else {
         return Err(Stop::trap(name, "there is no such export"));
     };
-    guarded(name, || export.call(store, first, second).map_err(|error| stopped(name, error)))
+    trapped(name, || export.call(store, first, second).map_err(|error| stopped(name, error)))
 }
 
 fn read(
@@ -406,18 +403,6 @@ fn said(code: TrapCode) -> Option<&'static str> {
         TrapCode::BadConversionToInteger => says::CONVERSION,
         TrapCode::UnreachableCodeReached => says::UNREACHABLE,
         _ => return None,
-    })
-}
-
-/// What `call` gives; where Wasmer panics, such as without addresses for a stack, a trap.
-fn guarded<T>(export: &str, call: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let says = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("of unknown kind");
-        Err(Stop::trap(export, format!("the engine failed: {says}")))
     })
 }
 

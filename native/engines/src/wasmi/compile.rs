@@ -8,7 +8,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 
 use super::body::rewritten;
 use super::grow::Growers;
-use crate::guest::{Failure, MAX_TABLES};
+use crate::guest::{Failure, MAX_TABLES, guarded};
 
 /// The version of wasmi, as in Cargo.toml.
 pub const VERSION: &str = "2.0.0";
@@ -74,6 +74,10 @@ pub fn engine(stack_bytes: usize, mode: CompilationMode) -> Engine {
 /// All code is translated here once: what the interpreter cannot translate is refused, and not
 /// found out by a guest that runs.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, Failure> {
+    guarded(|| compiled(wasm)).unwrap_or_else(|says| Err(Failure::panic(&says)))
+}
+
+fn compiled(wasm: &[u8]) -> Result<Vec<u8>, Failure> {
     let engine = engine(MIN_STACK_BYTES, CompilationMode::Eager);
     let not_valid = |says: String| Failure::Module(format!("not valid Wasm: {says}"));
     Module::new(&engine, wasm).map_err(|error| not_valid(error.to_string()))?;

@@ -17,7 +17,7 @@ use wasmi_core::LimiterError;
 use super::compile::{EAGER, LAZY, MAGIC, START, engine};
 use crate::guest::{
     self, Ended, Exported, Guest, Host, Kind, MAX_TABLE_ELEMENTS, MAX_TABLES, MEMORY, Signature,
-    Stop, Wanted, call_host, in_time, says,
+    Stop, Wanted, call_host, guarded, in_time, says, trapped,
 };
 
 /// Units of fuel between two looks at the clock: about one for an instruction and for 64 bytes
@@ -40,9 +40,12 @@ impl Loaded {
             Some([EAGER, wasm @ ..]) => (CompilationMode::Eager, wasm),
             _ => return Err("it does not begin as one".into()),
         };
-        let engine = engine(stack_bytes, mode);
-        let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
-        Ok(Self { engine, module })
+        guarded(|| {
+            let engine = engine(stack_bytes, mode);
+            let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
+            Ok(Self { engine, module })
+        })
+        .flatten()
     }
 }
 
@@ -224,9 +227,13 @@ impl Running {
                 Extern::Func(import(&mut store, Arc::clone(&wanted.host), place, kind))
             })
             .collect();
-        let instance = match Instance::new(&mut store, &loaded.module, &functions) {
+        let made = trapped("instantiation", || {
+            Instance::new(&mut store, &loaded.module, &functions)
+                .map_err(|error| stopped(&mut store, "instantiation", &error))
+        });
+        let instance = match made {
             Ok(instance) => instance,
-            Err(error) => return Ok(Err(stopped(&mut store, "instantiation", &error))),
+            Err(stop) => return Ok(Err(stop)),
         };
         let fuel = instance.get_global(&store, &wanted.fuel);
         let mut found = HashMap::new();
@@ -240,10 +247,14 @@ impl Running {
         state.memory = memory;
         state.fuel = fuel;
         state.exports = Arc::new(found);
-        if let Some(start) = instance.get_func(&store, START)
-            && let Err(error) = sliced(&mut store, start, &[], &mut [])
-        {
-            return Ok(Err(stopped(&mut store, "instantiation", &error)));
+        if let Some(start) = instance.get_func(&store, START) {
+            let started = trapped("instantiation", || {
+                sliced(&mut store, start, &[], &mut [])
+                    .map_err(|error| stopped(&mut store, "instantiation", &error))
+            });
+            if let Err(stop) = started {
+                return Ok(Err(stop));
+            }
         }
         Ok(Ok(Self(store)))
     }
@@ -273,7 +284,10 @@ impl<S: AsContextMut<Data = State>> Guest for InStore<S> {
         let Some(found) = self.0.as_context().data().exports.get(export).copied() else {
             return Err(Stop::trap(export, "there is no such export"));
         };
-        found.call(&mut self.0, first, second).map_err(|error| stopped(&mut self.0, export, &error))
+        let store = &mut self.0;
+        trapped(export, || {
+            found.call(store, first, second).map_err(|error| stopped(store, export, &error))
+        })
     }
 
     fn read(&self, pointer: u32, size: usize) -> Result<Vec<u8>, Stop> {
