@@ -17,6 +17,7 @@ from edge_agent.wasm.module import inspect
 from tests.support import engines, wasmgen
 from tests.support.assembler import FOREVER, call, get, i32, i64
 from tests.support.gobuild import go_annotator_module, require_go
+from tests.wasm.conftest import NOT_EMULATED
 from tests.wasm.lab import ROOT, Bench, Lab, capture, configure_request, guest
 from tests.wasm.plugins import ECHO, plugin
 
@@ -42,9 +43,12 @@ class Step(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Lab]]:
+def labs(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[list[Lab]]:
     """One for each engine that is here: what is compared needs two at least."""
-    made = [engines.make(name) for name in engines.ENGINES]
+    left_out = NOT_EMULATED if pytestconfig.getoption("emulated") else {}
+    made = [engines.make(name) for name in engines.ENGINES if name not in left_out]
     here = [each for each in made if not isinstance(each, str)]
     if len({each.name for each in here}) < 2:
         pytest.skip(
