@@ -337,6 +337,24 @@ fn a_select_by_a_comparison_with_zero_selects_by_what_was_compared() {
     }
 }
 
+#[test]
+fn many_locals_begin_with_zero_in_each_call() {
+    let locals = " i64".repeat(10_000);
+    let body = format!(
+        "(local{locals})
+         (if (i64.ne (local.get 9999) (i64.const 0)) (then unreachable))
+         (local.set 9999 (i64.const 7)) (local.set 3 (i64.const 5))
+         (i64.add (local.get 9999)
+           (select (local.get 3) (local.get 2) (i32.eqz (i32.wrap_i64 (local.get 4)))))"
+    );
+    for engine in ENGINES {
+        let mut running = engine.start("", &body, &[]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(value(&mut running), 12, "{engine:?}");
+        }
+    }
+}
+
 /// wasmi forgets where a `table.grow` ran out of fuel, and a function would go on elsewhere.
 #[test]
 fn a_table_grows_wherever_the_guest_is_paused() {

@@ -1,12 +1,12 @@
 //! Checking a module. An artifact is a mark, and the module as the interpreter takes it: without
 //! custom sections, its start function exported instead of run by the engine, whose own way to
 //! run a start function cannot be interrupted, and functions rewritten where wasmi is wrong about
-//! them (`body.rs`).
+//! them or their time (`body.rs`).
 
-use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Module};
+use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Module, OperatorCost};
 use wasmparser::{Parser, Payload, TypeRef};
 
-use super::body::rewritten;
+use super::body::{NOP_FUEL, rewritten};
 use super::grow::Growers;
 use crate::guest::{Failure, MAX_TABLES, guarded};
 
@@ -47,7 +47,7 @@ const FUEL_COSTS: CustomFuelCosts = CustomFuelCosts {
 
 /// All that an artifact depends on beside module and version.
 pub fn settings() -> &'static str {
-    "deterministic,simd,start=1,grow=1,select=1"
+    "deterministic,simd,start=1,grow=1,select=1,locals=1"
 }
 
 /// An engine for guests with so much stack.
@@ -60,6 +60,7 @@ pub fn engine(stack_bytes: usize, mode: CompilationMode) -> Engine {
         .wasm_relaxed_simd(false)
         .consume_fuel(true)
         .fuel_cost(FUEL_COSTS)
+        .operator_cost(OperatorCost { nop: NOP_FUEL, ..OperatorCost::default() })
         .ignore_custom_sections(true)
         .compilation_mode(mode)
         .set_min_stack_height(MIN_STACK_BYTES.min(stack_bytes))

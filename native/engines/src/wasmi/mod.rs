@@ -4,3 +4,6 @@ mod body;
 pub mod compile;
 mod grow;
 pub mod guest;
+
+#[cfg(test)]
+mod tests;
