@@ -1,7 +1,7 @@
 """The composition root: makes every room, connects them, and ends them in order.
 
 folder ──scan──┐
-               ├─► supervisor ─► slots ─► plugins ─outcome─► MQTT link
+               ├─► supervisor ─► slots ─► plugins ─result─► MQTT link
 updates ─plan──┘
    (loader and worker threads)  (the loop's thread)    (its own thread)
 """
@@ -18,59 +18,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent import __version__, memory
-from edge_agent.config import AgentConfig, load_agent_config
+from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.control import ControlServer, Deferred, Verb
-from edge_agent.errors import ConfigError, RequestError, StoreError
-from edge_agent.fleet_protocol.outcome import Outcome
+from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_marker import CrashMarker
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.ending import look_back
-from edge_agent.host.folder import Folder, Scan
 from edge_agent.host.loader import Loader
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.supervisor import Supervisor
-from edge_agent.logs import PLUGIN_LOGGER, PluginRecord, set_level
-from edge_agent.loop import Loop, Timer
+from edge_agent.logs import set_level
+from edge_agent.loop import Loop
 from edge_agent.node.exposure import Exposure
-from edge_agent.node.news import News, State, summary
+from edge_agent.node.local_files import LocalFiles
+from edge_agent.node.plugin_sources import PluginSources
 from edge_agent.node.quarantine import Quarantine
-from edge_agent.node.sources import Sources
-from edge_agent.notify import Notifier
-from edge_agent.readiness import Readiness
+from edge_agent.node.state_publisher import State, StatePublisher, summary
+from edge_agent.notify import Notifier, Readiness
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN, Sink
+from edge_agent.wasm.guestlog import logging_sink
 
 if TYPE_CHECKING:
     from edge_agent.node.certificatewatch import CertificateWatch
     from edge_agent.node.remote import Remote
-    from edge_agent.node.requests import Job
     from edge_agent.node.updates import Updates
-    from edge_agent.store.code import Machine
+    from edge_agent.store.release import Machine
 
 log = logging.getLogger(__name__)
 
-# Between two restarts that the fleet asks for: a node that does nothing else serves nobody.
-RESTART_PAUSE_S = 300.0
-SCAN_S = 1.0  # between two looks at the plugin folder; a file is taken after two equal ones
 # How long a thread keeps the interpreter while the answering thread wants it; the
 # default of 5 ms would be the worst delay of an answer.
 SWITCH_INTERVAL_S = 0.0005
 # Of `run`, no exit codes: the caller starts the program anew; or ends it at once, because a
 # thread is still within an engine, which crashes in an interpreter that ends.
 AGAIN, BUSY = -1, -2
-# Keys of the configuration that are read at the start only.
-NEEDS_RESTART = (
-    *("node", "fleet", "state_dir", "control_socket"),
-    *("engine", "nri", "mqtt", "updates", "requests"),
-)
-_LEVELS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
-
-
-def _nothing() -> None:
-    pass
 
 
 def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
@@ -87,7 +71,7 @@ def run(config: AgentConfig, config_path: Path, notifier: Notifier) -> int:
             loop.run()
         agent.stop()
         notifier.close()
-    if agent.again:
+    if agent.restarts:
         return AGAIN
     return BUSY if agent.busy else 0
 
@@ -100,7 +84,6 @@ class Agent:
     ) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._config = config
         self._config_path = config_path
         self._began = time.monotonic()  # boards without a clock of their own jump by years
         self._engine, self._engine_why = choose(config.engine)
@@ -110,31 +93,33 @@ class Agent:
             loop,
             partial(self._artifacts.stored, self._engine),
             partial(self._artifacts.module, self._engine),
-            _plugin_sink,
+            logging_sink,
             self._crash_marker,
             lambda release: self._crash_policy.refuses_code(release),
         )
-        self._news = News(loop, self._loader.run, self._make_state, self._tell)
-        self._states = PluginStates(loop, config.state_dir / "plugin-state", self._loader.run)
-        self._crash_policy = CrashPolicy(config.state_dir / "crashes", self._loader.run)
+        run = self._loader.run
+        self._state_publisher = StatePublisher(loop, run, self._make_state, self._tell)
+        self._states = PluginStates(loop, config.state_dir / "plugin-state", run)
+        self._crash_policy = CrashPolicy(config.state_dir / "crashes", run)
         self._supervisor = Supervisor(
             loop,
             config.nri,
             self._loader,
             self._report,
-            self._news.changed,
+            self._state_publisher.changed,
             self._judged,
             self._crash_policy,
             self._states,
         )
         self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._supervisor.unsettled)
-        self.again = False
         self._updates: Updates | None = None
         self._quarantine = Quarantine(self._supervisor, lambda: self._updates)
-        self._remote = self._make_remote()
-        self._sources = Sources(self._apply, self._keep, config.updates is not None)
-        self._updates = self._make_updates()
-        self._folder = Folder(config.plugin_dir, config.limits, config.report)
+        self._remote = self._make_remote(config)
+        self._plugin_sources = PluginSources(self._apply, self._keep, config.updates is not None)
+        self._updates = self._make_updates(config)
+        self._local = LocalFiles(
+            loop, run, config, config_path, self._plugin_sources.folder, self._configured
+        )
         # "release" was the word for it before.
         verbs: dict[str, Verb] = {
             "status": self._status,
@@ -142,9 +127,13 @@ class Agent:
             "release": self._unquarantine,
         }
         self._control = ControlServer(loop, config.control_socket, verbs)
-        self._scan_timer: Timer | None = None
-        self._exposure = Exposure(loop, self._loader.run, self._news.changed)
+        self._exposure = Exposure(loop, run, self._state_publisher.changed)
         self._certificate: CertificateWatch | None = None
+
+    @property
+    def _config(self) -> AgentConfig:
+        """The one that counts at present."""
+        return self._local.config
 
     def start(self) -> None:
         """Open the control socket, read the plugins, connect to runtimes and broker."""
@@ -157,7 +146,7 @@ class Agent:
                 self._crash_marker, self._config.control_socket, self._artifacts.remove_damaged
             )
         )
-        self._news.start()
+        self._state_publisher.start()
         if self._remote is not None:
             self._remote.key.begin()
             self._remote.answer_kept()
@@ -165,9 +154,9 @@ class Agent:
         if self._updates is not None:
             self._updates.start()
         self._notifier.start(self._loop)
-        self._scan(self._readiness.begin)
+        self._local.scan(self._readiness.begin)
         self._exposure.watch(self._config, self._config_path)
-        self._watch_certificate()
+        self._watch_certificate(self._config)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
 
@@ -186,38 +175,23 @@ class Agent:
             self._remote.link.stop()
 
     @property
+    def restarts(self) -> bool:
+        """Whether the program is to begin anew, as the fleet asked."""
+        return self._remote is not None and self._remote.restart.due
+
+    @property
     def busy(self) -> bool:
         """After `stop`: whether a guest or its code is still being made."""
         return self._loader.busy
 
     def reload(self) -> None:
         """Read the configuration and the folder again (SIGHUP)."""
-        log.info("reading the configuration again")
         self._readiness.reloading()
-        self._loader.run(self._read_config)
+        self._local.reload(self._readiness.reloaded)
 
-    # --- plugins from the folder
+    # --- from the rooms
 
-    def _scan(self, then: Callable[[], None] = _nothing) -> None:
-        """Look at the folder; `then` is called once what was found there is applied."""
-        self._loader.run(partial(self._look, then))
-
-    def _look(self, then: Callable[[], None]) -> None:
-        """Runs on the loader's thread."""
-        scan = None
-        try:
-            scan = self._folder.scan()
-        finally:  # whatever happens there, the next scan comes
-            self._loop.call_soon(partial(self._scanned, scan, then))
-
-    def _scanned(self, scan: Scan | None, then: Callable[[], None]) -> None:
-        if scan is not None:
-            self._sources.folder(scan)
-        then()
-        if self._scan_timer is None or not self._scan_timer.pending:
-            self._scan_timer = self._loop.call_later(SCAN_S, self._scan)
-
-    def _apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
+    def _apply(self, releases: Mapping[PluginId, Release], errors: Mapping[str, str]) -> None:
         self._supervisor.apply(releases, errors)
         limits = [each.settings.limits.deadline_ms for each in releases.values()]
         # At each runtime at once an answer and, in a handover, what the successor is shown.
@@ -235,42 +209,20 @@ class Agent:
 
         self._loader.run_apart(collect)
 
-    def _judged(self, identity: str, digest: Digest, kept: bool, reason: str) -> None:
-        release = self._sources.deployed(identity, digest)
+    def _judged(self, identity: PluginId, digest: Digest, kept: bool, reason: str) -> None:
+        release = self._plugin_sources.deployed(identity, digest)
         if self._updates is not None and release is not None:
             self._updates.verdict(release, kept, reason)
 
-    def _read_config(self) -> None:
-        """Runs on the loader's thread."""
-        try:
-            config = load_agent_config(self._config_path)
-        except ConfigError as error:
-            log.error("the configuration stays as it was: %s", error)
-            self._loop.call_soon(self._readiness.reloaded)
-            return
-        self._loop.call_soon(lambda: self._configured(config))
-
     def _configured(self, config: AgentConfig) -> None:
-        before, self._config = self._config, config
         set_level(config.log)
-        # Read anew with the new defaults; releases that come out equal are not touched.
-        self._loader.run(
-            partial(self._folder.configure, config.plugin_dir, config.limits, config.report)
-        )
-        self._scan(self._readiness.reloaded)
         self._exposure.watch(config, self._config_path)
-        self._watch_certificate()
-        chosen_by = ("labels",) if self._updates is not None else ()
-        for name in (*NEEDS_RESTART, *chosen_by):
-            if getattr(before, name) != getattr(config, name):
-                log.warning("%s changed in the configuration: restart the agent to use it", name)
+        self._watch_certificate(config)
 
-    # --- news
-
-    def _report(self, outcome: Outcome) -> None:
-        self._crash_policy.answered(outcome)
+    def _report(self, result: EventResult) -> None:
+        self._crash_policy.answered(result)
         if self._remote is not None:
-            self._remote.report(outcome)
+            self._remote.report(result)
 
     def _tell(self, state: State) -> None:
         self._notifier.status(summary(state))
@@ -292,30 +244,32 @@ class Agent:
             "runtimes": self._supervisor.runtimes(),
             "plugins": self._supervisor.plugins(),
             **({"updates": self._updates.status()} if self._updates is not None else {}),
-            **self._told_of_certificate(),
-            **({"writable_by_others": told} if (told := self._exposure.told()) else {}),
+            **self._certificate_state(),
+            **({"writable_by_others": told} if (told := self._exposure.reported()) else {}),
             "uptime_s": round(time.monotonic() - self._began),
         }
 
-    def _told_of_certificate(self) -> State:
-        told = self._certificate.told() if self._certificate is not None else None
+    def _certificate_state(self) -> State:
+        told = self._certificate.reported() if self._certificate is not None else None
         return {} if told is None else {"certificate": told}
 
-    def _watch_certificate(self) -> None:
-        mqtt = self._config.mqtt
+    def _watch_certificate(self, config: AgentConfig) -> None:
+        mqtt = config.mqtt
         if mqtt is None or mqtt.cert_file is None:
             return
         if self._certificate is None:
             from edge_agent.node.certificatewatch import CertificateWatch
 
-            self._certificate = CertificateWatch(self._loop, self._loader.run, self._news.changed)
+            self._certificate = CertificateWatch(
+                self._loop, self._loader.run, self._state_publisher.changed
+            )
         self._certificate.watch(mqtt.cert_file)
 
     def _status(self, _arguments: dict[str, object]) -> dict[str, object]:
-        status = self._news.now()
+        status = self._state_publisher.now()
         if self._remote is not None:
             status["mqtt"] = dict(self._remote.link.status())
-            status["key"] = dict(self._remote.key.told())
+            status["key"] = dict(self._remote.key.status())
         return status
 
     def _unquarantine(self, arguments: dict[str, object]) -> Deferred:
@@ -324,29 +278,28 @@ class Agent:
         self._quarantine.lift(identity, lambda lifted: answer.give(lifted.answer))
         return answer
 
-    def _make_updates(self) -> "Updates | None":
-        if self._config.updates is None:
+    def _make_updates(self, config: AgentConfig) -> "Updates | None":
+        if config.updates is None:
             return None
         from edge_agent.node.updates import Updates
 
         link = self._remote.link if self._remote is not None else None
         updates = Updates(
             self._loop,
-            self._config,
+            config,
             link,
-            self._sources.fleet,
-            self._sources.fleet_begun,
-            self._news.changed,
-            self._machine(),
+            self._plugin_sources.fleet,
+            self._plugin_sources.fleet_begun,
+            self._state_publisher.changed,
+            self._machine(config.updates),
         )
         if self._remote is not None:
             self._remote.fleet(updates)
         return updates
 
-    def _machine(self) -> "Machine | None":
+    def _machine(self, config: UpdatesConfig) -> "Machine | None":
         """What machine code of the fleet's must be made for, where it is taken at all."""
-        assert self._config.updates is not None
-        if self._config.updates.compiled != "accept":
+        if config.compiled != "accept":
             return None
         from edge_agent.wasm import fleetcode
 
@@ -359,66 +312,37 @@ class Agent:
             )
         return found
 
-    def _make_remote(self) -> "Remote | None":
-        if self._config.mqtt is None:
+    def _make_remote(self, config: AgentConfig) -> "Remote | None":
+        if config.mqtt is None:
             return None
         # Only a node with a broker pays for what this takes.
         from edge_agent.node.actions import Actions
+        from edge_agent.node.log_buffer import LogBuffer
         from edge_agent.node.nodekey import NodeKey
-        from edge_agent.node.recent import Recent
         from edge_agent.node.remote import Remote
+        from edge_agent.node.restart import Restart
 
-        recent = Recent()
+        log_buffer = LogBuffer()
+        run, loop = self._loader.run, self._loop
+        restart = Restart(loop, run, loop.stop, config.state_dir)
         actions = Actions(
             self._supervisor,
-            recent,
+            log_buffer,
             self._config_path,
-            self._restart,
+            restart.perform,
             lambda: self._updates,
             self._quarantine,
         )
-        key = NodeKey(self._loop, self._loader.run, self._news.changed, self._config.state_dir)
+        key = NodeKey(loop, run, self._state_publisher.changed, config.state_dir)
         return Remote(
-            self._loop, self._config, lambda: self._news.state, actions.by_verb, recent, key
+            loop,
+            config,
+            lambda: self._state_publisher.state,
+            actions.by_verb,
+            log_buffer,
+            key,
+            restart,
         )
-
-    def _restart(self, job: "Job") -> None:
-        """The fleet asks for it: end in order, and let the program begin anew."""
-        assert self._remote is not None
-        remote = self._remote
-        uptime_s = time.monotonic() - self._began
-        if remote.restarted and uptime_s < RESTART_PAUSE_S:
-            reason = f"restarted {uptime_s:.0f} s ago; the next time after {RESTART_PAUSE_S:.0f} s"
-            raise RequestError(job.request.id, reason)
-        job.running()
-
-        def keep() -> None:
-            """On the loader's thread: who asked is answered by the next life."""
-            try:
-                remote.keep(job.ticket)
-            except StoreError as error:
-                self._loop.call_soon(partial(job.failed, str(error)))
-                return
-            self._loop.call_soon(self._end_to_begin_anew)
-
-        self._loader.run(keep)
-
-    def _end_to_begin_anew(self) -> None:
-        log.info("restarting, as the fleet asks")
-        self.again = True
-        self._loop.stop()
-
-
-def _plugin_sink(identity: str) -> Sink:
-    """Where the lines of one plugin go."""
-    logger = logging.getLogger(PLUGIN_LOGGER)
-
-    def sink(level: int, line: str) -> None:
-        number = _LEVELS[level]
-        if logger.isEnabledFor(number):
-            logger.handle(PluginRecord(identity, number, line))
-
-    return sink
 
 
 class _signals:

@@ -115,7 +115,7 @@ class ControlServer:
             if _inode_of(self._path) == self._inode:
                 self._path.unlink()
         except OSError:
-            pass  # somebody removed it before
+            pass  # it was removed before
 
     def _accept(self, _events: int) -> None:
         if self._listener is None:
@@ -235,7 +235,7 @@ class _Client:
 def ask(path: Path, verb: str, **arguments: object) -> dict[str, object]:
     """The running agent's answer; waits up to CLIENT_SECONDS for each step.
 
-    Raises NotRunningError when nobody listens, ControlError when there is no answer.
+    Raises NotRunningError when nothing listens, ControlError when there is no answer.
     """
     request = json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -307,7 +307,7 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except BlockingIOError:
-            pass  # its queue is full, so somebody does listen
+            pass  # its queue is full, so an agent does listen
     raise ControlError(
         f"another agent listens on {path}; stop it, or give this one its own control_socket"
     )

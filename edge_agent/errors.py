@@ -91,7 +91,7 @@ class RequestError(EdgeAgentError):
 
 
 class RepeatedError(RequestError):
-    """It was carried out before: a broker sends it twice, or somebody sends it again."""
+    """It was carried out before: a broker sends it twice, or it was recorded and sent again."""
 
 
 class KeyFormatError(ConfigError):

@@ -199,7 +199,7 @@ class LineHandler(logging.Handler):
         self._dropped_unsaid = 0
         self._changed = threading.Condition(threading.Lock())
         self._idle = False  # the writer waits for a first record
-        self._hurry = False  # somebody waits for the writer
+        self._flush_now = False  # a thread waits for the writer
         self._closed = False
         threads.start(self._write_all, name="log writer", stack_bytes=STACK_BYTES)
 
@@ -211,10 +211,10 @@ class LineHandler(logging.Handler):
     def flush(self) -> None:
         """Wait a little for the reader to take what is queued."""
         with self._changed:
-            self._hurry = True
+            self._flush_now = True
             self._changed.notify_all()
             self._changed.wait_for(self._all_written, FLUSH_SECONDS)
-            self._hurry = False
+            self._flush_now = False
 
     def close(self) -> None:
         self.flush()
@@ -245,7 +245,7 @@ class LineHandler(logging.Handler):
         while (lines := self._next_lines()) is not None:
             try:
                 _write(self._fd, lines)
-            except OSError:  # nobody reads any more: what comes now only counts as dropped
+            except OSError:  # the reader is gone: what comes now only counts as dropped
                 with self._changed:
                     self._closed = True
                     self._records.clear()
@@ -259,7 +259,7 @@ class LineHandler(logging.Handler):
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._records or self._closed)
                 self._idle = False
-                self._changed.wait_for(lambda: self._hurry or self._closed, GATHER_SECONDS)
+                self._changed.wait_for(lambda: self._flush_now or self._closed, GATHER_SECONDS)
             if self._closed:
                 return None
             taken = []
@@ -290,7 +290,7 @@ def _own_record(message: str) -> logging.LogRecord:
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write all of `data`, also where somebody made the shared descriptor non-blocking."""
+    """Write all of `data`, also where another process made the shared descriptor non-blocking."""
     rest = memoryview(data)
     while rest:
         try:

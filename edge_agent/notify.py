@@ -1,15 +1,20 @@
-"""Tells the service manager how it goes: systemd's notify protocol, sd_notify(3).
+"""Messages to the service manager: systemd's notify protocol, sd_notify(3), and when to say READY.
 
-One datagram for each message, lines of NAME=VALUE, to the socket that NOTIFY_SOCKET
-names. Nothing waits: a message that the manager's full queue refuses is sent again
-later, in order, except a ping of the watchdog, since the next one follows anyway.
+One datagram for each message, lines of NAME=VALUE, to the socket that NOTIFY_SOCKET names.
+Nothing waits: a message that the manager's full queue refuses is sent again later, in order,
+except a ping of the watchdog, since the next one follows anyway.
+
+The start is over when every plugin is registered, or its absence was reported (`Readiness`). The
+service manager holds back the services after the agent (the kubelet) until then, so that the first
+containers after a boot are not created unseen. The wait is bounded: a board whose runtime hangs
+must not hang with it.
 """
 
 import logging
 import socket
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 
 from edge_agent.loop import Loop, Timer
 
@@ -26,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Messages to the manager at `address`, or to nobody. For the loop's thread.
+    """Messages to the manager at `address`, or to none. For the loop's thread.
 
     `watchdog_s`: the manager ends a process of which it hears no ping for so long.
     """
@@ -134,8 +139,71 @@ def from_environment(environment: MutableMapping[str, str], pid: int) -> Notifie
     if not address:
         return Notifier()
     if address[0] not in "/@":
-        log.warning("%s=%s is no Unix socket: nobody is notified", SOCKET, address)
+        log.warning("%s=%s is no Unix socket: the service manager is not notified", SOCKET, address)
         return Notifier()
     address = "\0" + address[1:] if address[0] == "@" else address  # abstract, unix(7)
     enabled = watched == str(pid) and microseconds.isdecimal() and int(microseconds) > 0
     return Notifier(address, int(microseconds) / 1e6 if enabled else None)
+
+
+READY_POLL_S = 0.05  # far below what a runtime needs to take a plugin
+READY_MARGIN_S = 10.0  # beyond the wait, for the manager's own time-out
+MAX_NAMED = 5  # in the log
+
+
+class Readiness:
+    """Tells `notifier` that the start is over. `unsettled` says what is still to come."""
+
+    def __init__(
+        self, loop: Loop, notifier: Notifier, wait_s: float, unsettled: Callable[[], Sequence[str]]
+    ) -> None:
+        self._loop = loop
+        self._notifier = notifier
+        self._wait_s = wait_s
+        self._unsettled = unsettled
+        self._until = 0.0
+        self._settled = False  # at the last look
+        self._over = False  # the start
+
+    def begin(self) -> None:
+        """The plugins are known: wait for them, no longer than `wait_s`."""
+        self._until = time.monotonic() + self._wait_s
+        if self._wait_s > 0:
+            self._notifier.extend_timeout(self._wait_s + READY_MARGIN_S)
+        self._look()
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `reloaded` must follow."""
+        if self._over:  # or it is still the start's READY that the manager waits for
+            self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        if self._over:
+            self._notifier.ready()
+
+    def _look(self) -> None:
+        missing = self._unsettled()
+        if not missing:
+            # A runtime appends a plugin right after it has answered Synchronize: one look more.
+            if self._settled:
+                self._end()
+                return
+            missing = ["what was registered a moment ago"]
+            self._settled = True
+        else:
+            self._settled = False
+        if time.monotonic() < self._until:
+            self._loop.call_later(READY_POLL_S, self._look)
+            return
+        more = f" and {len(missing) - MAX_NAMED} more" * (len(missing) > MAX_NAMED)
+        log.warning(
+            "ready after %g s (ready_wait) without %s%s",
+            self._wait_s,
+            ", ".join(missing[:MAX_NAMED]),
+            more,
+        )
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._notifier.ready()

@@ -12,7 +12,7 @@ class Validity(NamedTuple):
     issued: float
     expires: float
 
-    def told(self) -> dict[str, str]:
+    def as_document(self) -> dict[str, str]:
         """As documents have it. ValueError, OverflowError: not in any calendar."""
         return {"issued": written(self.issued), "expires": written(self.expires)}
 

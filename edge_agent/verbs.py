@@ -1,4 +1,7 @@
-"""What a fleet may ask of a node, as topics, `[requests]` and commands name it: the one list."""
+"""Verbs of the fleet's requests, as topics, `[requests]` and commands name them: the one list.
+
+A module of its own since the parser of `edge-agent fleet` needs it and must load nothing more.
+"""
 
 from typing import Literal, get_args
 
@@ -6,4 +9,4 @@ Verb = Literal["sync", "restart", "logs", "diagnose", "release"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
 COMMANDS: dict[str, Verb] = {**{verb: verb for verb in VERBS}, "unquarantine": "release"}
-"""What a command may call them; on the wire and in files a verb keeps the name that nodes know."""
+"""Verbs by commands; on the wire and in files a verb keeps the name that nodes know."""

@@ -208,6 +208,7 @@ def test_several_brokers_are_tried_in_turn() -> None:
         ('url = "mqtt://b"\nqueue = -1', "mqtt.queue: must be between 0B and 4GiB"),
         ("", 'mqtt.url: must name the broker: "mqtt://host:1883"'),
         ('url = "broker:1883"', 'is "mqtt://broker:1883" meant?'),
+        ('url = "\U000e0041"', 'is "mqtt://\\U000e0041" meant?'),
         ('url = "mqtt://host:99999"', "mqtt.url: must be"),
         ('url = "mqtt://host:0"', "mqtt.url: must be"),
         ('url = "wss://host/mqtt"', "MQTT over WebSocket is not supported"),

@@ -37,19 +37,19 @@ def _named(text: str) -> set[str]:
 ALWAYS = _named(
     """
     edge_agent: __main__ agent control errors lazy_import logs loop memory notify
-    edge_agent: readiness subprocess_python text threads verbs
-    edge_agent.node: exposure news quarantine sources
-    edge_agent: pathwatch
+    edge_agent: subprocess_python text threads verbs
+    edge_agent.node: exposure local_files plugin_sources quarantine state_publisher
+    edge_agent: pacing pathwatch
     edge_agent.cli: run
     edge_agent.config: agent document model plugin table units
-    edge_agent.host: backoff compile_backoff crash_marker crash_policy creations draining folder
-    edge_agent.host: handover loader pluginstates probation runtime_endpoint slot
-    edge_agent.host: slot_state slot_stats statefile supervisor
+    edge_agent.host: crash_marker crash_policy creations plugin_folder
+    edge_agent.host: absence_guard guest reported_plugins results slot_sessions
+    edge_agent.host: handover loaded_modules loader pluginstates probation runtime_endpoint slot
+    edge_agent.host: slot_state slot_stats supervisor
     edge_agent.host: eligibility ending placeholder plugin
-    edge_agent.host: endpoint reconnect
-    edge_agent.fleet_protocol: outcome
+    edge_agent.fleet_protocol: event_result
     edge_agent.nri: applied difference leaves ownership
-    edge_agent.nri: capabilities envelope events generation link permissions session
+    edge_agent.nri: capabilities events link messages permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files release
     edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
@@ -59,10 +59,10 @@ ALWAYS = _named(
 )
 WITH_MQTT = ALWAYS | _named(
     """
-    edge_agent: pacing strictjson
-    edge_agent.node: actions nodekey recent remote requests
+    edge_agent: strictjson
+    edge_agent.node: actions log_buffer nodekey remote requests restart
     edge_agent.fleet_protocol: ed25519 envelope keys libcrypto limits packing requests
-    edge_agent.fleet_protocol: result_records signed_states state_truncation topics
+    edge_agent.fleet_protocol: signed_states state_truncation topics
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
     edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller
     edge_agent.mqtt: publisher segment stream tls
@@ -94,12 +94,11 @@ HEAVY = {
 }
 WITH_UPDATES = WITH_MQTT | _named(
     """
-    edge_agent.fleet: documents mailbox modules node offers plan
-    edge_agent.fleet: record refusals transfer trustfiles trustkeeper updater worker
+    edge_agent.fleet: accepted documents modules plan transfer trustkeeper updater worker
     edge_agent.fleet_protocol: deployment form selection trust
-    edge_agent.fleet.transfer: blocking courier fetch overmqtt partfiles queue web window
+    edge_agent.fleet.transfer: blocking fetch fetch_queue overmqtt partfiles web
     edge_agent.node: updates
-    edge_agent.store: artifact catalogue cataloguefile code layout
+    edge_agent.store: artifact catalogue catalogue_store layout
     edge_agent: validity
     """
 )

@@ -29,16 +29,7 @@ HOUSE = (
     ("config",),
     (
         *("control", "errors", "lazy_import", "loop", "memory", "notify", "pacing"),
-        *(
-            "pathwatch",
-            "readiness",
-            "strictjson",
-            "subprocess_python",
-            "text",
-            "threads",
-            "validity",
-            "verbs",
-        ),
+        *("pathwatch", "strictjson", "subprocess_python", "text", "threads", "validity", "verbs"),
     ),
 )
 

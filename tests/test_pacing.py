@@ -1,10 +1,13 @@
 """The token bucket, and the wait between attempts."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.pacing import TokenBucket, backoff_s
+from edge_agent.loop import Loop
+from edge_agent.pacing import Backoff, TokenBucket, backoff_s
 
 
 def test_a_burst_passes_at_once_and_then_so_many_a_second() -> None:
@@ -42,3 +45,45 @@ def test_no_more_pass_than_the_burst_and_the_rate(waits: list[float]) -> None:
 def test_backoff_doubles_up_to_its_bound_with_jitter(failures: int, full: float) -> None:
     waits = [backoff_s(failures, 1, 60) for _ in range(200)]
     assert full / 2 <= min(waits) < max(waits) <= full
+
+
+def test_a_token_is_taken_where_there_is_one() -> None:
+    bucket = TokenBucket(burst=2, per_s=0.5)
+    assert [bucket.take(7.0) for _ in range(3)] == [True, True, False]
+    assert not bucket.take(8.9)
+    assert bucket.take(9.0)
+
+
+def test_one_attempt_is_planned_at_a_time_and_none_once_cancelled() -> None:
+    with Loop() as loop:
+        attempts: list[str] = []
+        backoff = Backoff(loop, lambda: attempts.append("made"))
+        for _ in range(10):
+            backoff.again()
+        backoff.reset()
+        backoff.again()
+        assert backoff.waiting
+        while backoff.waiting:
+            loop.turn()
+        assert attempts == ["made"]
+        backoff.again()
+        backoff.cancel()
+        assert not backoff.waiting
+
+
+def test_attempts_come_later_and_later_and_a_reset_begins_anew() -> None:
+    with Loop() as loop:
+        ended: list[int] = []
+        many, fresh = (Backoff(loop, partial(ended.append, each)) for each in (1, 2))
+        for _ in range(20):
+            many.again()  # half a minute at least
+        fresh.again()
+        loop.turn()
+        while not ended:
+            loop.turn()
+        assert ended == [2]
+        many.reset()
+        many.again()
+        while len(ended) == 1:
+            loop.turn()
+        assert ended == [2, 1]

@@ -22,7 +22,7 @@ from edge_agent.cli.agentchecks import (
 )
 from edge_agent.cli.observe import Facts, Finding, Level
 from edge_agent.cli.runtimes import Runtime
-from edge_agent.nri.generation import NEW_EVENTS, known_events
+from edge_agent.nri.events import NEW_EVENTS, known_events
 
 if TYPE_CHECKING:
     from edge_agent.cli.observe import Facts

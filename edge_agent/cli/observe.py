@@ -209,11 +209,11 @@ def _engine(config: AgentConfig) -> tuple[str | None, str | None, str]:
 
 
 def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
-    from edge_agent.host.folder import Folder
+    from edge_agent.host.plugin_folder import PluginFolder
 
     if not config.plugin_dir.is_dir():
         return (), {}
-    scan = Folder(config.plugin_dir, config.limits, config.report).scan()
+    scan = PluginFolder(config.plugin_dir, config.limits, config.report).scan()
     return tuple(scan.releases), scan.errors
 
 
@@ -248,11 +248,11 @@ def _trust(config: AgentConfig) -> tuple[str, str | None]:
     """The first trusted keys, and whether signatures can be checked here."""
     if config.updates is None:
         return "", None
-    from edge_agent.fleet import trustfiles
+    from edge_agent.fleet import trustkeeper
     from edge_agent.fleet_protocol.keys import verify
 
     try:
-        trust = trustfiles.read_root(
+        trust = trustkeeper.read_root(
             config.updates.trust_dir, fleet=config.fleet, threshold=config.updates.threshold
         )
         for key in trust.keys:

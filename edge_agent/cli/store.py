@@ -55,7 +55,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
     from edge_agent.cli.status import table
 
     layout, catalogue_path = _store(arguments)
-    from edge_agent.store.cataloguefile import load
+    from edge_agent.store.catalogue_store import load
 
     catalogue = load(catalogue_path)
     releases = sorted(layout.releases())
@@ -82,7 +82,7 @@ def list_releases(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Check the store and print what was removed; the exit code is 1 if something was."""
-    from edge_agent.store.cataloguefile import load
+    from edge_agent.store.catalogue_store import load
 
     layout, catalogue_path = _store(arguments)
     damaged = layout.check()
@@ -123,7 +123,7 @@ def forget(arguments: argparse.Namespace) -> int:
     from edge_agent.cli.status import control_socket
     from edge_agent.control import ask
     from edge_agent.errors import NotRunningError, StoreError
-    from edge_agent.store.cataloguefile import remove
+    from edge_agent.store.catalogue_store import remove
 
     try:
         ask(control_socket(arguments.config), "status")

@@ -12,7 +12,7 @@ from edge_agent.config import Limits, PluginSettings, load_plugin_settings
 from edge_agent.config.document import read_text
 from edge_agent.config.plugin import MAX_FUEL
 from edge_agent.errors import GuestFault, ModuleError
-from edge_agent.nri import events, generation
+from edge_agent.nri import events
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
 from edge_agent.pb import nri_pb2
 from edge_agent.store import files
@@ -54,11 +54,11 @@ class Runtime:
 
     @property
     def known_events(self) -> int:
-        return generation.known_events(self.name, self.version, "")
+        return events.known_events(self.name, self.version, "")
 
     @property
     def nri_version(self) -> str:
-        return NRI_VERSION if self.known_events == generation.NEW_EVENTS else ""
+        return NRI_VERSION if self.known_events == events.NEW_EVENTS else ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from edge_agent.config.model import (
 from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
 from edge_agent.config.units import format_size
+from edge_agent.text import printable
 from edge_agent.verbs import Verb
 
 # A level of an MQTT topic that every broker takes (the fleet protocol's own rule).
@@ -228,7 +229,7 @@ def _read_broker(table: Table, key: str, url: str) -> Broker | None:
     if "@" in url:  # a password might stand in it: do not print it
         hint = "; user name and password go into username and password_file"
     elif "://" not in url:
-        hint = f'; is "mqtt://{url[:60]}" meant?'
+        hint = f'; is "mqtt://{printable(url[:60])}" meant?'
     elif url.startswith(("ws:", "wss:", "http")):
         hint = "; MQTT over WebSocket is not supported"
     table.problem(key, f"must be {URL_FORM}{hint}")

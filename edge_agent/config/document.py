@@ -12,7 +12,7 @@ from edge_agent.text import printable
 
 # More than any person writes; a file in the plugin folder may be anything.
 MAX_FILE_BYTES = 256 * 1024
-# Problems kept of one file: more help nobody, and a hostile file could have thousands.
+# Problems kept of one file: more would not help the reader, and a hostile file could have many.
 MAX_PROBLEMS = 50
 # Characters of a wrong value shown in its problem.
 MAX_VALUE_SHOWN = 60
@@ -68,7 +68,7 @@ class Document:
         return len(self._problems) >= MAX_PROBLEMS
 
     def nearest(self, word: object, words: Iterable[str]) -> str | None:
-        """What somebody who wrote `word` probably meant."""
+        """The known word that `word` is probably a misspelling of."""
         if self.full or not isinstance(word, str) or len(word) > MAX_VALUE_SHOWN:
             return None
         import difflib  # only a file with a mistake needs it

@@ -75,7 +75,7 @@ class NriConfig:
         Path("/var/run/docker/nri.sock"),  # Docker Engine, where docs/runtimes.md puts it
     )
     reconnect_min_s: float = 0.25
-    """The longest wait for an absent runtime in the first 10 s, see host/reconnect."""
+    """The longest wait for an absent runtime in the first 10 s, see host/runtime_endpoint."""
     reconnect_max_s: float = 2.0
     """And later. Neither counts above these defaults."""
 
@@ -104,7 +104,7 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True)
 class MqttConfig:
-    """How results leave this node. Files are named here and read by who needs them."""
+    """How results leave this node. Files are named here and read where they are needed."""
 
     brokers: tuple[Broker, ...]  # tried in turn
     client_id: str
@@ -152,13 +152,13 @@ class RequestsConfig:
     """What the fleet may ask this node to do at once (docs/fleet-protocol.md, "Requests")."""
 
     allow: tuple[Verb, ...] = VERBS
-    # Those for which no signature is needed: whoever may publish at the broker has them done.
+    # Those for which no signature is needed: every client that may publish has them done.
     unsigned: tuple[Verb, ...] = ("sync",)
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Everything that `edge-agent run` is told."""
+    """Everything that is configured for `edge-agent run`."""
 
     node: str
     fleet: str = "default"

@@ -1,26 +1,27 @@
-"""What the broker says, checked: whose word counts, and what it is.
+"""Documents from the broker, checked against the trusted keys and what was accepted before.
 
-Documents come in any order, again and again, and from anybody. What is refused is told and
-changes nothing; what cannot be acted upon yet (the disk) or not believed yet (a deployment
-before the trust set that vouches for it) is looked at again.
+Documents come in any order, again and again, and from anybody. Of each kind the latest is kept
+(`Mailbox`) and one in a second is checked. A refused document is reported with its reason
+(`Refusals`) and changes nothing; a document that cannot be acted upon yet (the disk) or not be
+believed yet (a deployment before the trust set that vouches for it) is checked again.
 """
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import CryptoError, RefusedError
-from edge_agent.fleet.mailbox import Mailbox
-from edge_agent.fleet.node import Node
-from edge_agent.fleet.refusals import Refusals
+from edge_agent.fleet.plan import Node
 from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
 from edge_agent.fleet_protocol import deployment as deployments
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, Kind
 from edge_agent.store.catalogue import Catalogue
+from edge_agent.text import printable
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import Refusal, TrustState
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Why a deployment is refused that may be good with a trust set that is still on its way; `gap`:
-# its epoch begins with one; `expired`: by the time that the present one tells, which may be wrong.
+# its epoch begins with one; `expired`: by the time that the present one says, which may be wrong.
 _BY_LATER_TRUST = ("signature", "algorithm", "gap", "trust-expired", "expired")
 
 
@@ -79,7 +80,7 @@ class Documents:
             self._unsigned = b""
 
     def deployment(self, now: float, catalogue: Catalogue) -> Deployment | Literal["known"] | None:
-        """A good deployment that is new, or the word that it is the one accepted last."""
+        """A good deployment that is new; "known" if it is the one accepted last."""
         raw = self._taken[DEPLOYMENT] = self._mailbox.take(DEPLOYMENT, now)
         if not raw:
             return None
@@ -125,9 +126,9 @@ class Documents:
         return min((each - now for each in times if each > now), default=math.inf)
 
     def standing(self, catalogue: Catalogue) -> Standing:
-        """Whose word counts, and when it is at the earliest."""
+        """The trusted keys, and the earliest time that it can be."""
         now, trust = self._now(catalogue), self._trust.current(catalogue)
-        return Standing(trust, self._trust.trouble, now, self._clock() < now)
+        return Standing(trust, self._trust.last_error, now, self._clock() < now)
 
     @property
     def refused(self) -> "Refusal | None":
@@ -145,7 +146,7 @@ class Documents:
     def _checked(self, raw: bytes, catalogue: Catalogue) -> Deployment | None:
         trusted = self._trust.current(catalogue)
         if trusted is None:
-            raise RefusedError("signature", f"nobody is trusted here: {self._trust.trouble}")
+            raise RefusedError("signature", f"nobody is trusted here: {self._trust.last_error}")
         return deployments.accept(
             raw,
             fleet=self._node.fleet,
@@ -155,3 +156,89 @@ class Documents:
             defaults=self._node.limits,
             report=self._node.report,
         )
+
+
+# Between two documents of one kind that are looked at.
+LOOK_PAUSE_S = 1.0
+
+
+class Mailbox:
+    """Times are monotonic seconds."""
+
+    def __init__(self, kinds: Iterable[str], max_bytes: int) -> None:
+        """Of what is longer than `max_bytes`, that much and one byte is kept: refused anyway."""
+        self._keep = max_bytes + 1
+        self._mail: dict[str, bytes] = {}
+        self._not_before = dict.fromkeys(kinds, -math.inf)
+
+    def put(self, kind: str, raw: bytes) -> None:
+        """The latest takes the place of one before it. Nothing retained any more is no news."""
+        if raw:
+            self._mail[kind] = raw[: self._keep]
+
+    def take(self, kind: str, now: float) -> bytes:
+        """The document of this kind, if it is time to look at one; else nothing."""
+        if kind not in self._mail or now < self._not_before[kind]:
+            return b""
+        self._not_before[kind] = now + LOOK_PAUSE_S
+        return self._mail.pop(kind)
+
+    def put_back(self, kind: str, raw: bytes, until: float) -> None:
+        """Look at it again then, unless a later one comes."""
+        self._mail.setdefault(kind, raw)
+        self._not_before[kind] = until
+
+    @property
+    def due(self) -> float:
+        """When there is something to take."""
+        return min((self._not_before[kind] for kind in self._mail), default=math.inf)
+
+
+# What an attacker writes is in it.
+MAX_TEXT = 300
+
+
+class Refusals:
+    """By kind of message: `deployment` or `trust`. Memory is bounded by kinds times reasons."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock` counts seconds from 1970, as well as this node knows."""
+        self._clock = clock
+        self._latest: dict[str, Refusal] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def add(
+        self,
+        kind: str,
+        raw: bytes,
+        error: RefusedError | CryptoError,
+        generation: int | None = None,
+    ) -> None:
+        """The message `raw` of this kind was refused, or could not be checked."""
+        reason = error.reason if isinstance(error, RefusedError) else "signature"
+        text = printable(str(error))[:MAX_TEXT]
+        before = self._latest.get(kind)
+        count = before["count"] + 1 if before else 1
+        since = before["since"] if before and before["reason"] == reason else int(self._clock())
+        self._latest[kind] = {
+            "reason": reason,
+            "text": text,
+            "count": count,
+            "since": since,
+            "generation": generation,
+            "message": deployments.message_name(raw),
+        }
+        if (kind, reason) not in self._told:
+            self._told.add((kind, reason))
+            log.warning("the %s from the broker is refused (%s): %s", kind, reason, text)
+
+    def clear(self, kind: str, *, new: bool) -> None:
+        """A good document came; after a `new` one, which only the fleet can make, refusals are
+        logged again."""
+        self._latest.pop(kind, None)
+        if new:
+            self._told = {told for told in self._told if told[0] != kind}
+
+    def latest(self, kind: str) -> "Refusal | None":
+        """None when the latest of this kind was taken."""
+        return self._latest.get(kind)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet.transfer.queue import empty
+from edge_agent.fleet.transfer.fetch_queue import empty
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
 

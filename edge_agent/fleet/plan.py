@@ -5,28 +5,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.config import UpdatesConfig
+from edge_agent.config import Limits, UpdatesConfig
+from edge_agent.config.model import Report
 from edge_agent.config.units import format_size
-from edge_agent.fleet.transfer.queue import Wish
+from edge_agent.fleet.transfer.fetch_queue import FetchRequest
 from edge_agent.fleet_protocol import deployment as protocol
 from edge_agent.fleet_protocol.deployment import Blob, Deployment
 from edge_agent.fleet_protocol.selection import Choice, matches, wanted
 from edge_agent.store.catalogue import Catalogue, Running
-from edge_agent.store.code import Code, Machine, misfit
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import CodeFile, Probation, Release
+from edge_agent.store.release import Code, CodeFile, Machine, PluginId, Probation, Release, misfit
+
+
+class Node(NamedTuple):
+    """One node of a fleet."""
+
+    name: str
+    fleet: str
+    labels: Mapping[str, str]
+    limits: Limits = Limits()  # for what a plugin's entry leaves open
+    report: Report = "all"
+    machine: Machine | None = None  # that fleet's machine code must be made for; None: takes none
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to run here by the fleet's word; whatever else it once brought is to end."""
+    """All that is to run here by the fleet's deployments; other plugins that they brought end."""
 
     releases: tuple[Release, ...] = ()
     kept: frozenset[Digest] = frozenset()  # of all modules that may have to run again
 
     @property
-    def told(self) -> object:
-        """All of it to compare: releases that need no replacement may differ in these."""
+    def compared(self) -> object:
+        """All of it, to compare plans: releases that need no replacement may differ in these."""
         more = [(each, each.version, each.probation, each.code) for each in self.releases]
         return more, self.kept
 
@@ -35,8 +46,10 @@ class Target(NamedTuple):
     """What a deployment means for this node."""
 
     running: tuple[Running, ...]
-    supplies: Mapping[Digest, Wish]  # by digest: all that must be here before any of it runs
-    codes: Mapping[Digest, Wish] = {}  # machine code for this node, which it can do without
+    supplies: Mapping[
+        Digest, FetchRequest
+    ]  # by digest: all that must be here before any of it runs
+    codes: Mapping[Digest, FetchRequest] = {}  # machine code for this node, which it can do without
     misfits: Mapping[str, str] = {}  # by identity: why none of the code offered is for this node
 
 
@@ -55,8 +68,8 @@ def target(
     held = catalogue.rejected.keys() | catalogue.quarantined.keys()
     choices = wanted(deployment, node, labels, held)
     running: list[Running] = []
-    supplies: dict[Digest, Wish] = {}
-    codes: dict[Digest, Wish] = {}
+    supplies: dict[Digest, FetchRequest] = {}
+    codes: dict[Digest, FetchRequest] = {}
     misfits: dict[str, str] = {}
     for entry in deployment.plugins:
         if choice := choices.get(entry.identity):
@@ -108,7 +121,7 @@ def runnable(
     `terms` are those of a release on probation.
 
     `has` and `path` tell by digest whether a module is here and where. A plugin that served here
-    and of which nothing can run any more is told as unusable, since it may be that no container
+    and of which nothing can run any more is reported as unusable, since it may be that no container
     must be created without it. One whose first release was rejected never served: it is as if it
     had not been deployed. `machine` as in `target`: the engine may be another since.
     """
@@ -151,14 +164,16 @@ def _usable_code(
     return code if has(code.digest) else None
 
 
-def allowed(wish: Wish, config: UpdatesConfig) -> Wish:
-    """What of `wish` this node may use: sources of the kinds, and a size, that it allows."""
-    blob = wish.blob
+def allowed(request: FetchRequest, config: UpdatesConfig) -> FetchRequest:
+    """What of `request` this node may use: sources of the kinds, and a size, that it allows."""
+    blob = request.blob
     if blob.size > config.max_plugin_bytes:
         most = format_size(config.max_plugin_bytes)
-        return Wish(blob, (), f"has {blob.size} bytes; max_plugin in [updates] allows {most}")
-    sources = tuple(each for each in wish.sources if each.partition(":")[0] in config.sources)
-    return Wish(blob, sources, "" if sources else "[updates] allows none of its sources")
+        return FetchRequest(
+            blob, (), f"has {blob.size} bytes; max_plugin in [updates] allows {most}"
+        )
+    sources = tuple(each for each in request.sources if each.partition(":")[0] in config.sources)
+    return FetchRequest(blob, sources, "" if sources else "[updates] allows none of its sources")
 
 
 def named(documents: Iterable[Deployment]) -> set[str]:
@@ -173,13 +188,13 @@ def named(documents: Iterable[Deployment]) -> set[str]:
 
 
 def held_against(
-    documents: Iterable[Deployment | None], catalogue: Catalogue, identity: str
+    documents: Iterable[Deployment], catalogue: Catalogue, identity: PluginId
 ) -> set[Digest]:
     """Digests of the plugin `identity` that are rejected or quarantined here."""
     known = {
         release.blob.digest
         for document in documents
-        for entry in (document.plugins if document else ())
+        for entry in document.plugins
         if entry.identity == identity
         for release in entry.releases
     }
@@ -202,16 +217,16 @@ def _running(choice: Choice) -> Running:
     )
 
 
-def _add(supplies: dict[Digest, Wish], blob: Blob, sources: tuple[str, ...]) -> None:
+def _add(supplies: dict[Digest, FetchRequest], blob: Blob, sources: tuple[str, ...]) -> None:
     """Two plugins may run the same module, from different places."""
     before = supplies.get(blob.digest)
     if before is None:
-        supplies[blob.digest] = Wish(blob, sources)
+        supplies[blob.digest] = FetchRequest(blob, sources)
         return
     # The way it is cut is that of the first that is on MQTT at all.
     blob = before.blob if before.blob.parts else blob
     sources = tuple(dict.fromkeys((*before.sources, *sources)))
-    supplies[blob.digest] = Wish(blob, sources)
+    supplies[blob.digest] = FetchRequest(blob, sources)
 
 
 def _release(running: Running, path: Path) -> Release:

@@ -1,4 +1,4 @@
-"""What a node does with its fleet's word, step by step.
+"""Applies signed deployments on a node: verify, persist, fetch, activate, confirm or roll back.
 
     a deployment or a trust set comes -> checked -> remembered on disk, before anything follows
     -> what is lacking is fetched -> only when all is here: the catalogue switches, then the host
@@ -13,7 +13,7 @@ benchmark, a thousand of these to one.
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,32 +21,29 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
+from edge_agent.fleet.accepted import MAX_REPORTED, AcceptedDeployments
 from edge_agent.fleet.documents import Documents
 from edge_agent.fleet.modules import Modules
-from edge_agent.fleet.node import Node
-from edge_agent.fleet.offers import Offers, here, merged
-from edge_agent.fleet.plan import Plan, Target
-from edge_agent.fleet.record import DISK_PAUSE_S, Record
-from edge_agent.fleet.transfer.courier import Courier
-from edge_agent.fleet.transfer.fetch import Means
+from edge_agent.fleet.plan import Node, Plan, Target
+from edge_agent.fleet.transfer.blocking import TransferThread
+from edge_agent.fleet.transfer.fetch import FetchContext
+from edge_agent.fleet.transfer.fetch_queue import FetchQueue
 from edge_agent.fleet.transfer.overmqtt import BrokerPort
-from edge_agent.fleet.transfer.queue import Queue, Wish
 from edge_agent.fleet.trustkeeper import Standing
 from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, DocumentOf, FleetTopics, PartOf
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
+from edge_agent.store.catalogue_store import DISK_PAUSE_S, CatalogueStore
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
-from edge_agent.store.release import Probation
+from edge_agent.store.release import PluginId, Probation
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import UpdatesState
 
 log = logging.getLogger(__name__)
 
-# Of what is held against modules, in reports: the latest. The catalogue remembers more.
-MAX_REPORTED = 16
 # While something will expire: a clock may be set meanwhile, by years.
 EXPIRY_LOOK_S = 3600.0
 
@@ -86,16 +83,16 @@ class Updater:
         self._changed = changed
         self._monotonic = monotonic
         self._modules = Modules(layout)
-        self._offers = Offers()
+        self._accepted = AcceptedDeployments(node, config, self._modules.has)
         self._documents = Documents(node, config, clock)
-        means = Means(broker, topics.blob_part, Courier(), wake, config.registry_auth_file)
-        self._queue = Queue(layout.incoming, means)
-        self._record: Record | None = None  # None: not started, or not to be read
-        self._pending: Deployment | None = None
-        self._active: Deployment | None = None
+        context = FetchContext(
+            broker, topics.blob_part, TransferThread(), wake, config.registry_auth_file
+        )
+        self._queue = FetchQueue(layout.incoming, context)
+        self._catalogue_store: CatalogueStore | None = None  # None: not started, or not to be read
         self._plan: Plan | None = None  # the one that was handed over last
         self._due = math.inf  # what the disk refused is tried again
-        self._trouble = ""
+        self._last_error = ""
         self._status: dict[str, Any] = {}
 
     # --- from outside
@@ -103,19 +100,19 @@ class Updater:
     def start(self) -> None:
         """Run what the disk says and go on with what was under way; needs no broker."""
         try:
-            self._record = Record(self._path)
+            self._catalogue_store = CatalogueStore(self._path)
         except StoreError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
+            if str(error) != self._last_error:
+                self._last_error = str(error)
                 log.error("no deployment is taken and none is run: %s", error)
             self._due = self._monotonic() + DISK_PAUSE_S
             self._tell()
             return
         self._due = math.inf
-        self._trouble = ""
+        self._last_error = ""
         self._documents.read_trust(self._catalogue)
-        self._pending = self._documents.accepted_before(self._catalogue.pending)
-        self._active = self._documents.accepted_before(self._catalogue.active)
+        self._accepted.pending = self._documents.accepted_before(self._catalogue.pending)
+        self._accepted.active = self._documents.accepted_before(self._catalogue.active)
         self._check()
         self._evaluate()
         self._broker.subscribe([self._topics.deployment, self._topics.trust])
@@ -128,9 +125,9 @@ class Updater:
             self._queue.take(what.digest, what.number, payload, self._monotonic())
 
     def verdict(
-        self, identity: str, digest: Digest, kept: bool, reason: str, setup: str | None = None
+        self, identity: PluginId, digest: Digest, kept: bool, reason: str, setup: str | None = None
     ) -> None:
-        """The host's word on a release on probation.
+        """The host's verdict on a release on probation.
 
         `setup`: as the catalogue's `setup_key` names the module with its configuration.
         """
@@ -148,15 +145,15 @@ class Updater:
         self._evaluate()
 
     def quarantine(self, digest: Digest, reason: str) -> None:
-        """Do not run this module until somebody lifts that; the host may say so again and again."""
+        """Do not run this module until the quarantine is lifted; harmless when repeated."""
         if digest not in self._catalogue.quarantined:
             log.error("%s is quarantined: %s", digest, reason)
             self._note(catalogues.quarantined(self._catalogue, digest, reason))
             self._evaluate()
 
-    def unquarantine(self, identity: str) -> int:
-        """Hold nothing against the plugin `identity` any more; how many modules that concerns."""
-        held = plan.held_against((self._pending, self._active), self._catalogue, identity)
+    def unquarantine(self, identity: PluginId) -> int:
+        """Lift every rejection and quarantine of this plugin's modules; how many these were."""
+        held = plan.held_against(self._accepted.documents, self._catalogue, identity)
         for digest in held:
             self._note(catalogues.unquarantined(self._catalogue, digest))
         self._evaluate()
@@ -164,21 +161,20 @@ class Updater:
 
     def sync(self) -> None:
         """Look at everything again: the disk, the broker's documents, every source."""
-        if self._record is None:
+        if self._catalogue_store is None:
             self.start()
             return
         self._documents.read_trust(self._catalogue)
         self._check()
         # What a node can do without gets its one round: asked for often, no round would end.
-        codes = {code for each in self._accepted() for code in self._target(each).codes}
-        self._queue.again(self._monotonic(), codes)
+        self._queue.again(self._monotonic(), self._accepted.codes(self._catalogue))
         self._evaluate()
         self._broker.subscribe([self._topics.deployment, self._topics.trust], anew=True)
 
     def standing(self) -> Standing:
-        """Whose word counts at the moment."""
-        if self._record is None:  # a newer set than the files' may be what cannot be read
-            return Standing(None, self._trouble or "the disk was not read yet", 0.0)
+        """The trusted keys at the moment."""
+        if self._catalogue_store is None:  # a newer set than the files' may be what cannot be read
+            return Standing(None, self._last_error or "the disk was not read yet", 0.0)
         return self._documents.standing(self._catalogue)
 
     def stop(self) -> None:
@@ -193,26 +189,27 @@ class Updater:
 
     def step(self, now: float) -> float:
         """Do what is due; when to come back at the latest. Times are those of `monotonic`."""
-        if self._record is None and now >= self._due:
+        if self._catalogue_store is None and now >= self._due:
             self.start()
-        if self._record is None:
+        if self._catalogue_store is None:
             return self._due
         self._follow_trust(now)
         self._accept(now)
-        if now >= min(self._due, self._record.due):
+        if now >= min(self._due, self._catalogue_store.due):
             self._due = math.inf
-            self._record.write(now)
+            self._catalogue_store.write(now)
             self._evaluate()
-        if now >= self._record.retry_at:
+        if now >= self._catalogue_store.retry_at:
             while (found := self._queue.step(now)) and self._store(*found):
                 self._evaluate()
-            self._give_up()
+            if self._accepted.give_up(self._queue.in_vain(), self._catalogue):
+                self._evaluate()
         self._tell()
-        queue_due = max(self._queue.due, self._record.retry_at)
-        # What expires is told when it does, though nothing else may come for months.
-        expiry = self._documents.until_expiry(self._catalogue, self._active)
+        queue_due = max(self._queue.due, self._catalogue_store.retry_at)
+        # An expiry is reported when it comes, though nothing else may come for months.
+        expiry = self._documents.until_expiry(self._catalogue, self._accepted.active)
         expiry_due = now + min(expiry, EXPIRY_LOOK_S) if expiry != math.inf else math.inf
-        return min(self._due, self._record.due, self._documents.due, queue_due, expiry_due)
+        return min(self._due, self._catalogue_store.due, self._documents.due, queue_due, expiry_due)
 
     def _follow_trust(self, now: float) -> None:
         new = self._documents.trust(now, self._catalogue)
@@ -228,13 +225,12 @@ class Updater:
         if found is None:
             return
         if found == "known":  # the broker is back, and sends what is retained
-            self._queue.hurry(now)
+            self._queue.end_pauses(now)
             return
         new = catalogues.accepted(self._catalogue, found.known, found.payload)
         if self._commit(new):
             log.info("generation %d is accepted", found.generation)
-            self._pending = found
-            self._offers.clear()
+            self._accepted.accept(found)
             self._collect()  # what came for one before it may be all the room that there is
             self._evaluate()
         else:
@@ -242,19 +238,19 @@ class Updater:
 
     def _evaluate(self) -> None:
         """Switch to what is complete, ask for what is lacking, have run what can run."""
-        if self._record is None:
+        if self._catalogue_store is None:
             return
-        for document in self._accepted():
-            target = self._target(document)
-            if all(map(self._modules.has, target.supplies)) and not self._awaited(document, target):
+        for document in self._accepted.documents:
+            target = self._accepted.target(document, self._catalogue)
+            if self._accepted.complete(document, target):
                 self._switch(document, target)
                 break
-        self._queue.want(self._wishes(), self._monotonic())
+        self._queue.want(self._accepted.lacking(self._catalogue), self._monotonic())
         found = plan.runnable(
             *(self._catalogue, self._modules.has, self._modules.path),
             *(self._terms, self._node.machine),
         )
-        if self._plan is None or found.told != self._plan.told:
+        if self._plan is None or found.compared != self._plan.compared:
             self._plan = found
             self._activate(found)
         self._tell()
@@ -262,35 +258,25 @@ class Updater:
     def _switch(self, document: Deployment, target: Target) -> None:
         """All that `target` needs is here: from now on it is what runs, if the disk says so."""
         before = self._catalogue
-        running = here(target.running, self._modules.has)
-        if document is self._pending:
+        running = self._accepted.with_code(target)
+        if document is self._accepted.pending:
             new = catalogues.activated(before, running)
         else:  # the one that is active already; another may be on its way
             new = catalogues.activated(replace(before, pending=""), running)
             new = replace(new, pending=before.pending)
         if new.rejected:  # of what is gone from the documents nothing is held any more
-            left = [document] if document is self._pending else self._accepted()
+            left = [document] if document is self._accepted.pending else self._accepted.documents
             new = catalogues.settled(new, plan.named(left))
         if new == before or not self._commit(new):
             return
-        if document is self._pending:
-            log.info("generation %d is active", document.generation)
-            self._active, self._pending = document, None
+        self._accepted.activate(document)
         self._collect()
 
     def _store(self, digest: Digest, path: Path) -> bool:
         """A blob came; whether it is in its place."""
-        targets = [self._target(document) for document in self._accepted()]
-        # What is a module too cannot be done without.
-        a_module = any(digest in target.supplies for target in targets)
-        if not a_module and any(digest in target.codes for target in targets):
+        if self._accepted.only_code(digest, self._catalogue):
             return self._store_code(digest, path)
-        names = {
-            (running.name, running.version)
-            for target in targets
-            for running in target.running
-            if running.digest == digest
-        }
+        names = self._accepted.names(digest, self._catalogue)
         try:
             self._modules.add(digest, path, names)
         except StoreError as error:
@@ -302,32 +288,13 @@ class Updater:
         try:
             self._modules.add_code(digest, path)
         except StoreError as error:  # what can be done without does not wait for a disk
-            self._offers.refuse(digest, str(error))
+            self._accepted.refuse(digest, str(error))
         return True
-
-    def _give_up(self) -> None:
-        """Do without the code that no source gave, once there is nothing else to wait for."""
-        in_vain = self._queue.in_vain()
-        if not in_vain or self._pending is None:
-            return
-        target = self._target(self._pending)
-        if not all(map(self._modules.has, target.supplies)):
-            return
-        lacking = [each for each in self._awaited(self._pending, target) if each in in_vain]
-        for digest in lacking:
-            self._offers.refuse(digest, in_vain[digest])
-        if lacking:
-            self._evaluate()
-
-    def _awaited(self, document: Deployment, target: Target) -> Collection[Digest]:
-        """The code that a new deployment waits for; what runs already was made by this node."""
-        if document is not self._pending:
-            return ()
-        return self._offers.lacking(target, self._modules.has)
 
     def _check(self) -> None:
         trouble = self._modules.check(
-            self._catalogue.digests | self._catalogue.codes, self._needed()
+            self._catalogue.digests | self._catalogue.codes,
+            self._accepted.needed(self._catalogue),
         )
         if trouble is not None:
             self._failed(trouble)
@@ -335,7 +302,7 @@ class Updater:
     def _collect(self) -> None:
         """Remove what neither runs, nor ran before, nor is on its way."""
         try:
-            self._modules.collect(self._needed())
+            self._modules.collect(self._accepted.needed(self._catalogue))
         except StoreError as error:
             self._failed(error)
 
@@ -343,56 +310,26 @@ class Updater:
 
     @property
     def _catalogue(self) -> Catalogue:
-        return self._record.catalogue if self._record is not None else Catalogue()
+        return self._catalogue_store.catalogue if self._catalogue_store is not None else Catalogue()
 
     def _commit(self, new: Catalogue) -> bool:
         """Nothing may follow from `new` unless the disk has it."""
-        assert self._record is not None
+        assert self._catalogue_store is not None
         now = self._monotonic()
-        done = now >= self._record.retry_at and self._record.commit(new, now)
+        done = now >= self._catalogue_store.retry_at and self._catalogue_store.commit(new, now)
         if not done:
-            self._due = min(self._due, self._record.retry_at)
+            self._due = min(self._due, self._catalogue_store.retry_at)
         return done
 
     def _note(self, new: Catalogue) -> None:
         """What happened here is so, whether or not the disk has it."""
-        if self._record is not None:
-            self._record.note(new, self._monotonic())
+        if self._catalogue_store is not None:
+            self._catalogue_store.note(new, self._monotonic())
 
     def _failed(self, error: StoreError) -> None:
-        assert self._record is not None
-        self._record.failed(error, self._monotonic())
-        self._due = min(self._due, self._record.retry_at)
-
-    def _accepted(self) -> list[Deployment]:
-        """The one on its way and the one that runs, as far as there are."""
-        return [each for each in (self._pending, self._active) if each is not None]
-
-    def _target(self, document: Deployment) -> Target:
-        node = self._node
-        return plan.target(document, node.name, node.labels, self._catalogue, node.machine)
-
-    def _needed(self) -> set[Digest]:
-        """Digests of what runs, ran before, or is on its way."""
-        needed = set(self._catalogue.digests | self._catalogue.codes)
-        for document in self._accepted():
-            target = self._target(document)
-            needed |= target.supplies.keys()
-            if document is self._pending:
-                needed |= target.codes.keys()
-        return needed
-
-    def _wishes(self) -> dict[Digest, Wish]:
-        """What the documents need and the disk lacks."""
-        wishes: dict[Digest, Wish] = {}
-        for document in self._accepted():
-            target = self._target(document)
-            for digest, supply in target.supplies.items():
-                if digest not in wishes and not self._modules.has(digest):
-                    wishes[digest] = plan.allowed(supply, self._config)
-            for digest in self._awaited(document, target):
-                wishes.setdefault(digest, plan.allowed(target.codes[digest], self._config))
-        return wishes
+        assert self._catalogue_store is not None
+        self._catalogue_store.failed(error, self._monotonic())
+        self._due = min(self._due, self._catalogue_store.retry_at)
 
     def _tell(self) -> None:
         status: dict[str, Any] = {**self._make_status()}
@@ -401,7 +338,7 @@ class Updater:
             self._changed()
 
     def _make_status(self) -> "UpdatesState":
-        catalogue, pending, active = self._catalogue, self._pending, self._active
+        catalogue, pending, active = self._catalogue, self._accepted.pending, self._accepted.active
         return {
             "generation": active.generation if active else 0,
             "accepted": catalogue.known.generation,
@@ -417,17 +354,10 @@ class Updater:
             "rejected": _latest(catalogue.rejected),
             "quarantined": _latest(catalogue.quarantined),
             "compiled": "refuse" if self._node.machine is None else "accept",
-            "code": self._code_told(),
-            "trouble": self._trouble or (self._record.trouble if self._record else ""),
+            "code": self._accepted.code_status(catalogue),
+            "trouble": self._last_error
+            or (self._catalogue_store.last_error if self._catalogue_store else ""),
         }
-
-    def _code_told(self) -> dict[str, str]:
-        if self._node.machine is None:
-            return {}
-        targets = map(self._target, self._accepted())
-        told = merged(self._offers.told(each, self._modules.has) for each in targets)
-        # Reasons first: the rest goes without saying.
-        return dict(sorted(told.items(), key=lambda each: not each[1])[:MAX_REPORTED])
 
 
 def _latest(held: Mapping[str, str]) -> dict[str, str]:

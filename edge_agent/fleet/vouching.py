@@ -1,4 +1,4 @@
-"""Whether a signed request is the fleet's word for this node, once: keys, clock and disk.
+"""Verifies signed requests: by a trusted key, for this node, in time, and carried out once.
 
 For the thread of edge_agent.fleet.worker: a signature costs a slow board a millisecond, and what
 was asked has to be on the disk before it is done, or it could be sent again after a restart.
@@ -35,7 +35,7 @@ class Vouching:
         standing = self._standing()
         trust, now = standing.trust, standing.now
         if trust is None:
-            raise RequestError(sealed.id, f"signature: nobody is trusted here: {standing.trouble}")
+            raise RequestError(sealed.id, f"signature: nobody is trusted here: {standing.reason}")
         known = self._known(standing)
         try:
             trust.vouch(now)
@@ -70,7 +70,7 @@ class Vouching:
         return lost
 
     def _remember(self, request: Request, memory: Memory) -> None:
-        """In memory in any case: who looks for what is wrong with a disk can still ask."""
+        """In memory in any case: a node with a bad disk can still be diagnosed."""
         self._memory = memory
         try:
             files.make_folder(self._path.parent)

@@ -1,4 +1,4 @@
-"""The one thread of a node's fleet part: it runs the Updater, and nobody waits for it.
+"""The thread that runs the Updater; no other thread waits for it.
 
 The thread makes the Updater, so what that imports is loaded while everything else is
 starting. Its inbox is bounded: of documents the latest of each kind waits, of parts twice
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Twice the window of edge_agent.fleet.transfer.window: 1 MiB.
+# Twice the window of edge_agent.fleet.transfer.overmqtt: 1 MiB.
 MAX_PARTS = 16
 # JSON, signatures and the disk fit; the default of 8 MB counts where memory is locked.
 STACK_BYTES = 512 * 1024

@@ -38,8 +38,10 @@ PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 # up the numbers (docs/adr/0040).
 MAX_GENERATION_STEP = 1 << 32
 
-# Reasons of refusals before which nobody looked whether trusted keys signed.
+# Reasons of refusals that come before the check of signatures.
 _UNSIGNED = ("oversized", "envelope", "signature", "algorithm")
+
+_MESSAGE_NAME_DIGITS = 16
 
 _DEFAULTS = Limits()
 
@@ -132,7 +134,7 @@ def to_payload(values: Mapping[str, object]) -> bytes:
 
 
 def said_generation(raw: bytes, refused: EdgeAgentError) -> int | None:
-    """The generation of a refused message; None where nobody who is trusted signed for it."""
+    """The generation of a refused message; None where no trusted key signed it."""
     if getattr(refused, "reason", "signature") in _UNSIGNED:
         return None
     try:
@@ -213,3 +215,8 @@ def _check(document: Document) -> None:
         document.check()
     except ConfigError as error:
         raise RefusedError("malformed", str(error)) from None
+
+
+def message_name(raw: bytes) -> str:
+    """The first digits of its SHA-256: which message of the broker is meant, in a state."""
+    return sha256_hex(raw)[:_MESSAGE_NAME_DIGITS]

@@ -21,10 +21,9 @@ from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
 from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
-from edge_agent.store.code import Code
 from edge_agent.store.digest import PATTERN as DIGEST
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import NAME_CHARACTER
+from edge_agent.store.release import NAME_CHARACTER, Code, PluginId
 from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
@@ -125,9 +124,9 @@ class PluginEntry:
     releases: tuple[Release, ...]  # the first that fits is run
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> PluginId:
         """NN-name, as everywhere on a node."""
-        return f"{self.index}-{self.name}"
+        return PluginId.of(self.index, self.name)
 
 
 def max_encoded_bytes(size: int, encoding: Encoding) -> int:

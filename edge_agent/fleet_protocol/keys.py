@@ -133,7 +133,7 @@ def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
 
 
 class Signer(Protocol):
-    """What signs: a key at hand, or one that somebody else keeps."""
+    """What signs: a key at hand, or one in a token or an agent."""
 
     public: PublicKey
 

@@ -17,11 +17,11 @@ class Refusal(TypedDict):
     count: int  # refused in a row, for whatever reasons
     since: int  # Unix time, s: when it was refused for this reason first
     generation: int | None  # what it says of itself, where trusted keys signed it
-    message: str  # which one it was (fleet/refusals.message_name), signed or not
+    message: str  # which one it was (deployment.message_name), signed or not
 
 
 class TrustState(TypedDict, total=False):
-    """Whose signatures count; `trouble` alone where nobody's do."""
+    """The trusted keys; `trouble` alone where there are none."""
 
     version: int
     threshold: int

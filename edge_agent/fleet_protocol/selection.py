@@ -7,6 +7,7 @@ from edge_agent.config.model import PluginSettings
 from edge_agent.fleet_protocol.deployment import Deployment, PluginEntry, Release, Rollout
 from edge_agent.store.catalogue import setup_key
 from edge_agent.store.digest import sha256_hex
+from edge_agent.store.release import PluginId
 
 
 class Choice(NamedTuple):
@@ -61,13 +62,13 @@ def wanted(
     node: str,
     labels: Mapping[str, str],
     rejected: Collection[str] = (),
-) -> dict[str, Choice]:
+) -> dict[PluginId, Choice]:
     """By identity (NN-name): the first release that is for this node and not rejected by it.
 
     `rejected` holds digests ("sha256:HEX") and setups (`catalogue.setup_key`). A plugin
     without such a release is left out.
     """
-    found = {}
+    found: dict[PluginId, Choice] = {}
     for entry in deployment.plugins:
         if not matches(entry, labels):
             continue

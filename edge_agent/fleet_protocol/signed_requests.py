@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     ids: Mapping[str, float] = {}  # never changed in place
 
     def has(self, identity: str, expires: float) -> bool:
-        """It was carried out, or cannot be told from one that was."""
+        """It was carried out, or cannot be distinguished from one that was."""
         return expires <= self.floor or identity in self.ids
 
     def added(self, identity: str, expires: float) -> "Seen":

@@ -56,7 +56,7 @@ class NodeTopics(NamedTuple):
         return f"{self.responses}/{_known(verb)}"
 
     def may_answer_on(self, topic: str) -> bool:
-        """Whether an answer may go to `topic`, which somebody at the broker chose.
+        """Whether an answer may go to `topic`, which any client of the broker may have chosen.
 
         Not to what another program believes: inside the protocol only this node's own answers.
         """
@@ -75,7 +75,7 @@ TRUST: Kind = "trust"
 
 
 class RequestFor(NamedTuple):
-    """Somebody asks this node for something."""
+    """A request to this node."""
 
     verb: Verb
 

@@ -77,7 +77,7 @@ def to_payload(trust: TrustSet) -> bytes:
         "keys": [_written_key(key) for key in trust.keys],
     }
     if trust.validity is not None:
-        values |= trust.validity.told()
+        values |= trust.validity.as_document()
     return strictjson.dumps(values)
 
 

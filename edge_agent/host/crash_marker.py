@@ -27,6 +27,7 @@ from typing import NamedTuple
 from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.digest import Digest
+from edge_agent.store.files import boot_id
 from edge_agent.store.release import PluginId
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ FILE_BYTES = (1 + ENTRIES) * _ENTRY_BYTES
 
 
 class Suspect(NamedTuple):
-    """Who was at work when the process died."""
+    """A plugin whose code was running when the process died."""
 
     identity: str  # the first MAX_IDENTITY_BYTES of it
     digest: Digest
@@ -72,7 +73,7 @@ class Left(NamedTuple):
 class CrashMarker:
     """Until `open`, and where that fails, the bytes live and die with the process.
 
-    Whoever calls a guest writes its mark's index to `memory[LOOP]`, and NOBODY afterwards: two
+    The caller of a guest writes its mark's index to `memory[LOOP]`, and NOBODY afterwards: two
     stores, 0.05 us together, on a path that may not cost more.
     """
 
@@ -98,7 +99,7 @@ class CrashMarker:
             )
         return left
 
-    def enter(self, identity: str, digest: Digest) -> "Mark":
+    def enter(self, identity: PluginId, digest: Digest) -> "Mark":
         """For a new instance of this plugin; its index is NOBODY if the table is full."""
         return Mark(self, Suspect.of(identity, digest))
 
@@ -150,17 +151,8 @@ class Mark:
         self._marker.leave(before)
 
     def close(self) -> None:
-        """Nobody writes this index any more on the instance's behalf."""
+        """The instance is gone: its index is not written any more."""
         self._marker.leave(self.index)
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot; empty where it has none."""
-    try:
-        text = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    return text if len(text) == _BOOT_CHARS and text.isascii() else ""
 
 
 def oom_kills() -> int | None:
@@ -174,7 +166,7 @@ def oom_kills() -> int | None:
 
 
 def _left(path: Path, boot: str) -> Left | None:
-    """Who is in the slots of a file that this user's last process left in this boot."""
+    """The plugins in the slots of a file that this user's last process left in this boot."""
     try:
         content = files.read(path, FILE_BYTES)
         owner = path.stat().st_uid if content is not None else None

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol.outcome import OK, REJECTED, Outcome
+from edge_agent.fleet_protocol.event_result import OK, REJECTED, EventResult
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.store import files
 from edge_agent.store.digest import NO_DIGEST, Digest
@@ -39,7 +39,7 @@ _VERSION = 1
 
 
 class CrashPolicy:
-    """Who ended the process, and how often. `later` runs what waits for the disk."""
+    """Plugins whose code ended the process, and how often. `later` runs what waits for the disk."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class CrashPolicy:
         self._answers: dict[Suspect, int] = {}  # of those, in this process
 
     def begin(self, suspects: Iterable[Suspect], excuse: str = "") -> None:
-        """Read what is known, and count those who were at work when the last process died,
-        unless there is an `excuse` for them.
+        """Read what is known, and count the plugins whose code was running when the last process
+        died, unless there is an `excuse` for them.
 
         Waits for the disk: before anything runs.
         """
@@ -86,13 +86,13 @@ class CrashPolicy:
         if suspects:
             self._save(dict(self._crashes))
 
-    def answered(self, outcome: Outcome) -> None:
+    def answered(self, result: EventResult) -> None:
         """An event is over: so that bad luck is forgotten once the plugin itself has answered
         enough of them. What a placeholder refuses in its place says nothing of it."""
-        if not self._answers or outcome.kind not in (OK, REJECTED):
+        if not self._answers or result.kind not in (OK, REJECTED):
             return
-        identity = outcome.plugin
-        suspect = Suspect.of(identity, outcome.digest)
+        identity = result.plugin
+        suspect = Suspect.of(identity, result.digest)
         answers = self._answers.get(suspect)
         if answers is None:
             return
@@ -119,7 +119,7 @@ class CrashPolicy:
         since the module can be compiled here. On any thread."""
         return _suspect(release)._replace(by_code=True) in self._crashes
 
-    def unquarantine(self, identity: str) -> bool:
+    def unquarantine(self, identity: PluginId) -> bool:
         """Forget the crashes of the plugin; False if there are none."""
         name = Suspect.of(identity, NO_DIGEST).identity
         found = [suspect for suspect in self._crashes if suspect.identity == name]

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.outcome import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
+from edge_agent.fleet_protocol.event_result import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
 from edge_agent.loop import Loop
 from edge_agent.nri.capabilities import Carrier, carrier, fails_creations
-from edge_agent.nri.envelope import DECODE_ERRORS
+from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.nri.session import Call, RuntimeInfo
 from edge_agent.pb import nri_pb2
+from edge_agent.store.release import PluginId
 from edge_agent.wire.fields import Path, nested_bytes
 
 log = logging.getLogger(__name__)
@@ -38,20 +39,20 @@ class Finding(NamedTuple):
     """One thing that did not come to what a plugin's reply asked for."""
 
     kind: str
-    text: str  # without the container, so that equal ones are told once
+    text: str  # without the container, so that equal ones are reported once
     request: bytes = b""  # the CreateContainerRequest that it is about
     fields: tuple[str, ...] = ()
     others: tuple[str, ...] = ()  # plugins on the other side
     containers: tuple[str, ...] = ()  # ids, of an update
 
 
-Tell = Callable[[str, Finding], None]
+Tell = Callable[[PluginId, Finding], None]
 """(identity of the plugin whose reply it was, what became of the reply)"""
 
 
 class _Reply(NamedTuple):
     tell: Tell
-    identity: str
+    identity: PluginId
     request: bytes
     reply: bytes
 
@@ -86,7 +87,7 @@ class Creations:
         self._skipped = 0
 
     def replied(
-        self, tell: Tell, identity: str, runtime: RuntimeInfo, call: Call, reply: bytes
+        self, tell: Tell, identity: PluginId, runtime: RuntimeInfo, call: Call, reply: bytes
     ) -> None:
         """A plugin's answer counts for the container that this call is about."""
         container = _container_id(call)
@@ -104,15 +105,15 @@ class Creations:
             self._start(partial(_dropped, (mine,), None, runtime), mine.size)
 
     def created(self, runtime: RuntimeInfo, call: Call) -> None:
-        """The runtime shows the container; the first plugin that is shown it tells for all."""
+        """The runtime shows the container; the first plugin that is shown it reports for all."""
         known = self._forget(_container_id(call))
         if known is not None:
             size = known.size + len(call.payload)
             self._start(partial(_dropped, tuple(known.replies), call, runtime), size)
 
     def rejected(self, validator: str, call: Call, reason: str) -> list[str]:
-        """A hosted validator rejected the creation: tells those whose adjustments it had, and
-        returns their names. If the reason names some of them, it was those."""
+        """A hosted validator rejected the creation: report that to the plugins whose adjustments
+        it had (if the reason names some of them, to those), and return their names."""
         known = self._forget(_container_id(call))
         replies = known.replies if known is not None else []
         named = [each for each in replies if each.identity in reason.split()]
@@ -183,7 +184,7 @@ def _container_id(call: Call) -> bytes:
 
 
 def _conflicts(replies: Sequence[_Reply], runtime: RuntimeInfo) -> _Found:
-    """What the last of them sets that one before it had set; both are told."""
+    """What the last of them sets that one before it had set; reported to both."""
     from edge_agent.nri.applied import MAX_FIELDS
     from edge_agent.nri.ownership import clashes
 

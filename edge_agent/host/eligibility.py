@@ -17,7 +17,7 @@ def why_skipped(settings: PluginSettings, socket: Path, runtime: RuntimeInfo | N
     """Why the plugin is not registered at this runtime; empty: it is.
 
     `runtime` None: what listens there has not said its name yet. The name decides in the end, so
-    a plugin that may be meant for it connects, and leaves when it is told the name.
+    a plugin that may be meant for it connects, and leaves once the runtime has said its name.
     """
     if settings.runtimes is not None:
         return _not_named(settings.runtimes, socket, runtime)
@@ -51,5 +51,5 @@ def _not_named(names: tuple[str, ...], socket: Path, runtime: RuntimeInfo | None
 
 
 def _place(path: str) -> str:
-    """By which two names of one socket can be told the same: /var/run is /run."""
+    """A form in which two names of one socket are equal: /var/run is /run."""
     return path.removeprefix("/var") if path.startswith("/var/run/") else path

@@ -1,6 +1,6 @@
 """How the agent's last process ended, and whether a plugin is to be blamed for it.
 
-    SOCKET.running   who was at work, and whether the end was orderly (host/crash_marker.py)
+    SOCKET.running   whose code was running, and whether the end was orderly (host/crash_marker.py)
     SOCKET.fault     what Python's fault handler writes while the process dies of itself
                      (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT); a SIGKILL leaves it empty
 
@@ -35,14 +35,14 @@ class Cause(Enum):
 
 
 class Verdict(NamedTuple):
-    """Who was at work when the last process died, and why that is not held against them."""
+    """Plugins whose code was running when the last process died, and why that does not count."""
 
     suspects: list[Suspect]
     excuse: str = ""  # empty: it is
 
 
 def look_back(marker: CrashMarker, socket: Path, damaged: Callable[[], Sequence[Path]]) -> Verdict:
-    """Begin new files beside `socket`; what those of the last process tell.
+    """Begin new files beside `socket`; what those of the last process say.
 
     `damaged` looks for damaged artifacts and removes them; it is called after a fault only.
     Before anything runs; waits for the disk.

@@ -7,31 +7,65 @@ minutes, in which another plugin's guest may have to be made anew: it has its ow
     loader:   read ─► artifact there? ─► instantiate ─► ready
                           │ no                 ▲
     compiler:             └► compile ──────────┘
+
+Plugins are tried again and again; a module that could not be compiled rests for many times as long
+as that took, or it would keep a core busy for ever (`CompileBackoff`).
 """
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from edge_agent import memory, threads
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
-from edge_agent.host.compile_backoff import CompileBackoff
 from edge_agent.host.crash_marker import LOADER, NOBODY, CrashMarker, Mark
+from edge_agent.host.loaded_modules import LoadedModules, Stored, UncompiledError, read_module
 from edge_agent.loop import Loop
-from edge_agent.nri.envelope import MAX_REPLY_BYTES
-from edge_agent.store.digest import Digest
+from edge_agent.nri.messages import MAX_REPLY_BYTES
 from edge_agent.store.release import Release
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog, Sink
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports
 from edge_agent.wasm.module import ModuleInfo
-from edge_agent.wasm.modulefile import ModuleFile, inspect_file
+from edge_agent.wasm.modulefile import ModuleFile
+
+REST_FACTOR = 10  # ours: a tenth of one core at most
+
+_Key = tuple[str, bool]
+"""Digest of the module, whether it was to count its fuel."""
+
+
+class CompileBackoff:
+    """Used by the threads of the loader; nothing in it waits."""
+
+    def __init__(self) -> None:
+        self._resting: dict[_Key, tuple[float, EdgeAgentError]] = {}
+
+    def check(self, key: _Key) -> None:
+        """Raise what was wrong the last time, if that was a short while ago."""
+        until, error = self._resting.get(key, (0.0, None))
+        if error is not None and time.monotonic() < until:
+            raise type(error)(str(error))
+
+    @contextmanager
+    def noted(self, key: _Key) -> Iterator[None]:
+        """Within it, the module is compiled."""
+        began = time.monotonic()
+        try:
+            yield
+        except SupersededError:
+            raise  # says nothing of what has this digest
+        except EdgeAgentError as error:
+            now = time.monotonic()
+            resting = {of: each for of, each in self._resting.items() if each[0] > now}
+            # A new one: what was raised would keep frames.
+            resting[key] = (now + REST_FACTOR * (now - began), type(error)(str(error)))
+            self._resting = resting
+            raise
+
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +75,8 @@ _STACK_BYTES = 8 << 20
 _STOP_S = 1.0  # of the agent's end, for what is being loaded; nothing is lost without it
 _COMPILER_STACK_BYTES = 1 << 20  # it starts processes and maps what they leave
 
-Stored = Callable[[ModuleFile], Module | None]
-"""Code that is loaded, None: not compiled."""
 Compiled = Callable[[ModuleFile], Module]
-"""The same, compiling it first where that was not done."""
-
-_Key = tuple[Digest, int, bool]
-"""Of modules that are the same code: digest, stack in bytes, whether it counts its fuel."""
-
-
-class _Loaded(NamedTuple):
-    """A module in use."""
-
-    module: Module
-    info: ModuleInfo
-    by_code: bool  # of the fleet's
-    users: int
+"""Code that is loaded, compiled first where that was not done."""
 
 
 def _nothing() -> None:
@@ -91,12 +111,8 @@ class Prepared:
             self.mark.close()
 
 
-class _UncompiledError(Exception):
-    """A module must be compiled before it can be loaded."""
-
-
 class Loader:
-    """Two worker threads. `log_sink(identity)` is where a plugin's lines go; `marker` is told
+    """Two worker threads. `log_sink(identity)` is where a plugin's lines go; `marker` notes
     whose guest is being made. `refuses_code` says of which releases the fleet's machine code is
     not to be used; it is asked on a worker's thread."""
 
@@ -110,15 +126,12 @@ class Loader:
         refuses_code: Callable[[Release], bool],
     ) -> None:
         self._loop = loop
-        self._refuses_code = refuses_code
         self._crash_marker = marker
-        self._stored = stored
+        self._modules = LoadedModules(stored, refuses_code)
         self._compiled = compiled
         self._log_sink = log_sink
-        self._jobs = _Worker("loader", _STACK_BYTES)
-        self._compiler = _Worker("compiler", _COMPILER_STACK_BYTES)
-        self._modules: dict[_Key, _Loaded] = {}
-        self._lock = threading.Lock()  # of _modules; never held while anything is waited for
+        self._jobs = threads.JobThread("loader", _STACK_BYTES)
+        self._compiler = threads.JobThread("compiler", _COMPILER_STACK_BYTES)
         self._compile_backoff = CompileBackoff()
 
     def load(
@@ -149,7 +162,7 @@ class Loader:
         def prepare() -> Prepared | None:
             try:
                 return self._prepare_marked(release, state)
-            except _UncompiledError:
+            except UncompiledError:
                 self._compile_backoff.check(key)
                 self._loop.call_soon(compiling)
                 self._compiler.put(partial(attempt, compile_))
@@ -159,7 +172,7 @@ class Loader:
             try:
                 # Another runtime's plugin may have waited before it.
                 self._compile_backoff.check(key)
-                source = self._read(release)
+                source = read_module(release)
                 with self._compile_backoff.noted(key):
                     self._compiled(source).close()
             except ModuleError as error:
@@ -170,7 +183,7 @@ class Loader:
         def finish() -> Prepared:
             try:
                 return self._prepare_marked(release, state)
-            except _UncompiledError:
+            except UncompiledError:
                 raise EngineError(f"{release.path}: what was compiled is gone again") from None
 
         self._jobs.put(partial(attempt, prepare))
@@ -211,7 +224,6 @@ class Loader:
 
     def _prepare(self, release: Release, state: PluginState, mark: Mark) -> Prepared:
         limits = release.settings.limits
-        key = (release.digest, limits.stack_bytes, release.metered)
         guest_log = GuestLog(
             self._log_sink(release.identity), limits.log_lines_per_s, limits.log_line_bytes
         )
@@ -232,11 +244,11 @@ class Loader:
                 )
 
         try:
-            module, info = self._module(release, key, check_loadable, mark)
+            module, info = self._modules.take(release, check_loadable, mark)
             try:
                 instance = module.instantiate(bounds, functions, limits.start_ms / 1000)
             except BaseException:
-                self._done(key)
+                self._modules.give_back(release)
                 raise
             finally:
                 guest_log.flush()
@@ -246,78 +258,13 @@ class Loader:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
         exports = abi.methods(info)
         return Prepared(
-            release, instance, services, exports, mark, lambda: self._release_module(key)
+            release, instance, services, exports, mark, lambda: self._release_module(release)
         )
 
-    def _module(
-        self,
-        release: Release,
-        key: _Key,
-        check_loadable: Callable[[ModuleInfo], None],
-        mark: Mark,
-    ) -> tuple[Module, ModuleInfo]:
-        with self._lock:
-            found = self._modules.get(key)
-        if found is not None:
-            check_loadable(found.info)
-            with self._lock:
-                again = self._modules.get(key)
-                if again is not None:  # not closed meanwhile
-                    self._modules[key] = again._replace(users=again.users + 1)
-            if again is not None:
-                if again.by_code:
-                    _runs_code(mark)
-                return again.module, again.info
-        source = self._read(release)
-        check_loadable(source.info)
-        loaded = self._stored(replace(source, code=None))
-        by_code = loaded is None and source.code is not None and self._may_use_code(release)
-        if by_code:
-            _runs_code(mark)
-            loaded = self._stored(source)
-        if loaded is None:
-            raise _UncompiledError
-        with self._lock:  # only this thread adds: nobody was faster
-            self._modules[key] = _Loaded(loaded, source.info, by_code, 1)
-        return loaded, source.info
-
-    def _may_use_code(self, release: Release) -> bool:
-        refuses = self._refuses_code(release)
-        if refuses:
-            log.warning(
-                "%s: the agent died while the fleet's machine code of it ran: compiling here; "
-                "edge-agent plugin unquarantine %s lets that code run again",
-                *(release.identity, release.identity),
-                extra={"plugin": release.identity},
-            )
-        return not refuses
-
-    @staticmethod
-    def _read(release: Release) -> ModuleFile:
-        info = inspect_file(release.path, release.digest)
-        stack_bytes = release.settings.limits.stack_bytes
-        return ModuleFile(
-            release.path, release.digest, info, stack_bytes, release.metered, release.code
-        )
-
-    def _release_module(self, key: _Key) -> None:
+    def _release_module(self, release: Release) -> None:
         """A guest is gone: an engine may have had its memory from the heap."""
-        self._done(key)
+        self._modules.give_back(release)
         self._jobs.put(memory.trim)
-
-    def _done(self, key: _Key) -> None:
-        with self._lock:
-            found = self._modules.pop(key)
-            if found.users > 1:
-                self._modules[key] = found._replace(users=found.users - 1)
-                return
-        found.module.close()
-
-
-def _runs_code(mark: Mark) -> None:
-    """On the loader's thread: what it runs now is machine code of the fleet's."""
-    mark.runs_code()
-    mark.memory[LOADER] = mark.index
 
 
 def _with_file(release: Release, error: ModuleError) -> ModuleError:
@@ -326,20 +273,3 @@ def _with_file(release: Release, error: ModuleError) -> ModuleError:
         # A blob of the store is never replaced.
         return ModuleError(f"{release.path}: it is damaged: its content has another digest")
     return type(error)(f"{release.path}: {error}")
-
-
-class _Worker:
-    """A daemon thread that does one job after the other; None ends it."""
-
-    def __init__(self, name: str, stack_bytes: int) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.put = self._jobs.put
-        self.thread = threads.start(self._run, name=name, stack_bytes=stack_bytes)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except Exception:
-                log.exception("a job of the loader failed; the next goes on")
-            del job  # or the last one, and all that it holds, would stay

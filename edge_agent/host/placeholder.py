@@ -9,26 +9,28 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edge_agent.fleet_protocol import outcome
-from edge_agent.fleet_protocol.outcome import Outcome
-from edge_agent.host.backoff import Backoff
-from edge_agent.host.draining import QUIET_S
+from edge_agent.fleet_protocol import event_result
+from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.eligibility import why_skipped
-from edge_agent.host.endpoint import Endpoint
-from edge_agent.host.handover import SETTLE_S
+from edge_agent.host.handover import QUIET_S, SETTLE_S
 from edge_agent.host.plugin import UNKNOWN, Plugin
+from edge_agent.host.results import CREATE, Results
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import Call, Incoming, RuntimeInfo, Session, State, Updated
+from edge_agent.pacing import Backoff
 from edge_agent.store.release import Release
+
+if TYPE_CHECKING:
+    from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 
 log = logging.getLogger(__name__)
 
-CREATE = "CreateContainer"
 _EXPORTS = frozenset({events.EXPORTS[CREATE]})  # so it subscribes to creations alone
-MAX_REASON_CHARS = 500  # of an error that reaches whoever creates the container
+MAX_REASON_CHARS = 500  # of an error that the creator of the container reads
 
 
 class Placeholder:
@@ -40,6 +42,7 @@ class Placeholder:
         self.last_event_at = 0.0  # monotonic
         self._place = place
         self._socket = socket
+        self._results = Results(release, socket)
         self.session = Session(release.index, release.name, _EXPORTS, "")
         self.link = Link(loop, socket, self.session, self._received, self._closed)
 
@@ -84,24 +87,7 @@ class Placeholder:
         text = self._place.refusal()
         self.session.refuse(call, UNKNOWN, f"plugin {self.release.identity} {text}")
         self.link.flush()
-        release = self.release
-        self._place.report(
-            Outcome(
-                time.time_ns(),
-                release.identity,
-                release.digest,
-                str(self.session.runtime),
-                call.event,
-                call.export,
-                outcome.ERROR,
-                time.perf_counter_ns() - began,
-                call.payload,
-                b"",
-                text,
-                (),
-                release.settings.report,
-            )
-        )
+        self._place.report(self._results.of_call(call, began, event_result.ERROR, text=text))
 
     def _closed(self, reason: str) -> None:
         self._place.closed(self, reason)
@@ -117,8 +103,8 @@ class PlaceholderSlot:
     def __init__(
         self,
         loop: Loop,
-        runtime: Endpoint,
-        report: Callable[[Outcome], None],
+        runtime: "RuntimeEndpoint",
+        report: Callable[[EventResult], None],
         configured: Callable[[RuntimeInfo], None],
         skipped: Callable[[str], None],
         changed: Callable[[], None],
@@ -180,7 +166,7 @@ class PlaceholderSlot:
         self._connect()
 
     def refusal(self) -> str:
-        """What whoever creates a container is told."""
+        """The error for a creation."""
         assert self._release is not None or self._current is not None
         return (
             'does not run, and its failure_policy = "Fail" lets no container be created without it '
@@ -230,7 +216,7 @@ class PlaceholderSlot:
         for placeholder in [*self._draining, *filter(None, [self._current])]:
             placeholder.close(reason)
 
-    # --- what its sessions tell it
+    # --- from its sessions
 
     def registered(self, placeholder: Placeholder) -> None:
         if placeholder is self._current:

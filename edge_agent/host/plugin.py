@@ -1,8 +1,8 @@
-"""A hosted plugin: one session with one runtime, one instance, one deadline.
+"""A hosted plugin: a session with one runtime, and the guest that answers its calls.
 
-Serves the runtime's calls on the loop's thread. Whatever the guest does, the runtime
-gets an answer in time; a guest that failed is closed and its session answers by policy
-until a successor stands beside it (edge_agent.host.slot).
+Serves the runtime's calls on the loop's thread. Whatever the guest does, the runtime gets an
+answer in time; a guest that failed is closed and its session answers by policy until a successor
+stands beside it (edge_agent.host.slot).
 """
 
 import logging
@@ -12,17 +12,18 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
-from edge_agent.fleet_protocol import outcome
-from edge_agent.fleet_protocol.outcome import Outcome
-from edge_agent.host.crash_marker import LOOP, NOBODY
+from edge_agent.errors import GuestError, GuestFault
+from edge_agent.fleet_protocol import event_result
+from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.creations import Creations, Finding
 from edge_agent.host.eligibility import why_skipped
+from edge_agent.host.guest import Guest
 from edge_agent.host.loader import Prepared
+from edge_agent.host.results import CREATE, Results
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
-from edge_agent.nri.envelope import DECODE_ERRORS
 from edge_agent.nri.link import Link, SocketFile
+from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.nri.session import (
     MAX_UNANSWERED,
     Call,
@@ -33,15 +34,10 @@ from edge_agent.nri.session import (
     Updated,
 )
 from edge_agent.pb import nri_pb2
-from edge_agent.wasm.imports import Report
+from edge_agent.store.release import PluginId
 
 log = logging.getLogger(__name__)
 
-ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
-"""Of the time that the runtime gives: for an answer, and for being shown an event. Another
-plugin's answer may have to wait for the latter; both together are in time."""
-
-CREATE = "CreateContainer"
 MAX_CONTAINERS, MAX_ID_CHARS = 16, 128  # named in one result
 UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's stub sends it
 
@@ -56,7 +52,7 @@ class Role(Enum):
 
 
 class Watcher(Protocol):
-    """Whoever looks for a border between two events: a handover, or a placeholder's relief."""
+    """Looks for a border between two events: a handover, or the end of a placeholder."""
 
     def seen(self, plugin: "Plugin", call: Call) -> None:
         """The session has been sent this event."""
@@ -66,11 +62,11 @@ class Watcher(Protocol):
 
 
 class Owner(NamedTuple):
-    """What a plugin tells its slot, on the loop."""
+    """Calls of a plugin to its slot, on the loop."""
 
-    report: Callable[[Outcome], None]
+    report: Callable[[EventResult], None]
     """An event, or a step of the start, is over."""
-    found: Callable[[str, Finding], None]
+    found: Callable[[PluginId, Finding], None]
     """(identity, what a reply of it came to)"""
     configured: Callable[[RuntimeInfo], None]
     """The runtime has said what it is."""
@@ -97,19 +93,17 @@ class Plugin:
         known_events: int | None,
     ) -> None:
         self.release = prepared.release
+        self.identity = self.release.identity
         self.fault: GuestFault | None = None
         self.runtime = ""
         self.role = Role.WATCH
         self.watcher: Watcher | None = None
         self._socket = socket
         self.last_event, self.last_event_at = "", 0.0  # monotonic
-        self._prepared = prepared
-        self._instance = prepared.instance
-        self._services = prepared.services
-        self._running, self._mark = prepared.mark.memory, prepared.mark.index
+        self.guest = Guest(prepared)
+        self._results = Results(self.release, socket)
         self._owner = owner
         self._creations = creations
-        self._deadline_s = self.release.settings.limits.deadline_ms / 1000
         validates = events.EXPORTS[events.VALIDATE.method] in prepared.exports
         self.session = Session(
             self.release.index,
@@ -126,13 +120,9 @@ class Plugin:
     @property
     def _may_adjust(self) -> bool:
         granted = self.release.settings.permissions
-        return events.EXPORTS[CREATE] in self._prepared.exports and (
+        return events.EXPORTS[CREATE] in self.guest.exports and (
             granted is None or not set(granted) <= {"update", "evict"}
         )
-
-    @property
-    def identity(self) -> str:
-        return self.release.identity
 
     @property
     def socket_file(self) -> SocketFile | None:
@@ -156,11 +146,11 @@ class Plugin:
 
     @property
     def memory_bytes(self) -> int:
-        return self._instance.memory_bytes
+        return self.guest.memory_bytes
 
     def retire(self) -> None:
         """The guest is no longer needed; the session may have to stay a while."""
-        self._prepared.close()
+        self.guest.close()
 
     def finish(self) -> bool:
         """Take no further event, and answer one that has come. Whether one had."""
@@ -190,7 +180,7 @@ class Plugin:
             self._link.flush()
             return
         try:
-            reply = self._permitted_reply(call)
+            reply = self.guest.answer(call)
             self.session.answer(call, reply)
         except (GuestError, permissions.NotPermitted) as error:
             fault = GuestFault("start", f"{call.event}: {error}")
@@ -203,8 +193,8 @@ class Plugin:
         if call.event == events.CONFIGURE and self.session.runtime is not None:
             self.runtime = str(self.session.runtime)
             self._tell_unserved()
-        if self._services.reports:  # not to wait for an event, which may never come
-            kind, text = (fault.kind, str(fault)) if fault else (outcome.OK, "")
+        if self.guest.has_reports:  # not to wait for an event, which may never come
+            kind, text = (fault.kind, str(fault)) if fault else (event_result.OK, "")
             self._tell(call, began, kind, b"", text)
         if call.event == events.SYNCHRONIZE and not self.fault:
             self._send_updates()
@@ -265,35 +255,35 @@ class Plugin:
 
     def _answer(self, call: Call) -> None:
         began = time.perf_counter_ns()
-        kind, reply, text = outcome.OK, b"", ""
+        kind, reply, text = event_result.OK, b"", ""
         others: tuple[str, ...] = ()
         fault = self.fault
         try:
             if fault is None:
-                reply = self._permitted_reply(call)
+                reply = self.guest.answer(call)
             else:
-                kind, text = outcome.ERROR, str(fault)
+                kind, text = event_result.ERROR, str(fault)
         except GuestError as error:
-            kind, text = outcome.REJECTED, str(error)
+            kind, text = event_result.REJECTED, str(error)
         except GuestFault as found:
             kind, text, fault = found.kind, str(found), found
         except permissions.NotPermitted as error:
-            kind, text = outcome.DENIED, str(error)
-        if kind == outcome.OK:
+            kind, text = event_result.DENIED, str(error)
+        if kind == event_result.OK:
             self.session.answer(call, reply)
-        elif kind != outcome.REJECTED and self.release.settings.failure_policy == "Ignore":
+        elif kind != event_result.REJECTED and self.release.settings.failure_policy == "Ignore":
             self.session.answer(call, b"")
         else:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {text}")
         self._link.flush()
-        # The runtime has its answer; the rest is on nobody's time.
-        if reply and kind == outcome.OK:
+        # The runtime has its answer; nothing waits for the rest.
+        if reply and kind == event_result.OK:
             runtime = self.session.runtime
             if call.event == CREATE and runtime is not None:
                 tell = self._owner.found
                 self._creations.replied(tell, self.identity, runtime, call, reply)
             elif call.event == events.VALIDATE.method and (reason := _rejection(reply)):
-                kind, text = outcome.REJECTED, reason
+                kind, text = event_result.REJECTED, reason
                 others = tuple(self._creations.rejected(self.identity, call, reason))
         self._tell(call, began, kind, reply, text, others)
         self._send_updates()
@@ -301,75 +291,21 @@ class Plugin:
             self._fail(fault)
 
     def _watch(self, call: Call) -> None:
-        self._services.muted = True
         try:
-            self._call(call, WATCH_SHARE)
-        except GuestError:
-            pass  # its answer does not count yet
+            self.guest.watch(call)
         except GuestFault as fault:
             self._fail(fault)
-        finally:
-            self._services.muted = False
-
-    def _permitted_reply(self, call: Call) -> bytes:
-        """The guest's reply. NotPermitted: that, or an update it asked for by itself, touches
-        what it may not. GuestError. GuestFault. After an error no update is passed on."""
-        granted = self.release.settings.permissions
-        try:
-            reply = self._call(call)
-            permissions.check(call.event, reply, granted)
-            for request in self._services.updates:
-                permissions.check(permissions.UPDATE_CONTAINERS, request, granted)
-        except EdgeAgentError:
-            self._services.updates.clear()
-            raise
-        return reply
-
-    def _call(self, call: Call, share: float = ANSWER_SHARE) -> bytes:
-        if not call.export:
-            return b""
-        running = self._running
-        running[LOOP] = self._mark
-        try:
-            return self._instance.call(
-                call.export, call.payload, min(self._deadline_s, call.timeout_s * share)
-            )
-        except (GuestError, GuestFault):
-            raise
-        except Exception as error:
-            # A defect of this agent: the runtime must get its answer all the same.
-            log.exception("%s: %s failed", self.identity, call.export)
-            raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
-        finally:
-            running[LOOP] = NOBODY
 
     def _not_updated(self, updated: Updated) -> None:
         containers = tuple(each[:MAX_ID_CHARS] for each in updated.failed[:MAX_CONTAINERS])
         text = f"the runtime did not update {', '.join(containers) or 'the containers'}"
         text += f": {updated.error}" if updated.error else ""
-        finding = Finding(outcome.UPDATE_REFUSED, text, containers=containers)
+        finding = Finding(event_result.UPDATE_REFUSED, text, containers=containers)
         self._owner.found(self.identity, finding)
 
-    def aftermath(self, finding: Finding) -> Outcome:
+    def aftermath(self, finding: Finding) -> EventResult:
         """What became of a reply, as a result of its own beside the one of the event."""
-        details = {"fields": finding.fields, "with": finding.others}
-        details["containers"] = finding.containers
-        return Outcome(
-            time.time_ns(),
-            self.identity,
-            self.release.digest,
-            str(self._socket),
-            CREATE if finding.request else permissions.UPDATE_CONTAINERS,
-            "",
-            finding.kind,
-            0,
-            finding.request,
-            b"",
-            finding.text,
-            (),
-            self.release.settings.report,
-            tuple((key, texts) for key, texts in details.items() if texts),
-        )
+        return self._results.of_finding(finding)
 
     def _tell(
         self,
@@ -380,57 +316,31 @@ class Plugin:
         text: str,
         others: tuple[str, ...] = (),
     ) -> None:
-        # A synchronisation may have 16 MiB, and is about no pod in particular.
-        request = call.payload if call.event in events.BY_METHOD else b""
         self._owner.report(
-            Outcome(
-                time.time_ns(),
-                self.identity,
-                self.release.digest,
-                str(self._socket),
-                call.event,
-                call.export,
-                kind,
-                time.perf_counter_ns() - began,
-                request,
-                reply,
-                text,
-                self._take_reports(),
-                self.release.settings.report,
-                (("with", others),) if others else (),
-            )
+            self._results.of_call(call, began, kind, reply, text, self.guest.take_reports(), others)
         )
 
-    def _take_reports(self) -> tuple[Report, ...]:
-        reports = self._services.reports
-        if not reports:
-            return ()
-        taken = tuple(reports)
-        reports.clear()
-        return taken
-
     def _send_updates(self) -> None:
-        updates = self._services.updates
+        updates = self.guest.take_updates()
+        for request in updates:
+            if not self.session.update_containers(request):
+                log.warning(
+                    "%s: an update is dropped, the runtime owes answers to %d",
+                    self.identity,
+                    MAX_UNANSWERED,
+                    extra={"plugin": self.identity},
+                )
         if updates:
-            for request in updates:
-                if not self.session.update_containers(request):
-                    log.warning(
-                        "%s: an update is dropped, the runtime owes answers to %d",
-                        self.identity,
-                        MAX_UNANSWERED,
-                        extra={"plugin": self.identity},
-                    )
-            updates.clear()
             self._link.flush()
 
     def _fail(self, fault: GuestFault) -> None:
         self.fault = fault
-        self._services.log.flush()
-        self._prepared.close()
+        self.guest.flush_log()
+        self.guest.close()
         self._owner.failed(self, fault)
 
     def _closed(self, reason: str) -> None:
-        self._prepared.close()
+        self.guest.close()
         self._owner.closed(self, reason)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from edge_agent.loop import Loop, Timer
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Probation, Release
+from edge_agent.store.release import PluginId, Probation, Release
 
 EARLIEST_SHARE = 0.1  # of the time, before which no number of events is enough
 MAX_REASON_CHARS = 500  # what a guest says is in it
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
 
 
 class Trial:
-    """One release under its terms. Pure: times are monotonic seconds that it is told.
+    """One release under its terms. Pure: the caller has the clock, in monotonic seconds.
 
     `news` is called when `verdict` or `remaining_s` may have changed.
     """
@@ -107,10 +107,10 @@ class Trials:
     """The trial of each release on probation. `verdict(identity, digest, kept, reason)` is called
     once for each, on the loop, never from within another call."""
 
-    def __init__(self, loop: Loop, verdict: Callable[[str, Digest, bool, str], None]) -> None:
+    def __init__(self, loop: Loop, verdict: Callable[[PluginId, Digest, bool, str], None]) -> None:
         self._loop = loop
         self._verdict = verdict
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[PluginId, _Watched] = {}
 
     def of(self, release: Release) -> Trial | None:
         """The release's trial, which begins unless there is one; None: it is not on probation."""
@@ -125,7 +125,7 @@ class Trials:
         )
         return watched.trial
 
-    def forget(self, identity: str) -> None:
+    def forget(self, identity: PluginId) -> None:
         """Another release is wanted, or none: what is under way is not judged any more."""
         watched = self._watched.pop(identity, None)
         if watched is not None:
@@ -145,7 +145,7 @@ class _Watched:
         loop: Loop,
         release: Release,
         terms: Probation,
-        verdict: Callable[[str, Digest, bool, str], None],
+        verdict: Callable[[PluginId, Digest, bool, str], None],
     ) -> None:
         self.release = release
         self.trial = Trial(terms, self._look)

@@ -1,9 +1,10 @@
 """One container runtime, known by its socket: whether it is there, and its slots.
 
 A runtime that is absent is a state, not an error. One wait serves all plugins: the folder of the
-socket is watched (edge_agent.pathwatch), and looked at by a timer where that tells nothing. A
+socket is watched (edge_agent.pathwatch), and checked by a timer where that reports nothing. A
 runtime that listens anew at the same path has another socket file; sessions with the one before
-are closed, since nothing will ever arrive on them (docs/adr/0030).
+are closed, since nothing will ever arrive on them (docs/adr/0030). `Reconnect`, which is pure,
+says when to try again to reach a runtime that is away.
 """
 
 import logging
@@ -12,17 +13,52 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_agent.config import NriConfig
-from edge_agent.host.reconnect import Reconnect
 from edge_agent.host.slot import Assignment, PluginSlot
 from edge_agent.loop import Loop
 from edge_agent.nri.link import SocketFile, find_socket, listener_pid
 from edge_agent.pathwatch import PathWatch
+from edge_agent.store.release import PluginId
+
+FIRST_S = 0.002
+"""After a socket has appeared: a runtime binds it a moment before it listens."""
+EARLY_FOR_S = 10.0
+"""A restart is over by then; whatever takes longer is an upgrade, or the runtime's end."""
+EARLY_MAX_S, LATE_MAX_S = 0.25, 2.0
+"""An attempt costs one stat and one refused connect: no reason to wait longer, ever."""
+
+
+class Reconnect:
+    """One wait for each runtime, however many plugins wait for it.
+
+    `early_s` is the longest wait in the first EARLY_FOR_S, `late_s` afterwards; neither counts
+    above its maximum. There is no jitter: one process waits for one socket of its own machine.
+    """
+
+    def __init__(self, early_s: float, late_s: float) -> None:
+        self._early_s = min(early_s, EARLY_MAX_S)
+        self._late_s = min(late_s, LATE_MAX_S)
+        self._next_s = FIRST_S
+        self._since: float | None = None  # the first failure
+
+    def failed(self, now: float) -> float:
+        """An attempt failed: seconds until the next one."""
+        if self._since is None:
+            self._since = now
+        limit = self._early_s if now - self._since < EARLY_FOR_S else self._late_s
+        wait = min(self._next_s, limit)
+        self._next_s = min(self._next_s * 2, self._late_s)
+        return wait
+
+    def reset(self) -> None:
+        """The runtime was reached, or its socket is another: begin with the shortest wait."""
+        self._since, self._next_s = None, FIRST_S
+
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 2.0  # between two looks at the socket of a runtime that is there: one stat each
 
-MakeSlot = Callable[["RuntimeEndpoint", str], PluginSlot]
+MakeSlot = Callable[["RuntimeEndpoint", PluginId], PluginSlot]
 """(the runtime, NN-name) -> an empty slot."""
 
 
@@ -31,7 +67,7 @@ class RuntimeEndpoint:
 
     def __init__(self, loop: Loop, socket: Path, config: NriConfig, make_slot: MakeSlot) -> None:
         self.socket = socket
-        self.slots: dict[str, PluginSlot] = {}
+        self.slots: dict[PluginId, PluginSlot] = {}
         self.reason = ""
         self._loop = loop
         self._make_slot = make_slot
@@ -44,7 +80,7 @@ class RuntimeEndpoint:
         self._planned = loop.call_later(0.0, self._look)
         self._look()
 
-    def assign(self, wanted: Mapping[str, Assignment]) -> None:
+    def assign(self, wanted: Mapping[PluginId, Assignment]) -> None:
         """These plugins, and no others, from now on."""
         for identity in self.slots.keys() - wanted.keys():
             slot = self.slots[identity]
@@ -57,7 +93,7 @@ class RuntimeEndpoint:
 
     def finish(self) -> bool:
         """Take no further event, and answer those that have come. Whether any had."""
-        return sum(slot.finish() for slot in self.slots.values()) > 0  # all of them
+        return sum(slot.sessions.finish() for slot in self.slots.values()) > 0  # all of them
 
     def close(self) -> None:
         """Close every session."""
@@ -68,28 +104,28 @@ class RuntimeEndpoint:
 
     @property
     def state(self) -> str:
-        """connected, present (nobody is synchronised) or waiting."""
-        if any(slot.serving for slot in self.slots.values()):
+        """connected, present (no plugin is synchronised) or waiting."""
+        if any(slot.state.serving for slot in self.slots.values()):
             return "connected"
         return "present" if self._present else "waiting"
 
     @property
     def description(self) -> tuple[str, str, str] | None:
-        """(name, version, NRI version) as it told a plugin, if it did."""
+        """(name, version, NRI version) as the runtime told a plugin, if it did."""
         for slot in self.slots.values():
             info = slot.plugin.session.runtime if slot.plugin is not None else slot.runtime
             if info is not None:
                 return info.name, info.version, info.nri_version
         return None
 
-    def _add(self, identity: str) -> PluginSlot:
+    def _add(self, identity: PluginId) -> PluginSlot:
         slot = self._make_slot(self, identity)
         self.slots[identity] = slot
         if self._present:
             slot.runtime_present()
         return slot
 
-    # --- what its slots tell it (edge_agent.host.endpoint)
+    # --- what its slots report
 
     def reached(self) -> None:
         """A slot has connected."""
@@ -115,7 +151,7 @@ class RuntimeEndpoint:
             self._reconnect.reset()
         if found is None:
             self._missing(due and before is None)
-        elif any(slot.left_behind(found) for slot in self.slots.values()):
+        elif any(slot.sessions.left_behind(found) for slot in self.slots.values()):
             self._replaced(found, due)
         elif not self._present or found != before:
             self._reach()
@@ -138,9 +174,9 @@ class RuntimeEndpoint:
         self._look(due=True)
 
     def _missing(self, lasts: bool) -> None:
-        """There is no socket. Sessions stay: only their runtime can end them, and it may be that
-        somebody has removed the file under its feet."""
-        if not any(slot.peer_pids for slot in self.slots.values()):
+        """There is no socket. Sessions stay: only their runtime can end them, and the
+        file may have been removed while it runs."""
+        if not any(slot.sessions.peer_pids for slot in self.slots.values()):
             self._absent("no socket there")
         elif lasts and not self.reason:
             self.reason = "its socket is gone: whether it still calls these plugins is not known"
@@ -148,14 +184,14 @@ class RuntimeEndpoint:
 
     def _replaced(self, found: SocketFile, lasts: bool) -> None:
         """There are sessions, and the path has another socket."""
-        pids = {pid for slot in self.slots.values() for pid in slot.peer_pids}
+        pids = {pid for slot in self.slots.values() for pid in slot.sessions.peer_pids}
         try:
             listener = self._listener_of(found)
         except OSError:
             return  # not yet: the next look comes
         if listener not in pids:
-            # Either the runtime before is about to end, or two share a path: then those who
-            # stay serve its containers as they did.
+            # Either the runtime before is about to end, or two share a path: then the
+            # sessions that stay serve its containers as they did.
             if lasts and not self.reason:
                 self.reason = (
                     f"the socket belongs to another process now ({listener}); its containers meet "
@@ -182,7 +218,7 @@ class RuntimeEndpoint:
         """All slots connect, one after the other: the runtime takes them in this order."""
         self._present = True
         self.reason = ""
-        for slot in sorted(self.slots.values(), key=lambda slot: slot.precedence):
+        for slot in sorted(self.slots.values(), key=_precedence):
             slot.runtime_present()
             if not self._present:
                 return  # refused
@@ -195,3 +231,12 @@ class RuntimeEndpoint:
         self._wait_s = self._reconnect.failed(time.monotonic())
         for slot in list(self.slots.values()):
             slot.runtime_absent()
+
+
+def _precedence(slot: PluginSlot) -> tuple[bool, bool, str]:
+    """Which slot connects first: a plugin that is ready, one that must not be missed, one that the
+    runtime calls first. A runtime takes one plugin after the other, and creates containers in
+    between."""
+    release = slot.release
+    optional = release is None or release.settings.failure_policy == "Ignore"
+    return not slot.state.ready, optional, release.identity if release is not None else ""

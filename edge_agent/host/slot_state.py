@@ -108,6 +108,16 @@ class SlotState(NamedTuple):
     served: bool = False  # this runtime was served before
 
     @property
+    def serving(self) -> bool:
+        """A guest answers, and is well."""
+        return self.incumbent not in (Incumbent.NONE, Incumbent.FAILED)
+
+    @property
+    def ready(self) -> bool:
+        """A guest waits to be registered."""
+        return self.successor is Successor.READY
+
+    @property
     def wants_guest(self) -> bool:
         """Another guest is to be made and to take over, or is on its way."""
         return self.admission is Admission.ADMITTED and self.incumbent is not Incumbent.CURRENT

@@ -6,14 +6,15 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError, SupersededError
-from edge_agent.fleet_protocol.outcome import DENIED, OK, REJECTED, Outcome
+from edge_agent.fleet_protocol.event_result import DENIED, OK, REJECTED, EventResult
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
 from edge_agent.nri import events
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 
 log = logging.getLogger(__name__)
 
+HEALTHY_S = 60.0  # a guest that served this long starts over at the shortest wait
 SAMPLES = 256  # latencies kept, the latest; 8 bytes each
 FRESH = 1 / 8  # of the samples: so many newer ones are worth sorting them again
 MAX_KINDS = 32  # of failure; the agent has ten
@@ -56,18 +57,22 @@ class SlotStats:
 
     def __init__(self) -> None:
         self.counters = Counters()
-        self.error = ""
+        self.error = ""  # the latest, for people
+        self.held = ""  # why the release must not run
+        self._failure = ""  # why there is no guest, or none that works
+        self._took_over = 0.0  # monotonic
         self.finding = ""  # what became of its replies, where that was not what it asked for
         self.since = time.time()  # when the incumbent took over, or the slot was made
         self._release: Release | None = None
         self._trial: Trial | None = None
         self._turned_away = 0  # successors, in a row
 
-    def begin(self, release: Release, trial: Trial | None, error: str) -> None:
+    def begin(self, release: Release, trial: Trial | None, held: str) -> None:
         """Another release is wanted: what the last one did is not held against it."""
         self._release, self._trial = release, trial
         self._turned_away = 0
-        self.error = error
+        self._failure = release.unusable
+        self.error = self.held = held
         self.finding = ""
 
     def judge(self, trial: Trial | None, plugin: Plugin | None) -> None:
@@ -84,7 +89,21 @@ class SlotStats:
             return None
         return trial if plugin.release == self._release else None
 
-    # --- good news
+    def why_absent(self, compiling: bool) -> str:
+        """Why no guest answers, for people; `compiling`: its module is being compiled."""
+        started = "it is being compiled" if compiling else "it is being started"
+        return self.held or self._failure or self.error or started
+
+    @property
+    def served_long(self) -> bool:
+        """Whether the incumbent took over more than HEALTHY_S ago."""
+        return time.monotonic() - self._took_over > HEALTHY_S
+
+    # --- successes
+
+    def loaded(self) -> None:
+        """A guest was made."""
+        self._failure = ""
 
     def accepted(self) -> None:
         """A runtime synchronised a successor."""
@@ -93,7 +112,8 @@ class SlotStats:
 
     def serves(self, plugin: Plugin) -> None:
         """It answers from now on."""
-        self.error = ""
+        self.error = self._failure = ""
+        self._took_over = time.monotonic()
         self.since = time.time()
         self._serves(plugin)
 
@@ -102,26 +122,26 @@ class SlotStats:
         if trial is not None:
             trial.serves(self, time.monotonic())
 
-    def answered(self, plugin: Plugin | None, outcome: Outcome) -> None:
+    def answered(self, plugin: Plugin | None, result: EventResult) -> None:
         """An event, or a step of its start, is over."""
         trial = self.trial_of(plugin)
-        if outcome.event in events.BY_METHOD:
-            self.counters.answered(outcome.duration_ns)
-            if trial is not None and outcome.kind in (OK, REJECTED):
+        if result.event in events.BY_METHOD:
+            self.counters.answered(result.duration_ns)
+            if trial is not None and result.kind in (OK, REJECTED):
                 trial.answered()
-        if outcome.kind == DENIED:
+        if result.kind == DENIED:
             self.counters.failed(DENIED)
             if trial is not None:
-                trial.failed(f"{DENIED}: {outcome.error}")
+                trial.failed(f"{DENIED}: {result.error}")
 
-    # --- bad news
+    # --- failures
 
     def rests(self) -> None:
-        """Nobody answers, or somebody else."""
+        """Pause the probation: this release is not answering."""
         if self._trial is not None:
             self._trial.rests(self, time.monotonic())
 
-    def noticed(self, kind: str, text: str, identity: str) -> bool:
+    def noticed(self, kind: str, text: str, identity: PluginId) -> bool:
         """A reply did not come to what it asked for. True: that is news."""
         self.counters.failed(kind)
         if text == self.finding:
@@ -132,6 +152,7 @@ class SlotStats:
 
     def failed(self, plugin: Plugin, fault: GuestFault) -> None:
         """Its guest is finished."""
+        self._failure = self.error = str(fault)
         self.counters.failed(fault.kind)
         log.error("%s: %s", plugin.identity, fault, extra={"plugin": plugin.identity})
         trial = self.trial_of(plugin)
@@ -143,10 +164,12 @@ class SlotStats:
         """It could not be made ready."""
         if isinstance(error, SupersededError):  # the folder brings another in a moment
             log.info("%s", error, extra={"plugin": release.identity})
+            self._failure = self.error = ""
             return
         self.counters.failed("load")
         if str(error) != self.error:
             log.error("%s", error, extra={"plugin": release.identity})
+        self._failure = self.error = str(error)
         # What is wrong with this node's disk says nothing of the release; what is no module
         # today is none tomorrow.
         if self._trial is not None and not isinstance(error, StoreError):
@@ -154,11 +177,21 @@ class SlotStats:
 
     def turned_away(self, reason: str) -> None:
         """The runtime ended its session before it was synchronised."""
+        self.error = f"not accepted: {reason}"
         self._turned_away += 1
         # Once, it may be the runtime's own end, or for events that this runtime does not know.
         if self._trial is not None and self._turned_away > 1:
             self._trial.failed(f"not accepted: {reason}")
 
-    def runtime_ended(self) -> None:
-        """So that is why it turned a successor away."""
+    def not_synchronised(self, plugin: Plugin) -> str:
+        """The runtime did not synchronise a successor in time; the reason, for people."""
+        reason = "the runtime does not synchronise it"
+        log.warning("%s: %s", plugin.identity, reason)
+        self.error = f"not accepted: {reason}"
+        return reason
+
+    def runtime_ended(self, reason: str = "") -> None:
+        """The runtime that turned a successor away has ended, or may have; `reason`: its session
+        was lost for this."""
         self._turned_away = 0
+        self.error = reason or self.error

@@ -1,7 +1,7 @@
 """All plugins at all runtimes: brings what runs in line with what should run.
 
-`apply` takes the complete set of releases; every runtime's slots are told, and replace
-what changed by themselves (edge_agent.host.slot). Runs on the loop's thread.
+`apply` takes the complete set of releases; the slots of every runtime get their assignments, and
+replace by themselves what changed (edge_agent.host.slot). Runs on the loop's thread.
 """
 
 import logging
@@ -11,37 +11,32 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
-from edge_agent.fleet_protocol.outcome import Outcome
+from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_policy import CrashPolicy
-from edge_agent.host.creations import Creations, carrier_of, load_comparison
-from edge_agent.host.draining import QUIET_S
+from edge_agent.host.creations import Creations, load_comparison
+from edge_agent.host.handover import QUIET_S
 from edge_agent.host.loader import Loader
-from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
+from edge_agent.host.reported_plugins import plugin_state, runtime_state, settled, short
 from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 from edge_agent.host.slot import Assignment, PluginSlot
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import PluginState
 
 log = logging.getLogger(__name__)
 
-# Of an error in the status: the log has all of it, and the state of a hundred plugins has
-# to fit one MQTT message of 64 KiB.
-MAX_ERROR_CHARS = 200
-MAX_NOT_CARRIED = 6  # fields of one plugin that are named, for the same reason
-
 
 class Supervisor:
-    """`report` gets each outcome; `changed` is called, often, when a status may differ.
+    """`report` gets each result; `changed` is called, often, when a status may differ.
 
-    `verdict(identity, digest, kept, reason)` ends the probation of a release, and tells of one
-    that is quarantined (not kept), on the loop. What follows from it comes back through
-    `apply`; a release that was rejected is tried on until then, since nobody else stands there.
+    `verdict(identity, digest, kept, reason)` ends the probation of a release, or
+    says that one is quarantined (not kept), on the loop. What follows from it comes back through
+    `apply`; a release that was rejected is tried on until then, since no other stands there.
     """
 
     def __init__(
@@ -49,9 +44,9 @@ class Supervisor:
         loop: Loop,
         config: NriConfig,
         loader: Loader,
-        report: Callable[[Outcome], None],
+        report: Callable[[EventResult], None],
         changed: Callable[[], None],
-        verdict: Callable[[str, Digest, bool, str], None],
+        verdict: Callable[[PluginId, Digest, bool, str], None],
         quarantine: CrashPolicy,
         states: PluginStates,
     ) -> None:
@@ -59,20 +54,22 @@ class Supervisor:
         self._loader = loader
         self._report = report
         self._changed = changed
-        self._releases: dict[str, Release] = {}
+        self._releases: dict[PluginId, Release] = {}
         self._errors: dict[str, str] = {}
         self._applied = False  # what is to run is known
         self._verdict = verdict
         self._trials = Trials(loop, self._judged)
         self._crash_policy = quarantine
-        self._reported: dict[str, str] = {}  # digests whose quarantine was told, by plugin
+        self._reported: dict[
+            PluginId, Digest
+        ] = {}  # digests whose quarantine was reported, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
         self._runtimes = [
             RuntimeEndpoint(loop, socket, config, self._make_slot) for socket in config.sockets
         ]
 
-    def apply(self, releases: Mapping[str, Release], errors: Mapping[str, str]) -> None:
+    def apply(self, releases: Mapping[PluginId, Release], errors: Mapping[str, str]) -> None:
         """Run these releases. `errors` are shown beside them until the next call."""
         for name, error in errors.items():
             if self._errors.get(name) != error:
@@ -93,7 +90,7 @@ class Supervisor:
         self._states.drop(releases.keys() | set().union(*(each.slots for each in self._runtimes)))
         self._changed()
 
-    def unquarantine(self, identity: str) -> bool:
+    def unquarantine(self, identity: PluginId) -> bool:
         """Lift a plugin's quarantine and forget its crashes; False if there are none."""
         if not self._crash_policy.unquarantine(identity):
             return False
@@ -105,7 +102,7 @@ class Supervisor:
         self._changed()
         return True
 
-    def renew(self, identity: str) -> bool:
+    def renew(self, identity: PluginId) -> bool:
         """Make a plugin's guest anew at each runtime; False if there is no such plugin."""
         if identity not in self._releases:
             return False
@@ -142,7 +139,7 @@ class Supervisor:
         for runtime in self._runtimes:
             runtime.assign(assigned)
 
-    def _assignment(self, identity: str, release: Release) -> Assignment:
+    def _assignment(self, identity: PluginId, release: Release) -> Assignment:
         held = self._crash_policy.why(release) if not release.unusable else ""
         if not held:
             self._reported.pop(identity, None)
@@ -154,13 +151,13 @@ class Supervisor:
             self._loop.call_soon(verdict)
         return Assignment(release, held=held)
 
-    def _judged(self, identity: str, digest: Digest, kept: bool, reason: str) -> None:
+    def _judged(self, identity: PluginId, digest: Digest, kept: bool, reason: str) -> None:
         level, word = (logging.INFO, "kept") if kept else (logging.ERROR, "rejected")
         log.log(level, "%s: %s: %s", identity, word, reason, extra={"plugin": identity})
         self._verdict(identity, digest, kept, reason)
         self._changed()
 
-    def _make_slot(self, runtime: RuntimeEndpoint, identity: str) -> PluginSlot:
+    def _make_slot(self, runtime: RuntimeEndpoint, identity: PluginId) -> PluginSlot:
         state = self._states.of(identity)
         return PluginSlot(
             self._loop,
@@ -174,98 +171,29 @@ class Supervisor:
 
     def unsettled(self) -> list[str]:
         """What is still to come: "NN-name at SOCKET" for each plugin that is neither registered
-        there nor told to be missing (see `PluginSlot.settled`)."""
+        there nor reported as missing."""
         if not self._applied:
             return ["what the fleet deploys here"]
         return [
             f"{identity} at {runtime.socket}"
             for runtime in self._runtimes
             for identity, slot in sorted(runtime.slots.items())
-            if not slot.settled
+            if not settled(slot)
         ]
 
     def runtimes(self) -> list[dict[str, Any]]:
         """For people and the fleet: each socket, what is there, what it said of itself."""
-        found = []
-        for runtime in self._runtimes:
-            entry: dict[str, Any] = {"socket": str(runtime.socket), "state": runtime.state}
-            if runtime.reason:
-                entry["reason"] = runtime.reason
-            told = runtime.description
-            if told is not None:
-                entry["name"], entry["version"] = told[:2]
-                if told[2]:
-                    entry["nri_version"] = told[2]
-            found.append(entry)
-        return found
+        return [runtime_state(each) for each in self._runtimes]
 
     def plugins(self) -> "list[PluginState]":
         """For people and the fleet: each plugin at each runtime that is there."""
         found: list[PluginState] = []
+        there = [each for each in self._runtimes if each.state != "waiting"]
         for identity, release in sorted(self._releases.items()):
-            entries = [
-                self._entry(identity, release, runtime)
-                for runtime in self._runtimes
-                if runtime.state != "waiting"
-            ]
-            found += entries or [self._entry(identity, release, self._runtimes[0])]
+            error = self._errors.get(identity, "")
+            for runtime in there or self._runtimes[:1]:
+                found.append(plugin_state(runtime.slots[identity], release, error))
         for name, error in sorted(self._errors.items()):
             if name not in self._releases:
-                found.append({"name": name, "status": "failed", "error": _short(error)})
+                found.append({"name": name, "status": "failed", "error": short(error)})
         return found
-
-    def _entry(self, identity: str, release: Release, runtime: RuntimeEndpoint) -> "PluginState":
-        slot = runtime.slots[identity]
-        stats = slot.stats.counters
-        entry: PluginState = {
-            "name": release.name,
-            "index": release.index,
-            "version": release.version,
-            "digest": release.digest,
-            "status": slot.status,
-            "since": round(slot.stats.since, 3),
-            "runtime": str(runtime.socket),
-            "events": stats.events,
-            "failures": dict(stats.failures),
-            "restarts": stats.restarts,
-        }
-        if not release.version:
-            del entry["version"]
-        if not release.digest:
-            del entry["digest"]
-        if release.settings.failure_policy == "Ignore":
-            entry["failure_policy"] = "Ignore"
-        if slot.skipped_for:
-            entry["reason"] = _short(slot.skipped_for)
-        if slot.refusing:
-            entry["refusing"] = True
-        latency = stats.latency_ms()
-        if latency is not None:
-            entry["latency_ms"] = latency
-        if slot.plugin is not None:
-            entry["memory_bytes"] = slot.plugin.memory_bytes
-            running = slot.plugin.release
-            if running.digest != release.digest:
-                entry["running"] = running.digest
-            elif running != release:  # the same module, still as it was configured before
-                entry["running"] = running.setup
-            lost = _not_carried(slot.plugin)
-            if lost:
-                entry["not_carried"] = lost
-        error = slot.stats.error or self._errors.get(identity, "") or release.unusable
-        error = error or slot.stats.finding
-        if error:
-            entry["error"] = _short(error)
-        return entry
-
-
-def _short(error: str) -> str:
-    return error if len(error) <= MAX_ERROR_CHARS else f"{error[: MAX_ERROR_CHARS - 3]}..."
-
-
-def _not_carried(plugin: Plugin) -> list[str]:
-    """What it has permission for and its runtime drops without a word (docs/runtimes.md)."""
-    granted, runtime = plugin.release.settings.permissions, plugin.session.runtime
-    if granted is None or runtime is None:
-        return []
-    return carrier_of(runtime).missing(granted)[:MAX_NOT_CARRIED]

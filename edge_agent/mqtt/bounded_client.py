@@ -69,7 +69,7 @@ class BoundedClient(paho.Client):
         try:
             return super()._sock_recv(bufsize)
         except (BlockingIOError, ConnectionResetError):
-            raise  # nothing to do; closed, which is told elsewhere
+            raise  # nothing to do; closed, which is reported elsewhere
         except OSError as error:
             self.last_error = explain(error)
             raise

@@ -139,7 +139,7 @@ class DocumentChannel(Channel):
         try:
             payload = self._seal(pack_json(self._make()))
         except Exception:
-            # A defect in what is told must not end the telling of everything else.
+            # A defect in one message must not keep all others from being sent.
             log.exception("no document for %s", self.topic)
             return None
         if len(payload) > min(max_bytes, MAX_MESSAGE_BYTES):

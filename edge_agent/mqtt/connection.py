@@ -68,7 +68,9 @@ class Connection:
         self.accepted = False  # the broker's CONNACK has come
         self.session_kept = False  # it knows what was subscribed to before
         self.wrong_version = False  # the broker may be one that speaks 3.1.1 only
-        self.version_refused = False  # it says so; who closes may be a proxy without its broker
+        self.version_refused = (
+            False  # by a reason code; a mere close may come from a proxy without its broker
+        )
         self.wrong_id = False  # it takes another client id only
         self.receive_maximum = RECEIVE_MAXIMUM
         self.max_packet_bytes = MAX_PACKET_BYTES

@@ -33,7 +33,7 @@ FORMER_TOPICS = 256
 STRANGERS = 64
 # Comes back with the answer, beside it in one message. Usually an identifier.
 MAX_CORRELATION_BYTES = 256
-# Lines of log about what arrives, in the life of a process: whoever sends it chooses how often.
+# Lines of log about what arrives, in the life of a process: its sender chooses how often.
 TELL_AT_MOST = 64
 
 

@@ -18,7 +18,6 @@ from edge_agent.store import files
 
 log = logging.getLogger(__name__)
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # What is read and written stays beside the bound: a batch in flight in each of four files.
 LEAST_BYTES = 8 * SEGMENT_BYTES
 # So much of what waits may be lost with the machine's power: a card wears out by syncing.
@@ -33,7 +32,7 @@ class Journal:
     def __init__(
         self, folder: Path, encoding: str, max_bytes: int, boot: bytes, hold_s: float = 0.0
     ) -> None:
-        """`boot` names the machine's present boot, as `boot_id` does; `hold_s`, at most SYNC_S:
+        """`boot` names the machine's present boot, as `boot_bytes` does; `hold_s`, at most SYNC_S:
         how long a record may be in memory only, 0: not at all."""
         self.link_up = False  # a broker is there and acknowledges
         self._folder = folder
@@ -137,9 +136,8 @@ class Journal:
                 return  # all of it is being read or written
 
 
-def boot_id() -> bytes:
+def boot_bytes() -> bytes:
     """16 bytes that another boot of this machine does not have."""
-    try:
-        return bytes.fromhex(BOOT_ID.read_text("ascii").replace("-", "").strip())[:16].ljust(16)
-    except (OSError, ValueError):
-        return os.urandom(16)  # every start counts as one after a loss of power
+    boot = files.boot_id()
+    # Without a name of the kernel's every start counts as one after a loss of power.
+    return bytes.fromhex(boot.replace("-", "")) if boot else os.urandom(16)

@@ -28,7 +28,7 @@ from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.connection_epoch import next_epoch
 from edge_agent.mqtt.inbound import Inbound, Received, Subscriptions
 from edge_agent.mqtt.ingress_queue import Describe
-from edge_agent.mqtt.journal import Journal, boot_id
+from edge_agent.mqtt.journal import Journal, boot_bytes
 from edge_agent.mqtt.outbound import Outbound
 from edge_agent.mqtt.poller import STACK_BYTES, Connector, Poller
 from edge_agent.pacing import TokenBucket, backoff_s
@@ -111,7 +111,7 @@ class Link:
         self._protocol: str | None = None
         # What each broker accepted last, so that not each connection begins with a refusal.
         self._accepted: dict[Broker, tuple[MQTTProtocolVersion, str]] = {}
-        # An id that somebody chose is not replaced.
+        # A configured id is not replaced.
         chosen = config.client_id != node
         self._plain_id = config.client_id if chosen else plain_client_id(fleet, node)
         self._last_error: str | None = None
@@ -244,7 +244,7 @@ class Link:
             except LinkError as error:
                 self._failed(str(error))
             except Exception as error:
-                # A defect must not end the link for good: it is told, and tried again.
+                # A defect must not end the link for good: it is logged, and tried again.
                 logger.exception("the MQTT link failed")
                 self._failed(f"{broker.url}: {error!r}")
             finally:
@@ -330,8 +330,7 @@ class Link:
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
             self._outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
-        if self._refusal and self._refusal != before and self._telling.due(now) <= now:
-            self._telling.spend()
+        if self._refusal and self._refusal != before and self._telling.take(now):
             logger.warning("%s", self._refusal)
 
     @property
@@ -348,4 +347,4 @@ class Link:
 def _journal(config: MqttConfig, state_dir: Path) -> Journal:
     folder = state_dir / OUTBOX_FOLDER
     hold_s = config.durability_delay_s if config.durability == "delayed" else 0.0
-    return Journal(folder, config.encoding, config.queue_bytes, boot_id(), hold_s)
+    return Journal(folder, config.encoding, config.queue_bytes, boot_bytes(), hold_s)

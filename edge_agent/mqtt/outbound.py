@@ -74,7 +74,7 @@ class Batcher:
         if self._ripe(now):
             return now + PAUSE_S
         self._wake_at = 1 if self._due is None else self._batch_items
-        # What was put before the wake-up was armed wakes nobody: look again.
+        # An item put before the wake-up was armed does not wake this thread: look again.
         if self.outbox.waiting >= self._wake_at:
             return now
         return math.inf if self._due is None else self._due

@@ -85,7 +85,7 @@ class Connectable(Protocol):
 
 
 class Connector:
-    """Begins at once. After `finished` the connection belongs to whoever made this."""
+    """Begins at once. After `finished` the connection belongs to the caller."""
 
     def __init__(self, connection: Connectable, done: Callable[[], None]) -> None:
         """`done` is called on the other thread, at the end."""
@@ -107,7 +107,7 @@ class Connector:
             raise self._error
 
     def abandon(self) -> None:
-        """Nobody waits for it any more; unless it has finished, it closes what it opens."""
+        """The result is not wanted any more: unless it has finished, it closes what it opens."""
         with self._lock:
             self._abandoned = True
 

@@ -248,7 +248,7 @@ def identify(path: Path) -> tuple[Header | None, int]:
 
 
 def guess(path: Path) -> Header:
-    """What its name and its first record tell, where the header is damaged."""
+    """The header by the file's name and its first record, where it is damaged."""
     try:
         begun = _load(path, HEADER_BYTES + FRAME_BYTES, 1)
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether this node's certificate for the broker is about to end: afterwards nobody hears of it."""
+"""Warns before this node's certificate for the broker ends: afterwards the node is unreachable."""
 
 import logging
 import time
@@ -43,7 +43,7 @@ class CertificateWatch:
         self._timer = self._loop.call_later(LOOK_S, partial(self.watch, path))
         self._run(partial(self._look, path))
 
-    def told(self) -> dict[str, int] | None:
+    def reported(self) -> dict[str, int] | None:
         """For the fleet; None: there is none that can be read."""
         if self._found is None:
             return None
@@ -54,7 +54,7 @@ class CertificateWatch:
         try:
             found = certificate.read(path)
         except ConfigError:
-            found = None  # the link tells why it cannot connect with it
+            found = None  # the link reports why it cannot connect with it
         self._loop.call_soon(partial(self._looked, path, found))
 
     def _looked(self, path: Path, found: Validity | None) -> None:

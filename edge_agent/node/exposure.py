@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 600.0  # between two looks: some tens of files' modes, on the loader's thread
 MAX_TOLD = 8  # ours: in the reported state
-STICKY = stat.S_ISVTX  # in such a folder (/tmp) nobody moves what is another's
+STICKY = stat.S_ISVTX  # in such a folder (/tmp) only its owner moves a file
 
 
 class Exposed(NamedTuple):
-    """A file or folder, and who may change it."""
+    """A file or folder that others may change, and how."""
 
     path: Path
     reason: str
 
 
 class Exposure:
-    """Looks at the start, at each reload and now and then, and tells each file once. All methods
+    """Looks at the start, at each reload and now and then, and logs each file once. All methods
     belong to the loop's thread."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Exposure:
         self._timer = self._loop.call_later(LOOK_S, partial(self.watch, config, config_path))
         self._run(partial(self._look, config, config_path))
 
-    def told(self) -> list[str]:
+    def reported(self) -> list[str]:
         """For people and the fleet."""
         return [f"{each.path} {each.reason}" for each in self._found[:MAX_TOLD]]
 
@@ -74,7 +74,7 @@ class Exposure:
 
 
 def files_of(config: AgentConfig, config_path: Path) -> Iterator[Path]:
-    """All by which somebody could make this node run something, or read what is secret."""
+    """All files by which others could make this node run something, or read what is secret."""
     yield config_path
     yield config.state_dir
     folders: dict[Path, tuple[str, ...]] = {config.plugin_dir: (".wasm", ".conf", ".toml")}
@@ -91,13 +91,13 @@ def files_of(config: AgentConfig, config_path: Path) -> Iterator[Path]:
         try:
             names = sorted(os.listdir(folder))  # noqa: PTH208
         except OSError:
-            continue  # told elsewhere
+            continue  # reported elsewhere
         yield from (folder / name for name in names if name.endswith(suffixes))
 
 
 def exposed(paths: Iterable[Path], agents_user: int | None = None) -> list[Exposed]:
-    """Those of `paths`, or of the folders above them, that others may write; each once. What is
-    not there is not told. Reads the disk.
+    """Those of `paths`, or of the folders above them, that others may write; each once. Missing
+    files are left out. Reads the disk.
 
     `agents_user`: the agent's, if this process is not it.
     """

@@ -42,7 +42,7 @@ class KeyStatus(TypedDict, total=False):
 
 
 class NodeKey:
-    """`begin` and `told` belong to the loop's thread; any one thread may seal."""
+    """`begin` and `status` belong to the loop's thread; any one thread may seal."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class NodeKey:
         self._changed = changed
         self._folder = folder
         self._key: Key | None = None
-        self._trouble = "the key was not read yet"
+        self._last_error = "the key was not read yet"
 
     def begin(self) -> None:
         """Read the key, or make it."""
@@ -76,9 +76,9 @@ class NodeKey:
             return document
         return signed_states.sealed(document, key.public, signature)
 
-    def told(self) -> KeyStatus:
+    def status(self) -> KeyStatus:
         """Which key signs, or why none does."""
-        told: KeyStatus = {"trouble": self._trouble} if self._trouble else {}
+        told: KeyStatus = {"trouble": self._last_error} if self._last_error else {}
         if self._key is not None:
             told["id"] = sha256_hex(self._key.public)
             told["file"] = str(self._folder / PUBLIC_NAME)
@@ -92,16 +92,16 @@ class NodeKey:
             self._failed(str(error))
             self._loop.call_soon(self._try_later)
             return
-        self._key, self._trouble = key, ""
+        self._key, self._last_error = key, ""
         self._loop.call_soon(self._changed)
 
     def _try_later(self) -> None:
         self._loop.call_later(RETRY_S, self.begin)
 
-    def _failed(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.warning("what this node says of itself is not signed: %s", trouble)
-        self._trouble = trouble
+    def _failed(self, error: str) -> None:
+        if error != self._last_error:
+            log.warning("what this node says of itself is not signed: %s", error)
+        self._last_error = error
 
 
 def load(folder: Path) -> Key:

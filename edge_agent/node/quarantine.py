@@ -1,4 +1,4 @@
-"""The one door to all that a node holds against a plugin.
+"""All that a node holds against a plugin, and lifting it: the one place for both.
 
     crashes, quarantine    the host counts and decides (host/crash_policy, STATE/crashes)
     modules not to run     the fleet's part remembers, since it decides from its own disk
@@ -13,12 +13,13 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from edge_agent.host.supervisor import Supervisor
+from edge_agent.store.release import PluginId
 
 
 class Updates(Protocol):
     """The fleet's part (edge_agent.node.updates), where one is configured."""
 
-    def unquarantine(self, identity: str, done: Callable[[int | None], None]) -> bool:
+    def unquarantine(self, identity: PluginId, done: Callable[[int | None], None]) -> bool:
         """Hold nothing against this plugin's modules any more; `done` gets how many that
         concerned, or None for a defect, on another thread. False: too much else waits."""
 
@@ -43,9 +44,13 @@ class Quarantine:
         self._supervisor = supervisor
         self._updates = updates
 
-    def lift(self, identity: str, done: Callable[[Lifted], None]) -> None:
-        """Let this plugin run again, whatever is held against it. On the loop; `done` is called
-        once, on any thread."""
+    def lift(self, name: str, done: Callable[[Lifted], None]) -> None:
+        """Let the plugin NN-name run again, whatever is held against it. On the loop; `done` is
+        called once, on any thread."""
+        identity = PluginId.parse(name)
+        if identity is None:
+            done(_lifted(name, False, 0))
+            return
         crashes = self._supervisor.unquarantine(identity)
         lifted = partial(_lifted, identity, crashes)
         updates = self._updates()
@@ -55,12 +60,12 @@ class Quarantine:
             done(Lifted(crashes, 0, _partly(crashes, "it is busy; is the disk slow? Try again")))
 
 
-def _lifted(identity: str, crashes: bool, modules: int | None) -> Lifted:
+def _lifted(name: str, crashes: bool, modules: int | None) -> Lifted:
     if modules is None:
         return Lifted(crashes, 0, _partly(crashes, "it failed; the agent's log says why"))
     if crashes or modules:
         return Lifted(crashes, modules)
-    nothing = f"nothing is held against {identity}: no crash, no quarantine, no rejection"
+    nothing = f"nothing is held against {name}: no crash, no quarantine, no rejection"
     return Lifted(crashes, modules, nothing)
 
 

@@ -1,10 +1,8 @@
-"""The way to the fleet and back: one link, what is said over it, what is asked through it.
+"""The node at its fleet's broker: results, states and logs out, requests and documents in.
 
 Imported only where a broker is configured: a node that works alone pays for none of it.
 """
 
-import binascii
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -12,26 +10,22 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
-from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol.outcome import OK, Outcome
-from edge_agent.fleet_protocol.result_records import describe
+from edge_agent.fleet_protocol.event_result import OK, EventResult, describe
 from edge_agent.fleet_protocol.state_truncation import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
+from edge_agent.node.log_buffer import LogBuffer
 from edge_agent.node.nodekey import NodeKey
-from edge_agent.node.recent import Recent
-from edge_agent.node.requests import Action, Requests, Ticket, answer
-from edge_agent.store import files
+from edge_agent.node.requests import Action, Requests, answer
+from edge_agent.node.restart import Restart
 
 if TYPE_CHECKING:
     from edge_agent.node.updates import Updates
 
 log = logging.getLogger(__name__)
-
-MAX_TICKET_BYTES = 4096
 
 
 class Remote:
@@ -43,24 +37,24 @@ class Remote:
         config: AgentConfig,
         state: Callable[[], Mapping[str, Any]],
         actions: Mapping[str, Action],
-        recent: Recent,
+        log_buffer: LogBuffer,
         key: NodeKey,
+        restart: Restart,
     ) -> None:
         assert config.mqtt is not None
         self.key = key
+        self.restart = restart
         self._fleet = config.fleet
         self._numbers = count(1)  # of states, since the agent began
-        self.restarted = False  # as the fleet asked
         self._updates: Updates | None = None
         topics = node_topics(config.fleet, config.node)
         self._router = Router(fleet_topics(config.fleet), topics)
         self._requests = Requests(loop, topics.response, self._publish, actions, config.requests)
-        self._ticket_file = config.state_dir / "restart.json"
         self.link = Link(
             config.mqtt,
             config.node,
             config.fleet,
-            describe=lambda item: describe(cast(Outcome, item)),
+            describe=lambda item: describe(cast(EventResult, item)),
             state=lambda: self._told(state()),
             metrics=lambda: condensed(self._metrics(state()), MAX_BYTES, METRICS),
             state_dir=config.state_dir,
@@ -69,7 +63,7 @@ class Remote:
         )
         self.link.subscribe(self._router.requests)
         logger = logging.getLogger("edge_agent")
-        logger.addHandler(recent)
+        logger.addHandler(log_buffer)
         logger.addHandler(_LinkHandler(self.link))
 
     def _told(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,34 +78,18 @@ class Remote:
         return {"time": time.time(), **state, "mqtt": counts}
 
     def fleet(self, updates: "Updates") -> None:
-        """Who gets deployments, trust and parts of blobs, and knows whose signatures count."""
+        """Pass deployments, trust and parts of blobs to `updates`, which also checks signatures."""
         self._updates = updates
         self._requests.vouch = updates.vouch
 
-    def report(self, outcome: Outcome) -> None:
+    def report(self, result: EventResult) -> None:
         """A result on its way; never waits."""
-        self.link.report(outcome, outcome.size, important=outcome.kind != OK)
-
-    def keep(self, ticket: Ticket) -> None:
-        """Answer this request after the restart that it asks for. Writes a file. StoreError."""
-        correlation = None if ticket.correlation is None else ticket.correlation.hex()
-        document = {**ticket._asdict(), "correlation": correlation}
-        files.make_folder(self._ticket_file.parent)
-        files.write(self._ticket_file, json.dumps(document).encode())
+        self.link.report(result, result.size, important=result.kind != OK)
 
     def answer_kept(self) -> None:
-        """The restart is over: say so to who asked for it, once. Reads a file, so before the
-        loop runs; and before the link does, to which the same request may come again."""
-        try:
-            kept = files.read(self._ticket_file, MAX_TICKET_BYTES)
-        except StoreError as error:
-            log.warning("%s", error)
-            kept = b""
-        if kept is None:
-            return
-        self.restarted = True
-        files.remove(self._ticket_file)
-        ticket = _ticket(kept)
+        """Where this process began because a request asked for it: say so, once. Reads a file, so
+        before the loop runs; and before the link does, to which the same request may come again."""
+        ticket = self.restart.kept()
         if ticket is not None:
             self._requests.carried_out(ticket)
             answer(self._publish, ticket, "succeeded")
@@ -131,21 +109,6 @@ class Remote:
             return
         if not taken:
             log.warning("an answer to %s is dropped: too many wait", topic)
-
-
-def _ticket(kept: bytes) -> Ticket | None:
-    """None for a file that a crash or somebody else left behind."""
-    try:
-        found = json.loads(kept)
-        correlation = found["correlation"]
-        return Ticket(
-            str(found["id"]),
-            str(found["verb"]),
-            str(found["topic"]),
-            None if correlation is None else binascii.unhexlify(correlation),
-        )
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
 
 
 class _LinkHandler(logging.Handler):

@@ -23,7 +23,7 @@ from edge_agent.pacing import TokenBucket
 log = logging.getLogger(__name__)
 
 # Ours: more than a person asks at once, then one in so many seconds. Each costs lines of the log,
-# answers, and what it asks for, and who asks is known to the broker alone.
+# answers, and what it asks for, and only the broker knows the sender.
 REQUEST_BURST, REQUEST_S = 16, 5.0
 # Between two lines about requests that were too many.
 TELL_S = 600.0
@@ -128,7 +128,7 @@ class Requests:
         self._telling = TokenBucket(1, 1 / TELL_S)
 
     def carried_out(self, ticket: Ticket) -> None:
-        """An earlier process did; before the first request comes in."""
+        """An earlier process carried this request out; before the first request comes in."""
         self._ledger.remember(ticket.verb, ticket.id)
 
     def received(self, verb: str, incoming: InboundMessage) -> None:
@@ -153,7 +153,7 @@ class Requests:
             self._refuse(ticket, refusal)
 
     def _unsigned(self, verb: str, found: Request | Sealed) -> Request:
-        """A request that nobody here can check. RequestError unless that is allowed."""
+        """A request that cannot be checked here. RequestError unless that is allowed."""
         if verb not in self._config.unsigned:
             needs = f"unsigned: {verb} needs the signature of a trusted key"
             if self.vouch is None:
@@ -180,7 +180,7 @@ class Requests:
         vouch(ticket.verb, sealed, checked)
 
     def _checked(self, ticket: Ticket, found: Request | RequestError) -> None:
-        """A request whose word counts, or why not. Any thread."""
+        """A request that may be carried out, or why not. Any thread."""
         try:
             if isinstance(found, RepeatedError) and self._ledger.knows(ticket.verb, found.id):
                 return
@@ -211,11 +211,9 @@ class Requests:
 
     def _in_time(self) -> bool:
         now = self._monotonic()
-        if self._allowed.due(now) <= now:
-            self._allowed.spend()
+        if self._allowed.take(now):
             return True
-        if self._telling.due(now) <= now:
-            self._telling.spend()
+        if self._telling.take(now):
             log.warning(
                 "more requests than one in %.0f s are passed over; who sends them?", REQUEST_S
             )

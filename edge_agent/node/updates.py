@@ -1,4 +1,4 @@
-"""The fleet's word in the agent: its worker, and what it wants run as the host's releases.
+"""Deployments in the agent: the worker that applies them, and their plan as the host's releases.
 
     link ─► worker (checks, fetches, stores) ─plan─► the loop ─► supervisor
     supervisor ─verdict─► worker (keeps or rejects) ─plan─► ...
@@ -19,7 +19,7 @@ from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, fleet_topics
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 
 if TYPE_CHECKING:
     from edge_agent.fleet.plan import Plan
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_agent.fleet.updater import Updater
     from edge_agent.fleet.vouching import Vouching
     from edge_agent.fleet_protocol.signed_requests import Addressed
-    from edge_agent.store.code import Machine
+    from edge_agent.store.release import Machine
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ MAX_ASKED = 16
 STORE, CATALOGUE = "store", "catalogue.json"
 ASKED_FILE = "requests.json"  # of the state folder: which signed requests came
 
-Planned = Callable[[Mapping[str, Release], frozenset[Digest]], None]
+Planned = Callable[[Mapping[PluginId, Release], frozenset[Digest]], None]
 """(what is to run, by identity; digests that may have to run again), on the loop."""
 
 
@@ -94,7 +94,7 @@ class Updates:
         """Look at everything that the broker holds once more. False: too much else waits."""
         return self._ask("sync", lambda updater: updater.sync())
 
-    def unquarantine(self, identity: str, done: Callable[[int | None], None]) -> bool:
+    def unquarantine(self, identity: PluginId, done: Callable[[int | None], None]) -> bool:
         """Hold nothing against this plugin's modules any more; `done` gets how many that concerned
         (None: a defect), on the worker's thread. False as above; `done` is not called then."""
         if len(self._asked) >= MAX_ASKED:
@@ -153,7 +153,7 @@ class Updates:
 
     def _make(self, wake: Callable[[], None]) -> "Updater":
         """On the worker's thread: what this imports need not delay the start."""
-        from edge_agent.fleet.node import Node
+        from edge_agent.fleet.plan import Node
         from edge_agent.fleet.updater import Updater
         from edge_agent.store.layout import Layout
 

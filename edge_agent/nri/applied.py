@@ -15,7 +15,7 @@ from edge_agent.pb import nri_pb2
 MAX_FIELDS = 16  # named in one result: they are for people, and a state has to stay small
 MAX_NAME_CHARS = 100
 
-# Shown by every runtime that tells of containers after their creation.
+# Shown by every runtime that sends PostCreateContainer.
 _SHOWN = (
     *("annotations", "mounts", "env", "args"),
     *("linux.devices", "linux.namespaces", "linux.cgroups_path", "linux.oom_score_adj"),

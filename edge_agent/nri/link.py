@@ -58,7 +58,7 @@ def listener_pid(path: Path) -> int:
     """The process that listens at this path; 0: outside of this process's PID namespace.
 
     Connects and closes again, which the runtime logs as a plugin that did not register.
-    OSError: nobody listens there.
+    OSError: nothing listens there.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         probe.connect(str(path))
@@ -74,7 +74,7 @@ def _peer_pid(connected: socket.socket) -> int:
 class Link:
     """Connects in the constructor; `closed(reason)` is called exactly once, never by it.
 
-    OSError from the constructor: nobody listens there (yet).
+    OSError from the constructor: nothing listens there (yet).
     """
 
     def __init__(
@@ -99,7 +99,9 @@ class Link:
         except OSError:
             self._socket.close()
             raise
-        self.peer_pid = _peer_pid(self._socket)  # of who called listen(2); see `listener_pid`
+        self.peer_pid = _peer_pid(
+            self._socket
+        )  # of the process that called listen(2); see `listener_pid`
         session.register()
         self._writing = True  # the registration goes out with the loop's next turn
         loop.watch(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)

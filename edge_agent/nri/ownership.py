@@ -1,4 +1,4 @@
-"""Who owns which field of a container that is being created, and who clashes. Pure.
+"""Which plugin owns which field of a container that is being created, and which clash. Pure.
 
 The rules are upstream's (containerd/nri, pkg/adaptation/result.go, pkg/api/owners.go): each field,
 or entry of a field, may be set by one plugin; a plugin that first takes an entry away ("-name")

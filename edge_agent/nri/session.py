@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge_agent.errors import GuestFault, ProtocolError
-from edge_agent.nri import envelope, events, generation
-from edge_agent.nri.envelope import DECODE_ERRORS, decode
+from edge_agent.nri import events, messages
 from edge_agent.nri.events import CONFIGURE, EXPORTS, STATE_CHANGE, SYNCHRONIZE
+from edge_agent.nri.messages import DECODE_ERRORS, decode
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.wire import ttrpc
 from edge_agent.wire.mux import PLUGIN_SERVICE, RUNTIME_SERVICE, MuxReader
@@ -153,11 +153,11 @@ class Session:
             reply = self._configured(reply)
         elif call.event == SYNCHRONIZE:
             self.state = State.SYNCHRONISED
-        self._respond(call.stream, envelope.reply(reply))
+        self._respond(call.stream, messages.reply(reply))
 
     def refuse(self, call: Call, code: int, text: str) -> None:
-        """An error status instead of a reply; `text` reaches whoever creates the container."""
-        self._respond(call.stream, envelope.status(code, text))
+        """An error status instead of a reply; `text` reaches the creator of the container."""
+        self._respond(call.stream, messages.status(code, text))
 
     def take_output(self) -> list[bytes]:
         """What is to be sent, in order; emptied by taking it."""
@@ -219,7 +219,7 @@ class Session:
     def _state_change(self, stream: int, payload: bytes, timeout_s: float) -> Call | None:
         event = events.BY_NUMBER.get(_event_number(payload))
         if event is None or not event.in_state_change:
-            self._respond(stream, envelope.EMPTY)
+            self._respond(stream, messages.EMPTY)
             return None
         if not self.subscribed & event.bit:
             return self._not_for_the_guest(stream, event, payload, timeout_s, True)
@@ -244,7 +244,7 @@ class Session:
     ) -> Call | None:
         if self._extra_events & event.bit:
             return Call(stream, event.method, "", payload, timeout_s, state_change)
-        self._respond(stream, envelope.EMPTY)
+        self._respond(stream, messages.EMPTY)
         return None
 
     def _configure(self, payload: bytes) -> bytes:
@@ -270,7 +270,7 @@ class Session:
         known = self._known_events
         if known is None:
             runtime = self.runtime
-            known = generation.known_events(runtime.name, runtime.version, runtime.nri_version)
+            known = events.known_events(runtime.name, runtime.version, runtime.nri_version)
         servable = events.servable(self._exports)
         self.subscribed = (wanted or known) & known & servable
         self.not_sent = wanted & ~known
@@ -325,7 +325,7 @@ class Session:
         return Updated(tuple(update.container_id for update in reply.failed), "")
 
     def _send_request(self, method: str, payload: bytes) -> None:
-        body = envelope.request(events.RUNTIME_SERVICE, method, payload)
+        body = messages.request(events.RUNTIME_SERVICE, method, payload)
         stream = self._next_stream
         self._next_stream += 2
         self._waiting[stream] = method
@@ -333,13 +333,13 @@ class Session:
 
     def _unimplemented(self, stream: int, what: str) -> None:
         text = f"{what} is not implemented by {self._index}-{self._name}"
-        self._respond(stream, envelope.status(ttrpc.UNIMPLEMENTED, text))
+        self._respond(stream, messages.status(ttrpc.UNIMPLEMENTED, text))
 
     def _respond(self, stream: int, body: bytes) -> None:
         self._output += ttrpc.message(PLUGIN_SERVICE, stream, ttrpc.RESPONSE, body)
 
 
-_MORE = envelope.reply(nri_pb2.SynchronizeResponse(more=True).SerializeToString())
+_MORE = messages.reply(nri_pb2.SynchronizeResponse(more=True).SerializeToString())
 _NO_MORE = b"\x18\x00"  # SynchronizeRequest.more = false, written out
 
 

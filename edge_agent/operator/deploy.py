@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from edge_agent import strictjson
 from edge_agent.errors import LinkError, OperatorError, RefusedError
-from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet_protocol import deployment
-from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment
+from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment, message_name
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import signing
@@ -46,7 +45,7 @@ class Current(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The name that a node's refusal of this document has (fleet/refusals)."""
+        """The name that a node's refusal of this document has (fleet_protocol/deployment)."""
         return "" if self.raw is None else message_name(self.raw)
 
     @property

@@ -34,7 +34,7 @@ from edge_agent.operator.rollout import Reach
 from edge_agent.operator.signing import Signed
 from edge_agent.operator.subscription import Received
 from edge_agent.operator.view import View
-from edge_agent.store.code import Code
+from edge_agent.store.release import Code
 
 
 class Prepared(NamedTuple):

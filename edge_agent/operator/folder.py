@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.errors import OperatorError, StoreError
-from edge_agent.fleet.trustfiles import written_validity
+from edge_agent.fleet.trustkeeper import written_validity
 from edge_agent.fleet_protocol.keys import PublicKey, public_pem
 from edge_agent.operator.keyring import read_public
 from edge_agent.operator.settings import FleetSettings, load_settings
@@ -74,7 +74,7 @@ class FleetFolder:
     def write_trust(
         self, keys: Mapping[str, PublicKey], version: int, validity: Validity | None
     ) -> None:
-        """Make trust/ what nodes read as their first keys (fleet/trustfiles): these and no others.
+        """Make trust/ what nodes read as their first keys (fleet/trustkeeper): these and no others.
 
         OperatorError.
         """
@@ -256,5 +256,5 @@ def fleet_text(
         mqtt="\n".join(lines) + "\n",
         keys=json.dumps(list(keys)),
         threshold=threshold,
-        validity="" if validity is None else _VALIDITY.format(**validity.told()),
+        validity="" if validity is None else _VALIDITY.format(**validity.as_document()),
     )

@@ -41,7 +41,7 @@ class Refusal(NamedTuple):
     text: str
     generation: int  # of the deployment, where trusted keys signed it; else 0
     since: int  # Unix time, s; 0: not said (agents before 0.2)
-    message: str = ""  # which message it was (fleet/refusals.message_name); "": not said
+    message: str = ""  # which message it was (fleet_protocol/deployment.message_name); "": not said
 
     def __str__(self) -> str:
         return f"({self.reason}{_since(self.since)}): {self.text}"

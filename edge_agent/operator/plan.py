@@ -14,6 +14,7 @@ from edge_agent.fleet_protocol.selection import Choice, chosen, matches, wanted
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.view import View
+from edge_agent.store.release import PluginId
 
 Kind = Literal["install", "replace", "settings", "remove"]
 
@@ -163,7 +164,7 @@ def removed(changes: Iterable[Change], name: str) -> list[str]:
     ]
 
 
-def targets(view: View, deployment: Deployment) -> dict[str, dict[str, Choice]]:
+def targets(view: View, deployment: Deployment) -> dict[str, dict[PluginId, Choice]]:
     """The plugins that each node has to run: by node, then by plugin."""
     return {
         node.name: wanted(deployment, node.name, node.labels, node.rejected)

@@ -22,8 +22,8 @@ from edge_agent.fleet_protocol.form import (
     CodeFile,
 )
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.store.code import Code
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import Code
 
 _TEXT = """\
 # Written by `edge-agent fleet publish`: which module this version is. Keep it under git.

@@ -113,7 +113,7 @@ def set_trust(
     trust["keys"], trust["threshold"], trust["version"] = names, new.threshold, new.version
     for key in ("issued", "expires"):
         trust.pop(key, None)
-    for key, time in new.validity.told().items() if new.validity else ():
+    for key, time in new.validity.as_document().items() if new.validity else ():
         trust[key] = time
     if new_epoch:
         trust["epoch"] = new.version

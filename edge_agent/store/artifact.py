@@ -98,7 +98,7 @@ def index(entries: list[Descriptor]) -> bytes:
 
 
 def added(entries: list[Descriptor], new: Descriptor) -> list[Descriptor]:
-    """The entries with `new` at the end, which takes its tag from whoever had it."""
+    """The entries with `new` at the end, which takes its tag from an entry that had it."""
     found = []
     for each in entries:
         if each["digest"] == new["digest"]:

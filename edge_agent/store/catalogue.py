@@ -1,7 +1,7 @@
 """What a node remembers of its fleet: the trust, the generations, what runs and what may not. Pure.
 
 The value is immutable, and its transitions are named as the protocol's steps. How it is kept on
-disk is cataloguefile's business.
+disk: edge_agent.store.catalogue_store.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 
 from edge_agent import strictjson
 from edge_agent.config.model import PluginSettings
-from edge_agent.store.code import Code
 from edge_agent.store.digest import Digest, sha256_hex
+from edge_agent.store.release import Code, PluginId
 
 # What is remembered of digests that a node will hardly see again; the oldest go first.
 MAX_REMEMBERED = 256
@@ -59,9 +59,9 @@ class Running:
         return self.settings.limits.fuel > 0
 
     @property
-    def identity(self) -> str:
-        """NN-name, as everywhere on a node."""
-        return f"{self.index}-{self.name}"
+    def identity(self) -> PluginId:
+        """As everywhere on a node."""
+        return PluginId.of(self.index, self.name)
 
     @property
     def setup(self) -> str:
@@ -90,7 +90,7 @@ class Catalogue:
     trust_root: str = ""  # what files `trust` began with, for when they are replaced by hand
     pending: str = ""  # the payload of a deployment of which something is still to be fetched
     active: str = ""  # the payload of the deployment that is being run
-    plugins: Mapping[str, Kept] = field(default_factory=dict)  # by identity
+    plugins: Mapping[PluginId, Kept] = field(default_factory=dict)  # by identity
     rejected: Mapping[str, str] = field(default_factory=dict)  # digest or setup -> reason
     quarantined: Mapping[str, str] = field(default_factory=dict)  # digest -> reason
 
@@ -166,13 +166,13 @@ def activated(catalogue: Catalogue, running: Iterable[Running]) -> Catalogue:
     )
 
 
-def kept(catalogue: Catalogue, identity: str) -> Catalogue:
+def kept(catalogue: Catalogue, identity: PluginId) -> Catalogue:
     """The current release has passed its probation."""
     found = catalogue.plugins[identity]
     return _with(catalogue, identity, replace(found, probation=False))
 
 
-def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
+def rejected(catalogue: Catalogue, identity: PluginId, reason: str) -> Catalogue:
     """The current release failed its probation: the one before it runs, if there is one.
 
     If the module has proven itself with another configuration, or under another name, it is
@@ -192,7 +192,7 @@ def rejected(catalogue: Catalogue, identity: str, reason: str) -> Catalogue:
 
 
 def quarantined(catalogue: Catalogue, digest: Digest, reason: str) -> Catalogue:
-    """This module is not run until somebody lifts that."""
+    """This module is not run until the quarantine is lifted."""
     held = _remembered(catalogue.quarantined, {digest: reason})
     return replace(catalogue, quarantined=held)
 
@@ -228,7 +228,7 @@ def settled(catalogue: Catalogue, named: Collection[str]) -> Catalogue:
     return catalogue if left == catalogue.rejected else replace(catalogue, rejected=left)
 
 
-def _with(catalogue: Catalogue, identity: str, plugin: Kept | None) -> Catalogue:
+def _with(catalogue: Catalogue, identity: PluginId, plugin: Kept | None) -> Catalogue:
     plugins = dict(catalogue.plugins)
     if plugin is None:
         del plugins[identity]

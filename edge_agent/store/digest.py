@@ -77,7 +77,7 @@ NO_DIGEST = Digest("")
 
 
 def short(told: str) -> str:
-    """The first digits of a digest or setup for people, whoever told it."""
+    """The first digits of a digest or setup for people, also of one that a node reports."""
     return told.removeprefix(_PREFIX)[:SHORT_DIGITS]
 
 
@@ -97,6 +97,6 @@ def sha256_hex(data: bytes) -> str:
 
 
 def keyed(secret: bytes) -> Any:
-    """A digest that only who knows the secret (at most 64 bytes) can make: BLAKE2b (RFC 7693)
+    """A digest that cannot be made without the secret (at most 64 bytes): BLAKE2b (RFC 7693)
     of 32 bytes. In plain C it is four times as fast as SHA-256, with the lock given away."""
     return _blake2b(key=secret, digest_size=32)

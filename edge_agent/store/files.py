@@ -7,6 +7,7 @@ to the disk (the idea of borg's SaveFile). All errors are StoreError and name th
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from edge_agent.config.units import format_size
 from edge_agent.errors import StoreError
 from edge_agent.store.digest import PART_BYTES
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TEMPORARY_PREFIX = ".new-"  # what a crash leaves behind begins with this
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 # Left free for the rest of the node: a full disk stops its runtime too.
@@ -67,7 +70,7 @@ def write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
 
 
 def open_new(path: Path) -> "_Synced":
-    """A new file, for nobody else to read, that is on the disk once it is closed."""
+    """A new file, readable by its owner alone, that is on the disk once it is closed."""
     return _Synced(path)
 
 
@@ -268,6 +271,16 @@ def require_space(folder: Path, size: int) -> None:
             f"{folder}: the disk is full: {_mib(free)} free, {_mib(size)} needed and "
             f"{_mib(RESERVED_BYTES)} to stay free; free some space on this disk"
         )
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot, 36 characters, by which a file tells whether the machine
+    has started anew since it was written; empty where there is none."""
+    try:
+        text = BOOT_ID.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+    return text if _BOOT_ID.fullmatch(text) else ""
 
 
 def _mib(size: int) -> str:

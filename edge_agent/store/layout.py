@@ -90,7 +90,7 @@ class Layout:
         return digest
 
     def add_blob(self, path: Path) -> Digest:
-        """Add a file that no manifest names, as long as `collect` is told to keep it; its digest.
+        """Add a file that no manifest names, as long as `collect` keeps it; its digest.
 
         It is moved or copied as in `add_module`.
         """

@@ -9,9 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import EngineError
-from edge_agent.store.code import Machine
 from edge_agent.store.digest import Digest, sha256
-from edge_agent.store.release import CodeFile
+from edge_agent.store.release import CodeFile, Machine
 from edge_agent.wasm.artifacts import OPENED, mapped
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module, Portable
 

@@ -1,8 +1,12 @@
 """A guest's log: env.log and what it prints, in whole lines, within a rate and a size."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
+
+from edge_agent.logs import PLUGIN_LOGGER, PluginRecord
+from edge_agent.pacing import TokenBucket
 
 DEBUG, INFO, WARN, ERROR = 1, 2, 3, 4  # LogRequest.Level
 _TELL_S = 5.0  # a flood that lasts is told this often
@@ -17,8 +21,22 @@ _LEVELS = {
     **dict.fromkeys((b"error", b"fatal", b"panic"), ERROR),
 }
 
+_NUMBERS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
+
 Sink = Callable[[int, str], None]
 """Takes a level (1 debug .. 4 error) and a line. Must not block."""
+
+
+def logging_sink(identity: str) -> Sink:
+    """The lines of one plugin go to the agent's log."""
+    logger = logging.getLogger(PLUGIN_LOGGER)
+
+    def sink(level: int, line: str) -> None:
+        number = _NUMBERS[level]
+        if logger.isEnabledFor(number):
+            logger.handle(PluginRecord(identity, number, line))
+
+    return sink
 
 
 class GuestLog:
@@ -39,8 +57,7 @@ class GuestLog:
         self._rate = lines_per_s
         self._line_bytes = line_bytes
         self._clock = clock
-        self._tokens = float(lines_per_s)
-        self._refilled = clock()
+        self._lines = TokenBucket(lines_per_s, lines_per_s)
         self._unsaid = 0
         self._told = -_TELL_S
         self._partial: dict[int, tuple[bytes, int]] = {}  # by stream; bytes lost after them
@@ -95,15 +112,9 @@ class GuestLog:
 
     def _admit(self) -> bool:
         now = self._clock()
-        tokens = self._tokens + (now - self._refilled) * self._rate
-        if tokens > self._rate:
-            tokens = self._rate
-        self._refilled = now
-        if tokens < 1:
-            self._tokens = tokens
+        if not self._lines.take(now):
             self._drop(1)
             return False
-        self._tokens = tokens - 1
         if self._unsaid and now - self._told >= _TELL_S:
             self._tell(now)
         return True

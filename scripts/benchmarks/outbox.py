@@ -17,7 +17,7 @@ from edge_agent.config import Broker, MqttConfig
 from edge_agent.config.model import Durability
 from edge_agent.control import ask
 from edge_agent.errors import ControlError
-from edge_agent.mqtt.journal import SYNC_S, Journal, boot_id
+from edge_agent.mqtt.journal import SYNC_S, Journal, boot_bytes
 from edge_agent.mqtt.link import Link
 from edge_agent.mqtt.outbox import Outbox
 from scripts.benchmarks import guests
@@ -193,7 +193,7 @@ def _described(item: object) -> dict[str, object]:
 
 
 def _outbox(folder: Path, hold_s: float = 0.0) -> Outbox:
-    journal = Journal(folder, "msgpack", 128 << 20, boot_id(), hold_s)
+    journal = Journal(folder, "msgpack", 128 << 20, boot_bytes(), hold_s)
     box = Outbox(
         "bench",
         "msgpack",

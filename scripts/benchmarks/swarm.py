@@ -21,8 +21,7 @@ from typing import Any
 
 from edge_agent.config import MqttConfig, UpdatesConfig
 from edge_agent.config.model import Broker
-from edge_agent.fleet.node import Node
-from edge_agent.fleet.plan import Plan
+from edge_agent.fleet.plan import Node, Plan
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_topics, node_topics
 from edge_agent.mqtt.connection import VERSIONS, Connection

@@ -12,10 +12,11 @@ from edge_agent.__main__ import main
 from edge_agent.config import PluginSettings
 from edge_agent.control import ControlServer
 from edge_agent.loop import Loop
-from edge_agent.store import catalogue, cataloguefile
+from edge_agent.store import catalogue, catalogue_store
 from edge_agent.store.catalogue import Catalogue, Known, Running
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import PluginId
 
 GUESTS = Path(__file__).parents[1] / "guests"
 BENCH, EDGE = ((GUESTS / f"{name}.wasm").read_bytes() for name in ("bench", "edge"))
@@ -47,8 +48,8 @@ class Node:
         for number, digest in enumerate((edge, bench), 1):
             value = catalogue.accepted(value, Known(number, "", 1.0), b"{}")
             running = Running("guard", "10", str(number), digest, 9, "", PluginSettings())
-            value = catalogue.kept(catalogue.activated(value, [running]), "10-guard")
-        cataloguefile.save(self.catalogue, value)
+            value = catalogue.kept(catalogue.activated(value, [running]), PluginId("10-guard"))
+        catalogue_store.save(self.catalogue, value)
         return bench
 
 
@@ -129,7 +130,7 @@ def test_nothing_is_forgotten_while_the_agent_runs(node: Node) -> None:
         loop.close()
     assert code == 1
     assert "stop it first" in said
-    assert cataloguefile.load(node.catalogue).known.generation == 2
+    assert catalogue_store.load(node.catalogue).known.generation == 2
 
 
 def test_a_layout_is_imported_and_each_release_named(node: Node, tmp_path: Path) -> None:

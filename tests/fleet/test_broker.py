@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from edge_agent.config import MqttConfig, UpdatesConfig
-from edge_agent.fleet.node import Node
-from edge_agent.fleet.plan import Plan
-from edge_agent.fleet.transfer import window
+from edge_agent.fleet.plan import Node, Plan
+from edge_agent.fleet.transfer import overmqtt
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol import keys
@@ -22,6 +21,7 @@ from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
 from edge_agent.sim.mqttwire import Message
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import PluginId
 from tests.fleet.operator import Publisher
 from tests.mqtt.harness import config_for, describe
 from tests.support.blobs import cut, module
@@ -104,8 +104,8 @@ def node(folder: Path, config: MqttConfig, **updates: Any) -> Iterator[Running]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again soon."""
-    monkeypatch.setattr(window, "IDLE_S", 1.0)
-    monkeypatch.setattr(window, "PAUSES_S", (0.1,) * 200)
+    monkeypatch.setattr(overmqtt, "IDLE_S", 1.0)
+    monkeypatch.setattr(overmqtt, "PAUSES_S", (0.1,) * 200)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_deployment_reaches_a_node_through_mosquitto(tmp_path: Path, broker: Mos
         operator.deploy(plugin("guard", release("1", IT)))
         running.wait_for(guard="1")
         assert running.plans[-1].releases[0].path.read_bytes() == IT.data
-        running.worker.call(lambda it: it.verdict("10-guard", IT.blob.digest, True, ""))
+        running.worker.call(lambda it: it.verdict(PluginId("10-guard"), IT.blob.digest, True, ""))
         wait_until(lambda: not running.plans[-1].releases[0].on_probation, "it is kept")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import strictjson
-from edge_agent.store import cataloguefile
+from edge_agent.store import catalogue_store
 from edge_agent.store.catalogue import Known
 from tests.support.blobs import Cut
 from tests.support.faults import Counts, survives
@@ -188,7 +188,7 @@ def test_a_new_epoch_after_numbers_that_were_driven_up_is_never_forgotten(
         story.prepare(root)
         path = root / "store" / "catalogue.json"
         known = Known(strictjson.MAX_INTEGER, "of an agent of 0.1.0")
-        cataloguefile.save(path, replace(cataloguefile.load(path), known=known))
+        catalogue_store.save(path, replace(catalogue_store.load(path), known=known))
 
     def judge(root: Path) -> None:
         board = story.offline(root)
@@ -254,7 +254,8 @@ def test_keeping_and_removing_what_is_older_is_all_or_nothing(tmp_path: Path, st
     def judge(root: Path) -> None:
         board = story.offline(root)
         assert board.running() == NEW
-        on_probation = [each.identity for each in board.plans[-1].releases if each.on_probation]
+        last = board.plans[-1].releases
+        on_probation: list[str] = [each.identity for each in last if each.on_probation]
         for identity in on_probation:
             board.reject(identity, "to see whether the one before is there")
         assert board.running() == {**NEW, **dict.fromkeys(on_probation, "1")}

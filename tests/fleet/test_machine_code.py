@@ -10,11 +10,10 @@ import pytest
 
 from edge_agent.errors import RefusedError, StoreError
 from edge_agent.fleet_protocol import deployment
-from edge_agent.store import cataloguefile
-from edge_agent.store.code import Code, Machine, misfit
+from edge_agent.store import catalogue_store
 from edge_agent.store.digest import NO_DIGEST
 from edge_agent.store.layout import Layout
-from edge_agent.store.release import Release
+from edge_agent.store.release import Code, Machine, Release, misfit
 from tests.support.blobs import Cut, cut
 from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release, wasm
 from tests.support.shelf import Shelf
@@ -398,12 +397,12 @@ def test_catalogue_of_an_older_agent_and_for_one_is_readable(
     operator.deploy(guard("1", MODULE, code(CODE)))
     board.start()
     path = board.folder / "store" / "catalogue.json"
-    catalogue = cataloguefile.load(path)
+    catalogue = catalogue_store.load(path)
     (kept,) = catalogue.plugins.values()
     assert kept.current.code is not None
     body = asdict(kept.current)
     del body["code"]
-    assert cataloguefile._running(body) == kept.current.by(None)
+    assert catalogue_store._running(body) == kept.current.by(None)
 
 
 # --- the form

@@ -1,6 +1,6 @@
 import math
 
-from edge_agent.fleet.mailbox import LOOK_PAUSE_S, Mailbox
+from edge_agent.fleet.documents import LOOK_PAUSE_S, Mailbox
 
 
 def test_latest_of_each_kind_is_taken_once() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.fleet.transfer.window import IDLE_S
+from edge_agent.fleet.transfer.overmqtt import IDLE_S
+from edge_agent.store.release import PluginId
 from tests.fleet.updating import A, B, C, proven, restarted
 from tests.support.fleetnode import (
     TOPICS,
@@ -236,9 +237,9 @@ def test_catalogue_that_says_nothing_stops_the_fleet_part_and_says_so(
     board.wait(3600)
     assert board.plans == []
     assert "catalogue.json: is damaged" in board.status()["trouble"]
-    board.updater.verdict("10-guard", A.blob.digest, False, "")
+    board.updater.verdict(PluginId("10-guard"), A.blob.digest, False, "")
     board.updater.quarantine(A.blob.digest, "")
-    assert board.updater.unquarantine("10-guard") == 0
+    assert board.updater.unquarantine(PluginId("10-guard")) == 0
     board.updater.sync()
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from edge_agent.fleet.transfer.window import IDLE_S
+from edge_agent.fleet.transfer.overmqtt import IDLE_S
 from edge_agent.fleet_protocol import deployment
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import PluginId
 from tests.fleet.updating import A, B, C, proven, restarted
 from tests.support.fleetnode import (
     Board,
@@ -102,7 +103,7 @@ def test_word_on_something_else_changes_nothing(
     operator.deploy(plugin("guard", release("1", A)))
     board.start()
     before = list(board.plans)
-    board.updater.verdict(identity, digest, False, "late")
+    board.updater.verdict(PluginId(identity), digest, False, "late")
     assert board.plans == before
     assert board.status()["rejected"] == {}
 
@@ -145,11 +146,11 @@ def test_word_on_another_configuration_of_the_module_changes_nothing(
     operator.deploy(plugin("guard", release("1", A), config="second"))
     board.wait(1)
     second = board.plans[-1].releases[0].setup
-    board.updater.verdict("10-guard", A.blob.digest, False, "late", first)
-    board.updater.verdict("10-guard", A.blob.digest, True, "late", first)
+    board.updater.verdict(PluginId("10-guard"), A.blob.digest, False, "late", first)
+    board.updater.verdict(PluginId("10-guard"), A.blob.digest, True, "late", first)
     assert board.plans[-1].releases[0].on_probation
     assert board.status()["rejected"] == {}
-    board.updater.verdict("10-guard", A.blob.digest, True, "", second)
+    board.updater.verdict(PluginId("10-guard"), A.blob.digest, True, "", second)
     assert not board.plans[-1].releases[0].on_probation
 
 
@@ -264,9 +265,9 @@ def test_release_request_lifts_it(board: Board, operator: Operator) -> None:
     board.updater.quarantine(A.blob.digest, "died")
     assert board.running() == {}
     assert board.unusable() == {"10-guard": "died"}  # the host may have to refuse containers
-    assert board.updater.unquarantine("20-other") == 0
+    assert board.updater.unquarantine(PluginId("20-other")) == 0
     assert board.running() == {}
-    assert board.updater.unquarantine("10-guard") == 1
+    assert board.updater.unquarantine(PluginId("10-guard")) == 1
     assert board.running() == {"10-guard": "1"}
     assert board.unusable() == {}
     assert restarted(board).start().running() == {"10-guard": "1"}
@@ -296,7 +297,7 @@ def test_release_request_lets_a_rejected_release_be_tried_again(
     operator.deploy(plugin("guard", release("2", B)))
     board.wait(1)
     board.reject("10-guard")
-    assert board.updater.unquarantine("10-guard") == 1
+    assert board.updater.unquarantine(PluginId("10-guard")) == 1
     board.turn()
     assert board.running() == {"10-guard": "2"}
     assert board.plans[-1].releases[0].on_probation

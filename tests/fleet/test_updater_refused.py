@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent import strictjson
-from edge_agent.store import cataloguefile
+from edge_agent.store import catalogue_store
 from edge_agent.store.catalogue import Known
 from tests.fleet.updating import A, B, C, proven, restarted
 from tests.support.fleetnode import (
@@ -73,8 +73,8 @@ def test_a_node_whose_number_was_driven_up_follows_a_new_epoch_and_nothing_older
     """As agents of 0.1.0 let it happen: their catalogue is read, and there is a way on."""
     proven(board, operator)
     path = board.folder / "store" / "catalogue.json"
-    before = cataloguefile.load(path)
-    cataloguefile.save(path, replace(before, known=Known(strictjson.MAX_INTEGER, "ab", 0.0)))
+    before = catalogue_store.load(path)
+    catalogue_store.save(path, replace(before, known=Known(strictjson.MAX_INTEGER, "ab", 0.0)))
     board = restarted(board).start()
     operator.deploy(plugin("guard", release("2", B)))
     board.wait(1)

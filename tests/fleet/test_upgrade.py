@@ -9,12 +9,11 @@ import pytest
 
 from edge_agent.config import PluginSettings
 from edge_agent.fleet_protocol import signed_requests
-from edge_agent.host import statefile
+from edge_agent.host import pluginstates
 from edge_agent.host.crash_policy import CrashPolicy
-from edge_agent.store import cataloguefile
-from edge_agent.store.code import Machine
+from edge_agent.store import catalogue_store
 from edge_agent.store.digest import NO_DIGEST, Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import Machine, PluginId, Release
 from tests.support.fleetnode import Board
 from tests.support.shelf import Shelf
 
@@ -51,7 +50,8 @@ def test_what_was_on_probation_goes_back_to_what_was_proven(board: Board) -> Non
 
 def test_what_was_held_against_releases_can_be_lifted(board: Board) -> None:
     assert {
-        name: board.updater.unquarantine(name) for name in ("10-logger", "10-twin", "30-bad")
+        name: board.updater.unquarantine(PluginId(name))
+        for name in ("10-logger", "10-twin", "30-bad")
     } == {
         "10-logger": 1,
         "10-twin": 1,
@@ -64,7 +64,7 @@ def test_what_was_held_against_releases_can_be_lifted(board: Board) -> None:
 def test_the_catalogue_is_written_again_as_it_was(state: Path, tmp_path: Path) -> None:
     """Byte for byte but for its serial number: an agent of then, installed again, reads it."""
     again = tmp_path / "again" / "catalogue.json"
-    cataloguefile.save(again, cataloguefile.load(state / "store" / "catalogue.json"))
+    catalogue_store.save(again, catalogue_store.load(state / "store" / "catalogue.json"))
     before = json.loads((LEFT / "store" / "catalogue.json").read_bytes())
     assert json.loads(again.read_bytes())["body"] == before["body"]
 
@@ -79,18 +79,21 @@ def test_crashes_are_still_held_against_a_plugin(state: Path) -> None:
     other = Release(index, name, state / "x.wasm", NO_DIGEST, 1, "", PluginSettings())
     assert policy.why(held).startswith("quarantined: the agent died while it ran, 2 times")
     assert policy.why(other) == ""
-    assert policy.unquarantine(CRASHED)
+    assert policy.unquarantine(PluginId(CRASHED))
     assert policy.why(held) == ""
 
 
 @pytest.mark.parametrize(
     ("identity", "values"),
-    [("10-guard", {"count": b"\0\1\2", "ü": b"x"}), ("20-" + "n" * 220, {"k": b"v"})],
+    [
+        (PluginId("10-guard"), {"count": b"\0\1\2", "ü": b"x"}),
+        (PluginId.of("20", "n" * 220), {"k": b"v"}),
+    ],
 )
-def test_a_plugin_finds_what_it_kept(identity: str, values: dict[str, bytes]) -> None:
-    raw = (LEFT / "plugin-state" / statefile.name_of(identity)).read_bytes()
-    assert statefile.decode(identity, raw) == values
-    assert statefile.encode(identity, values) == raw
+def test_a_plugin_finds_what_it_kept(identity: PluginId, values: dict[str, bytes]) -> None:
+    raw = (LEFT / "plugin-state" / pluginstates.name_of(identity)).read_bytes()
+    assert pluginstates.decode(identity, raw) == values
+    assert pluginstates.encode(identity, values) == raw
 
 
 def test_what_was_asked_is_remembered() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import worker as workers
-from edge_agent.fleet.node import Node
+from edge_agent.fleet.plan import Node
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import MAX_PARTS, Worker
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
+from edge_agent.store.release import PluginId
 from tests.support.fleetnode import (
     FLEET,
     NOW,
@@ -91,7 +92,7 @@ def test_call_answers_on_the_thread(place: Place) -> None:
     answers: list[tuple[int, str]] = []
     place.worker.start()
     place.worker.call(
-        lambda updater: updater.unquarantine("10-guard"),
+        lambda updater: updater.unquarantine(PluginId("10-guard")),
         lambda count: answers.append((count, threading.current_thread().name)),
     )
     wait_until(lambda: answers, "an answer")

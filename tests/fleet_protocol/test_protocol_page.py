@@ -8,8 +8,8 @@ import typing
 from pathlib import Path
 
 from edge_agent.config.table import MAX_ENTRIES
-from edge_agent.fleet import updater
-from edge_agent.fleet.transfer import blocking, fetch, window
+from edge_agent.fleet import accepted
+from edge_agent.fleet.transfer import blocking, fetch, overmqtt
 from edge_agent.fleet_protocol import (
     deployment,
     envelope,
@@ -134,15 +134,15 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
 
 
 def test_the_page_tells_how_this_agent_fetches() -> None:
-    pauses = ", ".join(f"{pause:.0f}" for pause in window.PAUSES_S[:-1])
+    pauses = ", ".join(f"{pause:.0f}" for pause in overmqtt.PAUSES_S[:-1])
     for text in (
-        f"at most {window.WINDOW_PARTS} part topics",
-        f"asks again {pauses} and {window.PAUSES_S[-1]:.0f} s after {window.IDLE_S:.0f} s",
+        f"at most {overmqtt.WINDOW_PARTS} part topics",
+        f"asks again {pauses} and {overmqtt.PAUSES_S[-1]:.0f} s after {overmqtt.IDLE_S:.0f} s",
         f"source {blocking.SETUP_S / 60:.0f} minutes and a second for each KiB",
         f"up to {fetch.TRIES} times in a row",
         f"another module {fetch.WRONG_LIMIT} times",
         f"after {fetch.PAUSE_MIN_S:.0f} s, doubled each time up to an hour",
-        f"the latest {updater.MAX_REPORTED}:",
+        f"the latest {accepted.MAX_REPORTED}:",
     ):
         assert text in PAGE, text
     assert blocking.SLOWEST_BYTES_PER_S == 1024

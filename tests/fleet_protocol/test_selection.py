@@ -12,6 +12,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.fleet_protocol import deployment, selection
 from edge_agent.fleet_protocol.deployment import Deployment, Rollout
 from edge_agent.store.catalogue import setup_key
+from edge_agent.store.release import PluginId
 from tests.fleet_protocol.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
 
 BOARD = {"board": "rpi4", "site": "north"}
@@ -27,7 +28,7 @@ def canary(percent: int) -> Deployment:
 
 def version(found: Deployment, node: str = "node-1", rejected: tuple[str, ...] = ()) -> str | None:
     choices = selection.wanted(found, node, BOARD, rejected)
-    return choices["10-device-injector"].release.version if choices else None
+    return choices[PluginId("10-device-injector")].release.version if choices else None
 
 
 # Published in docs/fleet-protocol.md, for those who write another node or tool.

@@ -12,7 +12,7 @@ from edge_agent.fleet_protocol.state_truncation import (
     STATE,
     condensed,
 )
-from edge_agent.host.supervisor import MAX_ERROR_CHARS
+from edge_agent.host.reported_plugins import MAX_ERROR_CHARS
 
 
 def entry(number: int, runtime: str, **changes: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import pytest
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
-from edge_agent.fleet_protocol.outcome import Outcome
-from edge_agent.host import slot
+from edge_agent.fleet_protocol.event_result import EventResult
+from edge_agent.host import absence_guard
 from edge_agent.host.crash_marker import CrashMarker, Suspect
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
@@ -83,7 +83,7 @@ class House:
         if second is not None:
             self._simulated.append(second)
         self._sockets = (*([socket] if socket else []), *(each.path for each in self._simulated))
-        self.outcomes: list[Outcome] = []
+        self.results: list[EventResult] = []
         self.verdicts: list[Verdict] = []
         self.suspects: list[Suspect] = []  # of a crash before; set before it is entered
         self.lines: list[str] = []
@@ -92,7 +92,7 @@ class House:
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
-        self._patches.setattr(slot, "GRACE_S", self._grace_s)
+        self._patches.setattr(absence_guard, "GRACE_S", self._grace_s)
         engine, _ = choose(self._engine)
         artifacts = self.artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
@@ -117,7 +117,7 @@ class House:
             self.loop,
             config,
             self.loader,
-            self.outcomes.append,
+            self.results.append,
             lambda: None,
             lambda *verdict: self.verdicts.append(Verdict(*verdict)),
             self.crash_policy,
@@ -149,8 +149,7 @@ class House:
         wasm = path.read_bytes()
         settings.setdefault("limits", self._limits)
         return Release(
-            plugin_id.index,
-            plugin_id.name,
+            *plugin_id.parts,
             path,
             Digest.of(wasm),
             len(wasm),
@@ -185,8 +184,8 @@ class House:
 
     def _answers(self, release: Release) -> bool:
         slot = self.slot(release.identity)
-        serves = slot.serving and slot.plugin.release == release
-        return serves and not slot._placeholder  # not even one that is about to leave
+        serves = slot.state.serving and slot.plugin.release == release
+        return serves and not slot.sessions.placeholder  # not even one that is about to leave
 
     def hands_over(self, identity: str) -> bool:
         """Whether an incumbent and its successor stand side by side."""
@@ -194,7 +193,7 @@ class House:
 
     def slot(self, identity: str) -> Any:
         """The plugin's slot at the one runtime."""
-        return self.supervisor._runtimes[0].slots[identity]
+        return self.supervisor._runtimes[0].slots[PluginId(identity)]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Turn the loop until the condition holds."""

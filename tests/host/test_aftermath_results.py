@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_agent.fleet_protocol.result_records import describe
+from edge_agent.fleet_protocol.event_result import describe
 from edge_agent.store.release import Release
 from tests.host.house import House
 
 
 def results(house: House, plugin: str) -> list[dict[str, Any]]:
-    described = [describe(each) for each in house.outcomes if each.plugin == plugin]
+    described = [describe(each) for each in house.results if each.plugin == plugin]
     return [each for each in described if each is not None and each["event"] != "Configure"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError
-from edge_agent.host import compile_backoff
+from edge_agent.host import loader
 from edge_agent.wasm.choice import choose, known
 from edge_agent.wasm.compiler import TIMEOUT_S
 from tests.host.house import House
@@ -148,7 +148,7 @@ def test_a_damaged_artifact_is_made_anew_beside_what_runs(tmp_path: Path, engine
 def test_what_could_not_be_compiled_rests_before_it_is_tried_again(
     tmp_path: Path, engine: str, costly: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compile_backoff, "REST_FACTOR", 10_000)  # longer than this test
+    monkeypatch.setattr(loader, "REST_FACTOR", 10_000)  # longer than this test
     with House(tmp_path, engine=engine, compiler={"timeout_s": 0.3}) as house:
         bad = house.release("20-costly", costly)
         house.apply(bad)

@@ -22,10 +22,11 @@ from edge_agent.host.crash_marker import (
     NOBODY,
     CrashMarker,
     Suspect,
-    boot_id,
     oom_kills,
 )
 from edge_agent.store.digest import Digest
+from edge_agent.store.files import boot_id
+from edge_agent.store.release import PluginId
 from tests.support.smalldisk import small_disk
 
 DIGEST = Digest.of_hex("ab" * 32)
@@ -51,7 +52,7 @@ def left(path: Path) -> list[Suspect]:
 def busy(path: Path) -> bytearray:
     """The content that a process leaves which died in a guest's call."""
     marker = begun(path)
-    marker.memory[LOOP] = marker.enter("10-a", DIGEST).index
+    marker.memory[LOOP] = marker.enter(PluginId("10-a"), DIGEST).index
     return bytearray(path.read_bytes())
 
 
@@ -62,7 +63,7 @@ def test_a_first_start_finds_nobody(path: Path) -> None:
 
 def test_between_two_calls_nobody_is_at_work(path: Path) -> None:
     marker = begun(path)
-    mark = marker.enter("10-a", DIGEST)
+    mark = marker.enter(PluginId("10-a"), DIGEST)
     marker.memory[LOOP] = mark.index
     marker.memory[LOOP] = NOBODY
     assert left(path) == []
@@ -71,29 +72,29 @@ def test_between_two_calls_nobody_is_at_work(path: Path) -> None:
 @pytest.mark.parametrize("slot", [LOOP, LOADER])
 def test_who_is_in_a_slot_is_told_once(path: Path, slot: int) -> None:
     marker = begun(path)
-    marker.enter("10-a", OTHER)
-    marker.memory[slot] = marker.enter("20-b", DIGEST).index
+    marker.enter(PluginId("10-a"), OTHER)
+    marker.memory[slot] = marker.enter(PluginId("20-b"), DIGEST).index
     assert left(path) == [Suspect("20-b", DIGEST)]
     assert left(path) == []
 
 
 def test_two_threads_may_be_at_work(path: Path) -> None:
     marker = begun(path)
-    marker.memory[LOOP] = marker.enter("20-b", DIGEST).index
-    marker.memory[LOADER] = marker.enter("10-a", DIGEST).index
+    marker.memory[LOOP] = marker.enter(PluginId("20-b"), DIGEST).index
+    marker.memory[LOADER] = marker.enter(PluginId("10-a"), DIGEST).index
     assert left(path) == [Suspect("10-a", DIGEST), Suspect("20-b", DIGEST)]
 
 
 def test_one_plugin_on_both_threads_counts_once(path: Path) -> None:
     marker = begun(path)
-    marker.memory[LOOP] = marker.enter("10-a", DIGEST).index
-    marker.memory[LOADER] = marker.enter("10-a", DIGEST).index
+    marker.memory[LOOP] = marker.enter(PluginId("10-a"), DIGEST).index
+    marker.memory[LOADER] = marker.enter(PluginId("10-a"), DIGEST).index
     assert left(path) == [Suspect("10-a", DIGEST)]
 
 
 def test_machine_code_of_the_fleets_is_told_from_what_was_compiled_here(path: Path) -> None:
     marker = begun(path)
-    mark, other = marker.enter("10-a", DIGEST), marker.enter("10-a", DIGEST)
+    mark, other = marker.enter(PluginId("10-a"), DIGEST), marker.enter(PluginId("10-a"), DIGEST)
     before = mark.index
     mark.runs_code()
     marker.memory[LOADER] = mark.index
@@ -102,12 +103,12 @@ def test_machine_code_of_the_fleets_is_told_from_what_was_compiled_here(path: Pa
     assert left(path) == [Suspect("10-a", DIGEST), Suspect("10-a", DIGEST, by_code=True)]
     mark.close()
     other.close()
-    assert marker.enter("20-b", DIGEST).index == before  # both entries are free again
+    assert marker.enter(PluginId("20-b"), DIGEST).index == before  # both entries are free again
 
 
 def test_an_orderly_end_leaves_nobody_whatever_a_thread_still_does(path: Path) -> None:
     marker = begun(path)
-    mark = marker.enter("10-a", DIGEST)
+    mark = marker.enter(PluginId("10-a"), DIGEST)
     marker.close()
     marker.memory[LOADER] = mark.index
     assert left(path) == []
@@ -178,28 +179,28 @@ def test_a_kernel_without_a_boot_id_says_nothing(
 def test_entries_are_used_again(path: Path) -> None:
     marker = begun(path)
     for number in range(3 * ENTRIES):
-        mark = marker.enter(f"10-n{number}", DIGEST)
+        mark = marker.enter(PluginId(f"10-n{number}"), DIGEST)
         assert mark.index == 1
         mark.close()
-    marker.memory[LOOP] = marker.enter("10-last", OTHER).index
+    marker.memory[LOOP] = marker.enter(PluginId("10-last"), OTHER).index
     assert left(path) == [Suspect("10-last", OTHER)]
 
 
 def test_instances_of_one_plugin_share_an_entry_until_the_last_is_closed(path: Path) -> None:
     marker = begun(path)
-    one, two = marker.enter("10-a", DIGEST), marker.enter("10-a", DIGEST)
+    one, two = marker.enter(PluginId("10-a"), DIGEST), marker.enter(PluginId("10-a"), DIGEST)
     assert one.index == two.index
     one.close()
-    assert marker.enter("20-b", DIGEST).index != two.index
+    assert marker.enter(PluginId("20-b"), DIGEST).index != two.index
     two.close()
-    assert marker.enter("30-c", DIGEST).index == two.index
+    assert marker.enter(PluginId("30-c"), DIGEST).index == two.index
 
 
 def test_a_full_table_takes_nobody_else(path: Path) -> None:
     marker = begun(path)
-    indexes = {marker.enter(f"10-n{number}", DIGEST).index for number in range(ENTRIES)}
+    indexes = {marker.enter(PluginId(f"10-n{number}"), DIGEST).index for number in range(ENTRIES)}
     assert indexes == set(range(1, ENTRIES + 1))
-    more = marker.enter("20-more", DIGEST)
+    more = marker.enter(PluginId("20-more"), DIGEST)
     assert more.index == NOBODY
     more.close()
     marker.memory[LOOP] = ENTRIES
@@ -208,7 +209,7 @@ def test_a_full_table_takes_nobody_else(path: Path) -> None:
 
 def test_a_long_name_is_cut(path: Path) -> None:
     marker = begun(path)
-    marker.memory[LOOP] = marker.enter("10-" + "n" * 300, DIGEST).index
+    marker.memory[LOOP] = marker.enter(PluginId.of("10", "n" * 300), DIGEST).index
     [suspect] = left(path)
     assert suspect.identity == "10-" + "n" * (MAX_IDENTITY_BYTES - 3)
 
@@ -268,7 +269,7 @@ def test_a_folder_in_its_place_costs_the_memory_of_a_crash_and_nothing_else(
 ) -> None:
     path.mkdir()
     marker = begun(path)
-    marker.memory[LOOP] = marker.enter("10-a", DIGEST).index
+    marker.memory[LOOP] = marker.enter(PluginId("10-a"), DIGEST).index
     assert "cannot be told from others" in caplog.text
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.config import PluginSettings
 from edge_agent.errors import EngineError
-from edge_agent.fleet_protocol.outcome import ERROR, OK, Outcome
+from edge_agent.fleet_protocol.event_result import ERROR, OK, EventResult
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.host.crash_policy import (
     ENOUGH,
@@ -26,7 +26,7 @@ from edge_agent.host.crash_policy import (
 )
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import CodeFile, Probation, Release
+from edge_agent.store.release import CodeFile, PluginId, Probation, Release
 from edge_agent.wasm.engines.wasmer import WasmerEngine
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
@@ -52,10 +52,10 @@ def after(path: Path, *suspects: Suspect, excuse: str = "") -> CrashPolicy:
     return quarantine
 
 
-def outcome(plugin: str, digest: Digest, kind: str = OK) -> Outcome:
+def outcome(plugin: str, digest: Digest, kind: str = OK) -> EventResult:
     """One event that is over."""
     event = ("CreateContainer", "nri_plugin_create_container")
-    return Outcome(0, plugin, digest, "sim", *event, kind, 1, b"", b"", "", (), "all")
+    return EventResult(0, PluginId(plugin), digest, "sim", *event, kind, 1, b"", b"", "", (), "all")
 
 
 def test_the_second_crash_is_enough_and_remembered(path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_the_fleets_machine_code_did_is_not_held_against_the_module(path: P
 def test_the_fleets_machine_code_may_be_tried_again_once_it_is_lifted(path: Path) -> None:
     after(path, BY_CODE)
     quarantine = after(path)
-    assert quarantine.unquarantine("10-a")
+    assert quarantine.unquarantine(PluginId("10-a"))
     assert not quarantine.refuses_code(RELEASE)
     assert not after(path).refuses_code(RELEASE)
 
@@ -213,18 +213,21 @@ def test_whose_machine_code_ended_the_agent_is_compiled_here(tmp_path: Path, end
             )
             compiled = list((tmp_path / "state" / "artifacts").glob("*.artifact"))
             assert bool(compiled) is ended
-            plugins = [runtime.slots["10-bench"].plugin for runtime in house.supervisor._runtimes]
-            lengths = [each._running[128 * each._mark + 32] for each in plugins if each]
+            plugins = [
+                runtime.slots[PluginId("10-bench")].plugin for runtime in house.supervisor._runtimes
+            ]
+            marks = [each.guest.mark for each in plugins if each]
+            lengths = [mark.memory[128 * mark.index + 32] for mark in marks]
             assert lengths == [len("10-bench") | (0 if ended else 0x80)] * 2
 
 
 def test_a_release_forgets_its_crashes_for_good(path: Path) -> None:
     after(path, GUILTY)
     quarantine = after(path, GUILTY, Suspect("20-b", DIGEST))
-    assert quarantine.unquarantine("10-a")
+    assert quarantine.unquarantine(PluginId("10-a"))
     assert not quarantine.why(RELEASE)
-    assert not quarantine.unquarantine("10-a")
-    assert not quarantine.unquarantine("30-unknown")
+    assert not quarantine.unquarantine(PluginId("10-a"))
+    assert not quarantine.unquarantine(PluginId("30-unknown"))
     assert not after(path, GUILTY).why(RELEASE)  # one again
     assert after(path, Suspect("20-b", DIGEST)).why(replace(RELEASE, index="20", name="b"))
 
@@ -297,11 +300,11 @@ def test_who_crashed_twice_does_not_start_and_the_others_do(tmp_path: Path) -> N
         assert (verdict.identity, verdict.digest, verdict.kept) == ("10-edge", bad.digest, False)
         assert [plugin.name for plugin in house.during(house.runtime.plugins)] == ["bench"]
         house.apply(bad, good)  # once more, as each scan of the folder may
-        assert house.supervisor.unquarantine("10-edge")
+        assert house.supervisor.unquarantine(PluginId("10-edge"))
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         assert "error" not in house.entry("10-edge")
         assert len(house.verdicts) == 1
-        assert not house.supervisor.unquarantine("10-edge")
+        assert not house.supervisor.unquarantine(PluginId("10-edge"))
     house = House(tmp_path)
     with house:
         house.run(bad)
@@ -331,7 +334,7 @@ def test_a_quarantined_plugin_refuses_unless_the_operator_said_ignore(tmp_path: 
         assert house.during(creation) == ""
         house.apply(bad, good)
         house.until(lambda: "refusing" in house.entry("10-edge"), "it is missed again")
-        assert house.supervisor.unquarantine("10-edge")
+        assert house.supervisor.unquarantine(PluginId("10-edge"))
         house.until(lambda: house.status("10-edge") == "running", "it was released")
         house.during(lambda: house.runtime.wait_for_plugins(2))  # the placeholder has left
         assert house.during(creation) == ""

@@ -10,6 +10,7 @@ from edge_agent.host.creations import Creations, Finding
 from edge_agent.loop import Loop
 from edge_agent.nri.session import Call, RuntimeInfo
 from edge_agent.pb import nri_pb2
+from edge_agent.store.release import PluginId
 
 DATA = Path(__file__).parents[1] / "data"
 REQUEST = (DATA / "containerd-2.1.9-create_container_request.bin").read_bytes()
@@ -36,7 +37,7 @@ class House:
         response.adjust.annotations[identity] = "x" * size
         call = Call(1, "CreateContainer", "", request.SerializeToString(), 2.0)
         reply = response.SerializeToString()
-        self.creations.replied(self.tell, identity, CONTAINERD, call, reply)
+        self.creations.replied(self.tell, PluginId(identity), CONTAINERD, call, reply)
 
     def show(self, container: str, *, state_change: bool = True) -> None:
         message = nri_pb2.StateChangeEvent if state_change else nri_pb2.PostCreateContainerRequest
@@ -112,7 +113,7 @@ def test_bytes_that_are_no_message_are_passed_over() -> None:
         for payload in (b"", b"\xff" * 20, REQUEST[:-1]):
             for event in ("CreateContainer", "PostCreateContainer"):
                 call = Call(1, event, "", payload, 2.0)
-                house.creations.replied(house.tell, "10-a", CONTAINERD, call, b"\xff\xff")
+                house.creations.replied(house.tell, PluginId("10-a"), CONTAINERD, call, b"\xff\xff")
                 house.creations.created(CONTAINERD, call)
                 assert house.creations.rejected("90-v", call, "because") in ([], ["10-a"])
         house.work()

@@ -49,7 +49,7 @@ def test_a_plugin_out_of_fuel_is_counted_made_anew_and_the_others_go_on(
                 "a new guest",
             )
         assert house.entry("10-loop")["failures"] == {"fuel": 2}
-        [told, _] = [each for each in house.outcomes if each.kind == "fuel"]
+        [told, _] = [each for each in house.results if each.kind == "fuel"]
         assert told.error.endswith(": stopped after 1000000 instructions, its limit of fuel")
 
 

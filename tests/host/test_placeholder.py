@@ -122,17 +122,20 @@ def test_a_plugin_that_is_compiled_is_refused_meanwhile(tmp_path: Path) -> None:
         house.apply(house.release("10-bench", "bench"))
         slot = house.slot("10-bench")
         house.until(
-            lambda: slot.refusing and "compiled" in slot._placeholder.refusal(),
+            lambda: slot.refusing and "compiled" in slot.sessions.placeholder.refusal(),
             "the placeholder stands and knows why",
         )
         pod = house.during(lambda: house.runtime.run_pod("p")).pod
         refused = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "it is being compiled" in refused.error
-        [told] = house.outcomes
+        [told] = house.results
         assert (told.plugin, told.event, told.kind) == ("10-bench", "CreateContainer", "error")
+        assert told.runtime == str(house.runtime.path), "as in every other result"
         house.may_compile.set()
         house.until(lambda: house.status("10-bench") == "running", "it runs")
-        house.until(lambda: not house.slot("10-bench")._placeholder, "the placeholder has left")
+        house.until(
+            lambda: not house.slot("10-bench").sessions.placeholder, "the placeholder has left"
+        )
         made = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "EDGE_BENCH=c" in made.container.env
 
@@ -149,7 +152,7 @@ def test_ignored_it_is_not_missed(tmp_path: Path) -> None:
         house.apply(gone, house.release("20-edge", "edge"))
         assert house.during(house.runtime.plugins)
         assert not house.slot("10-bench").refusing
-        assert not house.slot("10-bench")._placeholder.wanted
+        assert not house.slot("10-bench").sessions.placeholder.wanted
 
 
 def test_a_runtime_that_restarts_is_refused_again(tmp_path: Path) -> None:
@@ -174,7 +177,10 @@ def test_a_socket_that_somebody_removes_lets_no_container_be_created(tmp_path: P
     with House(tmp_path) as house:
         # It cannot be configured, so it connects again and again.
         house.apply(house.release("90-validator", "validator", "nonsense\n"))
-        house.until(lambda: house.slot("90-validator").refusing, "the placeholder stands")
+        house.until(
+            lambda: house.slot("90-validator").refusing,
+            "the placeholder stands",
+        )
         pod = house.during(lambda: house.runtime.run_pod("p")).pod
         house.runtime.path.unlink()
         runtime = house.supervisor._runtimes[0]
@@ -183,7 +189,10 @@ def test_a_socket_that_somebody_removes_lets_no_container_be_created(tmp_path: P
         assert "does not run" in refused.error
         # The runtime's own end is told by the session's.
         house.during(house.runtime.restart)
-        house.until(lambda: house.slot("90-validator").refusing, "it stands there again")
+        house.until(
+            lambda: house.slot("90-validator").refusing,
+            "it stands there again",
+        )
 
 
 def test_a_runtime_that_takes_no_placeholder_is_asked_now_and_then(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.host import pluginstates
-from edge_agent.host.pluginstates import MAX_FILES, PluginStates
-from edge_agent.host.statefile import decode, encode
+from edge_agent.host.pluginstates import MAX_FILES, PluginStates, decode, encode
 from edge_agent.loop import Loop
 from edge_agent.sim.runtime import SimRuntime
+from edge_agent.store.release import PluginId
 from edge_agent.wasm.imports import PluginState
 from tests.host.house import House
 from tests.support.agent import Agent, guest
@@ -68,16 +68,16 @@ def until_asked(loop: Loop, worker: Worker) -> None:
 
 
 def values_in(folder: Path, identity: str = "10-a") -> dict[str, bytes]:
-    return decode(identity, (folder / f"{identity}.state").read_bytes())
+    return decode(PluginId(identity), (folder / f"{identity}.state").read_bytes())
 
 
 def test_a_change_is_written_in_a_batch(loop: Loop, worker: Worker, folder: Path) -> None:
     states = begun(loop, worker, folder)
-    state = states.of("10-a")
+    state = states.of(PluginId("10-a"))
     worker.work()
     for number in range(100):
         state.put("count", b"%d" % number)
-    states.of("20-b").put("key", b"value")
+    states.of(PluginId("20-b")).put("key", b"value")
     assert worker.work() == 1  # reading 20-b's
     until_asked(loop, worker)
     assert worker.work() == 1
@@ -88,7 +88,7 @@ def test_a_change_is_written_in_a_batch(loop: Loop, worker: Worker, folder: Path
 
 def test_what_does_not_change_is_not_written(loop: Loop, worker: Worker, folder: Path) -> None:
     states = begun(loop, worker, folder)
-    state = states.of("10-a")
+    state = states.of(PluginId("10-a"))
     state.put("key", b"value")
     states.close()
     before = (folder / "10-a.state").stat().st_ino
@@ -103,10 +103,10 @@ def test_one_round_is_on_its_way_at_a_time(
 ) -> None:
     monkeypatch.setattr(pluginstates, "WRITE_S", 0.01)
     states = begun(loop, worker, folder)
-    states.of("10-a").put("key", b"1")
+    states.of(PluginId("10-a")).put("key", b"1")
     worker.work()
     until_asked(loop, worker)
-    states.of("10-a").put("key", b"2")
+    states.of(PluginId("10-a")).put("key", b"2")
     late: list[bool] = []
     loop.call_later(0.2, lambda: late.append(True))
     turn_until(loop, lambda: bool(late), "some looks")
@@ -119,14 +119,14 @@ def test_the_state_is_read_before_whatever_comes_after(
     loop: Loop, worker: Worker, folder: Path
 ) -> None:
     folder.mkdir(parents=True)
-    (folder / "10-a.state").write_bytes(encode("10-a", {"key": b"value"}))
+    (folder / PluginId("10-a.state")).write_bytes(encode(PluginId("10-a"), {"key": b"value"}))
     states = begun(loop, worker, folder)
     seen: list[bytes | None] = []
-    state = states.of("10-a")
+    state = states.of(PluginId("10-a"))
     worker.later(lambda: seen.append(state.get("key")))  # as a guest is made
     worker.work()
     assert seen == [b"value"]
-    assert states.of("10-a") is state
+    assert states.of(PluginId("10-a")) is state
 
 
 def test_what_was_read_is_bounded_with_what_is_put(
@@ -134,8 +134,8 @@ def test_what_was_read_is_bounded_with_what_is_put(
 ) -> None:
     folder.mkdir(parents=True)
     full = {"a": b"v" * (PluginState.MAX_BYTES - 1)}
-    (folder / "10-a.state").write_bytes(encode("10-a", full))
-    state = begun(loop, worker, folder).of("10-a")
+    (folder / PluginId("10-a.state")).write_bytes(encode(PluginId("10-a"), full))
+    state = begun(loop, worker, folder).of(PluginId("10-a"))
     worker.work()
     assert not state.put("b", b"x")
     assert state.put("a", b"")
@@ -146,12 +146,12 @@ def test_removed_before_it_was_read_it_stays_removed(
     loop: Loop, worker: Worker, folder: Path
 ) -> None:
     folder.mkdir(parents=True)
-    (folder / "10-a.state").write_bytes(encode("10-a", {"key": b"value"}))
+    (folder / PluginId("10-a.state")).write_bytes(encode(PluginId("10-a"), {"key": b"value"}))
     states = begun(loop, worker, folder)
-    state = states.of("10-a")
-    states.forget("10-a")
+    state = states.of(PluginId("10-a"))
+    states.forget(PluginId("10-a"))
     states.drop(())
-    again = states.of("10-a")
+    again = states.of(PluginId("10-a"))
     assert again is not state
     worker.work()
     assert again.get("key") is None
@@ -160,22 +160,22 @@ def test_removed_before_it_was_read_it_stays_removed(
 
 def test_an_empty_state_has_no_file(loop: Loop, worker: Worker, folder: Path) -> None:
     states = begun(loop, worker, folder)
-    states.of("10-a").put("key", b"value")
+    states.of(PluginId("10-a")).put("key", b"value")
     states.close()
     assert (folder / "10-a.state").exists()
-    states.of("10-a").put("key", b"")
+    states.of(PluginId("10-a")).put("key", b"")
     states.close()
     assert not (folder / "10-a.state").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", encode("10-b", {"key": b"value"})])
+@pytest.mark.parametrize("content", [b"", b"rubbish", encode(PluginId("10-b"), {"key": b"value"})])
 def test_a_damaged_file_is_told_and_replaced(
     loop: Loop, worker: Worker, folder: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     folder.mkdir(parents=True)
     (folder / "10-a.state").write_bytes(content)
     states = begun(loop, worker, folder)
-    state = states.of("10-a")
+    state = states.of(PluginId("10-a"))
     worker.work()
     assert "10-a: begins without its state: its file is" in caplog.text
     state.put("key", b"new")
@@ -189,7 +189,7 @@ def test_a_huge_file_is_not_taken_into_memory(
     folder.mkdir(parents=True)
     with (folder / "10-a.state").open("wb") as file:
         file.truncate(1 << 40)
-    begun(loop, worker, folder).of("10-a")
+    begun(loop, worker, folder).of(PluginId("10-a"))
     worker.work()
     assert "are taken" in caplog.text
 
@@ -222,7 +222,7 @@ def test_a_disk_that_takes_nothing_is_told_once_and_tried_again(
     monkeypatch.setattr(pluginstates, "RETRY_S", 0.02)
     with small_disk(tmp_path / "disk", 8, options) as disk:
         states = begun(loop, worker, disk)
-        state = states.of("10-a")
+        state = states.of(PluginId("10-a"))
         state.put("key", b"v" * 60_000)
         worker.work()
         for _ in range(3):
@@ -248,7 +248,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(
     released = threading.Event()
     monkeypatch.setattr("edge_agent.store.files.write", lambda *_: released.wait())
     states = begun(loop, worker, folder)
-    states.of("10-a").put("key", b"value")
+    states.of(PluginId("10-a")).put("key", b"value")
     states.close()
     released.set()
 
@@ -284,7 +284,8 @@ def test_it_survives_an_orderly_end_and_a_crash(tmp_path: Path, runtime: SimRunt
         assert count(runtime) == 5
         wait_until(lambda: file.read_bytes() != before, "it is written")
         wait_until(
-            lambda: decode("10-edge", file.read_bytes()) == {"count": b"5"}, "all of it is written"
+            lambda: decode(PluginId("10-edge"), file.read_bytes()) == {"count": b"5"},
+            "all of it is written",
         )
         agent.kill()
         agent.start()

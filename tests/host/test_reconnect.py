@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 
 from edge_agent import pathwatch
-from edge_agent.host.reconnect import EARLY_FOR_S, EARLY_MAX_S, FIRST_S, LATE_MAX_S, Reconnect
-from edge_agent.host.runtime_endpoint import RuntimeEndpoint
+from edge_agent.host.runtime_endpoint import (
+    EARLY_FOR_S,
+    EARLY_MAX_S,
+    FIRST_S,
+    LATE_MAX_S,
+    Reconnect,
+    RuntimeEndpoint,
+)
 from edge_agent.loop import Timer
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.store.release import Probation
+from edge_agent.store.release import PluginId, Probation
 from tests.host.house import House
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import Call, NriRuntime, require_go
@@ -61,7 +67,7 @@ def test_a_runtime_that_was_reached_is_waited_for_from_the_beginning() -> None:
 
 def waiting(house: House, plugins: int) -> bool:
     return all(
-        house.slot(each).ready and house.status(each) == "waiting" for each in names(plugins)
+        house.slot(each).state.ready and house.status(each) == "waiting" for each in names(plugins)
     )
 
 
@@ -120,7 +126,7 @@ def test_no_guest_is_made_for_a_runtime_that_was_never_there(tmp_path: Path) -> 
         house.during(absent.stop)
         house.until(lambda: house.supervisor.runtimes()[1]["state"] == "waiting", "it goes")
         house.run(house.release("10-edge", "edge"))
-        assert not house.supervisor._runtimes[1].slots["10-edge"].ready
+        assert not house.supervisor._runtimes[1].slots[PluginId("10-edge")].state.ready
 
 
 def test_those_that_must_not_be_missed_are_registered_first(tmp_path: Path) -> None:
@@ -150,9 +156,9 @@ def test_another_release_is_what_is_ready_when_the_runtime_is_back(house: House)
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
     house.during(house.runtime.stop)
-    house.until(lambda: house.slot("10-edge").ready, "it waits, ready")
+    house.until(lambda: house.slot("10-edge").state.ready, "it waits, ready")
     house.apply(two)
-    house.until(lambda: house.slot("10-edge").ready, "so does the other")
+    house.until(lambda: house.slot("10-edge").state.ready, "so does the other")
     house.runtime.start()
     house.run(two)
 

@@ -14,10 +14,11 @@ import pytest
 from edge_agent import memory
 from edge_agent.host.slot_state import Successor
 from edge_agent.nri import events
-from edge_agent.nri.generation import OLD_EVENTS
+from edge_agent.nri.events import OLD_EVENTS
 from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.sim.runtime import SimRuntime
+from edge_agent.store.release import PluginId
 from tests.host.house import House
 from tests.support.agent import guest
 from tests.support.wat import constant
@@ -225,7 +226,7 @@ def test_what_a_guest_reports_while_it_starts_is_told_at_once(house: House) -> N
     path = house.folder / "starts.wasm"
     path.write_bytes(constant({"plugin_create_container": b""}, imports, start))
     house.run(house.release("10-starts", path))
-    [told] = house.outcomes
+    [told] = house.results
     assert (told.event, told.kind, told.request) == ("Synchronize", "ok", b"")
     assert [each.payload for each in told.reports] == [b"42"]
     assert told.runtime
@@ -236,19 +237,21 @@ def test_a_guest_that_is_renewed_is_another_and_keeps_its_state(house: House) ->
     release = house.release("10-edge", "edge")
     house.run(release)
     before = house.slot("10-edge").plugin
-    assert house.supervisor.renew("10-edge")
+    assert house.supervisor.renew(PluginId("10-edge"))
     house.until(lambda: house.entry("10-edge")["restarts"] == 1, "it was replaced")
     after = house.slot("10-edge").plugin
     assert after is not before
     assert after.release == release
     assert house.status("10-edge") == "running"
-    house.supervisor.apply({"10-edge": release}, {})  # wanted as it is: nothing more to do
+    house.supervisor.apply(
+        {PluginId("10-edge"): release}, {}
+    )  # wanted as it is: nothing more to do
     assert house.slot("10-edge").plugin is after
     assert house.slot("10-edge").state.successor is Successor.NONE
 
 
 def test_what_is_not_there_cannot_be_renewed(house: House) -> None:
-    assert not house.supervisor.renew("10-edge")
+    assert not house.supervisor.renew(PluginId("10-edge"))
 
 
 def test_memory_is_given_back_once_the_replaced_guest_is_gone(
@@ -279,7 +282,7 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     )
     asking.start()
     select.select([link._socket], [], [], 30)  # it has come, and the loop has ended
-    told = len(house.outcomes)
+    told = len(house.results)
     house.supervisor.close()
     asking.join()
     [outcome] = outcomes
@@ -288,6 +291,6 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     # The second one was asked in time or not at all.
     answered = [each.plugin for each in outcome.answers if not each.dropped]
     assert answered[0] == "10-edge"
-    counted = [(each.plugin, each.event, each.kind) for each in house.outcomes[told:]]
+    counted = [(each.plugin, each.event, each.kind) for each in house.results[told:]]
     assert counted == [(each, "CreateContainer", "ok") for each in answered]
     assert house.slot("10-edge").plugin is None

@@ -10,7 +10,7 @@ from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 from tests.support.faults import survives
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
@@ -27,13 +27,13 @@ def states(loop: Loop, root: Path) -> PluginStates:
 def put(root: Path, value: bytes) -> None:
     with Loop() as loop:
         kept = states(loop, root)
-        kept.of("10-a").put("key", value)
+        kept.of(PluginId("10-a")).put("key", value)
         kept.close()
 
 
 def read(root: Path) -> bytes | None:
     with Loop() as loop:
-        return states(loop, root).of("10-a").get("key")
+        return states(loop, root).of(PluginId("10-a")).get("key")
 
 
 def judge_files(root: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_plugins_state_is_old_or_new(tmp_path: Path) -> None:
 def test_a_removed_plugins_state_is_whole_or_gone(tmp_path: Path) -> None:
     def forget(root: Path) -> None:
         with Loop() as loop:
-            states(loop, root).forget("10-a")
+            states(loop, root).forget(PluginId("10-a"))
 
     def judge(root: Path) -> None:
         assert read(root) in (OLD, None)

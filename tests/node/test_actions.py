@@ -10,15 +10,14 @@ from typing import cast
 
 import pytest
 
-from edge_agent import node
 from edge_agent.fleet_protocol.requests import Request
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.actions import Actions
+from edge_agent.node.log_buffer import LogBuffer
 from edge_agent.node.quarantine import Quarantine
-from edge_agent.node.recent import Recent
 from edge_agent.node.requests import Job, Ticket
 
-LATER = "edge_agent.node.diagnosis"
+LATER = "subprocess"  # for `doctor` in a child
 
 
 class Seen:
@@ -38,7 +37,6 @@ class Seen:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.delitem(sys.modules, LATER, raising=False)
-    monkeypatch.delattr(node, LATER.rpartition(".")[2], raising=False)
     seen = Seen()
     monkeypatch.setattr(sys, "meta_path", [seen, *sys.meta_path])
     return seen
@@ -54,7 +52,7 @@ def test_diagnose_reads_no_module_on_the_thread_that_answers(tmp_path: Path, see
     )
     actions = Actions(
         cast(Supervisor, None),
-        Recent(),
+        LogBuffer(),
         tmp_path / "agent.toml",
         lambda _job: None,
         lambda: None,

@@ -48,7 +48,7 @@ def test_it_is_in_the_state_and_from_the_last_third_on_in_the_log(
         node = Node(loop, path)
         node.now = found.issued
         node.look()
-        assert node.watch.told() == {"issued": found.issued, "expires": found.expires}
+        assert node.watch.reported() == {"issued": found.issued, "expires": found.expires}
         assert (node.changes, caplog.messages) == (1, [])
         node.now = found.expires - 20 * DAY
         for _ in range(3):
@@ -67,4 +67,4 @@ def test_it_is_in_the_state_and_from_the_last_third_on_in_the_log(
         assert (node.changes, len(caplog.messages)) == (2, 2)
         path.write_text("rubbish")
         node.look()
-        assert node.watch.told() is None
+        assert node.watch.reported() is None

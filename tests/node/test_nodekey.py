@@ -131,14 +131,14 @@ def test_states_are_signed_once_the_key_is_there(loop: Loop, tmp_path: Path) -> 
     key = NodeKey(loop, jobs.append, lambda: changes.append(True), tmp_path)
     key.begin()
     assert key.seal(DOCUMENT) == DOCUMENT
-    assert "trouble" in key.told()
+    assert "trouble" in key.status()
     for job in jobs:
         job()
     loop.call_soon(loop.stop)
     loop.run()
     assert changes == [True]
     public = parse_public((tmp_path / "node.pem").read_text())
-    assert key.told() == {"id": public.keyid, "file": str(tmp_path / "node.pem")}
+    assert key.status() == {"id": public.keyid, "file": str(tmp_path / "node.pem")}
     message = key.seal(DOCUMENT)
     assert signed_states.check(message, json.loads(message), public, "greenhouse", "board-7") == (
         1,
@@ -165,10 +165,10 @@ def test_a_disk_that_gives_no_key_is_asked_again(
     monkeypatch.setattr(files, "write", failing)
     key = NodeKey(loop, lambda job: job(), loop.stop, tmp_path)
     key.begin()
-    assert "disk" in key.told()["trouble"]
+    assert "disk" in key.status()["trouble"]
     assert key.seal(DOCUMENT) == DOCUMENT
     loop.run()  # until there is one
-    assert "trouble" not in key.told()
+    assert "trouble" not in key.status()
     assert sum("is not signed" in each.message for each in caplog.records) == 1
 
 

@@ -16,7 +16,7 @@ from edge_agent.control import ask
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.quarantine import Lifted, Quarantine, Updates
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.store import cataloguefile
+from edge_agent.store import catalogue_store
 from tests.support.agent import Agent
 
 RECORDED = Path(__file__).parents[1] / "data" / "quarantine-1d2d650"
@@ -64,7 +64,7 @@ def test_the_command_lifts_what_an_earlier_version_recorded_wherever_it_stands(
     agent.stop()
     state = agent.folder / "state"
     assert json.loads((state / "crashes").read_bytes())["crashes"] == []
-    catalogue = cataloguefile.load(state / "store" / "catalogue.json")
+    catalogue = catalogue_store.load(state / "store" / "catalogue.json")
     assert (dict(catalogue.quarantined), dict(catalogue.rejected)) == ({}, {})
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events, session
-from edge_agent.nri.events import BY_METHOD
-from edge_agent.nri.generation import (
+from edge_agent.nri.events import (
+    BY_METHOD,
     NEW_EVENTS,
     OLD_EVENTS,
     forgives_lost_validators,

@@ -15,17 +15,17 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
-from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet_protocol import ed25519, requests, signed_requests, signed_states
-from edge_agent.fleet_protocol.deployment import Deployment, accept
+from edge_agent.fleet_protocol.deployment import Deployment, accept, message_name
 from edge_agent.fleet_protocol.packing import MsgpackPacking, pack_json
 from edge_agent.fleet_protocol.reported_state import Refusal
 from edge_agent.fleet_protocol.selection import Choice, matches, wanted
 from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet, rotated
-from edge_agent.node.recent import Line
+from edge_agent.node.log_buffer import Line
 from edge_agent.store.catalogue import Known
+from edge_agent.store.release import PluginId
 from edge_agent.verbs import VERBS
 from tests.support.wait import TIMEOUT_S, wait_until
 
@@ -60,7 +60,7 @@ class Peer:
         self.refused: Refusal | None = None
         self.requests: list[requests.Request] = []
         self._asked: signed_requests.Memory = {}
-        self._current: dict[str, Choice] = {}
+        self._current: dict[PluginId, Choice] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
         self._form = form
@@ -107,7 +107,7 @@ class Peer:
 
     def config_of(self, identity: str) -> str:
         """What a plugin is configured with."""
-        return self._current[identity].config
+        return self._current[PluginId(identity)].config
 
     def wait_for(self, generation: int) -> None:
         """Until it runs what that says, and the broker has its word for it."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet.refusals import message_name
 from edge_agent.fleet_protocol import deployment, envelope, limits
+from edge_agent.fleet_protocol.deployment import message_name
 from edge_agent.fleet_protocol.reported_state import (
     FetchState,
     PluginState,

@@ -10,6 +10,7 @@ from edge_agent.config import Limits, PluginSettings
 from edge_agent.store import catalogue
 from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import PluginId
 
 A, B, C = (Digest.of_hex(letter * 64) for letter in "abc")
 
@@ -27,7 +28,7 @@ def step(before: Catalogue, generation: int, *wanted: Running) -> Catalogue:
 
 
 FIRST = step(Catalogue(), 1, running(A))
-PROVEN = catalogue.kept(FIRST, "10-guard")
+PROVEN = catalogue.kept(FIRST, PluginId("10-guard"))
 SECOND = step(PROVEN, 2, running(B))
 
 
@@ -67,7 +68,7 @@ def test_activation_ends_what_is_no_longer_wanted() -> None:
 
 def test_a_new_configuration_is_on_probation_too() -> None:
     after = step(PROVEN, 2, running(A, config="new"))
-    assert after.plugins["10-guard"] == Kept(running(A, config="new"), running(A), True)
+    assert after.plugins[PluginId("10-guard")] == Kept(running(A, config="new"), running(A), True)
 
 
 def test_activation_without_anything_pending_keeps_the_document() -> None:
@@ -75,13 +76,13 @@ def test_activation_without_anything_pending_keeps_the_document() -> None:
 
 
 def test_a_release_that_passed_is_proven_and_the_one_before_stays() -> None:
-    after = catalogue.kept(SECOND, "10-guard")
+    after = catalogue.kept(SECOND, PluginId("10-guard"))
     assert after.plugins == {"10-guard": Kept(running(B), running(A), False)}
     assert after.digests == {A, B}
 
 
 def test_a_rejected_release_gives_way_to_the_one_before() -> None:
-    after = catalogue.rejected(SECOND, "10-guard", "trap")
+    after = catalogue.rejected(SECOND, PluginId("10-guard"), "trap")
     assert after.plugins == {"10-guard": Kept(running(A), None, False)}
     assert after.rejected == {B: "trap"}
     assert after.known == SECOND.known
@@ -89,14 +90,14 @@ def test_a_rejected_release_gives_way_to_the_one_before() -> None:
 
 
 def test_a_rejected_first_release_leaves_nothing() -> None:
-    after = catalogue.rejected(FIRST, "10-guard", "timeout")
+    after = catalogue.rejected(FIRST, PluginId("10-guard"), "timeout")
     assert after.plugins == {}
     assert after.rejected == {A: "timeout"}
 
 
 def test_a_rejected_configuration_does_not_reject_its_module() -> None:
     new = running(A, config="new")
-    after = catalogue.rejected(step(PROVEN, 2, new), "10-guard", "start")
+    after = catalogue.rejected(step(PROVEN, 2, new), PluginId("10-guard"), "start")
     assert after.plugins == {"10-guard": Kept(running(A), None, False)}
     assert after.rejected == {new.setup: "start"}
     assert new.setup.startswith(A + "+")

@@ -17,7 +17,8 @@ from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import catalogue
 from edge_agent.store.catalogue import Catalogue, Kept, Running
-from edge_agent.store.cataloguefile import MAX_FILE_BYTES, load, recover, save
+from edge_agent.store.catalogue_store import MAX_FILE_BYTES, load, recover, save
+from edge_agent.store.release import PluginId
 from tests.store.test_catalogue import FIRST, PROVEN, SECOND, A, C
 
 FULL = replace(
@@ -28,8 +29,8 @@ FULL = replace(
     trust_root="ab",
     plugins={
         **SECOND.plugins,
-        "20-bare": Kept(Running("bare", "20", "1", C, 9, "", PluginSettings())),
-        "30-meant": Kept(
+        PluginId("20-bare"): Kept(Running("bare", "20", "1", C, 9, "", PluginSettings())),
+        PluginId("30-meant"): Kept(
             Running("meant", "30", "1", C, 9, "", PluginSettings(runtimes=("docker", "/a.sock")))
         ),
     },

@@ -10,10 +10,11 @@ import pytest
 
 from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
-from edge_agent.store import catalogue, cataloguefile, files
+from edge_agent.store import catalogue, catalogue_store, files
 from edge_agent.store.catalogue import Catalogue, Known, Running
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import PluginId
 from tests.support.faults import survives
 
 OLD, NEW = b"\0asm old" * 50, b"\0asm new" * 70
@@ -164,7 +165,7 @@ BEFORE = catalogue.kept(
         catalogue.accepted(Catalogue(), Known(7, "ab" * 32, 1.0), b"{}"),
         [Running("guard", "10", "1", OLD_DIGEST, 9, "", PluginSettings())],
     ),
-    "10-guard",
+    PluginId("10-guard"),
 )
 AFTER = catalogue.accepted(BEFORE, Known(8, "cd" * 32, 2.0), b'{"generation":8}')
 
@@ -172,18 +173,18 @@ AFTER = catalogue.accepted(BEFORE, Known(8, "cd" * 32, 2.0), b'{"generation":8}'
 def test_the_catalogue_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     def judge(root: Path) -> None:
         path = root / "catalogue.json"
-        found = cataloguefile.load(path)
+        found = catalogue_store.load(path)
         assert found in (BEFORE, AFTER)
-        assert cataloguefile.recover(path) == found
-        cataloguefile.save(path, AFTER)
-        assert cataloguefile.load(path) == AFTER
+        assert catalogue_store.recover(path) == found
+        catalogue_store.save(path, AFTER)
+        assert catalogue_store.load(path) == AFTER
 
     counts = survives(
         tmp_path,
-        lambda root: cataloguefile.save(root / "catalogue.json", BEFORE),
-        lambda root: cataloguefile.save(root / "catalogue.json", AFTER),
+        lambda root: catalogue_store.save(root / "catalogue.json", BEFORE),
+        lambda root: catalogue_store.save(root / "catalogue.json", AFTER),
         judge,
-        done=lambda root: _same(cataloguefile.load(root / "catalogue.json"), AFTER),
+        done=lambda root: _same(catalogue_store.load(root / "catalogue.json"), AFTER),
     )
     assert counts["kill"] > 12
     assert counts["power"] > 10
@@ -199,33 +200,35 @@ def test_a_generation_that_was_saved_is_never_forgotten(tmp_path: Path) -> None:
     def act(root: Path) -> None:
         path = root / "catalogue.json"
         for generation in (8, 9):
-            found = cataloguefile.recover(path)
+            found = catalogue_store.recover(path)
             known = Known(generation, "cd" * 32, 2.0)
-            cataloguefile.save(path, replace(found, known=known))
+            catalogue_store.save(path, replace(found, known=known))
 
     def judge(root: Path) -> None:
         path = root / "catalogue.json"
-        found = cataloguefile.recover(path).known.generation
+        found = catalogue_store.recover(path).known.generation
         assert found in (7, 8, 9)
         for copy in (path, path.with_name("catalogue.2.json")):
             data = copy.read_bytes()
             copy.write_bytes(b"damaged")
-            assert cataloguefile.load(path).known.generation == found
+            assert catalogue_store.load(path).known.generation == found
             copy.write_bytes(data)
 
-    survives(tmp_path, lambda root: cataloguefile.save(root / "catalogue.json", BEFORE), act, judge)
+    survives(
+        tmp_path, lambda root: catalogue_store.save(root / "catalogue.json", BEFORE), act, judge
+    )
 
 
 def test_the_first_catalogue_is_there_or_not(tmp_path: Path) -> None:
     def judge(root: Path) -> None:
-        assert cataloguefile.recover(root / "store" / "catalogue.json") in (Catalogue(), AFTER)
+        assert catalogue_store.recover(root / "store" / "catalogue.json") in (Catalogue(), AFTER)
 
     survives(
         tmp_path,
         lambda _: None,
-        lambda root: cataloguefile.save(root / "store" / "catalogue.json", AFTER),
+        lambda root: catalogue_store.save(root / "store" / "catalogue.json", AFTER),
         judge,
-        done=lambda root: _same(cataloguefile.load(root / "store" / "catalogue.json"), AFTER),
+        done=lambda root: _same(catalogue_store.load(root / "store" / "catalogue.json"), AFTER),
     )
 
 

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.config import UpdatesConfig
-from edge_agent.fleet.node import Node
-from edge_agent.fleet.plan import Plan
+from edge_agent.fleet.plan import Node, Plan
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet_protocol import deployment, envelope, keys, trust
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.fleet_protocol.keys import Signer, SigningKey
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.store.code import Machine
 from edge_agent.store.layout import Layout
+from edge_agent.store.release import Machine, PluginId
 from edge_agent.validity import Validity
 from tests.support.blobs import Cut, cut
 from tests.support.shelf import Shelf
@@ -205,5 +204,5 @@ class Board:
 
     def _judge(self, identity: str, kept: bool, reason: str) -> None:
         digest = next(each.digest for each in self.plans[-1].releases if each.identity == identity)
-        self.updater.verdict(identity, digest, kept, reason)
+        self.updater.verdict(PluginId(identity), digest, kept, reason)
         self.turn()

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import EdgeAgentError, StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.transfer.blocking import Blocking
-from edge_agent.fleet.transfer.courier import Courier
+from edge_agent.fleet.transfer.blocking import BlockingAttempt, TransferThread
 from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
 from edge_agent.fleet.transfer.partfiles import part_prefix
 from edge_agent.fleet.transfer.web import Handle
@@ -43,12 +42,12 @@ PAUSE_MIN_S, PAUSE_MAX_S = 10.0, 3600.0
 _TOLD_MAX = 16
 
 
-class Means(NamedTuple):
+class FetchContext(NamedTuple):
     """What fetching needs of the rest."""
 
     broker: BrokerPort
     part_topic: Callable[[Digest, int], str]  # of a blob and a part's number
-    courier: Courier
+    thread: TransferThread
     wake: Callable[[], None]  # any thread: `step` has something to do
     auth_file: Path | None = None  # logins for registries
 
@@ -78,15 +77,15 @@ class Fetch:
     """A blob on its way. One thread; times are monotonic seconds."""
 
     def __init__(
-        self, blob: Blob, sources: tuple[str, ...], folder: Path, means: Means, now: float
+        self, blob: Blob, sources: tuple[str, ...], folder: Path, context: FetchContext, now: float
     ) -> None:
         """`folder` is for this blob alone; `sources` are those allowed here, in order."""
         self.blob = blob
-        self.trouble = ""
+        self.last_error = ""
         self.rounds = 0  # through all its sources in vain, since the network was there
         self._sources = sources
         self._folder = folder
-        self._means = means
+        self._context = context
         self._wrong = [0] * len(sources)
         self._wrong_at = [-math.inf] * len(sources)
         self._at = 0  # the source that is tried or comes next
@@ -139,11 +138,11 @@ class Fetch:
             except EdgeAgentError as error:
                 self._failed(error, now)
 
-    def hurry(self, now: float) -> None:
+    def end_pause(self, now: float) -> None:
         """The network is back: end a pause between two rounds, if it is not the shortest."""
         self.rounds = 0
         if self._attempt is None and self._due != math.inf:
-            # Whoever says so each second does not have the sources asked each second.
+            # A broker that reconnects each second does not have the sources asked each second.
             soon = max(now, self._paused_at + PAUSE_MIN_S)
             self._pauses, self._due = 0, min(self._due, soon)
 
@@ -159,13 +158,13 @@ class Fetch:
         source = self._sources[self._at]
         self._make_room(source)
         if source == MQTT:
-            topic = partial(self._means.part_topic, self.blob.digest)
-            return OverMqtt(self.blob, self._folder, topic, self._means.broker, now)
-        return Blocking(
+            topic = partial(self._context.part_topic, self.blob.digest)
+            return OverMqtt(self.blob, self._folder, topic, self._context.broker, now)
+        return BlockingAttempt(
             self.blob,
             lambda handle: self._fetch(source, handle),
-            self._means.courier,
-            self._means.wake,
+            self._context.thread,
+            self._context.wake,
             now,
         )
 
@@ -193,12 +192,12 @@ class Fetch:
         return self._folder / f"from-{sha256_hex(source.encode())[:16]}"
 
     def _fetch(self, source: str, handle: Handle) -> Path:
-        """Runs on the courier's thread."""
+        """Runs on the transfer thread."""
         path = self._partial(source)
         if source.startswith(OCI):
             from edge_agent.fleet.transfer.oci import oci
 
-            return oci(source, self.blob, path, handle, self._means.auth_file)
+            return oci(source, self.blob, path, handle, self._context.auth_file)
         from edge_agent.fleet.transfer.download import https
 
         return https(source, self.blob, path, handle)
@@ -236,9 +235,9 @@ class Fetch:
         left = [at for at in range(len(self._sources)) if self._may_ask(at, now)]
         if not left:
             first = min(range(len(self._sources)), key=self._wrong_at.__getitem__)
-            self._tell(f"{self.trouble}; left alone for a day, or until a deployment or `sync`")
+            self._tell(f"{self.last_error}; left alone for a day, or until a deployment or `sync`")
             self._begin_with(first, self._wrong_at[first] + WRONG_PAUSE_S)
-            self._paused_at = self._due  # nobody hurries this
+            self._paused_at = self._due  # `end_pause` leaves this
             return
         self._pauses += 1
         self._paused_at = now
@@ -252,7 +251,7 @@ class Fetch:
         self._tries, self._best = 0, 0.0
 
     def _tell(self, trouble: str) -> None:
-        self.trouble = trouble
+        self.last_error = trouble
         if trouble not in self._told and len(self._told) < _TOLD_MAX:
             self._told.add(trouble)
             log.warning("fetching %s: %s", self.blob.digest, trouble)

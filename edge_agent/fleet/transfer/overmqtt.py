@@ -1,13 +1,120 @@
-"""A blob in parts that are retained at the broker, each to be asked for and stored by itself."""
+"""Fetching a blob in parts that are retained at the broker.
 
+A part is asked for by subscribing to its topic, where it is retained. Only the next few are,
+so that a blob of any size takes no more memory than this window, and a broker that answers
+nothing is asked again after growing pauses (`Window`, which is pure):
+
+    ASKING --(nothing new for IDLE_S)--> PAUSED --(pause over)--> ASKING ... --> given up
+"""
+
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.errors import WrongBlobError
-from edge_agent.fleet.transfer.partfiles import PartFiles
-from edge_agent.fleet.transfer.window import Window
+from edge_agent.errors import TransferError, WrongBlobError
+from edge_agent.fleet.transfer.partfiles import PartFiles, is_part_size
 from edge_agent.fleet_protocol.deployment import Blob
+
+# Parts asked for at one time: two round trips' worth on a slow link, 512 KiB of memory.
+WINDOW_PARTS = 8
+# A part of 64 KiB at 2 KiB/s and the links' round trips fit.
+IDLE_S = 60.0
+# After each time that nothing came; a part that does come starts again with the first.
+PAUSES_S = (5.0, 30.0, 120.0)
+
+
+class Window:
+    """The parts of one blob, numbered from 0. Times are monotonic seconds."""
+
+    def __init__(self, blob: Blob, here: Iterable[int], now: float) -> None:
+        """`here` are the numbers that earlier transfers left."""
+        self._blob = blob
+        # A byte for each part: a blob may have many, and a node little memory.
+        self._here = bytearray(blob.parts)
+        for number in here:
+            self._here[number] = 1
+        self._next = 0  # all below are here or asked for
+        self._asked: set[int] = set()
+        self._failures = 0  # times in a row that nothing came
+        self._due = now  # until then a part must come or, in a pause, none is asked for
+        self._paused = True
+
+    @property
+    def done(self) -> bool:
+        """Every part is here."""
+        return self._here.count(1) == len(self._here)
+
+    @property
+    def count(self) -> int:
+        """How many parts are here."""
+        return self._here.count(1)
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """The parts asked for and not here."""
+        return frozenset(self._asked)
+
+    @property
+    def due(self) -> float:
+        """When to call `tick` again."""
+        return math.inf if self.done else self._due
+
+    def tick(self, now: float) -> frozenset[int]:
+        """The parts not to be asked for any longer; call `ask` afterwards.
+
+        TransferError once nothing came after the last pause: `asked` still holds what the
+        caller then must stop asking for.
+        """
+        if self.done or self._paused or now < self._due:
+            return frozenset()
+        if self._failures == len(PAUSES_S):
+            raise TransferError(
+                f"part {min(self._asked)} of {len(self._here)} did not come from the broker;"
+                " is the plugin published there?"
+            )
+        self._paused, self._due = True, now + PAUSES_S[self._failures]
+        self._failures += 1
+        dropped, self._asked = frozenset(self._asked), set()
+        self._next = 0
+        return dropped
+
+    def ask(self, now: float) -> list[int]:
+        """The parts to ask for now, beside those that have been."""
+        if self._paused:
+            if now < self._due:
+                return []
+            self._paused, self._due = False, now + IDLE_S
+        new: list[int] = []
+        while len(self._asked) < WINDOW_PARTS:
+            self._next = self._here.find(0, self._next)
+            if self._next < 0:
+                self._next = len(self._here)
+                break
+            self._asked.add(self._next)
+            new.append(self._next)
+            self._next += 1
+        return new
+
+    def wants(self, number: int, size: int) -> bool:
+        """Whether a part that came is to be stored: it was asked for and is not here yet.
+
+        TransferError if it cannot be this part: `size` is not what parts of this blob have.
+        """
+        if number not in self._asked:
+            return False  # twice, or late: it was asked for once
+        if not is_part_size(self._blob, number, size):
+            raise TransferError(
+                f"part {number} of {self._blob.parts} has {size} bytes, where parts have"
+                f" {self._blob.part_size}"
+            )
+        return True
+
+    def stored(self, number: int, now: float) -> None:
+        """Part `number` is on the disk."""
+        self._asked.discard(number)
+        self._here[number] = 1
+        self._failures, self._due = 0, now + IDLE_S
 
 
 class BrokerPort(Protocol):
@@ -55,7 +162,7 @@ class OverMqtt:
         try:
             return self._files.decode()
         except WrongBlobError:
-            self._files.remove()  # which of them is wrong nobody can tell
+            self._files.remove()  # which of them is wrong is not known
             raise
 
     def take(self, number: int, data: bytes, now: float) -> None:

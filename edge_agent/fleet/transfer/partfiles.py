@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.transfer.window import is_part_size
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store import files
 from edge_agent.store.digest import PART_BYTES, Digest, sha256
@@ -22,6 +21,13 @@ _NUMBER_DIGITS = 9
 def part_prefix(blob: Blob) -> str:
     """What the names of the parts of this cut begin with."""
     return f"{blob.encoding}-{blob.part_size}-{blob.parts}-"
+
+
+def is_part_size(blob: Blob, number: int, size: int) -> bool:
+    """Whether part `number` may have `size` bytes: all have as many, the last has the rest."""
+    if number == blob.parts - 1:
+        return 0 < size <= blob.part_size
+    return size == blob.part_size
 
 
 class PartFiles:

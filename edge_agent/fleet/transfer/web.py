@@ -16,9 +16,9 @@ from edge_agent import __version__
 from edge_agent.errors import TransferError
 from edge_agent.text import printable
 
-# To connect, and for each piece of an answer; the whole is limited by who waits for it.
+# To connect, and for each piece of an answer; the whole is limited by the caller.
 TIMEOUT_S = 30.0
-_NEVER_SENT_ON = "Authorization"  # a redirect leads to somebody else's storage
+_NEVER_SENT_ON = "Authorization"  # a redirect may lead to another owner's storage
 
 
 class Handle:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.fleet.transfer.courier import Courier
+from edge_agent.fleet.transfer.blocking import TransferThread
 from edge_agent.fleet.transfer.fetch import (
     PAUSE_MAX_S,
     PAUSE_MIN_S,
@@ -16,9 +16,9 @@ from edge_agent.fleet.transfer.fetch import (
     WRONG_LIMIT,
     WRONG_PAUSE_S,
     Fetch,
-    Means,
+    FetchContext,
 )
-from edge_agent.fleet.transfer.window import IDLE_S, PAUSES_S, WINDOW_PARTS
+from edge_agent.fleet.transfer.overmqtt import IDLE_S, PAUSES_S, WINDOW_PARTS
 from edge_agent.store import files
 from edge_agent.store.digest import Digest
 from tests.support.blobs import Cut, cut, module
@@ -40,11 +40,11 @@ class Lab:
         self.folder = folder
         self.now = 0.0
         self.woken = threading.Event()
-        self.courier = Courier()
-        self.means = Means(self.shelf, topic, self.courier, self.woken.set)
+        self.thread = TransferThread()
+        self.context = FetchContext(self.shelf, topic, self.thread, self.woken.set)
 
     def start(self, *sources: str, it: Cut = IT) -> Fetch:
-        return Fetch(it.blob, sources, self.folder, self.means, self.now)
+        return Fetch(it.blob, sources, self.folder, self.context, self.now)
 
     def turn(self, fetch: Fetch) -> Path | None:
         """Let happen what can happen without time passing."""
@@ -56,7 +56,7 @@ class Lab:
             fetch.take(int(name.rpartition("/")[2]), payload, self.now)
 
     def wait(self, fetch: Fetch) -> Path | None:
-        """As `turn`, once the courier's thread has something to say."""
+        """As `turn`, once the transfer thread has something to say."""
         assert self.woken.wait(TIMEOUT_S)
         self.woken.clear()
         return self.turn(fetch)
@@ -162,7 +162,7 @@ def test_part_of_a_wrong_size_leads_to_the_next_source_and_the_others_stay(lab: 
     lab.shelf.retained[topic(IT.blob.digest, 3)] += b"more"
     fetch = lab.start("mqtt")
     assert lab.until_over(fetch) is None
-    assert fetch.trouble == "mqtt: part 3 of 30 has 1028 bytes, where parts have 1024"
+    assert fetch.last_error == "mqtt: part 3 of 30 has 1028 bytes, where parts have 1024"
     assert not lab.shelf.subscribed
     publish(lab.shelf, IT)
     asked = len(lab.shelf.asked)
@@ -195,11 +195,11 @@ def test_source_that_always_gives_another_blob_is_left_alone_for_a_day_each_time
     fetch = lab.start("mqtt", f"{server.url}/wrong")
     while lab.now < WRONG_PAUSE_S:
         assert lab.until_over(fetch) is None
-        assert "which is another blob" in fetch.trouble
-        fetch.hurry(lab.now)
+        assert "which is another blob" in fetch.last_error
+        fetch.end_pause(lab.now)
         lab.now = max(lab.now, fetch.due)
     assert len(server.requests) == WRONG_LIMIT
-    assert "left alone for a day" in fetch.trouble
+    assert "left alone for a day" in fetch.last_error
     for days in (1, 2):
         assert lab.until_over(fetch) is None
         assert len(server.requests) == WRONG_LIMIT + days
@@ -227,7 +227,7 @@ def test_pause_ends_when_the_network_is_back(lab: Lab, server: WebServer) -> Non
     lab.now = fetch.due
     assert lab.until_over(fetch) is None
     server.files["/a"] = IT.data
-    fetch.hurry(lab.now)
+    fetch.end_pause(lab.now)
     assert fetch.due == lab.now + PAUSE_MIN_S, "the shortest pause is kept"
     lab.now = fetch.due
     assert lab.until_over(fetch)
@@ -277,7 +277,7 @@ def test_server_that_is_too_slow_is_left_for_the_next_source(lab: Lab, server: W
     wait_until(lambda: server.requests, "the slow server is asked")
     lab.now = fetch.due
     fetch.step(lab.now)
-    assert fetch.trouble == f"{server.url}/slow: it is too slow: given up"
+    assert fetch.last_error == f"{server.url}/slow: it is too slow: given up"
     assert lab.until_over(fetch), "the thread was free for it"
 
 
@@ -305,7 +305,7 @@ def test_full_disk_is_told_before_the_first_byte_and_tried_again_later(tmp_path:
         publish(lab.shelf, IT)
         fetch = lab.start("mqtt")
         assert lab.turn(fetch) is None
-        assert "the disk is full" in fetch.trouble
+        assert "the disk is full" in fetch.last_error
         assert not lab.shelf.asked
         assert 0 < fetch.due < math.inf
     lab.now = fetch.due
@@ -339,7 +339,7 @@ def test_what_other_sources_left_is_no_room_for_the_next_one(
         lab = Lab(folder / "incoming")
         fetch = lab.start(*(f"{server.url}/{name}" for name in "abc"), it=it)
         path = lab.until_over(fetch)
-        assert path is not None, fetch.trouble
+        assert path is not None, fetch.last_error
         assert path.read_bytes() == it.data
         disk = os.statvfs(folder)
         assert min(*free, disk.f_bavail * disk.f_frsize) >= reserve
@@ -357,7 +357,7 @@ def test_disk_that_fills_up_on_the_way_stops_the_transfer_until_there_is_room(
         fetch.step(0.0)
         (folder / "other").write_bytes(bytes(180 * 1024))
         assert lab.turn(fetch) is None
-        assert "No space left on device" in fetch.trouble
+        assert "No space left on device" in fetch.last_error
         assert not lab.shelf.subscribed
         (folder / "other").unlink()
         lab.now = fetch.due
@@ -373,8 +373,8 @@ def test_same_trouble_is_logged_once(lab: Lab, caplog: pytest.LogCaptureFixture)
     assert len(caplog.records) == 1
 
 
-def test_courier_has_one_thread_and_none_when_nothing_is_to_do() -> None:
-    courier, threads, gate = Courier(), set[int](), threading.Event()
+def test_there_is_one_thread_and_none_when_nothing_is_to_do() -> None:
+    transfers, threads, gate = TransferThread(), set[int](), threading.Event()
 
     def job() -> None:
         gate.wait()
@@ -385,7 +385,7 @@ def test_courier_has_one_thread_and_none_when_nothing_is_to_do() -> None:
 
     wait_until(lambda: not alive(), "other tests' transfers have ended")
     for _ in range(50):
-        courier.run(job)
+        transfers.run(job)
     assert alive() == 1
     gate.set()
     wait_until(lambda: not alive(), "the thread ends")

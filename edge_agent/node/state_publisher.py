@@ -6,7 +6,7 @@ from typing import Any
 from edge_agent import memory
 from edge_agent.loop import Loop, Timer
 
-GATHER_S = 0.1  # changes are gathered this long before the state is made anew
+BATCH_S = 0.1  # changes are gathered this long before the state is made anew
 REFRESH_S = 10.0  # counters in the reported state are at most this old
 
 _WELL = ("running", "probation", "skipped")
@@ -14,8 +14,8 @@ _WELL = ("running", "probation", "skipped")
 State = dict[str, Any]
 
 
-class News:
-    """`make` puts the state together, `tell` is called when a new one is due to be told.
+class StatePublisher:
+    """`make` puts the state together, `tell` is called when a new state is to be published.
 
     All on the loop's thread; `later` runs what takes a while elsewhere.
     """
@@ -43,7 +43,7 @@ class News:
     def changed(self) -> None:
         """Something in the state may be out of date."""
         if self._soon is None or not self._soon.pending:
-            self._soon = self._loop.call_later(GATHER_S, self._renew)
+            self._soon = self._loop.call_later(BATCH_S, self._renew)
 
     def now(self) -> State:
         """The state as of this moment."""
@@ -64,7 +64,7 @@ class News:
 
 
 def summary(state: State) -> str:
-    """The state in a line, for those who only ask the service manager."""
+    """The state in a line, for `systemctl status`."""
     plugins, runtimes = state["plugins"], state["runtimes"]
     names = {(each.get("index"), each["name"]) for each in plugins}
     bad = {(each.get("index"), each["name"]) for each in plugins if each["status"] not in _WELL}

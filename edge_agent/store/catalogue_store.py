@@ -1,4 +1,4 @@
-"""The catalogue on disk.
+"""The catalogue on disk, and in memory as far as the disk allows.
 
     STATE/store/catalogue.json      the catalogue, with a checksum and a serial number
     STATE/store/catalogue.2.json    the same once more
@@ -9,6 +9,7 @@ documents an attacker could then play again: with both damaged nothing is accept
 """
 
 import logging
+import math
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,8 +20,8 @@ from edge_agent.config.model import Limits, PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
-from edge_agent.store.code import Code
 from edge_agent.store.digest import Digest, sha256_hex
+from edge_agent.store.release import Code
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def load(path: Path) -> Catalogue:
 
 
 def recover(path: Path) -> Catalogue:
-    """As `load`, and make both files alike. Only for who also saves, when it starts."""
+    """As `load`, and make both files alike. Only at the start of a process that also saves."""
     serial, catalogue = _newest(path)
     if any(_serial(copy) != serial for copy in _copies(path)):
         _write(path, catalogue, serial)
@@ -175,3 +176,66 @@ def _code(body: dict[str, Any] | None) -> Code | None:
 
 def _fields_of(kind: type, body: dict[str, Any]) -> dict[str, Any]:
     return {each.name: body[each.name] for each in fields(kind) if each.name in body}
+
+
+# After the disk failed, until it is tried again.
+DISK_PAUSE_S = 30.0
+
+
+class CatalogueStore:
+    """What a node remembers. Times are monotonic seconds."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. StoreError: it is there, and says nothing that could be believed."""
+        self._path = path
+        self.catalogue: Catalogue = _recovered(path)
+        self.last_error = ""  # why the disk does not have what is said here
+        self.retry_at = -math.inf  # before that, the disk is better left alone
+        self._unwritten = False
+
+    def commit(self, new: Catalogue, now: float) -> bool:
+        """Remember `new`, if the disk does: nothing may follow from it before."""
+        if not self._save(new, now):
+            return False
+        self.catalogue = new
+        return True
+
+    def note(self, new: Catalogue, now: float) -> None:
+        """Remember `new`, even if the disk does not: better for this run than to ignore it."""
+        self.catalogue = new
+        self._unwritten = True
+        self._save(new, now)
+
+    def write(self, now: float) -> None:
+        """Bring to the disk what was only noted."""
+        if self._unwritten and now >= self.retry_at:
+            self._save(self.catalogue, now)
+
+    def failed(self, error: StoreError, now: float) -> None:
+        """Something else on this disk failed."""
+        self.retry_at = now + DISK_PAUSE_S
+        if str(error) != self.last_error:
+            self.last_error = str(error)
+            log.error("%s; tried again later", error)
+
+    @property
+    def due(self) -> float:
+        """When to call `write`."""
+        return self.retry_at if self._unwritten else math.inf
+
+    def _save(self, new: Catalogue, now: float) -> bool:
+        try:
+            save(self._path, new)
+        except StoreError as error:
+            self.failed(error, now)
+            return False
+        self._unwritten = False
+        self.last_error = ""
+        return True
+
+
+def _recovered(path: Path) -> Catalogue:
+    try:
+        return recover(path)
+    except StoreError:  # a disk may be read-only
+        return load(path)

@@ -1,4 +1,4 @@
-"""The latest lines of the log, kept for whoever asks from afar; bounded in number and bytes.
+"""The latest lines of the log, kept for requests of the fleet; bounded in number and bytes.
 
 What plugins say below a warning has a part of its own: however much that is, the agent's lines
 and everybody's warnings stay.
@@ -46,7 +46,7 @@ class _Part:
             self._bytes -= len(self.lines.popleft().line.message)
 
 
-class Recent(logging.Handler):
+class LogBuffer(logging.Handler):
     """Attached to the root logger it forgets the oldest lines of each part first."""
 
     def __init__(self) -> None:

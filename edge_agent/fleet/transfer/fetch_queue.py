@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet.transfer.fetch import Fetch, Means
+from edge_agent.fleet.transfer.fetch import Fetch, FetchContext
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store.digest import Digest
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import FetchState
 
 
-class Wish(NamedTuple):
-    """A blob and the sources to try; without any, `trouble` says why."""
+class FetchRequest(NamedTuple):
+    """A blob and the sources to try; without any, `reason` says why."""
 
     blob: Blob
     sources: tuple[str, ...]
-    trouble: str = ""
+    reason: str = ""
 
 
-class Queue:
+class FetchQueue:
     """The fetches of one node. One thread; times are monotonic seconds."""
 
-    def __init__(self, folder: Callable[[Digest], Path], means: Means) -> None:
+    def __init__(self, folder: Callable[[Digest], Path], context: FetchContext) -> None:
         """`folder` gives, by digest, the place for what comes of a blob."""
         self._folder = folder
-        self._means = means
+        self._context = context
         self._fetches: dict[Digest, Fetch] = {}
-        self._wishes: dict[Digest, Wish] = {}
+        self._requests: dict[Digest, FetchRequest] = {}
 
-    def want(self, wishes: Mapping[Digest, Wish], now: float) -> None:
+    def want(self, requests: Mapping[Digest, FetchRequest], now: float) -> None:
         """These and no others, by digest; one that was wanted in the same way goes on."""
         for digest, fetch in list(self._fetches.items()):
-            if wishes.get(digest) != self._wishes[digest]:
+            if requests.get(digest) != self._requests[digest]:
                 fetch.close()
                 del self._fetches[digest]
-        self._wishes = dict(wishes)
+        self._requests = dict(requests)
         before, self._fetches = self._fetches, {}
-        for digest, wish in wishes.items():
-            self._fetches[digest] = before.get(digest) or self._start(wish, now)
+        for digest, request in requests.items():
+            self._fetches[digest] = before.get(digest) or self._start(request, now)
 
     def step(self, now: float) -> tuple[Digest, Path] | None:
         """Go on; a digest and the file with that blob, which is checked, once one is here.
@@ -58,22 +58,22 @@ class Queue:
         return None
 
     def take(self, digest: Digest, number: int, data: bytes, now: float) -> None:
-        """A part came over MQTT; one that nobody asked for is let go."""
+        """A part came over MQTT; one that was not asked for is dropped."""
         if digest in self._fetches:
             self._fetches[digest].take(number, data, now)
 
-    def hurry(self, now: float) -> None:
+    def end_pauses(self, now: float) -> None:
         """The network is back: end the pauses."""
         for fetch in self._fetches.values():
-            fetch.hurry(now)
+            fetch.end_pause(now)
 
     def again(self, now: float, but: Collection[Digest] = ()) -> None:
         """Forget what is held against sources, and try all anew; of `but`, by digest, what is
         being tried goes on."""
-        wishes = self._wishes
+        requests = self._requests
         going_on = [each for each in but if each in self._fetches and self._fetches[each].busy]
-        self.want({digest: wishes[digest] for digest in going_on}, now)
-        self.want(wishes, now)
+        self.want({digest: requests[digest] for digest in going_on}, now)
+        self.want(requests, now)
 
     @property
     def due(self) -> float:
@@ -84,9 +84,9 @@ class Queue:
     def in_vain(self) -> dict[Digest, str]:
         """By digest: the trouble with what no source gave in a whole round, or none may give."""
         return {
-            digest: each.trouble
+            digest: each.last_error
             for digest, each in self._fetches.items()
-            if each.rounds or not self._wishes[digest].sources
+            if each.rounds or not self._requests[digest].sources
         }
 
     def status(self) -> "list[FetchState]":
@@ -96,7 +96,7 @@ class Queue:
                 "digest": digest,
                 "progress": round(fetch.progress, 3),
                 "source": fetch.source,
-                "trouble": fetch.trouble,
+                "trouble": fetch.last_error,
             }
             for digest, fetch in self._fetches.items()
         ]
@@ -112,10 +112,10 @@ class Queue:
             if fetch.due <= now:
                 yield digest, fetch
 
-    def _start(self, wish: Wish, now: float) -> Fetch:
-        folder = self._folder(wish.blob.digest)
-        fetch = Fetch(wish.blob, wish.sources, folder, self._means, now)
-        fetch.trouble = wish.trouble
+    def _start(self, request: FetchRequest, now: float) -> Fetch:
+        folder = self._folder(request.blob.digest)
+        fetch = Fetch(request.blob, request.sources, folder, self._context, now)
+        fetch.last_error = request.reason
         return fetch
 
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from edge_agent.host.folder import Scan
+from edge_agent.host.plugin_folder import Scan
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
 
-Apply = Callable[[Mapping[str, Release], Mapping[str, str]], None]
+Apply = Callable[[Mapping[PluginId, Release], Mapping[str, str]], None]
 """(what is to run, what is wrong), both by identity."""
 Keep = Callable[[Collection[tuple[Digest, bool]]], None]
 """The (digest, metered) of which compiled code is to be kept; all else may go."""
 
 
-class Sources:
+class PluginSources:
     """`apply` is called with the whole once both halves are known, and at each change.
 
     With one half alone the plugins of the other would end, and forget their state.
@@ -22,7 +22,7 @@ class Sources:
         self._apply = apply
         self._keep = keep
         self._folder: Scan | None = None
-        self._fleet: Mapping[str, Release] | None = None if with_fleet else {}
+        self._fleet: Mapping[PluginId, Release] | None = None if with_fleet else {}
         self._fleet_keeps: Collection[Digest] = ()
 
     def folder(self, scan: Scan) -> None:
@@ -31,17 +31,17 @@ class Sources:
             self._folder = scan
             self._tell()
 
-    def fleet(self, releases: Mapping[str, Release], keeps: Collection[Digest]) -> None:
+    def fleet(self, releases: Mapping[PluginId, Release], keeps: Collection[Digest]) -> None:
         """What the fleet deploys here, and digests of what may have to run again."""
         self._fleet, self._fleet_keeps = releases, keeps
         self._tell()
 
     def fleet_begun(self) -> None:
-        """What the disk says of deployments has been told by now, if anything."""
+        """The deployments that the disk remembers are known by now, if there are any."""
         if self._fleet is None:
             self.fleet({}, ())
 
-    def deployed(self, identity: str, digest: Digest) -> Release | None:
+    def deployed(self, identity: PluginId, digest: Digest) -> Release | None:
         """The release, if it is the fleet's."""
         found = (self._fleet or {}).get(identity)
         return found if found is not None and found.digest == digest else None
@@ -50,7 +50,7 @@ class Sources:
         if self._folder is None or self._fleet is None:
             return
         own, fleet = self._folder.releases, self._fleet
-        twice = {
+        twice: dict[str, str] = {
             identity: f"{identity}: {own[identity].path} runs in place of what the fleet deploys; "
             "remove it to go with the fleet"
             for identity in own.keys() & fleet.keys()

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import PluginSettings
-from edge_agent.host.folder import Scan
-from edge_agent.node.sources import Sources
+from edge_agent.host.plugin_folder import Scan
+from edge_agent.node.plugin_sources import PluginSources
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Release
+from edge_agent.store.release import PluginId, Release
 
 # Three modules that are told apart.
 OWN, FLEET, AGAIN, ANOTHER = (Digest.of(name) for name in (b"own", b"fleet", b"again", b"another"))
@@ -22,18 +22,18 @@ class Told:
     def __init__(self, with_fleet: bool) -> None:
         self.applied: list[tuple[dict[str, str], dict[str, str]]] = []
         self.kept: list[Any] = []
-        self.sources = Sources(self._apply, self.kept.append, with_fleet)
+        self.sources = PluginSources(self._apply, self.kept.append, with_fleet)
 
     def _apply(self, releases: Any, errors: Any) -> None:
         digests = {identity: each.digest for identity, each in releases.items()}
         self.applied.append((digests, dict(errors)))
 
     def folder(self, **errors: str) -> None:
-        releases = {"10-own": release("10-own", OWN)}
+        releases = {PluginId("10-own"): release("10-own", OWN)}
         self.sources.folder(Scan(releases, errors))
 
     def fleet(self, *identities: str, keeps: tuple[Digest, ...] = ()) -> None:
-        self.sources.fleet({each: release(each, FLEET) for each in identities}, keeps)
+        self.sources.fleet({PluginId(each): release(each, FLEET) for each in identities}, keeps)
 
 
 def test_without_a_fleet_the_folder_is_all() -> None:
@@ -105,8 +105,8 @@ def test_a_file_that_is_no_plugin_does_not_keep_all_code_for_ever() -> None:
 
 def test_only_the_fleets_own_releases_are_found_as_deployed() -> None:
     told = Told(with_fleet=True)
-    assert told.sources.deployed("20-its", FLEET) is None
+    assert told.sources.deployed(PluginId("20-its"), FLEET) is None
     told.fleet("20-its")
-    assert told.sources.deployed("20-its", FLEET) is not None
-    assert told.sources.deployed("20-its", ANOTHER) is None
-    assert told.sources.deployed("10-own", OWN) is None
+    assert told.sources.deployed(PluginId("20-its"), FLEET) is not None
+    assert told.sources.deployed(PluginId("20-its"), ANOTHER) is None
+    assert told.sources.deployed(PluginId("10-own"), OWN) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.fleet_protocol.requests import Request
-from edge_agent.node import diagnosis
+from edge_agent.node import actions
 from edge_agent.node.requests import Job, Ticket
 
 
@@ -28,8 +28,8 @@ def diagnose(config: Path) -> Answers:
     ticket = Ticket("a", "diagnose", "topic", None)
     job = Job(Request("a", "diagnose", {}), ticket, answers.publish, lambda _request: None)
     job.running()
-    diagnosis.examine(job, config)
-    assert answers.over.wait(diagnosis.TIMEOUT_S + 30)
+    actions.examine(job, config)
+    assert answers.over.wait(actions.DIAGNOSIS_TIMEOUT_S + 30)
     return answers
 
 
@@ -44,13 +44,13 @@ def test_the_answer_is_what_doctor_finds_here(tmp_path: Path) -> None:
 
 
 def test_a_doctor_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(diagnosis, "TIMEOUT_S", 0.5)
-    monkeypatch.setattr(diagnosis, "_MAIN", "import time; time.sleep(600)")
+    monkeypatch.setattr(actions, "DIAGNOSIS_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(actions, "_MAIN", "import time; time.sleep(600)")
     answers = diagnose(tmp_path / "agent.toml")
     assert answers.states == ["running", "failed"]
     assert "SIGKILL" in answers.last["reason"]
 
 
 def test_a_doctor_that_says_nothing_sensible_is_a_failure(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(diagnosis, "_MAIN", "print('well')")
+    monkeypatch.setattr(actions, "_MAIN", "print('well')")
     assert diagnose(tmp_path / "agent.toml").states == ["running", "failed"]

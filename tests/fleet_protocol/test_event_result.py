@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet_protocol.outcome import Outcome
-from edge_agent.fleet_protocol.result_records import describe
+from edge_agent.fleet_protocol.event_result import EventResult, describe
 from edge_agent.nri import permissions
 from edge_agent.pb import nri_pb2
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import PluginId
 from edge_agent.wasm.imports import Report
 from tests.host.house import House
 
@@ -24,10 +24,10 @@ ADJUSTED = nri_pb2.CreateContainerResponse(
 ).SerializeToString()
 
 
-def outcome(**changes: Any) -> Outcome:
-    base = Outcome(
+def outcome(**changes: Any) -> EventResult:
+    base = EventResult(
         time_ns=1_700_000_000_500_000_000,
-        plugin="10-a",
+        plugin=PluginId("10-a"),
         digest=Digest.of_hex("ab" * 32),
         runtime="/var/run/nri/nri.sock",
         event="CreateContainer",
@@ -157,7 +157,7 @@ def test_the_runtime_of_a_result_is_that_of_the_state(tmp_path: Path) -> None:
         house.run(house.release("10-edge", "edge"))
         pod = house.during(lambda: house.runtime.run_pod("web")).pod
         house.during(lambda: house.runtime.create_container(pod, "app"))
-        told = {each.runtime for each in house.outcomes}
+        told = {each.runtime for each in house.results}
         assert told == {each["socket"] for each in house.supervisor.runtimes()}
         assert told == {each["runtime"] for each in house.supervisor.plugins()}
 

@@ -38,9 +38,9 @@ class Scan:
     `unusable` are plugins whose files are wrong and of which no release was right before.
     """
 
-    releases: dict[str, Release] = field(default_factory=dict)
+    releases: dict[PluginId, Release] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-    unusable: dict[str, Release] = field(default_factory=dict)
+    unusable: dict[PluginId, Release] = field(default_factory=dict)
 
 
 class _Known(NamedTuple):
@@ -49,15 +49,15 @@ class _Known(NamedTuple):
     error: str
 
 
-class Folder:
+class PluginFolder:
     """Remembers what it has read, so that an unchanged folder costs one listing."""
 
     def __init__(self, path: Path, limits: Limits, report: Report) -> None:
         self._path = path
         self._limits = limits
         self._report = report
-        self._seen: dict[str, _Stamps] | None = None
-        self._known: dict[str, _Known] = {}
+        self._seen: dict[PluginId, _Stamps] | None = None
+        self._known: dict[PluginId, _Known] = {}
 
     def configure(self, path: Path, limits: Limits, report: Report) -> None:
         """Other settings: the next scan reads all files again. What is wrong with them then
@@ -92,8 +92,8 @@ class Folder:
             del self._known[identity]
         return result
 
-    def _list(self, result: Scan) -> dict[str, _Stamps]:
-        modules: dict[str, _Stamps] = {}
+    def _list(self, result: Scan) -> dict[PluginId, _Stamps]:
+        modules: dict[PluginId, _Stamps] = {}
         stray: dict[str, _Stamps] = {}
         refused: dict[str, str] = {}
         for path in self._path.iterdir():
@@ -103,17 +103,15 @@ class Folder:
                 status = path.stat()
             except OSError:
                 continue  # gone since it was listed, or a link to nothing
-            if path.suffix == MODULE and PluginId.parse(path.stem) is None:
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if path.suffix != MODULE:
+                stray.setdefault(path.stem, {})[path.suffix] = stamp
+            elif (identity := PluginId.parse(path.stem)) is not None:
+                modules[identity] = {MODULE: stamp}
+            else:
                 refused[path.name] = (
                     f"{path}: plugins are named NN-name.wasm (two digits; letters, digits, _.+-)"
                 )
-                continue
-            into = modules if path.suffix == MODULE else stray
-            into.setdefault(path.stem, {})[path.suffix] = (
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-            )
         for identity in sorted(modules)[MAX_PLUGINS:]:
             del modules[identity]
             refused[identity] = f"{self._path}: only {MAX_PLUGINS} plugins are taken"
@@ -126,7 +124,7 @@ class Folder:
             stamps.update(stray.get(identity, {}))
         return modules
 
-    def _take(self, identity: str, stamps: _Stamps, before: _Known | None) -> _Known:
+    def _take(self, identity: PluginId, stamps: _Stamps, before: _Known | None) -> _Known:
         try:
             return _Known(stamps, self._read(identity, stamps), "")
         except EdgeAgentError as error:
@@ -134,10 +132,8 @@ class Folder:
                 return _Known(stamps, before.release, str(error))
             return _Known(stamps, self._unusable(identity, str(error)), str(error))
 
-    def _unusable(self, identity: str, error: str) -> Release:
+    def _unusable(self, identity: PluginId, error: str) -> Release:
         """The plugin with what still counts of its settings."""
-        plugin_id = PluginId.parse(identity)
-        assert plugin_id is not None
         path = self._path / f"{identity}{SETTINGS}"
         try:
             text = _read_text(path)
@@ -148,13 +144,9 @@ class Folder:
         except ConfigError:
             settings = PluginSettings(failure_policy=read_failure_policy(path, text))
         module = self._path / f"{identity}{MODULE}"
-        return Release(
-            plugin_id.index, plugin_id.name, module, NO_DIGEST, 0, "", settings, unusable=error
-        )
+        return Release(*identity.parts, module, NO_DIGEST, 0, "", settings, unusable=error)
 
-    def _read(self, identity: str, stamps: _Stamps) -> Release:
-        plugin_id = PluginId.parse(identity)
-        assert plugin_id is not None
+    def _read(self, identity: PluginId, stamps: _Stamps) -> Release:
         path = self._path / f"{identity}{MODULE}"
         digest, size = identify(path)
         settings_path = self._path / f"{identity}{SETTINGS}"
@@ -165,9 +157,10 @@ class Folder:
             self._report,
         )
         config_path = self._path / f"{identity}{CONFIG}"
+        index, name = identity.parts
         return Release(
-            index=plugin_id.index,
-            name=plugin_id.name,
+            index=index,
+            name=name,
             path=path,
             digest=digest,
             size=size,

@@ -1,0 +1,110 @@
+"""The result of one event at one plugin: raw facts on the answering thread, described elsewhere
+as a record of the fleet protocol ("Results")."""
+
+from typing import Any, NamedTuple
+
+from edge_agent.nri import events
+from edge_agent.nri.messages import DECODE_ERRORS, message_type
+from edge_agent.nri.permissions import NotPermitted, touched
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import PluginId
+from edge_agent.wasm.imports import Report
+
+OK, REJECTED, DENIED, ERROR = "ok", "rejected", "denied", "error"
+"""Kinds beside a GuestFault's: answered, refused by the guest, reply not permitted, policy."""
+
+DROPPED, UNSUPPORTED, CONFLICT = "dropped", "unsupported", "conflict"
+VALIDATION, UPDATE_REFUSED = "validation", "update_refused"
+"""What became of a reply afterwards: the runtime left fields out, failed the creation over them or
+over another plugin's, a validator rejected it, the runtime did not update. Beside the record of
+the event itself."""
+
+
+class EventResult(NamedTuple):
+    """One event, answered. Bytes are as they went over the wire; nothing is decoded here."""
+
+    time_ns: int
+    plugin: PluginId
+    digest: Digest  # of the module; NO_DIGEST: none could be read
+    runtime: str
+    event: str
+    export: str
+    kind: str
+    duration_ns: int
+    request: bytes
+    reply: bytes
+    error: str
+    reports: tuple[Report, ...]
+    wanted: str  # the plugin's `report` setting: all, changes or errors
+    details: tuple[tuple[str, tuple[str, ...]], ...] = ()  # further keys of the record
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps in memory, as far as others determine them."""
+        told = sum(len(report.payload) for report in self.reports)
+        more = sum(len(each) for _, texts in self.details for each in texts)
+        return len(self.request) + len(self.reply) + len(self.error) + told + more
+
+
+MAX_ERROR_CHARS = 1000
+
+
+def describe(result: EventResult) -> dict[str, Any] | None:
+    """The record, or None where the plugin's `report` setting leaves this result out."""
+    adjusted: list[str] = []
+    kind, error = result.kind, result.error
+    if kind == OK:
+        try:
+            adjusted = sorted(touched(result.event, result.reply))
+        except NotPermitted as unreadable:
+            # The runtime has seen it too, and failed the request.
+            kind, error = "error", str(unreadable)
+        if adjusted:
+            kind = "adjusted"
+    if result.wanted == "errors" and kind in (OK, "adjusted"):
+        return None
+    if result.wanted == "changes" and kind == OK and not result.reports:
+        return None
+    record: dict[str, Any] = {
+        "time": result.time_ns / 1e9,
+        "plugin": result.plugin,
+        **({"version": result.digest} if result.digest else {}),
+        "runtime": result.runtime,
+        "event": result.event,
+        "outcome": kind,
+        "duration_us": result.duration_ns // 1000,
+        **_about(result),
+    }
+    if adjusted:
+        record["adjusted"] = adjusted
+    for key, texts in result.details:
+        record[key] = list(texts)
+    if error:
+        record["error"] = error[:MAX_ERROR_CHARS]
+    if result.reports:
+        record["reports"] = [
+            {"kind": report.kind, "content_type": report.content_type, "payload": report.payload}
+            for report in result.reports
+        ]
+    return record
+
+
+def _about(result: EventResult) -> dict[str, Any]:
+    if result.event not in events.BY_METHOD:
+        return {}  # Configure, Synchronize
+    request = message_type(result.export, result.event)()
+    try:
+        request.ParseFromString(result.request)
+    except DECODE_ERRORS:
+        return {}
+    about: dict[str, Any] = {
+        "pod": {
+            "namespace": request.pod.namespace,
+            "name": request.pod.name,
+            "uid": request.pod.uid,
+        }
+    }
+    container = getattr(request, "container", None)
+    if container is not None and container.id:
+        about["container"] = {"name": container.name, "id": container.id}
+    return about
