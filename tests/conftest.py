@@ -5,12 +5,17 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import tiers
 
 # No test is judged by the clock; a board or a busy build machine takes its time.
-settings.register_profile("edge-agent", deadline=None, print_blob=True)
+settings.register_profile(
+    "edge-agent",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 # For what runs a second time on something else: --hypothesis-profile=again
 settings.register_profile("again", settings.get_profile("edge-agent"), max_examples=10)
 settings.load_profile("edge-agent")
