@@ -356,6 +356,26 @@ def test_every_trap_has_the_same_name(says: str, lab: Lab) -> None:
         lab.start(module.build()).call("configure")
 
 
+@pytest.mark.parametrize("says", ["memory access out of bounds", "table access out of bounds"])
+@pytest.mark.parametrize("length", [0, 1])
+def test_what_does_not_fit_where_the_instance_is_made_has_the_same_name(
+    says: str, length: int, lab: Lab
+) -> None:
+    module = Assembly(4)
+    malloc = module.function("ii", i32(1024), export="malloc")
+    module.function("i-", b"", export="free")
+    module.function("I", i64(1), export="plugin_api_version")
+    module.function("iiI", i64(0), export="plugin_configure")
+    if says.startswith("table"):
+        module.entries[4].append(b"\x70\x00\x03")
+        functions = bytes([length]) + bytes([malloc]) * length
+        module.entries[9].append(b"\x00" + i32(-1) + b"\x0b" + functions)
+    else:
+        module.data(-1, b"x" * length)
+    with pytest.raises(GuestFault, match=f"instantiation: {says}$"):
+        lab.start(module.build())
+
+
 def test_a_memory_that_moves_is_found_again(lab: Lab) -> None:
     grown = i32(2048) + i32(0x64636261) + STORE + i32(400) + MEMORY_GROW + DROP
     running = lab.start(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmi::errors::{MemoryError, TableError};
+use wasmi::errors::{ErrorKind, InstantiationError, MemoryError, TableError};
 use wasmi::{
     AsContext, AsContextMut, Caller as Calling, CompilationMode, Engine, Error, Extern, ExternType,
     Func, FuncType, Global, Instance, Memory, Module, ResourceLimiter, ResumableCall, Store,
@@ -379,7 +379,13 @@ fn stopped(store: &mut impl AsContextMut<Data = State>, export: &str, error: &Er
     match store.as_context_mut().data_mut().ended.take() {
         Some(ended) => ended.stop(export),
         None => {
-            let says = error.as_trap_code().and_then(said);
+            let says = match error.kind() {
+                // Its own words name numbers of the store.
+                ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
+                    Some(says::TABLE)
+                }
+                _ => error.as_trap_code().and_then(said),
+            };
             Stop::trap(export, says.map_or_else(|| error.to_string(), str::to_owned))
         }
     }
