@@ -17,6 +17,7 @@ ANSWERS: dict[str, dict[str, bytes]] = {
     "wasm3-branch-result": {"configure": b"", "create_container": b""},
     "wasm3-branch-result-control": {"configure": b"", "create_container": b""},
     "wasmi-select": {"configure": b"\x01"},
+    "wasmi-store-lane": {"configure": b"\x07"},
 }
 
 

@@ -47,7 +47,7 @@ const FUEL_COSTS: CustomFuelCosts = CustomFuelCosts {
 
 /// All that an artifact depends on beside module and version.
 pub fn settings() -> &'static str {
-    "deterministic,simd,start=1,grow=1,select=1,locals=1"
+    "deterministic,simd,start=1,grow=1,select=1,locals=1,lanes=1"
 }
 
 /// An engine for guests with so much stack.
