@@ -381,9 +381,9 @@ fn stopped(store: &mut impl AsContextMut<Data = State>, export: &str, error: &Er
         None => {
             let says = match error.kind() {
                 // Its own words name numbers of the store.
-                ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
-                    Some(says::TABLE)
-                }
+                ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit {
+                    ..
+                }) => Some(says::TABLE),
                 _ => error.as_trap_code().and_then(said),
             };
             Stop::trap(export, says.map_or_else(|| error.to_string(), str::to_owned))
