@@ -5,7 +5,7 @@ import pytest
 from edge_agent.errors import GuestFault, ModuleError
 from edge_agent.wasm.engine import Engine
 from edge_agent.wasm.module import inspect
-from tests.support.assembler import Assembly, i32, i64
+from tests.support.assembler import DROP, Assembly, i32, i64
 from tests.wasm.lab import Lab
 
 
@@ -35,6 +35,27 @@ def test_memories_that_plugins_do_not_have_are_refused(limits: bytes, engine: En
         inspect(wasm)
     with pytest.raises(ModuleError):
         engine.compile(wasm)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x12\x02",  # return_call of plugin_api_version
+        i64(1) + i64(2) + i64(3) + i64(4) + b"\xfc\x13" + DROP,  # i64.add128
+        i64(1) + i64(2) + b"\xfc\x16" + DROP,  # i64.mul_wide_u
+        b"\xfe\x03\x00" + i64(0),  # atomic.fence
+        b"\x08\x00",  # throw
+    ],
+    ids=["tail call", "add128", "mul_wide", "threads", "exceptions"],
+)
+def test_instructions_that_not_all_engines_have_are_refused(code: bytes, engine: Engine) -> None:
+    module = Assembly(1)
+    module.function("ii", i32(1024), export="malloc")
+    module.function("i-", b"", export="free")
+    module.function("I", i64(1), export="plugin_api_version")
+    module.function("iiI", code, export="plugin_configure")
+    with pytest.raises(ModuleError):
+        engine.compile(module.build())
 
 
 def test_a_table_larger_than_the_limit_is_refused(lab: Lab) -> None:

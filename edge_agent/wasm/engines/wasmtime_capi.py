@@ -91,7 +91,7 @@ DEADLINE_CALLBACK = ctypes.CFUNCTYPE(
 )
 
 # Proposals that `edge_agent.wasm.module` does not read, or that would let a guest have
-# memory beside the one that is limited, or compute otherwise on another engine.
+# memory beside the one that is limited, or compute otherwise on another engine, or not at all.
 PROPOSALS_OFF = (
     "compact_imports",
     "custom_page_sizes",
@@ -102,7 +102,9 @@ PROPOSALS_OFF = (
     "multi_memory",
     "relaxed_simd",
     "stack_switching",
+    "tail_call",
     "threads",
+    "wide_arithmetic",
 )
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
