@@ -15,7 +15,7 @@ from edge_agent.errors import ModuleError
 from edge_agent.nri import events
 from edge_agent.wasm import abi, wasi
 from edge_agent.wasm.metering import read_u32
-from edge_agent.wasm.module import CORE_VERSION, MAGIC, ModuleInfo, inspect
+from edge_agent.wasm.module import CORE_VERSION, MAGIC, inspect
 
 SHOWN_FUNCTIONS = 10
 MAX_NAME_BYTES = 512  # of a function, shown: mangled ones of C++ and Rust are longer
@@ -121,7 +121,7 @@ def as_text(plugin: PluginFile) -> Iterator[tuple[str, str]]:
     for field, values in told["producers"].items():
         yield field, ", ".join(values)
     yield "methods", ", ".join([*told["methods"], *told["unknown_methods"]]) or "none"
-    yield from _imports(inspect(plugin.wasm))
+    yield from _imports(told["imports"])
     most = told["memory"]["max"]
     grows = "grows as it likes" if most is None else f"grows to {format_size(most)} at most"
     yield "memory", f"begins with {format_size(told['memory']['start'])}, {grows}"
@@ -136,11 +136,11 @@ def _part(size: dict[str, Any], whole: int) -> str:
     return f"{size['bytes']:>10}  {100 * size['bytes'] / whole:4.1f} %  {size['name']}"
 
 
-def _imports(info: ModuleInfo) -> Iterator[tuple[str, str]]:
+def _imports(imports: list[dict[str, str]]) -> Iterator[tuple[str, str]]:
     """One line for each module of imports; WASI's are many, and said by their number first."""
     named: dict[str, Counter[str]] = {}
-    for each in info.imports:
-        named.setdefault(each.module, Counter())[each.name] += 1
+    for each in imports:
+        named.setdefault(each["module"], Counter())[each["name"]] += 1
     for module, names in named.items():
         more = f"{names.total()} functions: " if module == wasi.MODULE else ""
         yield "imports", f"{module}: {more}{', '.join(sorted(names))}"

@@ -159,7 +159,7 @@ def test_watch_without_a_terminal_tells_changes_line_by_line(published: Home, pe
     published.fleet("rollout", "guard", "1.0.0", "--percent", "100", "--index", "20", "-y")
     node.wait_for(1)
     told = [
-        line.split("  ", 1)[1] for line in published.fleet("watch", "--seconds", "1").splitlines()
+        line.split("  ", 1)[1] for line in published.fleet("watch", "--seconds", "3").splitlines()
     ]
     assert told == ["board-1  is online", "board-1  20-guard 1.0.0 running"]
     facts = [
@@ -181,11 +181,11 @@ def test_reading_the_fleet_takes_nothing_from_the_seconds_of_a_watch(
         fleet.client.publish(f"{fleet.nodes_topic}/board-1/results", batch, retain=True)
 
     def slowly(*arguments: Any, **more: Any) -> dict[str, bytes]:
-        time.sleep(1.5)
+        time.sleep(3.5)
         return read_nodes(*arguments, **more)
 
     monkeypatch.setattr("edge_agent.cli.fleet_watch.read_nodes", slowly)
-    assert "board-1  20-guard" in published.fleet("watch", "--seconds", "1")
+    assert "board-1  20-guard" in published.fleet("watch", "--seconds", "3")
 
 
 def _deployment() -> Current:
