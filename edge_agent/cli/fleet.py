@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import USAGE
-from edge_agent.cli.fleet_arguments import (
+from edge_agent.cli.fleet_parsers import (
+    PARSERS,
     add_filters,
     add_seconds,
     add_valid_for,
@@ -14,7 +15,6 @@ from edge_agent.cli.fleet_arguments import (
     command,
     key_id,
 )
-from edge_agent.cli.fleet_deploy_parsers import PARSERS
 from edge_agent.verbs import COMMANDS
 
 if TYPE_CHECKING:

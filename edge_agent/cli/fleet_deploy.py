@@ -21,22 +21,21 @@ from edge_agent.cli.fleet_output import (
     line,
     progress,
     show_json,
+    show_plan,
     size,
 )
-from edge_agent.cli.fleet_plan import show_plan
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import deployment, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.operator import deploy as deploying
-from edge_agent.operator import expiry, plan, rotation, signing
+from edge_agent.operator import overview, plan, rotation
 from edge_agent.operator.blobs import Published, read_module
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.compiling import Kind, Made, Maker
 from edge_agent.operator.deployment_file import Draft
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.operator.folder import find
-from edge_agent.operator.keyring import Keyring
-from edge_agent.operator.signing import Signed
+from edge_agent.operator.keyring import Keyring, Signed
+from edge_agent.operator.releases import Kind, Made, Maker
 
 
 def asker() -> Callable[[str], str] | None:
@@ -53,7 +52,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[Fleet]:
         fleet = Fleet(folder, client, Keyring(arguments.keys, asker()))
         if not arguments.json:
             now = time.time()
-            for told in (expiry.of_trust(fleet.trust, now), expiry.of_operator(mqtt, now)):
+            for told in (overview.of_trust(fleet.trust, now), overview.of_operator(mqtt, now)):
                 if told:
                     line(told, BAD)
         yield fleet
@@ -150,7 +149,7 @@ def sign(arguments: argparse.Namespace) -> int:
         if not more:
             raise OperatorError(f"{path}: no trusted key here that has not signed yet")
         confirm(f"sign it with {len(more)} key{'s' * (len(more) != 1)}?", arguments)
-        signed = signing.add(signed, trusted, more)
+        signed = signed.add(trusted, more)
     path.write_bytes(signed.raw + b"\n")
     if arguments.json:
         show_json({"file": str(path), "signatures": len(signed.signers)})
@@ -212,11 +211,11 @@ def read_signed(fleet: Fleet, path: Path) -> tuple[Signed, Sequence[PublicKey]]:
     """Read a file of `for_others`; also the keys whose signatures count for it."""
     try:
         raw = path.read_bytes().strip()
-        signed = signing.read(raw, fleet.trust.keys)
+        signed = Signed.read(raw, fleet.trust.keys)
         if signed.payload_type == trust.PAYLOAD_TYPE:
             new = trust.parse(signed.payload, fleet.trust.fleet)
             trusted = rotation.all_keys(fleet.trust, new)
-            return signing.read(raw, trusted), trusted
+            return Signed.read(raw, trusted), trusted
     except OSError as error:
         raise OperatorError(f"{path}: cannot be read: {error.strerror}") from error
     except RefusedError as error:
@@ -260,5 +259,5 @@ def _deploy_signed(fleet: Fleet, arguments: argparse.Namespace) -> int:
 
 def _keys_of(fleet: Fleet, signed: Signed) -> str:
     new = trust.parse(signed.payload, fleet.trust.fleet)
-    names = signing.names(fleet.folder, new.keys)
+    names = fleet.folder.key_names(new.keys)
     return f"{', '.join(names)}; version {new.version}, {new.threshold} must sign"

@@ -20,7 +20,7 @@ from edge_agent.cli.fleet_output import (
     without_state,
 )
 from edge_agent.errors import OperatorError
-from edge_agent.operator import expiry, releases
+from edge_agent.operator import overview, releases
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import behind, named
 from edge_agent.operator.view import View
@@ -38,7 +38,7 @@ def nodes(arguments: argparse.Namespace) -> int:
     code = show_nodes(view, fleet.settings.name, arguments.json, fleet.trust.version)
     if not fleet.client.may_mark and not arguments.json:
         line("this list may be incomplete: this account may not write blobs/mark/+", QUIET)
-    told = expiry.of_deployment(now.deployment, time.time())
+    told = overview.of_deployment(now.deployment, time.time())
     if told and not arguments.json:
         line(f"generation {now.generation}: {told}", BAD)
     return code
@@ -121,8 +121,8 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
     if behind(found, trust_version):
         line(f"trusts the keys of version {found.trust_version}, not of {trust_version}", BAD)
     if found.trust_expired:
-        line(f"its trusted keys expired: it accepts no deployment; {expiry.RENEW_TRUST}", BAD)
-    if told := expiry.of_certificate(found.name, found.certificate, time.time()):
+        line(f"its trusted keys expired: it accepts no deployment; {overview.RENEW_TRUST}", BAD)
+    if told := overview.of_certificate(found.name, found.certificate, time.time()):
         line(f"its certificate {told}", BAD)
     if found.expired:
         line(f"generation {found.generation}, which it runs, expired: deploy again", BAD)

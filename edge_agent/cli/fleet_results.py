@@ -23,9 +23,8 @@ from edge_agent.cli.fleet_output import (
 )
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.packing import bytes_as_json
-from edge_agent.operator.inbox import Inbox
+from edge_agent.operator.inbox import Inbox, ask
 from edge_agent.operator.results import Item
-from edge_agent.operator.rpc import ask
 from edge_agent.verbs import COMMANDS
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from edge_agent.cli import OK
 from edge_agent.cli.fleet_deploy import bring, opened, prepare
-from edge_agent.cli.fleet_output import line, show_json, some
-from edge_agent.cli.fleet_plan import show_enrolment
+from edge_agent.cli.fleet_output import line, show_enrolment, show_json, some
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
 from edge_agent.operator import plan, rollout_driver
@@ -136,7 +135,7 @@ def _reaches(arguments: argparse.Namespace) -> bool:
 
 
 def _changes(arguments: argparse.Namespace) -> bool:
-    """Whether something is to be deployed before it is watched."""
+    """Whether to deploy before watching."""
     return _reaches(arguments) or arguments.config_file is not None
 
 

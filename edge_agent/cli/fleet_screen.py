@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_agent.cli.fleet_output import BAD, CHANGED, GOOD, QUIET
-from edge_agent.operator import expiry
+from edge_agent.operator import overview
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.overview import Row, rows, troubles
 from edge_agent.operator.view import View
@@ -89,7 +89,7 @@ class Screen:
         head.append(self._fleet, "bold")
         generation = f"generation {current.generation}" if current.generation else "no deployment"
         head.append(f"  {generation}  ", BAD if current.problem else "")
-        if told := expiry.of_deployment(current.deployment, time.time()):
+        if told := overview.of_deployment(current.deployment, time.time()):
             head.append(f"{told}  ", BAD)
         online, known = view.online, len(view.nodes)
         head.append(f"{online} of {known} nodes online", GOOD if online == known else CHANGED)

@@ -13,9 +13,9 @@ from edge_agent.errors import ConfigError, OperatorError
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey
 from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator import enrolment, folder, rotation
-from edge_agent.operator.expiry import RENEW_TRUST
 from edge_agent.operator.folder import FleetFolder, find
 from edge_agent.operator.keyring import Keyring, read_public
+from edge_agent.operator.overview import RENEW_TRUST
 from edge_agent.validity import written
 
 _MQTT = ("ca_file", "cert_file", "key_file", "username", "password_file")

@@ -22,12 +22,11 @@ from edge_agent.cli.fleet_output import (
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import trust
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey
-from edge_agent.operator import blobs, expiry, rotation, signing
+from edge_agent.operator import blobs, overview, rotation
 from edge_agent.operator.broker_check import BrokerCheck, Found, Level
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.folder import FleetFolder, find
-from edge_agent.operator.keyring import read_public
-from edge_agent.operator.signing import Signed
+from edge_agent.operator.keyring import Signed, read_public
 from edge_agent.validity import written
 
 
@@ -164,20 +163,20 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _ending(folder: FleetFolder, now: float) -> Iterator[Found]:
     """The validity of the fleet's keys and of the operator's certificate."""
-    trust = signing.trust_set(folder)
+    trust = folder.trust_set()
     over = trust.validity is not None and trust.validity.over(now)
-    told = expiry.of_trust(trust, now)
+    told = overview.of_trust(trust, now)
     yield Found(
         _level(told, over), "trust", told or f"version {trust.version} of the keys is valid"
     )
     mqtt = folder.settings().mqtt
     if mqtt.cert_file is None:
         return
-    found = expiry.certificate_of(mqtt)
+    found = overview.certificate_of(mqtt)
     if found is None:
         yield Found("fail", "certificate", f"{mqtt.cert_file} cannot be read")
         return
-    told = expiry.of_operator(mqtt, now)
+    told = overview.of_operator(mqtt, now)
     yield Found(_level(told, found.over(now)), "certificate", told or f"{mqtt.cert_file} is valid")
 
 

@@ -20,13 +20,12 @@ from edge_agent.cli.fleet_output import (
 )
 from edge_agent.cli.fleet_results import ALL, Wanted, result_line
 from edge_agent.operator import releases, rollout_driver
-from edge_agent.operator.broker import read_nodes
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.overview import NOTHING, News, Snapshot, news, snapshot
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course
-from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import View
+from edge_agent.operator.tool_client import Received
+from edge_agent.operator.view import View, read_nodes
 
 if TYPE_CHECKING:
     from edge_agent.cli.fleet_screen import Screen

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge_agent.cli.runtimefiles import FileKey, file_key, listening_files, listening_paths
 from edge_agent.cli.runtimes import Runtime, installed_runtimes
-from edge_agent.cli.unixsockets import FileKey, file_key, listening_files, listening_paths
 from edge_agent.config import AgentConfig, Broker, MqttConfig, load_agent_config
 from edge_agent.errors import (
     ConfigError,
@@ -160,7 +160,7 @@ def look_at_socket(
 
 
 def look_at_folder(path: Path) -> FolderFacts:
-    """A folder and, if it is absent, whether it can be made."""
+    """Facts about a folder; if it is absent, whether it can be made."""
     exists = path.is_dir()
     there = path
     while not there.is_dir():

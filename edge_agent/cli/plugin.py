@@ -107,7 +107,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """Print what the module is made of. ModuleError: it is no plugin's module."""
+    """Print the parts of the module. ModuleError: not a plugin."""
     import json
 
     from edge_agent.cli import plugininspect
@@ -160,24 +160,25 @@ def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
 
     from google.protobuf import json_format
 
-    from edge_agent.cli import pluginrun, samples
-    from edge_agent.cli.tryout import default_event
+    from edge_agent.cli import pluginrun, tryout
     from edge_agent.errors import ConfigError
     from edge_agent.nri.events import BY_METHOD, SYNCHRONIZE, export_name
 
-    method = samples.method_named(arguments.event) if arguments.event else default_event(plugin)
+    method = (
+        tryout.method_named(arguments.event) if arguments.event else tryout.default_event(plugin)
+    )
     if method is None:
         words = (export_name(each).removeprefix("plugin_") for each in BY_METHOD)
         raise ConfigError(f"no such event: {arguments.event}; there are {', '.join(words)}")
-    request = samples.sample(method)
+    request = tryout.sample(method)
     if arguments.request:
-        request = samples.read_request(arguments.request, method)
+        request = tryout.read_request(arguments.request, method)
     if arguments.show_request:
         print(json_format.MessageToJson(request, preserving_proto_field_name=True))
         return OK
-    sync = samples.message(SYNCHRONIZE)
+    sync = tryout.message(SYNCHRONIZE)
     if arguments.sync:
-        sync = samples.read_request(arguments.sync, SYNCHRONIZE)
+        sync = tryout.read_request(arguments.sync, SYNCHRONIZE)
     outcome = pluginrun.run_event(
         plugin, _runtime(arguments), method, request, sync, count_fuel=arguments.fuel
     )

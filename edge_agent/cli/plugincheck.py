@@ -4,8 +4,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from edge_agent.cli.checks import Finding, Level
-from edge_agent.cli.samples import sample
-from edge_agent.cli.tryout import PluginFile, Runtime, Tryout
+from edge_agent.cli.tryout import PluginFile, Runtime, Tryout, sample
 from edge_agent.config import PERMISSIONS
 from edge_agent.config.units import format_size
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
@@ -185,7 +184,7 @@ class Check:
             self._add("ok", "synchronize", "takes the state of a runtime with nothing running")
 
     def _carried(self, tryout: Tryout) -> None:
-        """What the runtime would drop, by the table of docs/runtimes.md."""
+        """The fields that the runtime would drop, by the table in docs/runtimes.md."""
         runtime = self.runtime
         known = carrier(runtime.name, runtime.version, "")
         about = f"{runtime.name} {runtime.version} (NRI {known})"

@@ -1,4 +1,4 @@
-"""What `edge-agent plugin inspect` shows: what a module is made of, without running it.
+"""`edge-agent plugin inspect`: shows the parts of a module, without running it.
 
 Sections, the "name" and "producers" custom sections: WebAssembly core specification, appendix
 "Custom Sections", and WebAssembly/tool-conventions ProducersSection.md.
@@ -57,7 +57,7 @@ class Anatomy:
 
 
 def anatomy(wasm: bytes) -> Anatomy:
-    """ModuleError: it is no module, or damaged. What custom sections hold is left out if damaged:
+    """ModuleError: not a module, or damaged. The content of damaged custom sections is left out:
     no engine reads them."""
     info = inspect(wasm)
     sections: list[Size] = []

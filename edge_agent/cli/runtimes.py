@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.cli import containerdfiles
-from edge_agent.cli.containerdfiles import below, required
+from edge_agent.cli import runtimefiles
+from edge_agent.cli.runtimefiles import below, required
 from edge_agent.config.document import MAX_FILE_BYTES
 
 NRI_SOCKET = Path("/var/run/nri/nri.sock")  # NRI's own default
-DOCKER_NRI_SOCKET = Path("/var/run/docker/nri.sock")  # what docs/runtimes.md proposes
 
 _CONTAINERD_NRI = "io.containerd.nri.v1.nri"
 _CONTAINERD_CRI = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"}
@@ -149,7 +148,7 @@ def _dockers(daemon: Daemon) -> bool:
 def _containerd(root: Path, daemon: Daemon) -> Runtime:
     named = daemon.options("config", "c")
     config = Path(named[-1]) if named else Path("/etc/containerd/config.toml")
-    files = containerdfiles.read(root, config, required=bool(named))
+    files = runtimefiles.read(root, config, required=bool(named))
     runtime = Runtime(
         "containerd",
         config,

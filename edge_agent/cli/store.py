@@ -142,7 +142,7 @@ def printable_lines(text: str) -> str:
 
 
 def _uses(catalogue: "Catalogue", digest: str) -> list[str]:
-    """What the catalogue says about this module."""
+    """The state of this module in the catalogue."""
     uses = []
     for identity, kept in sorted(catalogue.plugins.items()):
         if kept.current.digest == digest:

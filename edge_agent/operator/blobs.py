@@ -182,7 +182,7 @@ class Stale(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What `clear` may remove, and what it leaves."""
+    """The topics that `clear` removes, and those that it keeps."""
 
     stale: list[Stale]
     foreign: int  # topics that are no part of a blob

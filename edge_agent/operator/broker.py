@@ -1,16 +1,33 @@
-"""The retained messages of a fleet's broker: all with proof, replacing one, a whole fleet."""
+"""The messages of an operator: publish and wait, subscribe and receive, list retained ones."""
 
+import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import takewhile
 
-from edge_agent.config import MqttConfig
+from paho.mqtt import client as paho
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.fleet_protocol.topics import read_node_topic
-from edge_agent.operator.broker_messages import BrokerMessages, NotAllowedError
-from edge_agent.operator.subscription import Quiet, until
-from edge_agent.operator.tool_client import client_id, hint, with_client_id
+from edge_agent.operator.broker_connection import BrokerConnection
+from edge_agent.operator.tool_client import (
+    Quiet,
+    Received,
+    Subscription,
+    hint,
+    until,
+)
+
+# Mochi takes the ids of its own messages, which are another count (MQTT 5, 2.2.1), for ours. The
+# next id is free, or one of the following.
+ID_IN_USE, ID_ATTEMPTS = "Packet identifier in use", 20
 
 # MQTT does not mark the end of the retained messages. Silence of this length ends a listing only
 # after a message of our own (a mark), published after the subscription, has come back
@@ -26,10 +43,124 @@ UNPROVEN_QUIET_S = 2.0
 ATTEMPTS = 3  # at reading retained messages when the connection breaks meanwhile
 
 
-class BrokerClient(BrokerMessages):
-    """A context manager: connected inside. Its methods may be called by any thread."""
+class NotAllowedError(LinkError):
+    """The broker does not let this account write or read a topic."""
+
+
+class BrokerClient(BrokerConnection):
+    """A context manager: connected inside. Its methods may be called by any thread.
+
+    Messages have QoS 1 in both directions.
+    """
 
     may_mark = True  # False once the broker did not take or bring back a mark
+
+    def __init__(
+        self, config: MqttConfig, *, keep_session_s: int = 0, unacknowledged: int = 65_535
+    ) -> None:
+        super().__init__(config, keep_session_s=keep_session_s, unacknowledged=unacknowledged)
+        self._acknowledged: dict[int, str] = {}  # packet ids, each with "" or why it was refused
+        self._subscribing: dict[int, Subscription] = {}
+
+    def expect(self, *filters: str) -> Subscription:
+        """Before connecting: receive these topics, also the messages of a kept session."""
+        subscription = Subscription(filters)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> None:
+        """Send one message at QoS 1 and wait until the broker has it."""
+        self.wait(self.send(topic, payload, retain=retain, properties=properties))
+
+    def send(
+        self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, object] = {}
+    ) -> int:
+        """Send one message at QoS 1; `wait` for what this returns.
+
+        Waits while as many as the broker grants are unacknowledged.
+        """
+        client = self._opened()
+        given = None
+        if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
+            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for name, value in properties.items():
+                setattr(given, name, value)
+        self._wait_for(self._reserved)
+        info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
+        # Without a connection it waits in paho's queue for the next.
+        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            with self._lock:
+                self._unanswered -= 1
+            raise LinkError(f"{self.url}: {topic}: not sent: {info.rc.name}")
+        return info.mid
+
+    def wait(self, packet_id: int) -> None:
+        """Wait until the broker has the message of `send`. LinkError: refused, or no answer."""
+        self._wait_for(lambda: packet_id in self._acknowledged)
+        with self._lock:
+            refusal = self._acknowledged.pop(packet_id)
+        if refusal:
+            raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{hint(refusal)}")
+
+    @contextmanager
+    def subscribed(
+        self, filters: Iterable[str], latest: Collection[str] = (), again_s: float = math.inf
+    ) -> Iterator[Subscription]:
+        """Receive messages that match `filters` at QoS 1, retained messages first; `latest` as in
+        `Subscription`. SUBSCRIBE is sent again after `again_s` without an answer.
+
+        Brokers bound the messages that wait for a client, mosquitto to 1,000, and drop the rest
+        without an error. In MQTT 5 this client's receive maximum raises that to what its socket
+        takes at once, some thousand messages (`listed` in operator/view reads more).
+        """
+        subscription = Subscription(tuple(filters), latest)
+        with self._lock:
+            self._subscriptions.append(subscription)
+        try:
+            self._subscribe_answered(subscription, again_s)
+            if subscription.answer:
+                wanted = ", ".join(subscription.filters)
+                raise NotAllowedError(
+                    f"{self.url}: the broker refuses the subscription to {wanted}:"
+                    f" {subscription.answer}{hint(subscription.answer)}"
+                )
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.remove(subscription)
+                still = {each for other in self._subscriptions for each in other.filters}
+            gone = [each for each in subscription.filters if each not in still]
+            # In a kept session the subscriptions stay, so that messages wait there.
+            if gone and self._client is not None and not self._keep_session_s:
+                self._client.unsubscribe(gone)
+
+    def offer(self, topic: str, payload: bytes, within_s: float) -> str:
+        """Send one message, not retained, that need not arrive; why it is refused, or "".
+
+        Some brokers refuse by ending the connection: two ends after one message are a refusal, one
+        end may be chance.
+        """
+        before = self.connections
+        packet_id = self.send(topic, payload, retain=False)
+        with self._answered:
+            self._answered.wait_for(
+                lambda: packet_id in self._acknowledged or self.connections > before + 1, within_s
+            )
+            if packet_id in self._acknowledged:
+                return self._acknowledged.pop(packet_id)
+            self._unanswered -= 1
+            client = self._opened()
+            with client._out_message_mutex:  # or it would be sent with each connection
+                client._out_messages.pop(packet_id, None)
+            return "the broker ends the connection" if self.connections > before + 1 else ""
+
+    def acknowledge(self, message: Received) -> None:
+        """Send PUBACK: the broker need not send the message again."""
+        self._opened().ack(message.packet_id, 1)
+
+    # --- retained messages, with proof
 
     def retained(
         self, filters: Iterable[str], quiet_s: float = QUIET_S, *, proven: bool = True
@@ -61,7 +192,7 @@ class BrokerClient(BrokerMessages):
         raise LinkError(f"{self.url}: the connection broke at each attempt; last: {self._lost}")
 
     def kept(self, topic: str, quiet_s: float = QUIET_S, *, proven: bool = True) -> bytes | None:
-        """The retained message of one topic; None if there is none, which is proven."""
+        """The retained message of one topic; None: proven absent."""
         return self.retained((topic,), quiet_s, proven=proven).get(topic)
 
     def proof(self, beside: str, quiet_s: float, proven: bool = True) -> float:
@@ -109,119 +240,98 @@ class BrokerClient(BrokerMessages):
             f" it keeps at {beside} is not known"
         )
 
+    # --- inside
+
+    def _reserved(self) -> bool:
+        """Reserve the sending of one more message; False: not now."""
+        if self._unanswered >= self._granted:
+            return False
+        self._unanswered += 1
+        return True
+
+    def _subscribe_answered(self, subscription: Subscription, again_s: float) -> None:
+        """Subscribe and wait for the answer. LinkError: none in time."""
+        end, before = self._answer_by(), self.connections
+        in_use = 0
+        while in_use < ID_ATTEMPTS:
+            subscription.answer = None
+            self._subscribe(subscription)
+            with self._answered:
+                wait_s = min(again_s, max(0.0, end - time.monotonic()))
+                self._answered.wait_for(lambda: subscription.answer is not None, wait_s)
+            in_use += subscription.answer == ID_IN_USE
+            if subscription.answer not in (None, ID_IN_USE) or time.monotonic() >= end:
+                break
+        self._check_answered(subscription.answer is not None, before)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        client = self._opened()
+        wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
+        wanted = [(each, 1) for each in subscription.filters]
+        if client.protocol == MQTTProtocolVersion.MQTTv5:
+            # A resumed session delivers its own messages, and not all retained messages again.
+            handling = (
+                SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+                if self._keep_session_s
+                else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            )
+            options = SubscribeOptions(qos=1, retainHandling=handling)
+            wanted = [(each, options) for each in subscription.filters]
+        with self._lock:  # the answer's callback needs the entry below
+            _, packet_id = client.subscribe(wanted)
+            if packet_id is not None:  # without a connection: `_on_connect` does it again
+                self._subscribing[packet_id] = subscription
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        with self._answered:
+            self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
+            self._unanswered -= 1
+            self._answered.notify_all()
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        packet_id: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        with self._answered:
+            subscription = self._subscribing.pop(packet_id, None)
+            if subscription is not None:
+                subscription.answer = refused[0] if refused else ""
+            self._answered.notify_all()
+
+    def _on_message(
+        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
+    ) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # an invalid topic, of no subscription
+        received = Received(topic, bytes(message.payload), message.retain, message.mid)
+        with self._lock:
+            for subscription in self._subscriptions:
+                if subscription.wants(received.topic):
+                    subscription.put(received)
+
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+        client = super()._make(broker, version)
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
 
 def mark_topic(beside: str, name: str) -> str:
     """Below `blobs` of the same fleet: `configs/mosquitto/acl` lets the operator write there."""
     plain = takewhile(lambda level: level not in "+#", beside.split("/")[:3])
     return "/".join((*plain, "blobs", "mark", name))
-
-
-# --- replacing a retained message
-#
-# An acknowledgement does not say that the broker keeps a message. A cluster of NATS servers
-# acknowledges a retained message that its stream did not store, and a member goes on delivering the
-# one before while another member, which feeds that member's index, is away (nats-server 2.15.3,
-# `mqttHandlePubRetain` and the ephemeral consumer of `$MQTT_rmsgs`).
-
-# A cluster that elects a leader stores nothing for some seconds (NATS: its API times out at 5 s).
-SETTLE_S = 15.0
-AGAIN_S = 2.0
-
-NOT_KEPT = (
-    "the broker sent it to the connected nodes, and sends to clients that connect now what it kept"
-    " before. A member of its cluster may be away: start that member again"
-)
-
-
-class NotKeptError(LinkError):
-    """The broker delivered the message and does not keep it: later subscribers do not get it."""
-
-
-def settled(client: BrokerClient, topic: str, payload: bytes, before: bytes | None) -> bytes | None:
-    """What the broker keeps after `payload` was published in the place of `before`.
-
-    Waits and publishes again while the broker still keeps `before`. The client must not be
-    subscribed to `topic`: its own message would come back and count as kept. LinkError.
-    """
-    end = time.monotonic() + SETTLE_S
-    while (kept := client.kept(topic)) == before != payload and time.monotonic() < end:
-        time.sleep(AGAIN_S)
-        client.publish(topic, payload, retain=True)
-    return kept
-
-
-# --- reading status and state of a fleet of any size
-#
-# Mosquitto writes all retained messages that match a subscription at once; when the socket is full
-# and 1,000 more wait (`max_queued_messages`), it drops the rest without an error. So:
-#
-# - A dropped message stays unacknowledged in the session, and is sent when the session is resumed
-#   (MQTT 5.0, 4.4). So the statuses, which name the nodes, are read in a session of their own that
-#   is resumed until nothing new arrives.
-# - A plain topic brings one message. So the states are read by their plain topics, some hundred at
-#   a time.
-
-# No known broker drops any of so few.
-SAFE_MESSAGES = 500
-WINDOW = 200  # topics asked for at once
-# Each round brings some thousand; in MQTT 5 a session has at most 65,535 unacknowledged messages.
-MAX_ROUNDS = 50
-KEEP_S = 60  # how long the session is kept between two rounds
-
-
-def read_nodes(client: BrokerClient, nodes_topic: str, *, proven: bool = True) -> dict[str, bytes]:
-    """Every status and state that the broker keeps, by topic. LinkError. `proven` as in
-    `BrokerClient.proof`.
-
-    Above 65,535 nodes, or some 1,000 at a broker without MQTT 5, nodes may be missing.
-    """
-    leaves = (f"{nodes_topic}/+/status", f"{nodes_topic}/+/state")
-    found = client.retained(leaves, proven=proven)
-    if len(found) >= SAFE_MESSAGES and client.protocol == "5":
-        found |= listed(client.config, f"{nodes_topic}/+/status", proven=proven)
-    there = {topic for topic in found if topic.endswith("/state")}
-    named = (named for topic in found if (named := read_node_topic(topic)))
-    states = {f"{nodes_topic}/{name}/state" for name, leaf in named if leaf == "status"}
-    return found | _at(client, sorted(states - there), proven)
-
-
-def _at(client: BrokerClient, topics: list[str], proven: bool) -> dict[str, bytes]:
-    """The retained messages of plain topics."""
-    found = dict[str, bytes]()
-    for begin in range(0, len(topics), WINDOW):
-        found |= client.retained(topics[begin : begin + WINDOW], proven=proven)
-    return found
-
-
-def listed(config: MqttConfig, wanted: str, *, proven: bool = True) -> dict[str, bytes]:
-    """All retained messages of the topics that match, in any number. LinkError."""
-    own = with_client_id(config, client_id())
-    found = dict[str, bytes]()
-    try:
-        for _ in range(MAX_ROUNDS):
-            before = len(found)
-            found |= _round(own, wanted, proven)
-            if len(found) == before:
-                return {topic: payload for topic, payload in found.items() if payload}
-    finally:
-        with BrokerClient(own):  # a clean start: the broker deletes the session
-            pass
-    raise LinkError(f"{wanted}: the broker sends more messages after {MAX_ROUNDS} rounds")
-
-
-def _round(config: MqttConfig, wanted: str, proven: bool) -> dict[str, bytes]:
-    """The messages that one connection of the session brings."""
-    client = BrokerClient(config, keep_session_s=KEEP_S)
-    arrived, found, marked = client.expect(wanted), dict[str, bytes](), False
-    with client:
-        quiet = Quiet(arrived, ASK_S)
-        while True:
-            message = quiet.take()
-            if message is not None:
-                client.acknowledge(message)
-                found[message.topic] = message.payload
-            elif marked:
-                return found
-            else:
-                quiet.again(client.proof(wanted, QUIET_S, proven))
-                marked = True

@@ -21,8 +21,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.tls import explain
-from edge_agent.operator.subscription import Subscription
-from edge_agent.operator.tool_client import MAX_PACKET_BYTES, ToolClient, hint, tool_client
+from edge_agent.operator.tool_client import (
+    MAX_PACKET_BYTES,
+    Subscription,
+    ToolClient,
+    hint,
+    tool_client,
+)
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
 CONNECT_TIMEOUT_S = 10.0  # TCP, TLS and CONNACK each

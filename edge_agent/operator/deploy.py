@@ -15,11 +15,11 @@ from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP, Deployment, message_name
 from edge_agent.fleet_protocol.topics import FleetTopics
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import signing
-from edge_agent.operator.broker import NOT_KEPT, QUIET_S, BrokerClient, NotKeptError, settled
+from edge_agent.operator.broker import QUIET_S, BrokerClient
 from edge_agent.operator.folder import FleetFolder
+from edge_agent.operator.keyring import Signed
 from edge_agent.operator.node_state import Node
-from edge_agent.operator.subscription import Subscription, until
+from edge_agent.operator.tool_client import Subscription, until
 from edge_agent.operator.view import View
 from edge_agent.store.digest import sha256_hex
 
@@ -81,7 +81,7 @@ def believed(raw: bytes | None, trust: TrustSet, last: Deployed | None) -> Curre
     if raw is None:
         return Current(None, None, "")
     try:
-        signed = signing.read(raw, trust.keys)
+        signed = Signed.read(raw, trust.keys)
         if signed.payload_type != deployment.PAYLOAD_TYPE:
             return Current(raw, None, f"it is of the type {signed.payload_type[:80]!r}")
         own = last is not None and sha256_hex(signed.payload) == last.sha256
@@ -287,3 +287,37 @@ def _others_until(subscription: Subscription, raw: bytes) -> int:
         "the broker acknowledged the deployment and does not deliver it: may this operator write it"
         " (access list)?"
     )
+
+
+# --- replacing a retained message
+#
+# An acknowledgement does not say that the broker keeps a message. A cluster of NATS servers
+# acknowledges a retained message that its stream did not store, and a member goes on delivering the
+# one before while another member, which feeds that member's index, is away (nats-server 2.15.3,
+# `mqttHandlePubRetain` and the ephemeral consumer of `$MQTT_rmsgs`).
+
+# A cluster that elects a leader stores nothing for some seconds (NATS: its API times out at 5 s).
+SETTLE_S = 15.0
+AGAIN_S = 2.0
+
+NOT_KEPT = (
+    "the broker sent it to the connected nodes, and sends to clients that connect now what it kept"
+    " before. A member of its cluster may be away: start that member again"
+)
+
+
+class NotKeptError(LinkError):
+    """The broker delivered the message and does not keep it: later subscribers do not get it."""
+
+
+def settled(client: BrokerClient, topic: str, payload: bytes, before: bytes | None) -> bytes | None:
+    """The message that the broker keeps after `payload` was published in place of `before`.
+
+    Waits and publishes again while the broker still keeps `before`. The client must not be
+    subscribed to `topic`: its own message would come back and count as kept. LinkError.
+    """
+    end = time.monotonic() + SETTLE_S
+    while (kept := client.kept(topic)) == before != payload and time.monotonic() < end:
+        time.sleep(AGAIN_S)
+        client.publish(topic, payload, retain=True)
+    return kept

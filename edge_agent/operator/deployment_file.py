@@ -56,7 +56,7 @@ class Draft:
     def document(
         self, fleet: str, generation: int, now: float, commit: str | None = None, epoch: int = 0
     ) -> Deployment:
-        """What is to be signed; its `payload` are the bytes. OperatorError names what is wrong."""
+        """The document to sign, whose `payload` has the bytes. OperatorError: invalid."""
         valid_s = _valid_s(self.path, self.values.get("valid_for", DEFAULT_VALID_FOR))
         plugins = [
             self._plugin(each) for each in self._list(self.values, "plugins") if self._enabled(each)
@@ -175,7 +175,7 @@ class Draft:
         return value
 
     def _known(self, table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-        """Nodes ignore what they do not know; here it is a mistake that somebody would miss."""
+        """Refuse unknown keys, which nodes would ignore: a typing error would go unnoticed."""
         for key in table:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)

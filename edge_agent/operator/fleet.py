@@ -17,23 +17,21 @@ from edge_agent.operator import (
     blobs,
     deploy,
     enrolment,
+    fleet_toml,
     plan,
     releases,
-    signing,
-    toml_edit,
 )
 from edge_agent.operator.blobs import Progress, Published, pack
-from edge_agent.operator.broker import BrokerClient, NotKeptError, read_nodes
-from edge_agent.operator.compiling import Made
+from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.deploy import Current
 from edge_agent.operator.deployment_file import Draft, load, read
 from edge_agent.operator.folder import DIRTY, FleetFolder
-from edge_agent.operator.keyring import Keyring
+from edge_agent.operator.keyring import Keyring, Signed
 from edge_agent.operator.node_state import Node
+from edge_agent.operator.releases import Made
 from edge_agent.operator.rollout import Reach
-from edge_agent.operator.signing import Signed
-from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import View
+from edge_agent.operator.tool_client import Received
+from edge_agent.operator.view import View, read_nodes
 from edge_agent.store.release import Code
 
 
@@ -63,7 +61,7 @@ class Fleet:
     def reload(self) -> None:
         """Read fleet.toml and trust/, which a rotation changes. ConfigError, OperatorError."""
         self.settings = self.folder.settings()
-        self.trust = signing.trust_set(self.folder)
+        self.trust = self.folder.trust_set()
         self.enrolment = enrolment.of_fleet(self.folder)
 
     def follow_trust(self, raw: bytes) -> None:
@@ -166,9 +164,9 @@ class Fleet:
         if percent < 100:
             seed = self._seed(name, version)
             rollout = {"percent": percent, "seed": seed, "paused": None, **remembered}
-        text = toml_edit.edited(
-            self.folder,
-            lambda document: toml_edit.set_release(document, name, version, index, rollout, own),
+        text = fleet_toml.edited(
+            self.folder.deployment_file,
+            lambda document: fleet_toml.set_release(document, name, version, index, rollout, own),
         )
         return read(self.folder, text)
 
@@ -249,7 +247,7 @@ class Fleet:
                 f" ({named}); sign where one is, or name another folder with --keys"
             )
         try:
-            return signing.sign(
+            return Signed.sign(
                 deployment.PAYLOAD_TYPE, prepared.deployment.payload, self.trust.keys, keys
             )
         except RefusedError as error:
@@ -258,7 +256,7 @@ class Fleet:
     def put(self, prepared: Prepared, signed: Signed) -> None:
         """Write deployment.toml and publish. OperatorError: also if another operator deployed.
 
-        NotKeptError: connected nodes have it; deployed.toml is written.
+        deploy.NotKeptError: connected nodes have it; deployed.toml is written.
         """
         if not signed.enough(self.trust.threshold):
             raise OperatorError(
@@ -267,7 +265,7 @@ class Fleet:
         self.keep(prepared)
         try:
             deploy.put(self.client, self.topics, signed.raw, prepared.current.raw)
-        except NotKeptError:
+        except deploy.NotKeptError:
             deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())
             raise
         deploy.note_deployed(self.folder, prepared.deployment, self.folder.commit())

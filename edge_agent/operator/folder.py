@@ -11,14 +11,15 @@ deployed.toml       the last deployment from this folder
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.errors import OperatorError, StoreError
 from edge_agent.fleet.trustkeeper import written_validity
 from edge_agent.fleet_protocol.keys import PublicKey, public_pem
+from edge_agent.fleet_protocol.trust import TrustSet
+from edge_agent.operator.fleet_toml import FleetSettings, load_settings
 from edge_agent.operator.keyring import read_public
-from edge_agent.operator.settings import FleetSettings, load_settings
 from edge_agent.store import files
 from edge_agent.validity import Validity
 
@@ -50,6 +51,28 @@ class FleetFolder:
         """The keys in trust/ of these names. OperatorError."""
         self.refuse_private_keys()
         return tuple(read_public(self.trust_folder / f"{name}.pem") for name in names)
+
+    def trust_set(self) -> TrustSet:
+        """The trusted keys of fleet.toml. ConfigError, OperatorError."""
+        settings = self.settings()
+        if not settings.keys:
+            raise OperatorError(
+                f"{self.path}/fleet.toml: [trust] names no key; make one with `edge-agent fleet"
+                " keygen NAME`, put its NAME.pem into trust/ and its name into keys"
+            )
+        keys, threshold = self.public_keys(settings.keys), settings.threshold
+        if threshold > len(keys):
+            raise OperatorError(
+                f"{self.path}/fleet.toml: threshold is {threshold}, and only {len(keys)} keys are"
+                " trusted"
+            )
+        return TrustSet(settings.name, settings.trust_version, threshold, keys, settings.validity)
+
+    def key_names(self, keys: Iterable[PublicKey]) -> list[str]:
+        """The names that fleet.toml has for keys, sorted; an unknown key's id in short."""
+        known = self.settings().keys
+        public = dict(zip((key.keyid for key in self.public_keys(known)), known, strict=True))
+        return sorted(public.get(key.keyid, key.keyid[:12]) for key in keys)
 
     def refuse_private_keys(self) -> None:
         """OperatorError: there is a private key in this shared folder."""

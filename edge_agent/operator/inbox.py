@@ -1,7 +1,7 @@
-"""Results that the broker kept for this folder, and what of them was read.
+"""What nodes send to one operator: answers to a request, and results that the broker kept.
 
-A session of its own at the broker (MQTT's clean start off) collects the nodes' messages. A message
-is acknowledged after its records were taken and noted, so an interrupted reader loses none.
+A session of its own at the broker (clean start off in MQTT) collects the results. A message is
+acknowledged after its records were taken and noted, so an interrupted reader loses none.
 
 The notes are files in the folder, and each write is as large as what came, however many streams
 there are: `results.json` has all streams as they once were and names the journal of the changes
@@ -13,18 +13,83 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from edge_agent.errors import OperatorError
+from edge_agent.errors import OperatorError, RequestError
+from edge_agent.fleet_protocol import requests, signed_requests
+from edge_agent.fleet_protocol.keys import Signer
+from edge_agent.fleet_protocol.signed_requests import Addressed
+from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.results import Item, Merger
-from edge_agent.operator.subscription import Received
-from edge_agent.operator.tool_client import with_client_id
+from edge_agent.operator.tool_client import Received, with_client_id
+from edge_agent.operator.untrusted import UnreadableError, read_object
+
+# A node's clock may be ahead: the request is valid for this much longer than the wait.
+SKEW_S = 300.0
+FINAL = ("succeeded", "failed")
+
+
+def ask(
+    client: BrokerClient,
+    fleet: str,
+    node: str,
+    verb: str,
+    arguments: Mapping[str, object],
+    timeout_s: float,
+    signers: Sequence[Signer] = (),
+) -> Iterator[dict[str, Any]]:
+    """Yields each answer: `accepted`, `running`, then `succeeded` or `failed`.
+
+    Without `signers` the request is unsigned, and nodes do little for it. OperatorError: an invalid
+    request, or no final answer in time.
+    """
+    topics = node_topics(fleet, node)
+    identity = os.urandom(8).hex()
+    try:  # check by the node's own rules before sending
+        requests.checked(verb, identity, arguments)
+    except RequestError as error:
+        raise OperatorError(f"{verb}: {error}") from error
+    if signers:
+        payload = signed_requests.seal(
+            *(Addressed(fleet, node, verb), identity, arguments),
+            issued=time.time(),
+            valid_s=min(timeout_s + SKEW_S, signed_requests.MAX_VALID_S),
+            signers=signers,
+        )
+    else:
+        payload = json.dumps({"id": identity, "arguments": dict(arguments)}).encode()
+    deadline = time.monotonic() + timeout_s
+    last = "nothing"
+    with client.subscribed((topics.response(verb),)) as subscription:
+        client.publish(topics.request(verb), payload, retain=False)
+        while (left := deadline - time.monotonic()) > 0:
+            message = subscription.take(left)
+            answer = read_answer(message.payload, identity) if message else None
+            if answer is not None:
+                last = str(answer.get("state"))
+                yield answer
+                if last in FINAL:
+                    return
+    raise OperatorError(
+        f"{node}: no final answer to {verb} within {timeout_s:g} s (last: {last}); is it online?"
+        f" `edge-agent fleet node {node}`"
+    )
+
+
+def read_answer(payload: bytes, identity: str) -> dict[str, Any] | None:
+    """An answer to the request with this id; None for anything else."""
+    try:
+        answer = read_object(payload)
+    except UnreadableError:
+        return None  # not an answer to this request: its id cannot be read
+    return answer if answer.get("id") == identity else None
+
 
 MIN_JOURNAL_BYTES = 64 * 1024
 
@@ -55,7 +120,7 @@ class ReadMarks:
             ) from error
 
     def save(self, *, whole: bool = False) -> None:
-        """Note what was read since. What it returned from is on the disk."""
+        """Write what was read since to disk, before this returns."""
         changed = self.merger.take_changed()
         lines = "".join(f"{json.dumps(each)}\n" for each in changed).encode()
         room = max(MIN_JOURNAL_BYTES, self._whole_bytes)
@@ -183,7 +248,7 @@ class Inbox:
         taken.clear()
 
     def take_missing(self) -> list[Item]:
-        """What has not come, of what was read so far; told once."""
+        """Records that are missing so far; each is reported once."""
         missing = self.merger.take_missing()
         if missing:
             self._marks.save()

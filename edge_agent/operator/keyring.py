@@ -1,4 +1,4 @@
-"""The operator's private keys: files that only the operator can read, outside any fleet folder."""
+"""The operator's private keys, outside any fleet folder, and the documents that they sign."""
 
 import os
 import re
@@ -6,8 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
 
+from edge_agent import strictjson
 from edge_agent.errors import KeyFormatError, OperatorError
+from edge_agent.fleet_protocol import envelope
 from edge_agent.fleet_protocol.keys import (
     MAX_PEM_BYTES,
     PublicKey,
@@ -17,7 +20,7 @@ from edge_agent.fleet_protocol.keys import (
     public_pem,
 )
 from edge_agent.operator import ssh_agent, tokens
-from edge_agent.operator.settings import KEY_FORM, KEY_PATTERN
+from edge_agent.operator.fleet_toml import KEY_FORM, KEY_PATTERN
 from edge_agent.operator.tokens import TokenKey
 from edge_agent.store import files
 
@@ -57,7 +60,7 @@ class Keyring:
         return key.public
 
     def adopt(self, name: str, uri: str) -> PublicKey:
-        """Note a key in a token (operator/tokens), after a trial signature. OperatorError as for
+        """Note a key in a token (operator/tokens.py), after a trial signature. OperatorError as for
         `generate`, and what is wrong with URI, token or PIN."""
         read = tokens.parse(uri)
         self._make_room(name)
@@ -131,7 +134,7 @@ class Keyring:
             return []
 
     def _is_another(self, name: str, keyids: Collection[str]) -> bool:
-        """Whether the public file of a key shows that it is none of these."""
+        """Whether the public file of a key proves that it is not one of `keyids`."""
         try:
             return read_public(self.public_file(name)).keyid not in keyids
         except OperatorError:
@@ -162,6 +165,46 @@ class Keyring:
                         f"{self.folder}: is inside {parent}, which is shared ({mark} is there);"
                         " private keys stay apart, give another folder with --keys"
                     )
+
+
+class Signed(NamedTuple):
+    """An envelope and its valid signatures; it is a file until it has enough of them."""
+
+    raw: bytes
+    payload_type: str
+    payload: bytes
+    signers: frozenset[PublicKey]  # trusted keys with a valid signature
+
+    @classmethod
+    def read(cls, raw: bytes, trusted: Sequence[PublicKey]) -> Self:
+        """The content of an envelope and the trusted keys that signed it. RefusedError."""
+        envelope.check_size(raw)
+        found = envelope.read(raw)
+        return cls(raw, found.payload_type, found.payload, envelope.signers(found, trusted))
+
+    @classmethod
+    def sign(
+        cls,
+        payload_type: str,
+        payload: bytes,
+        trusted: Sequence[PublicKey],
+        keys: Sequence[Signer],
+    ) -> Self:
+        """A new envelope, signed by all of `keys`."""
+        return cls.read(envelope.seal(payload_type, payload, keys), trusted)
+
+    def add(self, trusted: Sequence[PublicKey], keys: Sequence[Signer]) -> Self:
+        """The envelope with the signatures of those `keys` that have not signed yet."""
+        new = [key for key in keys if key.public not in self.signers]
+        if not new:
+            return self
+        values = cast(dict[str, Any], strictjson.loads(self.raw))
+        added = envelope.seal(self.payload_type, self.payload, new)
+        values["signatures"] += cast(dict[str, Any], strictjson.loads(added))["signatures"]
+        return self.read(strictjson.dumps(values), trusted)
+
+    def enough(self, threshold: int) -> bool:
+        return len(self.signers) >= threshold
 
 
 def read_public(path: Path) -> PublicKey:

@@ -82,7 +82,7 @@ class Node:
             return ""
 
     def follows(self, deployment: Deployment) -> bool:
-        """Whether its state says that it accepted and runs this very deployment."""
+        """Whether the node reports that it accepted and runs exactly this deployment."""
         return (
             (self.epoch, self.accepted) == deployment.order
             and self.generation == deployment.generation

@@ -1,15 +1,69 @@
-"""What a person sees of a fleet: versions and their progress, problems, and changes. Pure."""
+"""The fleet as people see it: releases and their nodes, failing nodes, news, and what expires soon.
+
+Warnings about expiry name the command that renews, and are given from the last third of a validity
+on. Pure, except for the certificate of the operator, which is a file.
+"""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from edge_agent.config import MqttConfig
+from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.operator import expiry
+from edge_agent.fleet_protocol.trust import TrustSet
+from edge_agent.mqtt import certificate
 from edge_agent.operator.node_state import Node, Refusal, Running
 from edge_agent.operator.plan import targets
 from edge_agent.operator.rollout import standing
 from edge_agent.operator.view import View
 from edge_agent.store.digest import short
+from edge_agent.validity import Validity
+
+RENEW_TRUST = "edge-agent fleet trust renew"
+# Of a checkout, in the folder with the fleet's authorities (configs/mosquitto/README.md).
+RENEW_CERTIFICATE = "configs/mosquitto/certificate renew"
+
+
+def of_deployment(deployment: Deployment | None, now: float) -> str:
+    """The warning for a deployment, or ""."""
+    if deployment is None:
+        return ""
+    validity = Validity(deployment.issued, deployment.expires)
+    if validity.over(now):
+        return "it has expired: nodes that are new or were reset take nothing; deploy again"
+    told = validity.ending(now)
+    return f"it {told}: deploy again" if told else ""
+
+
+def of_trust(trust: TrustSet, now: float) -> str:
+    """The warning for the trusted keys, or ""."""
+    if trust.validity is None or not (told := trust.validity.ending(now)):
+        return ""
+    over = trust.validity.over(now)
+    then = "nodes take no deployment before you renew it" if over else "renew it"
+    return f"the set of trusted keys, version {trust.version}, {told}; {then}: {RENEW_TRUST}"
+
+
+def of_certificate(name: str, validity: Validity | None, now: float) -> str:
+    """The warning for a certificate, or ""; `name` is the name of its file."""
+    told = validity.ending(now) if validity is not None else ""
+    return f"{told}: {RENEW_CERTIFICATE} {name}" if told else ""
+
+
+def of_operator(mqtt: MqttConfig, now: float) -> str:
+    """The warning for the operator's own certificate, or ""."""
+    if mqtt.cert_file is None:
+        return ""
+    told = of_certificate(mqtt.cert_file.stem, certificate_of(mqtt), now)
+    return f"your certificate {mqtt.cert_file} {told}" if told else ""
+
+
+def certificate_of(mqtt: MqttConfig) -> Validity | None:
+    """The validity of the operator's certificate; None: it cannot be read."""
+    try:
+        return certificate.read(mqtt.cert_file) if mqtt.cert_file is not None else None
+    except ConfigError:
+        return None
 
 
 class Row(NamedTuple):
@@ -100,10 +154,10 @@ def troubles(
         if behind(node, trust_version):
             told = f"trusts the keys of version {node.trust_version}, not of {trust_version}"
             found.append(Trouble(node.name, told))
-        if now and (told := expiry.of_certificate(node.name, node.certificate, now)):
+        if now and (told := of_certificate(node.name, node.certificate, now)):
             found.append(Trouble(node.name, f"its certificate {told}"))
         if node.trust_expired:
-            told = f"trusts keys whose set expired: it takes no deployment; {expiry.RENEW_TRUST}"
+            told = f"trusts keys whose set expired: it takes no deployment; {RENEW_TRUST}"
             found.append(Trouble(node.name, told))
         if node.expired:
             found.append(Trouble(node.name, f"runs generation {node.generation}, which expired"))

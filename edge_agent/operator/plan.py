@@ -1,4 +1,4 @@
-"""What another deployment would change on which nodes. Pure.
+"""The changes that a deployment would make on nodes. Pure.
 
 Computed with the nodes' own rules (fleet_protocol/selection) from their last states.
 """

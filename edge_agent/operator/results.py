@@ -136,7 +136,7 @@ class Merger:
                 yield from self._take(stream, node, name, record)
 
     def take_missing(self) -> list[Item]:
-        """Numbers between those that came, which neither a record nor a gap stands for; told once.
+        """Missing numbers: neither a record nor a reported gap has them; returned once.
 
         Some may come yet, while a node sends again: they are taken then as any other.
         """
@@ -166,7 +166,7 @@ class Merger:
         ]
 
     def replace(self, value: object) -> None:
-        """One entry of `as_json`. ValueError, TypeError: it is none."""
+        """One entry of `as_json`. ValueError, TypeError: invalid."""
         if not isinstance(value, list):
             raise ValueError("not a list")
         node, name, records, known = value

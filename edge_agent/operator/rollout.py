@@ -280,12 +280,12 @@ def checked_steps(where: str, steps: object) -> Steps:
 
 
 def parse_timeout(value: object) -> float | None:
-    """Seconds; 0 for "none"; None if it is no duration."""
+    """Seconds; 0 for "none"; None: not a duration."""
     return 0.0 if value == "none" else parse_duration(value)
 
 
 def parse_percent(value: object) -> float | None:
-    """A percentage such as "5%"; None if it is none."""
+    """A percentage such as "5%"; None: not a percentage."""
     text = value.removesuffix("%") if isinstance(value, str) else ""
     try:
         percent = float(text)

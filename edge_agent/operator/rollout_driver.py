@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edge_agent.errors import OperatorError
-from edge_agent.operator import deploy, toml_edit
+from edge_agent.operator import deploy, fleet_toml
 from edge_agent.operator.broker import QUIET_S
 from edge_agent.operator.deployment_file import Draft, read
 from edge_agent.operator.fleet import Fleet
@@ -115,8 +115,9 @@ def without(fleet: Fleet, name: str, version: str) -> Draft:
     """deployment.toml without a release; not written yet."""
     return read(
         fleet.folder,
-        toml_edit.edited(
-            fleet.folder, lambda document: toml_edit.remove_release(document, name, version)
+        fleet_toml.edited(
+            fleet.folder.deployment_file,
+            lambda document: fleet_toml.remove_release(document, name, version),
         ),
     )
 
@@ -134,12 +135,12 @@ def taken_back(fleet: Fleet, name: str, version: str) -> Draft:
 
 
 def set_paused(fleet: Fleet, name: str, version: str, pause: bool) -> None:
-    """Hold a rollout where it is, or let it go on. Changes nothing on any node."""
+    """Pause or resume a rollout. Changes nothing on any node."""
     if course_of(fleet.draft(), name, version).reach.percent >= 100:
         raise OperatorError(f"{name} {version} is for all nodes; `rollback {name}` takes it back")
-    text = toml_edit.edited(
-        fleet.folder,
-        lambda document: toml_edit.set_rollout(document, name, version, {"paused": pause or None}),
+    text = fleet_toml.edited(
+        fleet.folder.deployment_file,
+        lambda document: fleet_toml.set_rollout(document, name, version, {"paused": pause or None}),
     )
     fleet.folder.write(fleet.folder.deployment_file, text)
 

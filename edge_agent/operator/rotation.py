@@ -9,10 +9,11 @@ from edge_agent.errors import CryptoError, KeyFormatError, OperatorError, Refuse
 from edge_agent.fleet_protocol import limits, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import signing, toml_edit
-from edge_agent.operator.broker import NOT_KEPT, NotKeptError, settled
+from edge_agent.operator import fleet_toml
+from edge_agent.operator.deploy import NOT_KEPT, NotKeptError, settled
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.signing import Signed
+from edge_agent.operator.folder import FLEET_FILE
+from edge_agent.operator.keyring import Signed
 from edge_agent.validity import Validity
 
 
@@ -66,7 +67,7 @@ def sign(fleet: Fleet, new: TrustSet) -> Signed:
     keys = fleet.keyring.at_hand(wanted)
     if not keys:
         raise OperatorError(f"{fleet.keyring.folder}: none of the private keys needed is here")
-    return signing.sign(trust.PAYLOAD_TYPE, trust.to_payload(new), wanted, keys)
+    return Signed.sign(trust.PAYLOAD_TYPE, trust.to_payload(new), wanted, keys)
 
 
 def lacking(signed: Signed, old: TrustSet, new: TrustSet) -> list[str]:
@@ -119,8 +120,8 @@ def put(
         )
     named = dict(zip(names, new.keys, strict=True))
     fleet.folder.write_trust(named, new.version, new.validity)
-    text = toml_edit.set_trust(fleet.folder, names, new, new_epoch=new_epoch)
-    fleet.folder.write(fleet.folder.path / "fleet.toml", text)
+    path = fleet.folder.path / FLEET_FILE
+    fleet.folder.write(path, fleet_toml.set_trust(path, names, new, new_epoch=new_epoch))
 
 
 def _leads_to(raw: bytes, old: TrustSet, new: TrustSet) -> bool:

@@ -80,7 +80,7 @@ def parse_public(line: str) -> PublicKey:
 
 
 def _public(blob: bytes) -> PublicKey | None:
-    """None: of another kind."""
+    """The key in a blob; None: of an algorithm that nodes do not know."""
     name, rest = _take(blob)
     algorithm = KINDS.get(name)
     if algorithm is None:
@@ -130,7 +130,7 @@ def _string(data: bytes) -> bytes:
 
 
 def _take(data: bytes) -> tuple[bytes, bytes]:
-    """The first string, and what follows. OperatorError: there is none."""
+    """The first string, and the rest. OperatorError: truncated."""
     if len(data) < 4 or len(data) - 4 < (size := struct.unpack(">I", data[:4])[0]):
         raise OperatorError("the ssh-agent's answer is cut")
     return data[4 : 4 + size], data[4 + size :]

@@ -1,16 +1,20 @@
-"""The nodes of a fleet, from the status and state messages that the broker keeps. Pure.
+"""The nodes of a fleet, from the status and state messages that the broker keeps.
 
 A node is believed about itself; an enrolled node is believed where its key signed the state.
+`View` is pure; `read_nodes` reads the messages of a fleet of any size.
 """
 
 from collections.abc import Mapping
 
+from edge_agent.config import MqttConfig
+from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol import signed_states
 from edge_agent.fleet_protocol.signed_states import UnprovenError
 from edge_agent.fleet_protocol.topics import read_node_topic
+from edge_agent.operator.broker import ASK_S, QUIET_S, BrokerClient
 from edge_agent.operator.enrolment import NOBODY, Enrolment
 from edge_agent.operator.node_state import Node, count, text
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Quiet, Received, client_id, with_client_id
 from edge_agent.operator.untrusted import UnreadableError, read_object
 
 
@@ -95,3 +99,80 @@ class View:
         """All nodes, and enrolled nodes without a message at the broker."""
         missing = (Node(name, enrolled=True) for name in self.enrolment.keys - self.nodes.keys())
         return sorted((*self.nodes.values(), *missing), key=lambda node: node.name)
+
+
+# --- reading status and state of a fleet of any size
+#
+# Mosquitto writes all retained messages that match a subscription at once; when the socket is full
+# and 1,000 more wait (`max_queued_messages`), it drops the rest without an error. So:
+#
+# - A dropped message stays unacknowledged in the session, and is sent when the session is resumed
+#   (MQTT 5.0, 4.4). So the statuses, which name the nodes, are read in a session of their own that
+#   is resumed until nothing new arrives.
+# - A plain topic brings one message. So the states are read by their plain topics, some hundred at
+#   a time.
+
+# No known broker drops any of so few.
+SAFE_MESSAGES = 500
+WINDOW = 200  # topics asked for at once
+# Each round brings some thousand; in MQTT 5 a session has at most 65,535 unacknowledged messages.
+MAX_ROUNDS = 50
+KEEP_S = 60  # how long the session is kept between two rounds
+
+
+def read_nodes(client: BrokerClient, nodes_topic: str, *, proven: bool = True) -> dict[str, bytes]:
+    """Every status and state that the broker keeps, by topic. LinkError. `proven` as in
+    `BrokerClient.proof`.
+
+    Above 65,535 nodes, or some 1,000 at a broker without MQTT 5, nodes may be missing.
+    """
+    leaves = (f"{nodes_topic}/+/status", f"{nodes_topic}/+/state")
+    found = client.retained(leaves, proven=proven)
+    if len(found) >= SAFE_MESSAGES and client.protocol == "5":
+        found |= listed(client.config, f"{nodes_topic}/+/status", proven=proven)
+    there = {topic for topic in found if topic.endswith("/state")}
+    named = (named for topic in found if (named := read_node_topic(topic)))
+    states = {f"{nodes_topic}/{name}/state" for name, leaf in named if leaf == "status"}
+    return found | _at(client, sorted(states - there), proven)
+
+
+def _at(client: BrokerClient, topics: list[str], proven: bool) -> dict[str, bytes]:
+    """The retained messages of plain topics."""
+    found = dict[str, bytes]()
+    for begin in range(0, len(topics), WINDOW):
+        found |= client.retained(topics[begin : begin + WINDOW], proven=proven)
+    return found
+
+
+def listed(config: MqttConfig, wanted: str, *, proven: bool = True) -> dict[str, bytes]:
+    """All retained messages of the topics that match, in any number. LinkError."""
+    own = with_client_id(config, client_id())
+    found = dict[str, bytes]()
+    try:
+        for _ in range(MAX_ROUNDS):
+            before = len(found)
+            found |= _round(own, wanted, proven)
+            if len(found) == before:
+                return {topic: payload for topic, payload in found.items() if payload}
+    finally:
+        with BrokerClient(own):  # a clean start: the broker deletes the session
+            pass
+    raise LinkError(f"{wanted}: the broker sends more messages after {MAX_ROUNDS} rounds")
+
+
+def _round(config: MqttConfig, wanted: str, proven: bool) -> dict[str, bytes]:
+    """The messages that one connection of the session brings."""
+    client = BrokerClient(config, keep_session_s=KEEP_S)
+    arrived, found, marked = client.expect(wanted), dict[str, bytes](), False
+    with client:
+        quiet = Quiet(arrived, ASK_S)
+        while True:
+            message = quiet.take()
+            if message is not None:
+                client.acknowledge(message)
+                found[message.topic] = message.payload
+            elif marked:
+                return found
+            else:
+                quiet.again(client.proof(wanted, QUIET_S, proven))
+                marked = True

@@ -9,10 +9,11 @@ dropped and the event goes on without it; an error status ends the event.
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf.message import DecodeError
 
@@ -35,10 +36,11 @@ REQUEST_TIMEOUT_S = 2.0  # upstream's default
 REGISTRATION_TIMEOUT_S = 5.0  # the same
 
 
-class NriService:
+class NriService(ABC):
     """A context manager: listens on `path` from `start` to `stop`.
 
-    `refuse(index, name)` judges a registration: a text refuses it.
+    `refuse(index, name)` judges a registration: a text refuses it. A new plugin is synchronised
+    with `pods` and `containers`, in parts of `split_sync` each.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class NriService:
         *,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         refuse: Callable[[str, str], str] = lambda index, name: "",  # noqa: ARG005
+        split_sync: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.generation = GENERATIONS[generation]
@@ -57,6 +60,9 @@ class NriService:
         self.version = version
         self.request_timeout_s = request_timeout_s
         self.refuse = refuse
+        self.split_sync = split_sync
+        self.pods: dict[str, nri_pb2.PodSandbox] = {}
+        self.containers: dict[str, nri_pb2.Container] = {}
         self.dropped: list[str] = []  # "10-name: why", the oldest first
         self.unsolicited: list[nri_pb2.UpdateContainersRequest] = []
         self._lock = threading.RLock()  # held for one event at a time, as upstream's
@@ -66,19 +72,13 @@ class NriService:
         self._listener: socket.socket | None = None
         self._accepting: threading.Thread | None = None
 
-    # --- for a runtime with pods and containers to say
-
-    def sync_parts(self) -> list[nri_pb2.SynchronizeRequest]:
-        """What a new plugin is synchronised with; all but the last part have `more`."""
-        return [nri_pb2.SynchronizeRequest()]
-
-    def update_unsolicited(self, request: nri_pb2.UpdateContainersRequest) -> list[str]:
-        """Apply a plugin's own updates; gives the ids of containers that are not there."""
-        return [update.container_id for update in request.update]
+    @abstractmethod
+    def update(self, updates: Iterable[nri_pb2.ContainerUpdate]) -> list[str]:
+        """Apply updates; returns the ids of containers that are not there."""
 
     # --- life
 
-    def __enter__(self) -> "NriService":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -257,12 +257,27 @@ class NriService:
             plugin.connection.close(str(error))
             self._forget(plugin, str(error))
 
+    def sync_parts(self) -> list[nri_pb2.SynchronizeRequest]:
+        """What a new plugin is synchronised with; all but the last part have `more`."""
+        pods, containers = list(self.pods.values()), list(self.containers.values())
+        size = self.split_sync or max(len(pods), len(containers), 1)
+        parts: list[nri_pb2.SynchronizeRequest] = []
+        while pods or containers or not parts:
+            parts.append(
+                nri_pb2.SynchronizeRequest(
+                    pods=pods[:size], containers=containers[:size], more=True
+                )
+            )
+            del pods[:size], containers[:size]
+        parts[-1].more = False
+        return parts
+
     def _unsolicited(self, payload: bytes) -> Reply:
         request = nri_pb2.UpdateContainersRequest.FromString(payload)
         with self._lock:
             self.unsolicited.append(request)
             response = nri_pb2.UpdateContainersResponse()
-            for missing in self.update_unsolicited(request):
+            for missing in self.update(request.update):
                 response.failed.add(container_id=missing)
             self._changed.notify_all()
         return Reply(response.SerializeToString())

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path, PurePosixPath
 
-from edge_agent.cli.unit import render
+from edge_agent.cli.service import render
 from scripts.deb.archive import Entries, File, Folder, Link
 
 ROOT = Path(__file__).resolve().parents[2]

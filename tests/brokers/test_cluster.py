@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.operator import signing
 from edge_agent.operator.folder import FleetFolder
 from tests.operator.conftest import GUARD, Home
 from tests.operator.peer import Peer
@@ -35,7 +34,7 @@ def home_at(broker: NatsCluster, path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def board(home: Home) -> Peer:
-    return Peer(home.port, "board7", signing.trust_set(FleetFolder(home.path)))
+    return Peer(home.port, "board7", FleetFolder(home.path).trust_set())
 
 
 def test_a_cluster_goes_on_without_one_of_three(

@@ -18,10 +18,9 @@ from edge_agent.__main__ import main
 from edge_agent.cli import fleet_output
 from edge_agent.cli.fleet_screen import Screen
 from edge_agent.fleet_protocol.deployment import parse, to_payload
-from edge_agent.operator.broker import read_nodes
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.subscription import Received
-from edge_agent.operator.view import View
+from edge_agent.operator.tool_client import Received
+from edge_agent.operator.view import View, read_nodes
 from edge_agent.store.digest import sha256_hex
 from tests.operator.conftest import GUARD, Home, home, mosquitto, peers, published
 from tests.operator.peer import Peer
@@ -55,7 +54,7 @@ def test_the_parser_alone_loads_nothing_of_the_operators() -> None:
 def test_the_operators_room_needs_neither_rich_nor_the_command_line() -> None:
     loaded = python(
         "import sys\nimport edge_agent.operator.rollout_driver, edge_agent.operator.inbox\n"
-        "import edge_agent.operator.rotation, edge_agent.operator.blobs, edge_agent.operator.rpc\n"
+        "import edge_agent.operator.rotation, edge_agent.operator.blobs\n"
         "print(*sys.modules)"
     ).split()
     assert "rich" not in loaded

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.cli.observe import SocketFacts, look_at_folder, look_at_socket, try_broker
-from edge_agent.cli.unixsockets import listening_paths
+from edge_agent.cli.runtimefiles import listening_paths
 from edge_agent.config import Broker, MqttConfig
 
 

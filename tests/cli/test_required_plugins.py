@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_agent.cli.checks import check_required
-from edge_agent.cli.containerdfiles import required
+from edge_agent.cli.runtimefiles import required
 from edge_agent.cli.runtimes import NRI_SOCKET
 from tests.cli.test_doctor import CONTAINERD, WELL, told
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.cli.unit import Needs, needs, quoted, render
+from edge_agent.cli.service import Needs, needs, quoted, render
 from edge_agent.config import AgentConfig, Broker, MqttConfig, NriConfig, UpdatesConfig
 
 COMMAND = ["/usr/bin/edge-agent", "run"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.cli import containerdfiles
+from edge_agent.cli import runtimefiles
 from tests.support.containerd_system import ArchiveUnreachable, containerd_system
 
 NRI = "io.containerd.nri.v1.nri"
@@ -68,7 +68,7 @@ def test_files_are_read_as_containerd_reads_them(
     command = [str(containerd), "--config", str(main), "config", "dump"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     dumped = tomllib.loads(done.stdout)
-    found = containerdfiles.read(Path("/"), main)
+    found = runtimefiles.read(Path("/"), main)
     section = found.plugins.get(NRI, {})
     assert isinstance(section, dict)
     judged = {key: dumped["plugins"][NRI][key] for key in DEFAULTS}
@@ -85,4 +85,4 @@ def test_an_import_that_is_not_there_is_an_error_to_both(containerd: Path, tmp_p
     assert done.returncode
     assert "gone.toml: no such file" in done.stderr
     with pytest.raises(ValueError, match="is named and is not there"):
-        containerdfiles.read(Path("/"), main)
+        runtimefiles.read(Path("/"), main)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError, OperatorError
-from edge_agent.operator.compiling import Maker
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.node_state import Node
+from edge_agent.operator.releases import Maker
 from edge_agent.sim.runtime import SimRuntime
 from tests.fleetbroker.test_updates import LIMITED, PLUGIN, Closed
 from tests.support.agent import guest

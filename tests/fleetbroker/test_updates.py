@@ -18,10 +18,10 @@ from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.operator import folder as folders
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
+from edge_agent.operator.inbox import ask
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.rollout import Course
 from edge_agent.operator.rollout_driver import Step, follow, without
-from edge_agent.operator.rpc import ask
 from edge_agent.sim.board import another_build
 from edge_agent.sim.runtime import SimRuntime
 from tests.support.agent import Agent, guest

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.operator import signing
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.folder import FleetFolder
@@ -87,7 +86,7 @@ def peers(home: Home) -> Iterator[Callable[..., list[Peer]]]:
     with ExitStack() as stack:
 
         def make(*names: str, **changes: object) -> list[Peer]:
-            trust = signing.trust_set(FleetFolder(home.path))
+            trust = FleetFolder(home.path).trust_set()
             return [
                 stack.enter_context(Peer(home.port, name, trust, **changes))  # type: ignore[arg-type]
                 for name in names

@@ -23,14 +23,15 @@ from edge_agent.cli.fleet_results import result_line, show_answer
 from edge_agent.fleet_protocol.deployment import Deployment, parse, to_payload
 from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.operator import plan, rotation, signing
+from edge_agent.operator import plan, rotation
 from edge_agent.operator.blobs import in_order
 from edge_agent.operator.deploy import believed
+from edge_agent.operator.inbox import read_answer
+from edge_agent.operator.keyring import Signed
 from edge_agent.operator.overview import NOTHING, news, rows, snapshot, troubles
 from edge_agent.operator.results import Merger
 from edge_agent.operator.rollout import Course, decide, standing
-from edge_agent.operator.rpc import read_answer
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 
 ROOT = "edge/v1/f"
@@ -279,7 +280,7 @@ class Operator:
 
     def deployment(self) -> None:
         """Every command that reads the broker's deployment."""
-        signed = signing.sign(
+        signed = Signed.sign(
             "application/vnd.edge-agent.deployment+json",
             self.payload,
             self.trust.keys,

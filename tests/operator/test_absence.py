@@ -13,13 +13,12 @@ from edge_agent.errors import LinkError
 from edge_agent.operator.broker import (
     QUIET_S,
     BrokerClient,
-    listed,
+    NotAllowedError,
     mark_topic,
-    read_nodes,
 )
 from edge_agent.operator.broker_connection import IN_FLIGHT, VERSIONS
-from edge_agent.operator.broker_messages import NotAllowedError
 from edge_agent.operator.tool_client import client_id
+from edge_agent.operator.view import listed, read_nodes
 from edge_agent.sim.broker import Broker as EmbeddedBroker
 from edge_agent.sim.mqttwire import (
     CONNECT,

@@ -14,11 +14,10 @@ from edge_agent.errors import ConfigError
 from edge_agent.fleet.trustkeeper import read_root
 from edge_agent.fleet_protocol import trust
 from edge_agent.mqtt import certificate
-from edge_agent.operator import signing
+from edge_agent.operator.fleet_toml import load_settings
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.overview import troubles
-from edge_agent.operator.settings import load_settings
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
@@ -51,7 +50,7 @@ def _written(seconds: float) -> str:
 
 
 def trusted(home: Home) -> trust.TrustSet:
-    return signing.trust_set(FleetFolder(home.path))
+    return FleetFolder(home.path).trust_set()
 
 
 @pytest.mark.system
@@ -67,11 +66,11 @@ def test_a_new_fleets_keys_count_for_two_years_unless_somebody_says_otherwise(
         path = tmp_path / word
         words = ("--broker", f"mqtt://127.0.0.1:{home.port}", "--valid-for", word)
         home.fleet("init", str(path), "--name", "greenhouse", *words)
-        found = signing.trust_set(FleetFolder(path)).validity
+        found = FleetFolder(path).trust_set().validity
         assert (found and found.expires - found.issued) == valid
         assert (path / "trust" / "validity").exists() == (valid is not None)
         root = read_root(path / "trust", fleet="greenhouse", threshold=1)
-        assert root == signing.trust_set(FleetFolder(path))
+        assert root == FleetFolder(path).trust_set()
 
 
 @pytest.mark.system

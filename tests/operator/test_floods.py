@@ -12,11 +12,10 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge_agent.errors import LinkError
-from edge_agent.operator import broker_connection
-from edge_agent.operator import subscription as subscriptions
+from edge_agent.operator import broker_connection, tool_client
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.inbox import Inbox
-from edge_agent.operator.subscription import Quiet, Received, Subscription
+from edge_agent.operator.tool_client import Quiet, Received, Subscription
 from edge_agent.sim.mqttwire import Message, publish_packet
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
@@ -57,7 +56,7 @@ def test_of_what_is_said_on_one_topic_the_latest_counts() -> None:
 def test_what_is_said_faster_than_it_is_taken_is_passed_over_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(tool_client, "MAX_WAITING_BYTES", 10_000)
     subscription = Subscription(("n/+",))
     for _ in range(100):
         subscription.put(said("n/a", bytes(1000)))
@@ -77,11 +76,11 @@ def test_a_listing_of_what_has_no_end_ends(monkeypatch: pytest.MonkeyPatch) -> N
     subscription = Subscription(("n/+",))
     for number in range(100):
         subscription.put(said(f"n/{number}", retained=True))
-    monkeypatch.setattr(subscriptions, "MAX_KEPT_BYTES", 5_000)
+    monkeypatch.setattr(tool_client, "MAX_KEPT_BYTES", 5_000)
     quiet = Quiet(subscription, 1.0, flagged=True)
     with pytest.raises(LinkError, match="have no end: 25 topics"):
         list(iter(quiet.take, None))
-    monkeypatch.setattr(subscriptions, "LISTING_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(tool_client, "LISTING_TIMEOUT_S", 0.0)
     quiet = Quiet(subscription, 1.0, flagged=True)
     time.sleep(0.01)
     with pytest.raises(LinkError, match="have no end: 1 topics"):
@@ -170,9 +169,9 @@ def test_a_board_that_reports_on_and_on_does_not_keep_results_from_ending(
     home: Home, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (loud,) = peers("board-1")
+    home.fleet("results")
     monkeypatch.setattr("edge_agent.operator.inbox.READING_S", 1.0)
     monkeypatch.setattr("edge_agent.operator.inbox.QUIET_S", TIMEOUT_S)  # a busy machine pauses
-    home.fleet("results")
     over, sent = threading.Event(), 0
 
     def talk() -> None:

@@ -12,10 +12,10 @@ from edge_agent.__main__ import main
 from edge_agent.errors import ConfigError, OperatorError
 from edge_agent.fleet_protocol.form import Blob
 from edge_agent.fleet_protocol.keys import SigningKey
-from edge_agent.operator import deployment_file, folder, releases, toml_edit
+from edge_agent.operator import deployment_file, fleet_toml, folder, releases
+from edge_agent.operator.fleet_toml import load_settings
 from edge_agent.operator.folder import DEPLOYMENT, FleetFolder, fleet_text
 from edge_agent.operator.keyring import Keyring, read_public
-from edge_agent.operator.settings import load_settings
 from edge_agent.store.digest import Digest
 
 GIT = shutil.which("git")
@@ -202,9 +202,9 @@ def releases_after(fleet: FleetFolder, *rollouts: tuple[str, int | None]) -> lis
         rollout = None if percent is None else {"percent": percent, "seed": "s"}
 
         def change(document: object, version: str = version, rollout: object = rollout) -> None:
-            toml_edit.set_release(document, "x", version, "10", rollout)  # type: ignore[arg-type]
+            fleet_toml.set_release(document, "x", version, "10", rollout)  # type: ignore[arg-type]
 
-        fleet.deployment_file.write_text(toml_edit.edited(fleet, change))
+        fleet.deployment_file.write_text(fleet_toml.edited(fleet.deployment_file, change))
     return [str(each["version"]) for each in deployment_file.load(fleet).releases("x")]
 
 
@@ -219,7 +219,9 @@ def test_taking_back_the_only_release_ends_the_plugin_and_keeps_what_was_written
     fleet: FleetFolder,
 ) -> None:
     releases_after(fleet, ("1", None))
-    text = toml_edit.edited(fleet, lambda document: toml_edit.remove_release(document, "x", "1"))
+    text = fleet_toml.edited(
+        fleet.deployment_file, lambda document: fleet_toml.remove_release(document, "x", "1")
+    )
     assert deployment_file.read(fleet, text).document("f", 1, 0.0).plugins == ()
     assert deployment_file.read(fleet, text).plugin("x") == {
         "name": "x",

@@ -12,7 +12,7 @@ from edge_agent.fleet_protocol.deployment import MAX_GENERATION_STEP
 from edge_agent.fleet_protocol.keys import SigningKey
 from edge_agent.operator.deploy import Current, Deployed, Numbers, ahead, chosen, numbers
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer

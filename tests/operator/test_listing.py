@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Broker, MqttConfig
-from edge_agent.operator.broker import BrokerClient, listed, read_nodes
-from edge_agent.operator.subscription import Received
-from edge_agent.operator.tool_client import client_id
-from edge_agent.operator.view import View
+from edge_agent.operator.broker import BrokerClient
+from edge_agent.operator.tool_client import Received, client_id
+from edge_agent.operator.view import View, listed, read_nodes
 from tests.operator.conftest import Home
 from tests.support.mosquitto import Mosquitto, needs_mosquitto
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.errors import EngineError, OperatorError
-from edge_agent.operator import blobs, compiling, releases
-from edge_agent.operator.compiling import Kind, Maker
+from edge_agent.operator import blobs, releases
 from edge_agent.operator.node_state import Node
+from edge_agent.operator.releases import Kind, Maker
 from edge_agent.wasm import fleetcode
 from edge_agent.wasm.engines.wasmer import WasmerEngine
 from tests.operator.conftest import GUARD, LOGGER, Home
@@ -188,6 +188,6 @@ def test_an_installed_library_that_makes_no_code_is_named(monkeypatch: pytest.Mo
         def features(self) -> None:
             return None
 
-    monkeypatch.setattr(compiling, "choose", lambda _: (Older(), ""))
+    monkeypatch.setattr(releases, "choose", lambda _: (Older(), ""))
     with pytest.raises(OperatorError, match=r"install 0\.2\.1"):
         Maker()

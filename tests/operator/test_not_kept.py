@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet_protocol.trust import chain
-from edge_agent.operator import broker as broker_module
-from edge_agent.operator import signing
+from edge_agent.operator import deploy
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.sim.broker import Broker
 from tests.operator.conftest import GUARD, Home
@@ -45,7 +44,7 @@ def home(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:
-    monkeypatch.setattr(broker_module, "AGAIN_S", 0.1)
+    monkeypatch.setattr(deploy, "AGAIN_S", 0.1)
     made = Home(tmp_path / "operator", broker.port, capsys)
     made.fleet("keygen", "alice")
     made.fleet("init", str(made.path), "--broker", f"mqtt://127.0.0.1:{broker.port}")
@@ -63,14 +62,14 @@ def test_a_deployment_is_published_again_until_it_is_kept(home: Home, broker: Be
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_module, "SETTLE_S", 1.0)
+    monkeypatch.setattr(deploy, "SETTLE_S", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_deployment_that_is_not_kept_is_told_and_noted(home: Home, broker: Behind) -> None:
     home.fleet(*ROLLOUT)
     broker.topic, broker.times = "/deployment", 1_000
-    with Peer(home.port, "board7", signing.trust_set(FleetFolder(home.path))) as node:
+    with Peer(home.port, "board7", FleetFolder(home.path).trust_set()) as node:
         code, told, errors = home.tried("deploy", "-y")
         assert (code, SHOWN in errors) == (1, True), told + errors
         node.wait_for(2)  # it was connected
@@ -93,13 +92,13 @@ def test_a_rotation_that_is_not_kept_can_be_published_again(home: Home, broker: 
     assert (code, SHOWN in errors) == (1, True), told + errors
     file = home.path / "trust-2.dsse.json"
     assert f"trust rotate --signed {file} --new-epoch" in errors
-    assert signing.trust_set(FleetFolder(home.path)).version == 1
+    assert FleetFolder(home.path).trust_set().version == 1
     broker.times = 0
     with home.opened() as fleet:  # the member is back, and with it what it had
         fleet.client.publish(fleet.topics.trust, chain([file.read_bytes().strip()]), retain=True)
         home.fleet("trust", "rotate", "--signed", str(file), *added, "--new-epoch", "-y")
         raw = fleet.client.kept(fleet.topics.trust)
-    assert signing.trust_set(FleetFolder(home.path)).version == 2
+    assert FleetFolder(home.path).trust_set().version == 2
     assert FleetFolder(home.path).settings().epoch == 2
     assert raw is not None
     assert raw.count(b'"payload"') == 1

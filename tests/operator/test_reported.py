@@ -17,10 +17,10 @@ from edge_agent.fleet_protocol.reported_state import (
     TrustState,
     UpdatesState,
 )
-from edge_agent.operator import expiry
+from edge_agent.operator import overview
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import NOTHING, news, snapshot, troubles
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS
@@ -209,16 +209,16 @@ def test_the_end_of_a_deployment_is_told_from_its_last_third_on() -> None:
     values = Operator(Shelf()).document()
     found = deployment.parse(deployment.to_payload({**values, "generation": 1}), fleet="greenhouse")
     day = 86_400
-    assert expiry.of_deployment(None, 0.0) == ""
-    assert expiry.of_deployment(found, found.expires - 10.1 * day) == ""
+    assert overview.of_deployment(None, 0.0) == ""
+    assert overview.of_deployment(found, found.expires - 10.1 * day) == ""
     assert (
-        expiry.of_deployment(found, found.expires - 9.9 * day)
+        overview.of_deployment(found, found.expires - 9.9 * day)
         == "it expires in 10 days: deploy again"
     )
     assert (
-        expiry.of_deployment(found, found.expires - day) == "it expires in 24 hours: deploy again"
+        overview.of_deployment(found, found.expires - day) == "it expires in 24 hours: deploy again"
     )
-    assert expiry.of_deployment(found, found.expires).startswith("it has expired")
+    assert overview.of_deployment(found, found.expires).startswith("it has expired")
 
 
 def test_what_a_node_reports_has_the_keys_of_the_schema(board: Board, operator: Operator) -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 from edge_agent.cli import fleet_watch
 from edge_agent.fleet.trustkeeper import read_root
 from edge_agent.fleet_protocol import trust
-from edge_agent.operator import signing
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.rollout import Course
 from edge_agent.operator.rollout_driver import follow
@@ -35,7 +34,7 @@ def public(home: Home, name: str) -> str:
 
 
 def test_a_node_follows_two_rotations_from_the_first_keys(home: Home) -> None:
-    first = signing.trust_set(FleetFolder(home.path))
+    first = FleetFolder(home.path).trust_set()
     bob = operator(home, "bob")
     home.fleet("trust", "rotate", "--add", public(bob, "bob"), "-y")
     told = bob.fleet("trust", "rotate", "--remove", "alice", "-y")
@@ -43,9 +42,9 @@ def test_a_node_follows_two_rotations_from_the_first_keys(home: Home) -> None:
     with bob.opened() as fleet:
         raw = fleet.client.kept(fleet.topics.trust)
     assert raw is not None
-    assert trust.rotated(raw, first) == signing.trust_set(FleetFolder(home.path))
+    assert trust.rotated(raw, first) == FleetFolder(home.path).trust_set()
     root = read_root(home.path / "trust", fleet="greenhouse", threshold=1)  # for new nodes
-    assert root == signing.trust_set(FleetFolder(home.path))
+    assert root == FleetFolder(home.path).trust_set()
     text = (home.path / "fleet.toml").read_text()
     assert 'keys = ["bob"]' in text
     assert "version = 3" in text
@@ -65,7 +64,7 @@ def test_a_new_key_must_sign_where_the_threshold_needs_it(home: Home) -> None:
     assert json.loads(told) == {"file": sealed, "signatures": 2}
     told = home.fleet("trust", "rotate", "--add", public(bob, "bob"), "--signed", sealed, "-y")
     assert "the fleet trusts version 2: alice, bob" in told
-    assert signing.trust_set(FleetFolder(home.path)).threshold == 2
+    assert FleetFolder(home.path).trust_set().threshold == 2
 
 
 def test_a_new_epoch_that_several_sign_is_named_in_what_is_to_be_typed_next(home: Home) -> None:

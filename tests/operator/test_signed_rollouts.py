@@ -16,7 +16,7 @@ from edge_agent.operator.enrolment import Enrolment
 from edge_agent.operator.overview import rows
 from edge_agent.operator.rollout import Course, Standing, decide, lacking, standing
 from edge_agent.operator.rollout_driver import follow
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from edge_agent.store.digest import sha256_hex
 from tests.operator.conftest import Home

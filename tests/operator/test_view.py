@@ -8,7 +8,7 @@ import pytest
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import NOTHING, news, snapshot
 from edge_agent.operator.rollout import standing
-from edge_agent.operator.subscription import Received
+from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from tests.operator.fuzz import a_deployment
 

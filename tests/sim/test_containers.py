@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import json_format
 
 from edge_agent.pb import nri_pb2
-from edge_agent.sim.containers import Conflict, Merge, update_resources
+from edge_agent.sim.runtime import Conflict, Merge, update_resources
 
 Json = Mapping[str, object]
 
