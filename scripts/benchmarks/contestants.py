@@ -16,7 +16,8 @@ from edge_agent.nri.events import RUNTIME_SERVICE
 from edge_agent.nri.session import NRI_VERSION
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from tests.support.gobuild import ROOT
-from tests.support.gopeers import NativePlugin, NriRuntime
+from tests.support.gopeers import NriRuntime
+from tests.support.goplugin import NativePlugin
 
 FLOOR = "floor: C, no Wasm, a constant answer"
 NATIVE = "native Go daemon"

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from scripts.benchmarks.figures import Aim
 from scripts.benchmarks.guests import c_plugins
-from tests.support.gobuild import ROOT
-from tests.support.gopeers import Made, NriRuntime, native_plugin_binary
+from tests.support.goanswers import Made
+from tests.support.gobuild import ROOT, native_plugin_binary
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 PLUGINS = (1, 8, 32)

@@ -6,7 +6,7 @@ import pytest
 
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import Floor
-from tests.support.gopeers import require_go
+from tests.support.gobuild import require_go
 
 
 @pytest.mark.system

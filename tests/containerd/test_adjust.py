@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support.agent import PLUGINS, Agent, guest
 from tests.support.containerd import Containerd
 from tests.support.cri import Cri, Ran, env_of
-from tests.support.gopeers import go_annotator_module, require_go
+from tests.support.gobuild import go_annotator_module, require_go
 
 MIB = 1 << 20
 

@@ -8,7 +8,8 @@ import pytest
 from tests.support.agent import PLUGINS, Agent, guest
 from tests.support.containerd import Containerd
 from tests.support.cri import Cri, CriError
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 MIB = 1 << 20

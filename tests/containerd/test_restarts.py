@@ -9,7 +9,8 @@ from tests.containerd.burst import Burst
 from tests.support.agent import Agent, Status, guest
 from tests.support.containerd import Containerd
 from tests.support.cri import Cri
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 
 PLUGINS = {"10-bench": guest("bench"), "20-event-logger": guest("event-logger")}
 

@@ -2,7 +2,6 @@
 for and whole; and in every other case the module runs all the same, compiled by the node."""
 
 import logging
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,68 +9,34 @@ import pytest
 
 from edge_agent.errors import RefusedError, StoreError
 from edge_agent.fleet_protocol import deployment
-from edge_agent.store import catalogue_store
 from edge_agent.store.digest import NO_DIGEST
 from edge_agent.store.layout import Layout
-from edge_agent.store.release import Code, Machine, Release, misfit
-from tests.support.blobs import Cut, cut
-from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release, wasm
-from tests.support.shelf import Shelf
-
-MACHINE = Machine(
-    "wasmer", "7.4.2", "riscv64", "elf,wide", "elf,wide,fuel=2", frozenset({"v", "b"})
+from edge_agent.store.release import Code, misfit
+from tests.fleet.machinecode import (
+    CODE,
+    MACHINE,
+    MODULE,
+    NEW,
+    OTHER,
+    code,
+    guard,
+    here,
+    operator_with_code,
+    wanted,
 )
-FITTING: dict[str, Any] = {
-    "engine": "wasmer",
-    "version": "7.4.2",
-    "target": "riscv64",
-    "settings": "elf,wide",
-    "features": ["v"],
-}
-MODULE, OTHER = wasm(1), wasm(2)
-CODE, NEW = cut(b"\x7fELF code " * 400), cut(b"\x7fELF other " * 500)
-
-
-def code(of: Cut, **changes: Any) -> dict[str, Any]:
-    """An entry of a release's list."""
-    blob = release("1", of)["blob"]
-    return {**FITTING, "blob": blob, **changes}
-
-
-def guard(version: str, module: Cut, *codes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return plugin("guard", release(version, module, code=list(codes)), **more)
+from tests.support.blobs import cut
+from tests.support.fleetnode import FLEET, KEYS, Board, Operator, plugin, release
+from tests.support.shelf import Shelf
 
 
 @pytest.fixture
 def operator(shelf: Shelf) -> Operator:
-    operator = Operator(shelf)
-    for it in (MODULE, OTHER, CODE, NEW):
-        operator.upload(it)
-    return operator
+    return operator_with_code(shelf)
 
 
 @pytest.fixture
 def board(tmp_path: Path, shelf: Shelf) -> Board:
     return Board(tmp_path / "board", shelf, machine=MACHINE)
-
-
-def again(board: Board, machine: Machine | None = MACHINE) -> Board:
-    """The node after a restart."""
-    board.shelf.subscribed.clear()
-    board.shelf.delivered.clear()
-    return Board(board.folder, board.shelf, machine=machine).start()
-
-
-def wanted(board: Board) -> Release:
-    (found,) = board.plans[-1].releases
-    return found
-
-
-def here(board: Board, of: Cut) -> bool:
-    return board.layout.good(of.blob.digest)
-
-
-# --- what is taken
 
 
 def test_code_for_this_node_is_fetched_before_the_module_is_run(
@@ -298,111 +263,6 @@ def test_module_that_is_named_as_code_too_is_kept_as_a_module(
     assert board.running() == {"10-guard": "1"}
     (stored,) = board.layout.releases()
     assert (stored.name, stored.digest) == ("guard", MODULE.blob.digest)
-
-
-# --- what becomes of it
-
-
-def test_rollback_runs_the_code_of_before(board: Board, operator: Operator) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    board.keep("10-guard")
-    operator.deploy(guard("2", OTHER, code(NEW)))
-    board.wait(10)
-    found = wanted(board).code
-    assert found is not None
-    assert found.digest == NEW.blob.digest
-    assert here(board, CODE)
-    assert here(board, NEW)
-    board.reject("10-guard")
-    found = wanted(board).code
-    assert (wanted(board).version, found and found.digest) == ("1", CODE.blob.digest)
-
-
-def test_what_neither_runs_nor_ran_before_is_removed(board: Board, operator: Operator) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    board.keep("10-guard")
-    operator.deploy(guard("2", OTHER, code(NEW)))
-    board.wait(10)
-    board.keep("10-guard")
-    assert here(board, CODE), "of the release before"
-    operator.deploy(guard("3", wasm(1)))
-    operator.deploy()
-    board.wait(10)
-    assert not here(board, CODE)
-    assert not here(board, NEW)
-
-
-def test_the_same_module_by_other_code_is_no_new_release(board: Board, operator: Operator) -> None:
-    operator.deploy(guard("1", MODULE))
-    board.start()
-    board.keep("10-guard")
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.wait(10)
-    assert not wanted(board).on_probation
-    found = wanted(board).code
-    assert found is not None
-    assert found.digest == CODE.blob.digest
-    operator.deploy(guard("1", MODULE, code(NEW)))
-    board.wait(10)
-    assert not wanted(board).on_probation
-    assert not here(board, CODE), "no release is run by it any more"
-
-
-def test_code_outlives_a_restart_without_a_broker(board: Board, operator: Operator) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    found = wanted(again(board)).code
-    assert found is not None
-    assert found.path.read_bytes() == CODE.data
-
-
-@pytest.mark.parametrize(
-    "machine",
-    [
-        pytest.param(None, id="refused"),
-        pytest.param(replace(MACHINE, version="7.5.0"), id="another engine"),
-        pytest.param(replace(MACHINE, settings="elf,narrow"), id="other settings"),
-        pytest.param(replace(MACHINE, features=frozenset()), id="another processor"),
-    ],
-)
-def test_code_of_before_is_not_run_where_it_does_not_belong_any_more(
-    board: Board, operator: Operator, machine: Machine | None
-) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    board.keep("10-guard")
-    after = again(board, machine)
-    assert all(each.code is None for plan in after.plans for each in plan.releases)
-    assert wanted(after).version == "1"
-    assert not wanted(after).on_probation
-    assert not here(after, CODE)
-
-
-def test_code_that_was_damaged_on_the_disk_is_not_run(board: Board, operator: Operator) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    path = board.layout.blob(CODE.blob.digest)
-    path.chmod(0o644)
-    path.write_bytes(CODE.data[:-1] + b"?")
-    after = again(board)
-    assert (wanted(after).version, wanted(after).code) == ("1", None)
-    assert not path.exists()
-
-
-def test_catalogue_of_an_older_agent_and_for_one_is_readable(
-    board: Board, operator: Operator
-) -> None:
-    operator.deploy(guard("1", MODULE, code(CODE)))
-    board.start()
-    path = board.folder / "store" / "catalogue.json"
-    catalogue = catalogue_store.load(path)
-    (kept,) = catalogue.plugins.values()
-    assert kept.current.code is not None
-    body = asdict(kept.current)
-    del body["code"]
-    assert catalogue_store._running(body) == kept.current.by(None)
 
 
 # --- the form

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support import tiers
 from tests.support.agent import Agent
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.specruntime import SpecRuntime
 from tests.support.wait import wait_until
 

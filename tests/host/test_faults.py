@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import NriRuntime, go_annotator_module, require_go
+from tests.support.gobuild import go_annotator_module, require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.system

@@ -10,7 +10,8 @@ import pytest
 from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
 from tests.support.agent import Agent, guest, rename_into
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 BROKEN = b"no module"

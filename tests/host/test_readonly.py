@@ -9,7 +9,8 @@ import pytest
 
 from tests.host.versions import version
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
 

@@ -25,7 +25,9 @@ from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.release import PluginId, Probation
 from tests.host.house import House
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import Call, NriRuntime, require_go
+from tests.support.goanswers import Call
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 
 DEFAULTS = {"reconnect_min": "250ms", "reconnect_max": "30s"}  # as files in the field may say
 

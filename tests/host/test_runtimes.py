@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.agent import PLUGINS, Agent, Entry, guest, rename_into
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.system

@@ -9,7 +9,9 @@ import pytest
 
 from tests.host.versions import version, versions_of
 from tests.support.agent import Agent, guest
-from tests.support.gopeers import NativePlugin, NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
+from tests.support.goplugin import NativePlugin
 
 pytestmark = pytest.mark.system
 

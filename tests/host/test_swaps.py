@@ -16,7 +16,8 @@ from edge_agent.sim.runtime import SimRuntime
 from tests.host.house import House
 from tests.host.swaps import IDENTITY, Swaps, seen
 from tests.host.versions import versions_of
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 SWAPS = 100

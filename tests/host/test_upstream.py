@@ -8,7 +8,9 @@ import pytest
 
 from tests.host.versions import version
 from tests.support.agent import Agent, guest, rename_into
-from tests.support.gopeers import NativePlugin, NriRuntime, go_annotator_module, require_go
+from tests.support.gobuild import go_annotator_module, require_go
+from tests.support.gopeers import NriRuntime
+from tests.support.goplugin import NativePlugin
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.system

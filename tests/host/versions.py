@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.agent import GUESTS
-from tests.support.gopeers import Made
+from tests.support.goanswers import Made
 
 _KEY = b"edge.bench/plugin"
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.agent import guest
 from tests.support.board import Board
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 from tests.support.wait import wait_until
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "own-user"

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.gopeers import Made, NativePlugin, NriRuntime, require_go
+from tests.support.goanswers import Made
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
+from tests.support.goplugin import NativePlugin
 
 BOTH = pytest.mark.parametrize("older", [True, False], ids=["nri-0.12.0", "newest-nri"])
 LOST = "validator plugin 50-x failed: ttrpc: closed"

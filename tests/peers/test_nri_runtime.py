@@ -14,13 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.gopeers import (
-    NativePlugin,
-    NriRuntime,
-    PeerError,
-    go_annotator_module,
-    require_go,
-)
+from tests.support.gobuild import PeerError, go_annotator_module, require_go
+from tests.support.gopeers import NriRuntime
+from tests.support.goplugin import NativePlugin
 
 CAPTURE = Path(__file__).parents[1] / "data" / "containerd-2.1.9-create_container_request.bin"
 

@@ -16,7 +16,8 @@ from edge_agent.nri.events import EXPORTS
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm.choice import choose
 from tests.support.engines import PACKAGES
-from tests.support.gopeers import NriRuntime, require_go
+from tests.support.gobuild import require_go
+from tests.support.gopeers import NriRuntime
 
 from .guest import Guest, GuestError, plugin
 

@@ -1,6 +1,6 @@
-"""Programs in Go that judge the agent: upstream's own runtime side and a native plugin.
+"""The runtime side of NRI of upstream, in Go, which judges the agent.
 
-They are built when they are needed, into the user's cache, and driven with JSON lines. What each
+It is built when it is needed, into the cache of the user, and driven with JSON lines. What each
 operation does is told in ``tests/peers/*/README.md``.
 """
 
@@ -9,39 +9,14 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.gobuild import (
-    GO_MISSING,
-    PeerError,
-    go_annotator_module,
-    go_is_installed,
-    native_plugin_binary,
-    nri_runtime_binary,
-    require_go,
-)
+from tests.support.goanswers import Bench, Made, Outcome, Plugins
+from tests.support.gobuild import PeerError, nri_runtime_binary
 from tests.support.lineprocess import LineProcess
 from tests.support.wait import TIMEOUT_S
-
-__all__ = [
-    "GO_MISSING",
-    "Bench",
-    "Call",
-    "Made",
-    "NativePlugin",
-    "NriRuntime",
-    "Outcome",
-    "PeerError",
-    "Plugins",
-    "go_annotator_module",
-    "go_is_installed",
-    "native_plugin_binary",
-    "nri_runtime_binary",
-    "require_go",
-]
 
 # A request to the runtime may wait for several plugins, each 2 s by default.
 ANSWER_TIMEOUT_S = TIMEOUT_S
@@ -56,119 +31,6 @@ def _wait_until(look: Callable[[], bool], timeout_s: float, failure: Callable[[]
         if time.monotonic() > deadline:
             raise PeerError(failure())
         time.sleep(0.01)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request of the runtime to one plugin."""
-
-    plugin: str
-    operation: str
-    duration_ns: int
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the plugins made of one event. ``error`` is "" unless the runtime has to refuse it."""
-
-    error: str
-    duration_ns: int
-    calls: tuple[Call, ...]
-    reply: dict[str, Any] = field(default_factory=dict)
-    owners: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, result: Mapping[str, Any]) -> Self:
-        return cls(
-            error=result["error"],
-            duration_ns=result["duration_ns"],
-            calls=tuple(Call(**call) for call in result["calls"]),
-            reply=result.get("reply", {}),
-            owners=result.get("owners", {}),
-        )
-
-    @property
-    def called(self) -> list[str]:
-        """The names of the plugins in the order in which they were called."""
-        return [call.plugin for call in self.calls]
-
-    @property
-    def plugins(self) -> list[str]:
-        """The same, each name once: a placeholder may be about to leave beside its plugin."""
-        return list(dict.fromkeys(self.called))
-
-    @property
-    def adjust(self) -> dict[str, Any]:
-        adjust: dict[str, Any] = self.reply.get("adjust", {})
-        return adjust
-
-    @property
-    def annotations(self) -> dict[str, str]:
-        annotations: dict[str, str] = self.adjust.get("annotations", {})
-        return annotations
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {variable["key"]: variable["value"] for variable in self.adjust.get("env", [])}
-
-    @property
-    def memory_limit(self) -> int | None:
-        resources = self.adjust.get("linux", {}).get("resources", {})
-        limit = resources.get("memory", {}).get("limit", {}).get("value")
-        return None if limit is None else int(limit)
-
-    def owner(self, container: str, number: int, key: str | None = None) -> str | None:
-        """Who set a field of the container, by the field's number in NRI's enum ``Field``."""
-        owners = self.owners.get("owners", {}).get(container, {})
-        if key is None:
-            return owners.get("simple", {}).get(str(number))  # type: ignore[no-any-return]
-        compound = owners.get("compound", {}).get(str(number), {})
-        return compound.get("owners", {}).get(key)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What became of one container of a burst; ``errors`` has the events that failed."""
-
-    id: str
-    at_ns: int
-    duration_ns: int
-    annotations: dict[str, str]
-    env: dict[str, str]
-    calls: tuple[Call, ...]
-    errors: dict[str, str]
-
-    @classmethod
-    def parse(cls, result: Mapping[str, Any]) -> Self:
-        calls = tuple(Call(**call) for call in result["calls"])
-        return cls(**{**result, "calls": calls})
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Latencies of the runtime's whole CreateContainer request, and what the last one gave."""
-
-    latencies_ns: list[int]
-    errors: list[str]
-    last: Outcome
-
-
-@dataclass(frozen=True)
-class Plugins:
-    """``order`` as of the last registration; ``closed`` since then; ``count`` as of now."""
-
-    order: list[str]
-    closed: list[str]
-    count: int
-
-    @property
-    def present(self) -> list[str]:
-        present = list(self.order)
-        for name in self.closed:
-            if name in present:
-                present.remove(name)
-        return present
 
 
 class NriRuntime:
@@ -419,85 +281,3 @@ def _request(request: bytes | Path | None) -> dict[str, Any]:
             return {"base64": base64.b64encode(request).decode()}
         case Path():
             return {"file": str(request.resolve())}
-
-
-class NativePlugin:
-    """A native NRI plugin on upstream's stub; see its README.md for the ``arguments``."""
-
-    def __init__(
-        self,
-        socket: Path,
-        *arguments: str,
-        idx: str = "10",
-        name: str = "native",
-        annotations: Mapping[str, str] | None = None,
-        env: Mapping[str, str] | None = None,
-        memory_limit: int | None = None,
-        events: Sequence[str] = (),
-        trace: bool = True,
-    ) -> None:
-        self.name = f"{idx}-{name}"
-        command = [str(native_plugin_binary()), "--socket", str(socket), "--commands"]
-        command += ["--idx", idx, "--name", name]
-        for key, value in (annotations or {}).items():
-            command += ["--annotation", f"{key}={value}"]
-        for key, value in (env or {}).items():
-            command += ["--env", f"{key}={value}"]
-        if memory_limit is not None:
-            command += ["--memory-limit", str(memory_limit)]
-        if events:
-            command += ["--events", ",".join(events)]
-        if trace:
-            command += ["--trace"]
-        self._trace = trace
-        self._lines = LineProcess([*command, *arguments])
-        self.events: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        if self._trace:
-            try:
-                self.wait_for("Synchronize")
-            except BaseException:
-                self._lines.end()
-                raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lines.end()
-
-    @property
-    def pid(self) -> int:
-        return self._lines.pid
-
-    def log(self) -> str:
-        return self._lines.log()
-
-    def wait_for(self, event: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
-        """The next event of this kind; all that come before it are kept in ``events``."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            line = self._lines.receive(deadline - time.monotonic())
-            self.events.append(line)
-            if line["event"] == event:
-                return line
-
-    def update(self, container: str, memory_limit: int) -> dict[str, Any]:
-        """Ask the runtime on its own to change a container; {"failed": number, "error": text}."""
-        self._lines.send({"op": "update", "container": container, "memory_limit": memory_limit})
-        return self.wait_for("updated")
-
-    def drop(self) -> None:
-        """Close the connection to the runtime, now."""
-        self._lines.send({"op": "drop"})
-
-    def stop(self) -> int:
-        self._lines.close_input()
-        return self._lines.wait(STOP_TIMEOUT_S)
-
-    def kill(self) -> None:
-        self._lines.kill()
