@@ -150,7 +150,7 @@ def test_the_page_tells_how_this_agent_fetches() -> None:
 
 
 def test_the_page_names_what_updates_in_the_state_holds(tmp_path: Path) -> None:
-    table = PAGE.split("### What a node says of it", 1)[1].split("##", 1)[0]
+    table = PAGE.split("### What a node reports", 1)[1].split("##", 1)[0]
     named = {
         word
         for line in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
