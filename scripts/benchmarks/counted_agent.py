@@ -3,8 +3,11 @@
     python -m scripts.benchmarks.counted_agent FOLDER MARKS KIND [BURDEN]
 
 MARKS is callgrind_marks.c as a library, KIND one of KINDS. Each part is counted for FEW and for
-MANY rounds, as "KIND FEW" and "KIND MANY": what the difference leaves out is not of a round.
-BURDEN, for the test of the count itself, is so many turns of an empty loop with each event.
+MANY rounds, as "KIND FEW" and "KIND MANY", SERIES times: what the difference leaves out is not of
+a round, and what only some series have (a timer, two threads that met) is not of the path. BURDEN,
+for the test of the count itself, is so many turns of an empty loop with each event.
+
+Everything is some 50 times slower here, so what depends on the clock is made slower too.
 """
 
 import ctypes
@@ -15,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ
 
@@ -33,10 +35,11 @@ EMPTY, C, PUBLISHED = "empty plugin", "C plugin", "C plugin, results published"
 KINDS = (EMPTY, C, PUBLISHED)
 LINE = "line of log"  # counted with C
 REFERENCE = "reference"  # counted with each
-FEW, MANY = 100, 500  # whole batches of results
+FEW, MANY, SERIES = 100, 200, 3  # whole batches of results
+SLOWER = 50
 _PLUGIN = "10-counted"
 _LINE = b"\x0a\x1dadjusted container-of-the-day\x10\x02"  # a LogRequest
-_LOOK_S = 0.05
+_LOOK_S = 0.2
 
 
 class Counted:
@@ -64,25 +67,26 @@ class Counted:
     def count(self, kind: str) -> None:
         """The events of this kind, once not counted."""
         self._serve(FEW)
-        for events in (FEW, MANY):
-            self.between(f"{kind} {events}", partial(self._serve, events))
+        self.between(kind, self._serve)
 
-    def between(self, name: str, work: Callable[[], object]) -> None:
-        """Count what this does."""
-        self._marks.count_begin()
-        work()
-        self._marks.count_end(name.encode())
+    def between(self, name: str, work: Callable[[int], object]) -> None:
+        """Count what this does, for so many rounds."""
+        for rounds in (FEW, MANY) * SERIES:
+            self._marks.count_begin()
+            work(rounds)
+            self._marks.count_end(f"{name} {rounds}".encode())
 
     def _serve(self, events: int) -> None:
         sent = self._sent()
         self._ask(f"events {events}")
         while sent is not None and (now := self._sent()) is not None and now - sent < events:
             self.loop.turn(time.monotonic() + _LOOK_S)
+        self.log.flush()
 
     def _sent(self) -> int | None:
         """Results that the broker has acknowledged; None: there is no broker."""
         remote = self._agent._remote
-        return remote.link.status()["sent"] if remote is not None else None
+        return remote.link._outbound.results.outbox.sent if remote is not None else None
 
     def _ask(self, what: str) -> None:
         """Turn the loop until the peer has done it."""
@@ -116,7 +120,7 @@ def _configured(folder: Path, kind: str, port: str) -> Path:
     (plugins / f"{_PLUGIN}.toml").write_text('failure_policy = "Ignore"\n')
     module = guests.empty_plugin() if kind == EMPTY else guests.c_plugin()
     (plugins / f"{_PLUGIN}.wasm").write_bytes(module)
-    mqtt = f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\nmetrics_interval = "1h"\n'
+    mqtt = f'[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\nmetrics_interval = "1h"\nbatch = "12.5s"\n'
     path = folder / "agent.toml"
     path.write_text(
         f'node = "counted"\nplugin_dir = "{plugins}"\nstate_dir = "{folder}/state"\n'
@@ -147,8 +151,7 @@ def count_lines(counted: Counted) -> None:
             counted.log.flush()
 
     lines(FEW)
-    for count in (FEW, MANY):
-        counted.between(f"{LINE} {count}", partial(lines, count))
+    counted.between(LINE, lines)
 
 
 def reference(turns: int) -> int:
@@ -166,15 +169,15 @@ def reference(turns: int) -> int:
 def main(folder: Path, marks: Path, kind: str, burden: int = 0) -> None:
     """Count, and end at once."""
     memory.keep_heap_small()
-    sys.setswitchinterval(agent.SWITCH_INTERVAL_S)
+    sys.setswitchinterval(agent.SWITCH_INTERVAL_S * SLOWER)
+    logs.GATHER_SECONDS *= SLOWER
     compiler.compile_module = _compile_here  # type: ignore[assignment]  # called with names
     library = ctypes.CDLL(str(marks))
     counted = Counted(folder, library, kind, burden)
     counted.count(kind)
     if kind == C:
         count_lines(counted)
-    for turns in (FEW, MANY):
-        counted.between(f"{REFERENCE} {turns}", partial(reference, turns))
+    counted.between(REFERENCE, reference)
     logging.shutdown()
     os._exit(0)  # the peer's stdin ends, and the peer with it
 

@@ -166,14 +166,16 @@ _TOTALS = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 
 
 def differences(dumps: list[str]) -> dict[str, int]:
-    """Files of callgrind -> instructions of a round: between FEW and MANY of them."""
-    totals: dict[str, dict[int, int]] = {}
+    """Files of callgrind -> instructions of a round: between FEW and MANY of them, of the least
+    that any series had."""
+    least: dict[str, dict[int, int]] = {}
     for text in dumps:
         named, total = _NAMED.search(text), _TOTALS.search(text)
         if named is not None and total is not None:
-            totals.setdefault(named[1], {})[int(named[2])] = int(total[1])
+            rounds, counts = int(named[2]), least.setdefault(named[1], {})
+            counts[rounds] = min(int(total[1]), counts.get(rounds, int(total[1])))
     return {
-        name: round((counts[MANY] - counts[FEW]) / (MANY - FEW)) for name, counts in totals.items()
+        name: round((counts[MANY] - counts[FEW]) / (MANY - FEW)) for name, counts in least.items()
     }
 
 

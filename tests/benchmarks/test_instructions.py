@@ -60,9 +60,14 @@ def test_the_file_that_is_checked_in_has_each_part_and_a_reason() -> None:
     assert counts.why
 
 
-def test_what_is_not_of_a_round_falls_out_of_a_difference() -> None:
+def test_what_is_not_of_each_round_falls_out() -> None:
     dump = "desc: Trigger: Client Request: a part {}\ntotals: {}\n"
-    dumps = [dump.format(rounds, 12_345 + 10 * rounds) for rounds in (FEW, MANY)]
+    disturbed = {(FEW, 0): 5000, (MANY, 1): 300}
+    dumps = [
+        dump.format(rounds, 12_345 + 10 * rounds + disturbed.get((rounds, series), 0))
+        for series in range(3)
+        for rounds in (FEW, MANY)
+    ]
     assert differences([*dumps, "desc: Trigger: Program termination\ntotals: 5\n"]) == {
         "a part": 10
     }
