@@ -14,8 +14,8 @@ PACKAGE = ROOT / "edge_agent"
 # From above to below; rooms of one line do not import each other, but those of the last.
 HOUSE = (
     ("__main__",),
-    ("cli",),
-    ("sim",),
+    ("cli", "testing"),
+    ("authors", "sim"),
     ("operator",),
     ("agent",),
     ("node",),

@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`), or lift
-its quarantine (`unquarantine`)."""
+"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`, `test`),
+or lift its quarantine (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,10 @@ from edge_agent.cli import OK, PROBLEM, add_config_option
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from edge_agent.authors.tryout import PluginFile, Runtime
     from edge_agent.cli import Subparsers
-    from edge_agent.cli.tryout import PluginFile, Runtime
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -38,7 +40,11 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     _add_plugin_options(action)
     action.add_argument(
-        "--event", metavar="EVENT", help="default: create_container, or another of its events"
+        "--event",
+        action="append",
+        metavar="EVENT[=FILE]",
+        help="several are called one after the other, each with the request of its FILE"
+        " (default: create_container, or another of the plugin's events)",
     )
     action.add_argument(
         "--request",
@@ -56,6 +62,12 @@ def add_parser(subparsers: "Subparsers") -> None:
         "--show-request", action="store_true", help="print the request as JSON and do nothing else"
     )
     action.set_defaults(command=run)
+
+    action = actions.add_parser(
+        "test", help="run the cases beside a plugin; 1 if one fails (docs/plugin-test.md)"
+    )
+    _add_test_options(action)
+    action.set_defaults(command=test)
 
     action = actions.add_parser(
         "unquarantine",
@@ -85,6 +97,43 @@ def _add_plugin_options(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--runtime-name", metavar="NAME", help="default: containerd")
     action.add_argument("--runtime-version", metavar="VERSION", help="default: v2.3.0")
+    action.add_argument(
+        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime or wasmi (default: auto)"
+    )
+    action.add_argument("--json", action="store_true", help="for tools")
+
+
+def _add_test_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="the plugin, NN-name.wasm (default: the one in this folder)",
+    )
+    action.add_argument(
+        "--cases",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a file of cases, also several (default: FILE's .cases.toml)",
+    )
+    action.add_argument("--only", metavar="TEXT", help="cases with this text in their names")
+    action.add_argument(
+        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime, wasmi or all"
+    )
+    action.add_argument(
+        "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
+    )
+    action.add_argument(
+        "--settings", type=Path, metavar="FILE", help="limits (default: FILE's .toml)"
+    )
+    action.add_argument(
+        "--update",
+        action="store_true",
+        help="accept what cases without an [expect] table give, into FILE's .accepted.json",
+    )
+    action.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     action.add_argument("--json", action="store_true", help="for tools")
 
 
@@ -96,7 +145,7 @@ def check(arguments: argparse.Namespace) -> int:
     from edge_agent.cli.doctor import render
     from edge_agent.cli.plugincheck import Check
 
-    look = Check(_plugin(arguments), _runtime(arguments))
+    look = Check(_plugin(arguments), _runtime(arguments), arguments.engine)
     look.run()
     if arguments.json:
         findings = [asdict(finding) for finding in look.findings]
@@ -110,16 +159,16 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Print the parts of the module. ModuleError: not a plugin."""
     import json
 
-    from edge_agent.cli import plugininspect
-    from edge_agent.cli.tryout import read_plugin
+    from edge_agent.authors import inspection
+    from edge_agent.authors.tryout import read_plugin
     from edge_agent.errors import ModuleError
 
     plugin = read_plugin(arguments.file, None, None)
     try:
         if arguments.json:
-            print(json.dumps(plugininspect.facts(plugin), indent=2))
+            print(json.dumps(inspection.facts(plugin), indent=2))
             return OK
-        for subject, text in plugininspect.as_text(plugin):
+        for subject, text in inspection.as_text(plugin):
             print(f"{printable(subject):14}{printable(text)}")
     except ModuleError as error:
         raise ModuleError(printable(f"{plugin.path}: {error}")) from error
@@ -136,6 +185,13 @@ def run(arguments: argparse.Namespace) -> int:
     except (ModuleError, EngineError) as error:
         # It may quote the module, whose names are anybody's.
         raise type(error)(printable(f"{plugin.path}: {' '.join(str(error).split())}")) from error
+
+
+def test(arguments: argparse.Namespace) -> int:
+    """Run the cases beside a plugin; the exit code is 1 if one of them failed."""
+    from edge_agent.cli import plugintest
+
+    return plugintest.test(arguments)
 
 
 def unquarantine(arguments: argparse.Namespace) -> int:
@@ -160,45 +216,67 @@ def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
 
     from google.protobuf import json_format
 
-    from edge_agent.cli import pluginrun, tryout
-    from edge_agent.errors import ConfigError
-    from edge_agent.nri.events import BY_METHOD, SYNCHRONIZE, export_name
+    from edge_agent.authors import trial, tryout
+    from edge_agent.nri.events import SYNCHRONIZE
 
-    method = (
-        tryout.method_named(arguments.event) if arguments.event else tryout.default_event(plugin)
-    )
-    if method is None:
-        words = (export_name(each).removeprefix("plugin_") for each in BY_METHOD)
-        raise ConfigError(f"no such event: {arguments.event}; there are {', '.join(words)}")
-    request = tryout.sample(method)
-    if arguments.request:
-        request = tryout.read_request(arguments.request, method)
+    asked = _asked(arguments, plugin)
     if arguments.show_request:
-        print(json_format.MessageToJson(request, preserving_proto_field_name=True))
+        for _, request, _ in asked:
+            print(json_format.MessageToJson(request, preserving_proto_field_name=True))
         return OK
     sync = tryout.message(SYNCHRONIZE)
     if arguments.sync:
         sync = tryout.read_request(arguments.sync, SYNCHRONIZE)
-    outcome = pluginrun.run_event(
-        plugin, _runtime(arguments), method, request, sync, count_fuel=arguments.fuel
-    )
+    with trial.Trial(
+        plugin, _runtime(arguments), engine=arguments.engine, count_fuel=arguments.fuel
+    ) as running:
+        for method, request, _ in asked:
+            running.check(method, request)
+        begun = running.begin(sync)
+        outcomes: list[trial.Outcome] = []
+        for method, request, source in asked:
+            outcome = running.event(method, request)
+            outcomes.append(outcome if outcomes else outcome.after(begun))
+            if not arguments.json:
+                for subject, text in trial.as_text(outcomes[-1], f"{method}, {source}"):
+                    print(f"{subject:10}{printable(text)}")
+            if outcome.kind not in ("ok", "error", "rejected", "denied"):
+                break  # there is no instance any more
     if arguments.json:
-        print(json.dumps(pluginrun.as_json(outcome), indent=2))
-    else:
-        source = str(arguments.request or "the built-in request")
-        for subject, text in pluginrun.as_text(outcome, f"{method}, {source}"):
-            print(f"{subject:10}{printable(text)}")
-    return OK if outcome.kind == "ok" else PROBLEM
+        told = [trial.as_json(outcome) for outcome in outcomes]
+        print(json.dumps(told if len(asked) > 1 else told[0], indent=2))
+    return OK if all(outcome.kind == "ok" for outcome in outcomes) else PROBLEM
+
+
+def _asked(arguments: argparse.Namespace, plugin: "PluginFile") -> "list[tuple[str, Message, str]]":
+    """Method, request and source of each event. ConfigError."""
+    from edge_agent.authors import tryout
+    from edge_agent.errors import ConfigError
+    from edge_agent.nri.events import BY_METHOD, export_name
+
+    if arguments.request and len(arguments.event or ()) > 1:
+        raise ConfigError("--request is for one event; of several write --event EVENT=FILE")
+    asked = []
+    for word in arguments.event or [""]:
+        name, _, file = word.partition("=")
+        method = tryout.method_named(name) if name else tryout.default_event(plugin)
+        if method is None:
+            words = (export_name(each).removeprefix("plugin_") for each in BY_METHOD)
+            raise ConfigError(f"no such event: {name}; there are {', '.join(words)}")
+        path = Path(file) if file else arguments.request
+        request = tryout.read_request(path, method) if path else tryout.sample(method)
+        asked.append((method, request, str(path or "the built-in request")))
+    return asked
 
 
 def _plugin(arguments: argparse.Namespace) -> "PluginFile":
-    from edge_agent.cli.tryout import read_plugin
+    from edge_agent.authors.tryout import read_plugin
 
     return read_plugin(arguments.file, arguments.config, arguments.settings)
 
 
 def _runtime(arguments: argparse.Namespace) -> "Runtime":
-    from edge_agent.cli.tryout import Runtime
+    from edge_agent.authors.tryout import Runtime
     from edge_agent.errors import ConfigError
 
     name, version = arguments.runtime_name, arguments.runtime_version

@@ -3,8 +3,8 @@
 from difflib import get_close_matches
 from typing import Any
 
+from edge_agent.authors.tryout import PluginFile, Runtime, Tryout, sample
 from edge_agent.cli.checks import Finding, Level
-from edge_agent.cli.tryout import PluginFile, Runtime, Tryout, sample
 from edge_agent.config import PERMISSIONS
 from edge_agent.config.units import format_size
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
@@ -15,6 +15,7 @@ from edge_agent.nri.difference import changes
 from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import wasi
+from edge_agent.wasm.choice import AUTO
 from edge_agent.wasm.guestlog import WARN
 from edge_agent.wasm.imports import check_imports
 
@@ -43,9 +44,10 @@ _DROPS = "docs/runtimes.md, What a runtime drops; another build of that version 
 class Check:
     """Takes the steps up to the first failure. `findings` are for people, `facts` for tools."""
 
-    def __init__(self, plugin: PluginFile, runtime: Runtime) -> None:
+    def __init__(self, plugin: PluginFile, runtime: Runtime, engine: str = AUTO) -> None:
         self.plugin = plugin
         self.runtime = runtime
+        self._engine = engine
         self.findings: list[Finding] = []
         self.facts: dict[str, Any] = {}
         # (step, what it is about, whether those after it make no sense without it)
@@ -67,7 +69,7 @@ class Check:
 
     def run(self) -> None:
         """Take all steps that are possible."""
-        with Tryout(self.plugin) as tryout:
+        with Tryout(self.plugin, self._engine) as tryout:
             for step, subject, needed in self._steps:
                 if subject == "start" and self.failed:
                     break  # what is wrong already would only be said again
@@ -147,9 +149,13 @@ class Check:
     def _compile(self, tryout: Tryout) -> None:
         tryout.compile()
         milliseconds = round(tryout.compile_s * 1000)
-        self.facts |= {"compile_ms": milliseconds, "artifact_bytes": tryout.artifact_bytes}
-        kept = format_size(-(-tryout.artifact_bytes // 1024) * 1024)
-        self._add("ok", "compile", f"{milliseconds} ms here, once; {kept} on disk")
+        self.facts |= {
+            "compile_ms": None if tryout.was_kept else milliseconds,
+            "artifact_bytes": tryout.artifact_bytes,
+        }
+        size = format_size(-(-tryout.artifact_bytes // 1024) * 1024)
+        took = "as compiled before" if tryout.was_kept else f"{milliseconds} ms here, once"
+        self._add("ok", "compile", f"{took}; {size} on disk")
 
     def _start(self, tryout: Tryout) -> None:
         tryout.start()

@@ -81,6 +81,10 @@ class Table:
         self.problem(key, f"must be {form}, not {show(value)}")
         return default
 
+    def raw(self, key: str) -> object:
+        """Whatever is there, for a caller that checks it; None: nothing."""
+        return self._value(key, None)
+
     def choice(self, key: str, choices: object, default: T, *, earlier: object = None) -> T:
         """One of the words of a `Literal` type. Those of `earlier` are taken, but not offered."""
         words = get_args(choices)

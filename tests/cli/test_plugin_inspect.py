@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.cli.plugininspect import Size, anatomy
+from edge_agent.authors.inspection import Size, anatomy
 from edge_agent.errors import ModuleError
 from edge_agent.wasm.metering import read_u32
 from tests.support.costly import wasmtime

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.cli.tryout import Runtime, Tryout, read_plugin
+from edge_agent.authors.tryout import Runtime, Tryout, read_plugin
 from edge_agent.errors import EngineError
 from edge_agent.nri.events import EXPORTS
 from edge_agent.pb import nri_pb2

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.__main__ import main
 from edge_agent.pb import nri_pb2
 
 from .guest import ROOT, Guest, GuestError, capture
 
+pytest_plugins = ["pytester"]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 CREATE = nri_pb2.CreateContainerRequest.FromString(capture("create_container"))
 
@@ -52,3 +54,30 @@ def test_the_first_plugin_leaves_others_alone_and_has_no_settings(hello: Path) -
     assert guest.call("create_container", other.SerializeToString()) == b""
     with pytest.raises(GuestError, match="no settings, not even loud"):
         guest.configure("loud")
+
+
+def test_the_page_about_tests_is_true(
+    hello: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pytester: pytest.Pytester,
+) -> None:
+    page = (ROOT / "docs" / "plugin-test.md").read_text()
+
+    def blocks(language: str) -> list[str]:
+        return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+    (commands,), (cases,), (conftest, test) = map(blocks, ("sh", "toml", "python"))
+    for folder in (tmp_path, pytester.path):
+        (folder / "50-hello.wasm").write_bytes(hello.read_bytes())
+        (folder / "50-hello.cases.toml").write_text(cases)
+    monkeypatch.chdir(tmp_path)
+    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
+    assert len(lines) == 4
+    for words in lines:
+        assert words[:3] == ["edge-agent", "plugin", "test"]
+        assert main(words[1:]) == 0
+    monkeypatch.chdir(pytester.path)
+    pytester.makeconftest(conftest)
+    pytester.makepyfile(test)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)

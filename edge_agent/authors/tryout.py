@@ -3,7 +3,7 @@ a file, or derive from a request of a real containerd.
 """
 
 import json
-import tempfile
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import TracebackType
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
+from edge_agent.authors import kept
 from edge_agent.config import Limits, PluginSettings, load_plugin_settings
 from edge_agent.config.document import read_text
 from edge_agent.config.plugin import MAX_FUEL
@@ -33,7 +34,7 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
 from edge_agent.wasm.modulefile import ModuleFile
 
 MAX_REQUEST_BYTES = 16 << 20  # JSON takes some four times what ttRPC carries
-_CAPTURE = Path(__file__).with_name("create_container_request.bin")  # containerd 2.1.9
+_CAPTURE = Path(__file__).parents[1] / "cli" / "create_container_request.bin"  # containerd 2.1.9
 
 
 def method_named(word: str) -> str | None:
@@ -225,6 +226,7 @@ class Tryout:
         self.services = HostServices(self._log, self.state)
         self.functions: HostFunctions = self.services.functions()
         self.compile_s = 0.0
+        self.was_kept = False  # from an earlier try: nothing was compiled
         self.artifact_bytes = 0
         self.wanted = 0  # the event mask that the plugin asked for; 0 is all
         self._engine_name = engine
@@ -267,22 +269,26 @@ class Tryout:
         engine, _ = choose(self._engine_name)
         limits = self.plugin.settings.limits
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
-            artifacts = Artifacts(Path(folder))
-            self._module = artifacts.module(
-                engine,
-                ModuleFile(
-                    self.plugin.path,
-                    self.plugin.digest,
-                    self.info,
-                    limits.stack_bytes,
-                    self._fuel is not None,
-                ),
-            )
+        source = ModuleFile(
+            self.plugin.path,
+            self.plugin.digest,
+            self.info,
+            limits.stack_bytes,
+            self._fuel is not None,
+        )
+        with kept.folder() as folder:
+            artifacts = Artifacts(folder)
+            stored = artifacts.stored(engine, source)
+            self.was_kept = stored is not None
+            self._module = stored or artifacts.module(engine, source)
             self.compile_s = time.monotonic() - began
-            self.artifact_bytes = sum(
-                path.stat().st_size for path in Path(folder).glob("artifacts/*.artifact")
+            made = (
+                folder
+                / "artifacts"
+                / f"{artifacts.key(engine, source.digest, source.metered)}.artifact"
             )
+            os.utime(made)  # used now
+            self.artifact_bytes = made.stat().st_size
 
     def start(self) -> None:
         """Instantiate and initialise. ModuleError, GuestFault."""

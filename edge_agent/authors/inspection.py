@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_agent.cli.tryout import PluginFile
+from edge_agent.authors.tryout import PluginFile
 from edge_agent.config.units import format_size
 from edge_agent.errors import ModuleError
 from edge_agent.nri import events

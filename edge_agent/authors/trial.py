@@ -1,18 +1,22 @@
-"""`edge-agent plugin run`: one event for one plugin, and its result."""
+"""Events for one plugin, and the outcome of each: of `edge-agent plugin run` and `plugin test`."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
-from edge_agent.cli.tryout import PluginFile, Runtime, Tryout
+from edge_agent.authors.tryout import PluginFile, Runtime, Tryout
 from edge_agent.config.units import format_size
 from edge_agent.errors import ConfigError, GuestError, GuestFault
 from edge_agent.nri import events, permissions
 from edge_agent.nri.difference import Change, changes, message_types
 from edge_agent.pb import nri_pb2
+from edge_agent.wasm.choice import AUTO
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN
 from edge_agent.wasm.imports import Report
 
@@ -43,65 +47,129 @@ class Outcome:
     fuel: dict[str, int] = field(default_factory=dict)  # instructions, by export
     notes: list[str] = field(default_factory=list)
 
+    def after(self, begun: "Outcome") -> "Outcome":
+        """With what the plugin did when it began."""
+        if self is begun:
+            return self
+        return replace(
+            self,
+            lines=begun.lines + self.lines,
+            reports=begun.reports + self.reports,
+            asked=begun.asked + self.asked,
+        )
 
-def run_event(
-    plugin: PluginFile,
-    runtime: Runtime,
-    method: str,
-    request: Message,
-    sync: Message,
-    *,
-    count_fuel: bool = False,
-) -> Outcome:
-    """Start the plugin, configure and synchronise it, and call it once.
 
-    `count_fuel`: where the plugin's own limits do not have it counted anyway.
-    Errors of the plugin are in the outcome. ModuleError, EngineError, StoreError: it
-    could not be started; ConfigError: it does not take this event.
+class Trial:
+    """One instance of a plugin under events, one after the other. A context manager.
+
+    `begin`, then `event`s. Errors of the plugin are in the outcomes; after one of its beginning
+    or a fault, it is finished.
     """
-    outcome = Outcome(step="start")
-    with Tryout(plugin, count_fuel=count_fuel) as tryout:
-        export, request = _translated(tryout, method, request)
-        outcome.export = export
+
+    def __init__(
+        self,
+        plugin: PluginFile,
+        runtime: Runtime,
+        *,
+        engine: str = AUTO,
+        count_fuel: bool = False,
+        state: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """`count_fuel`: where the plugin's own limits do not have it counted anyway."""
+        self._tryout = Tryout(plugin, engine, count_fuel=count_fuel)
+        self._runtime = runtime
+        self._begun = Outcome(step="start")
+        for key, value in (state or {}).items():
+            self._tryout.state.put(key, value)
+
+    def __enter__(self) -> "Trial":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tryout.__exit__(kind, error, trace)
+
+    def check(self, method: str, request: Message) -> None:
+        """ConfigError: the plugin does not take this event. Nothing is compiled for it."""
+        _translated(self._tryout, method, request)
+
+    def begin(self, sync: Message | None = None) -> Outcome:
+        """Start and configure the plugin, and synchronise it if there is a request for that.
+
+        ModuleError, EngineError, StoreError: it could not be started, for a reason outside of it.
+        """
+        outcome, tryout = self._begun, self._tryout
         tryout.compile()
-        try:
+        with self._telling(outcome):
             tryout.start()
-            _enter(tryout, outcome, events.CONFIGURE)
-            tryout.configure(runtime)
-            _enter(tryout, outcome, events.SYNCHRONIZE)
-            tryout.synchronize(sync.SerializeToString())
-            _enter(tryout, outcome, method)
+            self._enter(outcome, events.CONFIGURE)
+            tryout.configure(self._runtime)
+            outcome.reply = {"events": tryout.wanted}
+        if sync is not None:
+            self.synchronize(sync)
+        return outcome
+
+    def synchronize(self, request: Message) -> None:
+        """The rest of its beginning, for a plugin that wants it; told with the outcome of that."""
+        outcome = self._begun
+        if outcome.kind == "ok":
+            with self._telling(outcome):
+                self._enter(outcome, events.SYNCHRONIZE)
+                self._tryout.synchronize(request.SerializeToString())
+
+    def event(self, method: str, request: Message) -> Outcome:
+        """Call the plugin once, after `begin`; where it did not begin, the outcome of that.
+
+        ConfigError: it does not take this event.
+        """
+        tryout = self._tryout
+        export, request = _translated(tryout, method, request)
+        if self._begun.kind != "ok":
+            return self._begun
+        outcome = Outcome(step=method, export=export)
+        with self._telling(outcome):
             _call(tryout, method, request, outcome)
+        event = events.BY_METHOD.get(method)
+        if event and not tryout.subscribed(self._runtime) & event.bit:
+            outcome.notes.append(
+                f"{self._runtime.name} {self._runtime.version} would not send it {method}: "
+                "it does not ask for it when configured like this"
+            )
+        return outcome
+
+    @contextmanager
+    def _telling(self, outcome: Outcome) -> Iterator[None]:
+        """Put into `outcome` how the plugin failed, and all that it did."""
+        tryout = self._tryout
+        try:
+            yield
         except GuestError as error:
             outcome.kind, outcome.error = "error", str(error)
         except GuestFault as fault:
             outcome.kind, outcome.error = fault.kind, str(fault)
         except permissions.NotPermitted as error:
             outcome.kind, outcome.error = "denied", str(error)
-        event = events.BY_METHOD.get(method)
-        if event and outcome.step == method and not tryout.subscribed(runtime) & event.bit:
-            outcome.notes.append(
-                f"{runtime.name} {runtime.version} would not send it {method}: "
-                "it does not ask for it when configured like this"
-            )
-        _take_lines(tryout, outcome)
-        outcome.reports = list(tryout.services.reports)
-        outcome.asked = _asked(tryout.services.updates)
-        outcome.state = tryout.state.content
+        self._take_lines(outcome)
+        outcome.reports += tryout.services.reports
+        outcome.asked += _asked(tryout.services.updates)
+        tryout.services.reports.clear()
+        tryout.services.updates.clear()
+        outcome.state = dict(tryout.state.content)
         outcome.memory_bytes = tryout.memory_bytes
-        outcome.fuel = tryout.fuel_used
-    return outcome
+        outcome.fuel = dict(tryout.fuel_used)
 
+    def _enter(self, outcome: Outcome, step: str) -> None:
+        """Assign the log lines so far to the step before."""
+        self._take_lines(outcome)
+        outcome.step = step
 
-def _enter(tryout: Tryout, outcome: Outcome, step: str) -> None:
-    """Assign the log lines so far to the step before."""
-    _take_lines(tryout, outcome)
-    outcome.step = step
-
-
-def _take_lines(tryout: Tryout, outcome: Outcome) -> None:
-    outcome.lines += [(outcome.step, level, text) for level, text in tryout.lines]
-    tryout.lines.clear()
+    def _take_lines(self, outcome: Outcome) -> None:
+        outcome.lines += [(outcome.step, level, text) for level, text in self._tryout.lines]
+        self._tryout.lines.clear()
 
 
 def _translated(tryout: Tryout, method: str, request: Message) -> tuple[str, Message]:
