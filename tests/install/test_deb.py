@@ -239,7 +239,7 @@ def test_a_board_gets_what_it_runs_and_an_operator_the_rest(build: Build) -> Non
     assert board | fleet == tracked()
     assert not board & fleet
     rooms = {"/".join(name.split("/")[:2]) for name in fleet}
-    assert rooms == {"edge_agent/cli", "edge_agent/operator", "edge_agent/sim"}
+    assert rooms == {f"edge_agent/{name}" for name in ("cli", "operator", "sim", "testing.py")}
     commands = {name for name in fleet if name.startswith("edge_agent/cli/")}
     assert {"edge_agent/cli/fleet.py", "edge_agent/cli/demo.py"} <= commands
     assert all(re.match(r"edge_agent/cli/(fleet|demo)", name) for name in commands)
@@ -247,7 +247,7 @@ def test_a_board_gets_what_it_runs_and_an_operator_the_rest(build: Build) -> Non
     for name in board - {"edge_agent/__main__.py"}:  # which asks whether the commands are there
         if name.endswith(".py"):
             text = (ROOT / name).read_text()
-            left_out = r"edge_agent\.(?:(?:operator|sim)\b|cli\.(?:fleet|demo))"
+            left_out = r"edge_agent\.(?:(?:operator|sim|testing)\b|cli\.(?:fleet|demo))"
             assert not re.search(left_out, text), name
 
 
