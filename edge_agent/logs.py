@@ -59,6 +59,7 @@ class PluginRecord(logging.LogRecord):
         self.created = now
         self.msecs = now % 1 * 1000
         self.msg = line
+        self.shown = _shown(line)
         self.args = self.exc_info = self.exc_text = self.stack_info = None
         self.lineno = 0
         self.plugin = plugin
@@ -102,6 +103,8 @@ def stop(handler: "LineHandler") -> None:
 
 def plugin_of(record: logging.LogRecord) -> str | None:
     """The plugin that a record is about or from."""
+    if isinstance(record, PluginRecord):
+        return record.plugin
     plugin = getattr(record, "plugin", None)
     if plugin is None and record.name.startswith(f"{PLUGIN_LOGGER}."):
         plugin = record.name.removeprefix(f"{PLUGIN_LOGGER}.")
@@ -110,11 +113,17 @@ def plugin_of(record: logging.LogRecord) -> str | None:
 
 def message_of(record: logging.LogRecord) -> str:
     """The message on one line, safe to print, cut to a bearable length."""
+    if isinstance(record, PluginRecord):
+        return record.shown
     try:
         message = record.getMessage()
     except Exception as error:
         # In whatever was being done when it was logged, this must not be a failure too.
         message = f"a log record of {record.name}, line {record.lineno}, is wrong: {error!r}"
+    return _shown(message)
+
+
+def _shown(message: str) -> str:
     if len(message) > MAX_MESSAGE_CHARS:
         message = f"{message[:MAX_MESSAGE_CHARS]}... ({len(message)} characters)"
     return printable(message)
@@ -149,11 +158,9 @@ class JsonFormatter(logging.Formatter):
         # thread that answers the runtime waits for the interpreter meanwhile.
         line = (
             f'{{"time": "{_utc(int(record.created))}.{int(record.msecs):03d}Z", '
-            f'"level": "{record.levelname.lower()}", "logger": {_quoted(record.name)}'
+            f"{_source(record.levelname, record.name, plugin_of(record))}, "
+            f'"message": {_quoted(record.message)}'
         )
-        if plugin := plugin_of(record):
-            line += f', "plugin": {_quoted(plugin)}'
-        line += f', "message": {_quoted(record.message)}'
         if record.exc_info:
             line += f', "traceback": {_quoted(self.formatException(record.exc_info))}'
         return line + "}"
@@ -176,6 +183,13 @@ def _is(fd: int, device_and_inode: str) -> bool:
     return device_and_inode == f"{status.st_dev}:{status.st_ino}"
 
 
+@functools.lru_cache(64)  # most lines are of a few plugins
+def _source(level: str, name: str, plugin: str | None) -> str:
+    """Whose line it is, as JsonFormatter writes it."""
+    source = f'"level": "{level.lower()}", "logger": {_quoted(name)}'
+    return f'{source}, "plugin": {_quoted(plugin)}' if plugin else source
+
+
 @functools.lru_cache(1)
 def _clock_time(second: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(second))
@@ -195,9 +209,11 @@ class LineHandler(logging.Handler):
         self.dropped = 0  # lines, since the start
         self.queued_bytes = 0  # by the estimate of `_cost`
         self._fd = fd
+        self._line = formatter.format
         self._records: deque[tuple[logging.LogRecord, int]] = deque()
         self._dropped_unsaid = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._idle = False  # the writer waits for a first record
         self._flush_now = False  # a thread waits for the writer
         self._closed = False
@@ -230,7 +246,7 @@ class LineHandler(logging.Handler):
         room = MAX_QUEUED_BYTES
         if record.levelno < logging.ERROR:
             room -= RESERVED_FOR_ERRORS_BYTES
-        with self._changed:
+        with self._mutex:
             if self._closed or self.queued_bytes + cost > room:
                 self.dropped += 1
                 self._dropped_unsaid += 1
@@ -273,7 +289,7 @@ class LineHandler(logging.Handler):
                 text = f"{self._dropped_unsaid} log lines were dropped: nobody read them in time"
                 taken.append(_own_record(text))
                 self._dropped_unsaid = 0
-        lines = "\n".join(self.format(record) for record in taken) + "\n"
+        lines = "\n".join(map(self._line, taken)) + "\n"
         return lines.encode("utf-8", "backslashreplace")
 
 

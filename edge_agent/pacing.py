@@ -19,7 +19,8 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Take a token; False: there is none."""
-        self._refill(now)
+        if now > self._at:
+            self._refill(now)
         if self._left < 1:
             return False
         self._left -= 1

@@ -66,6 +66,7 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent.mqtt: bounded_client channels connection connection_epoch inbound ingress_queue
     edge_agent.mqtt: journal journal_lane journal_writer link outbound outbox poller
     edge_agent.mqtt: publisher segment stream tls
+    edge_agent.pb: event_pb2
     """
 )
 

@@ -1,6 +1,7 @@
 """The result of one event at one plugin: raw facts on the answering thread, described elsewhere
 as a record of the fleet protocol ("Results")."""
 
+import functools
 from typing import Any, NamedTuple
 
 from edge_agent.nri import events
@@ -41,9 +42,11 @@ class EventResult(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes that it keeps in memory, as far as others determine them."""
-        told = sum(len(report.payload) for report in self.reports)
-        more = sum(len(each) for _, texts in self.details for each in texts)
-        return len(self.request) + len(self.reply) + len(self.error) + told + more
+        size = len(self.request) + len(self.reply) + len(self.error)
+        if self.reports or self.details:  # of few: this is counted on the answering thread
+            size += sum(len(report.payload) for report in self.reports)
+            size += sum(len(each) for _, texts in self.details for each in texts)
+        return size
 
 
 MAX_ERROR_CHARS = 1000
@@ -92,19 +95,35 @@ def describe(result: EventResult) -> dict[str, Any] | None:
 def _about(result: EventResult) -> dict[str, Any]:
     if result.event not in events.BY_METHOD:
         return {}  # Configure, Synchronize
-    request = message_type(result.export, result.event)()
+    kind, contains = _subject(result.export, result.event)
     try:
-        request.ParseFromString(result.request)
+        request = kind.FromString(result.request)
     except DECODE_ERRORS:
         return {}
-    about: dict[str, Any] = {
-        "pod": {
-            "namespace": request.pod.namespace,
-            "name": request.pod.name,
-            "uid": request.pod.uid,
-        }
-    }
-    container = getattr(request, "container", None)
-    if container is not None and container.id:
-        about["container"] = {"name": container.name, "id": container.id}
+    pod = request.pod
+    about = {"pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}}
+    if contains:
+        container = request.container
+        if identity := container.id:
+            about["container"] = {"name": container.name, "id": identity}
     return about
+
+
+def load_messages() -> None:
+    """Import what `describe` needs; a node without a broker describes nothing."""
+    from edge_agent.pb import event_pb2
+
+    del event_pb2
+
+
+@functools.cache  # a few dozen: methods of NRI only
+def _subject(export: str, event: str) -> tuple[Any, bool]:
+    """What to decode of the request behind an export, and whether that has a container."""
+    from edge_agent.pb import event_pb2
+
+    fields = message_type(export, event).DESCRIPTOR.fields_by_name
+    if fields["pod"].number == event_pb2.OfChange.POD_FIELD_NUMBER:
+        return event_pb2.OfChange, True
+    if "container" in fields:
+        return event_pb2.OfContainer, True
+    return event_pb2.OfPod, False

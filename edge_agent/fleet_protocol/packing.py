@@ -6,10 +6,11 @@ record gets its number last, once it is known which stream takes it.
 """
 
 import binascii
+import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -55,16 +56,21 @@ class MsgpackPacking(Packing):
     overhead = len(b"\xa7records") + 5  # the key and the longest array header
     separator = 0
 
+    @functools.cached_property
+    def _packer(self) -> Any:
+        """Kept: making one takes longer than packing a record. It is empty again after each."""
+        return msgpack.Packer(default=str, unicode_errors="backslashreplace")
+
     def pack(self, record: Record) -> bytes:
-        packed: bytes = msgpack.packb(record, default=str, unicode_errors="backslashreplace")
+        packed: bytes = self._packer.pack(record)
         return packed
 
     def body(self, record: Record) -> Body:
         return Body(len(record), self.pack(record)[_map_header_bytes(len(record)) :])
 
     def numbered(self, body: Body, number: int) -> bytes:
-        header: bytes = msgpack.Packer().pack_map_header(body.fields + 1)
-        return b"".join((header, b"\xa3seq", msgpack.packb(number), body.packed))
+        header: bytes = self._packer.pack_map_header(body.fields + 1)
+        return b"".join((header, b"\xa3seq", self._packer.pack(number), body.packed))
 
     def batch(self, head: Record, records: Sequence[bytes]) -> bytes:
         packer = msgpack.Packer(autoreset=False)

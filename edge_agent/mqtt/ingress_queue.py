@@ -34,10 +34,8 @@ class Taken(NamedTuple):
     skipped: int
 
 
-class _Raw(NamedTuple):
-    place: int  # among those of its kind, from 1
-    size: int
-    item: object
+_Raw = tuple[int, int, object]
+"""Place among those of its kind, from 1; size; item. Plain: one is made for each event."""
 
 
 class IngressQueue:
@@ -56,26 +54,28 @@ class IngressQueue:
         self._important: deque[_Raw] = deque()
         self._places = {False: 0, True: 0}  # of the newest of each kind
         self._taken = {False: 0, True: 0}  # of the last one that left
-        self._bytes = 0
+        self._bytes = self._waiting = 0
 
     def __len__(self) -> int:
-        return len(self._ordinary) + len(self._important)
+        return self._waiting
 
     def put(self, item: object, size: int, important: bool) -> int:
         """Take over `item`, `size` bytes large; any thread, never waits. How many wait now."""
         with self._lock:
             self.put_so_far += 1
-            self._places[important] += 1
+            self._places[important] = place = self._places[important] + 1
             if size > self._max_bytes:
                 self.dropped += 1  # alone too large: nothing else has to go for it
-                return len(self)
-            lane = self._important if important else self._ordinary
-            lane.append(_Raw(self._places[important], size, item))
+                return self._waiting
+            (self._important if important else self._ordinary).append((place, size, item))
             self._bytes += size
-            while len(self) > self._max_items or self._bytes > self._max_bytes:
-                self._bytes -= (self._ordinary or self._important).popleft().size
+            self._waiting += 1
+            while self._waiting > self._max_items or self._bytes > self._max_bytes:
+                _, least, _ = (self._ordinary or self._important).popleft()
+                self._bytes -= least
+                self._waiting -= 1
                 self.dropped += 1
-            return len(self)
+            return self._waiting
 
     def pop(self) -> Taken | None:
         """The oldest important item, else the oldest ordinary one, else None."""
@@ -84,11 +84,12 @@ class IngressQueue:
             lane = self._important or self._ordinary
             if not lane:
                 return None
-            raw = lane.popleft()
-            self._bytes -= raw.size
-            skipped = raw.place - self._taken[important] - 1
-            self._taken[important] = raw.place
-            return Taken(raw.item, important, skipped)
+            place, size, item = lane.popleft()
+            self._bytes -= size
+            self._waiting -= 1
+            skipped = place - self._taken[important] - 1
+            self._taken[important] = place
+            return Taken(item, important, skipped)
 
 
 class RecordPacker:

@@ -241,6 +241,8 @@ class JournalLane:
 
     def peek(self) -> Entry | None:
         row, held = self._segments.row, self._writer.held
+        if self._held_read:  # what is on disk was read before
+            return held[self._held_read].entry if self._held_read < len(held) else None
         while self._peeked is None and self._reading < len(row):
             each = row[self._reading]
             self._peeked = self._next_in(each)

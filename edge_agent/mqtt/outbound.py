@@ -34,10 +34,11 @@ _NEVER = 1 << 62
 
 
 class Batcher:
-    """Lets the items of `outbox` wait `batch_s` for others, or until `batch_items` wait.
+    """Lets the items of `outbox` wait `batch_s` for others, or until `batch_items` wait; then all
+    that wait are packed.
 
     Only then is the packing thread woken, and only if it sleeps: putting an item costs no
-    system call while a batch is gathering.
+    system call while a batch is gathering or being packed.
     """
 
     def __init__(self, outbox: Outbox, batch_s: float, batch_items: int) -> None:
@@ -65,6 +66,7 @@ class Batcher:
         if self._due is None and self.outbox.waiting:
             self._due = now + self._batch_s
         if self._ripe(now):
+            self._due = -math.inf  # until none waits
             self.outbox.pack(PACK_AT_ONCE, now)
         if not self.outbox.waiting:
             self._due = None

@@ -172,18 +172,19 @@ class Stream:
         source, records, count = self.source, list[bytes](), 0
         first, room, head = 0, 0, dict[str, object]()
         while count < self._batch_records and (entry := source.peek()) is not None:
-            if entry.stream != self._key:
+            stream, number, packed = entry
+            if stream != self._key:
                 if records:
                     break
-                self._key, self._next = entry.stream, source.accounted(entry.stream) + 1
-            packing = self._packings[entry.stream.encoding]
+                self._key, self._next = stream, source.accounted(stream) + 1
             if not records:
-                first, head = self._next, self._head(entry.stream)
+                packing = self._packings[stream.encoding]
+                first, head = self._next, self._head(stream)
                 room = max_bytes - len(packing.pack(head)) - packing.overhead
-            parts = [entry.packed]
-            if entry.number > self._next:
-                parts.insert(0, _gap(packing, self._next, entry.number - 1))
-            needed = sum(map(len, parts)) + len(parts) * packing.separator
+            needed, gap = len(packed) + packing.separator, b""
+            if number > self._next:
+                gap = _gap(packing, self._next, number - 1)
+                needed += len(gap) + packing.separator
             if needed > room:
                 if records:
                     break
@@ -191,9 +192,11 @@ class Stream:
                 self._discarded += 1
                 continue
             room -= needed
-            records += parts
+            if gap:
+                records.append(gap)
+            records.append(packed)
             count += 1
-            self._next = entry.number + 1
+            self._next = number + 1
             source.advance()
         if not records:
             return None

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
-from edge_agent.fleet_protocol.event_result import OK, EventResult, describe
+from edge_agent.fleet_protocol.event_result import OK, EventResult, describe, load_messages
 from edge_agent.fleet_protocol.state_truncation import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
@@ -42,6 +42,7 @@ class Remote:
         restart: Restart,
     ) -> None:
         assert config.mqtt is not None
+        load_messages()
         self.key = key
         self.restart = restart
         self._fleet = config.fleet

@@ -4,7 +4,6 @@ A payload is opaque here. What is decoded from the peer's bytes goes through `de
 which knows how each protobuf backend complains.
 """
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -28,12 +27,11 @@ _PAYLOAD = b"\x12"  # field 2 of Response, a length and bytes follow
 M = TypeVar("M", bound=Message)
 
 
-def message_type(export: str, event: str) -> Callable[[], Any]:
+def message_type(export: str, event: str) -> Any:
     """The request message behind an export of the guest ABI."""
     if export == events.EXPORTS[events.STATE_CHANGE]:
         return nri_pb2.StateChangeEvent
-    kind: Callable[[], Any] = getattr(nri_pb2, f"{event}Request")
-    return kind
+    return getattr(nri_pb2, f"{event}Request")
 
 
 def decode(what: str, kind: type[M], body: bytes) -> M:

@@ -4,6 +4,7 @@ Names are the fields of NRI's ContainerAdjustment, those of its `linux` part aft
 `linux.`, and `update` and `evict` for other containers (edge_agent.config.PERMISSIONS).
 """
 
+import functools
 from collections.abc import Collection
 
 from google.protobuf.message import Message
@@ -50,10 +51,15 @@ def touched(event: str, reply: bytes) -> frozenset[str]:
     names = set() if whole else {_MANY}
     for *outer, number in paths - inside.keys():
         message, prefix = inside[tuple(outer)] if outer else (kind, "")
-        field = message.DESCRIPTOR.fields_by_number.get(number)
-        # A field of a newer NRI has no name here, and nobody was granted it.
-        names.add(prefix + (field.name.lower() if field else f"field {number}"))
+        names.add(_name(message, prefix, number))  # type: ignore[arg-type]  # a class has a hash
     return frozenset(names - _HARMLESS)
+
+
+@functools.lru_cache(256)  # a guest writes any number
+def _name(message: type[Message], prefix: str, number: int) -> str:
+    field = message.DESCRIPTOR.fields_by_number.get(number)
+    # A field of a newer NRI has no name here, and nobody was granted it.
+    return prefix + (field.name.lower() if field else f"field {number}")
 
 
 def check(event: str, reply: bytes, granted: Collection[str] | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord
 from edge_agent.pacing import TokenBucket
+from edge_agent.text import printable
 
 DEBUG, INFO, WARN, ERROR = 1, 2, 3, 4  # LogRequest.Level
 _TELL_S = 5.0  # a flood that lasts is told this often
@@ -29,7 +30,7 @@ Sink = Callable[[int, str], None]
 
 def logging_sink(identity: str) -> Sink:
     """The lines of one plugin go to the agent's log."""
-    logger = logging.getLogger(PLUGIN_LOGGER)
+    logger, identity = logging.getLogger(PLUGIN_LOGGER), printable(identity)
 
     def sink(level: int, line: str) -> None:
         number = _NUMBERS[level]

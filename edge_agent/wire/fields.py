@@ -28,9 +28,17 @@ def field_paths(message: bytes, nested: Collection[Path]) -> tuple[set[Path], bo
             if not left:
                 return found, False
             left -= 1
-            tag, at = _varint(message, at)
+            # Written out where one byte says it, as most do: two calls for each field otherwise.
+            if (tag := message[at]) < 0x80:
+                at += 1
+            else:
+                tag, at = _varint(message, at)
             number, kind = tag >> 3, tag & 7
-            begin, at = _value(message, at, kind)
+            if kind == _BYTES and at < end and message[at] < 0x80:
+                begin = at + 1
+                at = begin + message[at]
+            else:
+                begin, at = _value(message, at, kind)
             if at > end or not number:
                 raise ValueError("a field that ends outside of its message, or has no number")
             path = (*outer, number)

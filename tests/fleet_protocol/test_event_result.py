@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet_protocol.event_result import EventResult, describe
-from edge_agent.nri import permissions
+from edge_agent.nri import events, permissions
 from edge_agent.pb import nri_pb2
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId
@@ -62,6 +62,47 @@ def test_a_report_of_a_guest_that_starts_is_about_no_pod(event: str) -> None:
     assert (record["event"], record["outcome"]) == (event, "ok")
     assert record["reports"][0]["kind"] == "inventory"
     assert "pod" not in record
+
+
+@pytest.mark.parametrize("method", events.BY_METHOD)
+def test_every_event_tells_its_pod_and_its_container(method: str) -> None:
+    """Against the whole message: what is read is a part of it, with numbers of its own."""
+    whole = getattr(nri_pb2, f"{method}Request").FromString(REQUEST if _has(method) else b"")
+    whole.pod.CopyFrom(nri_pb2.CreateContainerRequest.FromString(REQUEST).pod)
+    if method == "UpdatePodSandbox":  # other fields stand where a container would
+        whole.overhead_linux_resources.memory.limit.value = 1 << 20
+    record = describe(outcome(event=method, export="x", request=whole.SerializeToString()))
+    _tells(record, whole)
+
+
+@pytest.mark.parametrize(
+    "method", [event.method for event in events.EVENTS if event.in_state_change]
+)
+def test_an_event_that_came_as_a_change_of_state_tells_its_pod_and_container(method: str) -> None:
+    whole = nri_pb2.CreateContainerRequest.FromString(REQUEST)
+    change = nri_pb2.StateChangeEvent(
+        event=nri_pb2.Event.Name(events.BY_METHOD[method].number),
+        pod=whole.pod,
+        container=whole.container if _has(method) else None,
+    )
+    export = events.EXPORTS[events.STATE_CHANGE]
+    record = describe(outcome(event=method, export=export, request=change.SerializeToString()))
+    _tells(record, change)
+
+
+def _has(method: str) -> bool:
+    return "container" in getattr(nri_pb2, f"{method}Request").DESCRIPTOR.fields_by_name
+
+
+def _tells(record: Any, whole: Any) -> None:
+    pod = whole.pod
+    assert pod.uid
+    assert record["pod"] == {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+    container = getattr(whole, "container", None)
+    if container is None or not container.id:
+        assert "container" not in record
+    else:
+        assert record["container"] == {"name": container.name, "id": container.id}
 
 
 def test_its_size_counts_what_others_determine() -> None:

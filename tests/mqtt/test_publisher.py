@@ -19,7 +19,7 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
-from edge_agent.mqtt.outbound import PAUSE_S, Batcher
+from edge_agent.mqtt.outbound import PACK_AT_ONCE, PAUSE_S, Batcher
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher
 
@@ -340,6 +340,22 @@ def test_many_items_are_packed_with_pauses_for_other_threads() -> None:
     batcher.step(0.0)
     assert 0 < outbox.packed() < 50
     assert batcher.sleep_until(0.0) == PAUSE_S
+
+
+def test_a_full_batch_is_packed_to_its_end_without_another_wait() -> None:
+    outbox = small_outbox()
+    batcher = Batcher(outbox, batch_s=60.0, batch_items=3 * PACK_AT_ONCE)
+    for item in range(3 * PACK_AT_ONCE):
+        batcher.put(item, 0, False)
+    now = 10.0
+    while outbox.waiting:
+        batcher.step(now)
+        now += PAUSE_S
+    assert now < 11.0
+    batcher.put("the next", 0, False)  # which waits for company again
+    batcher.step(now)
+    assert outbox.packed() == 3 * PACK_AT_ONCE
+    assert batcher.sleep_until(now) == now + 60.0
 
 
 def test_in_a_hurry_nothing_waits_for_company() -> None:
