@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import EngineError, GuestError, GuestFault, ModuleError
 from edge_agent.wasm.compiler import compile_here
-from edge_agent.wasm.engine import Bounds
+from edge_agent.wasm.engine import Bounds, Guest, HostFunction
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
-from edge_agent.wasm.module import inspect
+from edge_agent.wasm.module import FuncType, inspect
 from tests.support import engines, wasmgen
 from tests.support.assembler import FOREVER, call, get, i32, i64
 from tests.support.gobuild import go_annotator_module, require_go
@@ -222,6 +222,19 @@ def test_the_time_stops_what_has_fuel_left(lab: Lab) -> None:
     with pytest.raises(GuestFault) as caught:
         running.call("create_container", deadline_s=0.1)
     assert caught.value.kind == "timeout"
+
+
+def test_a_malloc_for_a_host_function_is_cut_as_all_else(lab: Lab) -> None:
+    wasm = plugin({"create_container": call(0)}, imports=(("env", "answer", "I"),), malloc=FOREVER)
+
+    def answer(guest: Guest) -> int:
+        return guest.allocate(16)
+
+    extra = {("env", "answer"): HostFunction(FuncType((), ("i64",)), answer)}
+    running = lab.start(wasm, fuel=1000, extra=extra)
+    with pytest.raises(GuestFault, match="malloc: stopped after 1000 instructions") as caught:
+        running.call("create_container")
+    assert (caught.value.kind, running.instance.fuel_used) == ("fuel", 1000)
 
 
 def test_the_start_is_limited_by_its_time_only(lab: Lab) -> None:

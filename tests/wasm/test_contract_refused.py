@@ -7,6 +7,7 @@ from edge_agent.wasm.engine import Engine
 from edge_agent.wasm.module import inspect
 from tests.support.assembler import DROP, Assembly, i32, i64
 from tests.wasm.lab import Lab
+from tests.wasm.plugins import plugin
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,16 @@ def test_memories_that_plugins_do_not_have_are_refused(limits: bytes, engine: En
     ids=["tail call", "add128", "mul_wide", "threads", "exceptions"],
 )
 def test_instructions_that_not_all_engines_have_are_refused(code: bytes, engine: Engine) -> None:
-    module = Assembly(1)
-    module.function("ii", i32(1024), export="malloc")
-    module.function("i-", b"", export="free")
-    module.function("I", i64(1), export="plugin_api_version")
-    module.function("iiI", code, export="plugin_configure")
     with pytest.raises(ModuleError):
-        engine.compile(module.build())
+        engine.compile(plugin({"configure": code}))
+
+
+@pytest.mark.parametrize("begin", [0x02, 0x03, 0x04], ids=["block", "loop", "if"])
+def test_code_after_the_end_of_a_function_is_refused(begin: int, engine: Engine) -> None:
+    # wasmi's translator panics there, before its validator has seen the end.
+    code = i64(0) + b"\x0b" + bytes([begin, 0x40])
+    with pytest.raises(ModuleError):
+        engine.compile(plugin({"configure": code}))
 
 
 def test_a_table_larger_than_the_limit_is_refused(lab: Lab) -> None:

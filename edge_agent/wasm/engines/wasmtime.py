@@ -49,7 +49,7 @@ class WasmtimeEngine:
         self.reservation_bytes, self._guard_bytes = _WIDE if wide else _NARROW
         self._natives: dict[int, int] = {}
         self._lock = threading.Lock()  # of _natives: one that is lost would not be ticked
-        self._callbacks: dict[tuple[str, str], Any] = {}
+        self._callbacks: dict[tuple[tuple[str, str], FuncType], Any] = {}
         self.on_tick = capi.DEADLINE_CALLBACK(self._ticked)
 
     def settings(self) -> str:
@@ -90,9 +90,9 @@ class WasmtimeEngine:
 
     def callback(self, key: tuple[str, str], kind: FuncType) -> Any:
         """The C function behind one import, shared by all instances."""
-        found = self._callbacks.get(key)
+        found = self._callbacks.get((key, kind))
         if found is None:
-            found = self._callbacks[key] = capi.HOST_CALLBACK(self._host_call(key, kind))
+            found = self._callbacks[key, kind] = capi.HOST_CALLBACK(self._host_call(key, kind))
         return found
 
     def _host_call(

@@ -89,15 +89,15 @@ pub trait Guest {
     fn read(&self, pointer: u32, size: usize) -> Result<Vec<u8>, Stop>;
     /// Copy into the memory. `Stop::Outside`.
     fn write(&mut self, pointer: u32, data: &[u8]) -> Result<(), Stop>;
+    /// What the module's own counter of fuel says; None: it counts none.
+    fn fuel(&mut self) -> Option<i64>;
 }
 
 /// An instance. It belongs to one call at a time, on any thread.
 pub trait Running: Guest + Send {
     /// Begin a call that may take so long.
     fn begin(&mut self, time: Duration);
-    /// What the module's own counter of fuel says; None: it counts none.
-    fn fuel(&mut self) -> Option<i64>;
-    /// Set that counter; whether there is one.
+    /// Set the module's own counter of fuel; whether there is one.
     fn set_fuel(&mut self, fuel: i64) -> bool;
     /// Bytes of memory held now.
     fn memory_bytes(&self) -> u64;

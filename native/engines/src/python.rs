@@ -183,7 +183,10 @@ impl Instance {
 
     /// What the module's own counter of fuel says; None: it counts none.
     fn fuel(&self) -> PyResult<Option<i64>> {
-        self.at_rest(|running| running.fuel())
+        match reentrancy::with(self.host.number, |caller| caller.fuel()) {
+            Some(fuel) => Ok(fuel),
+            None => self.at_rest(|running| running.fuel()),
+        }
     }
 
     /// Set that counter; whether there is one.

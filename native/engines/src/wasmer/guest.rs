@@ -127,6 +127,7 @@ impl Export {
 struct State {
     until: Instant,
     memory: Option<Memory>,
+    fuel: Option<Global>,
     exports: Arc<HashMap<String, Export>>,
 }
 
@@ -154,6 +155,10 @@ impl Guest for Caller<'_> {
     fn write(&mut self, pointer: u32, data: &[u8]) -> Result<(), Stop> {
         write(&self.0, self.0.data().memory.as_ref(), pointer, data)
     }
+
+    fn fuel(&mut self) -> Option<i64> {
+        self.0.data().fuel.clone()?.get(&mut self.0).i64()
+    }
 }
 
 /// An instance.
@@ -177,7 +182,7 @@ impl Running {
         engine.set_tunables(Limits::new(wanted.memory_bytes, loaded.stack_bytes));
         let mut store = Store::new(engine);
         let until = Instant::now() + wanted.time;
-        let state = State { until, memory: None, exports: Arc::default() };
+        let state = State { until, memory: None, fuel: None, exports: Arc::default() };
         let env = FunctionEnv::new(&mut store, state);
         let functions: Vec<Extern> = wanted
             .imports
@@ -226,6 +231,7 @@ impl Running {
         let exports = Arc::new(found);
         let state = env.as_mut(&mut store);
         state.memory = memory.clone();
+        state.fuel = fuel.clone();
         state.exports = Arc::clone(&exports);
         let stack_bytes = loaded.stack_bytes;
         let start = instance.exports.get_typed_function::<(), ()>(&store, meter::START).ok();
@@ -247,10 +253,6 @@ impl guest::Running for Running {
     fn begin(&mut self, time: Duration) {
         use_stack(self.stack_bytes);
         self.env.as_mut(&mut self.store).until = Instant::now() + time;
-    }
-
-    fn fuel(&mut self) -> Option<i64> {
-        self.fuel.as_ref()?.get(&mut self.store).i64()
     }
 
     fn set_fuel(&mut self, fuel: i64) -> bool {
@@ -275,6 +277,10 @@ impl Guest for Running {
 
     fn write(&mut self, pointer: u32, data: &[u8]) -> Result<(), Stop> {
         write(&self.store, self.memory.as_ref(), pointer, data)
+    }
+
+    fn fuel(&mut self) -> Option<i64> {
+        self.fuel.as_ref()?.get(&mut self.store).i64()
     }
 }
 

@@ -81,10 +81,11 @@ pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, Failure> {
 fn compiled(wasm: &[u8]) -> Result<Vec<u8>, Failure> {
     let engine = engine(MIN_STACK_BYTES, CompilationMode::Eager);
     let not_valid = |says: String| Failure::Module(format!("not valid Wasm: {says}"));
-    Module::new(&engine, wasm).map_err(|error| not_valid(error.to_string()))?;
+    // First, since the translator takes it that what it gets is valid to the end.
+    Module::validate(&engine, wasm).map_err(|error| not_valid(error.to_string()))?;
     let mut artifact = MAGIC.to_vec();
     rewrite(wasm, &mut artifact).map_err(|error| not_valid(error.to_string()))??;
-    // A local or a function more may be one too many.
+    // The interpreter has limits of its own, and a local or a function more may be one too many.
     Module::new(&engine, &artifact[MAGIC.len() + 1..])
         .map_err(|error| not_valid(error.to_string()))?;
     Ok(artifact)

@@ -265,10 +265,6 @@ impl guest::Running for Running {
         self.0.data_mut().until = Instant::now() + time;
     }
 
-    fn fuel(&mut self) -> Option<i64> {
-        self.0.data().fuel?.get(&self.0).i64()
-    }
-
     fn set_fuel(&mut self, fuel: i64) -> bool {
         let counter = self.0.data().fuel;
         counter.is_some_and(|counter| counter.set(&mut self.0, Val::I64(fuel)).is_ok())
@@ -306,6 +302,11 @@ impl<S: AsContextMut<Data = State>> Guest for InStore<S> {
         }
         let (size, held) = (data.len(), held(&self.0));
         Err(Stop::Outside { action: "write", pointer, size, held })
+    }
+
+    fn fuel(&mut self) -> Option<i64> {
+        let context = self.0.as_context();
+        context.data().fuel?.get(context).i64()
     }
 }
 
