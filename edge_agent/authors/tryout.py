@@ -5,6 +5,7 @@ a file, or derive from a request of a real containerd.
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -197,6 +198,27 @@ def default_event(plugin: PluginFile) -> str:
     create = events.BY_METHOD["CreateContainer"]
     mask = events.servable(abi.methods(inspect(plugin.wasm)))
     return create.method if mask & create.bit or not mask else events.names(mask)[0]
+
+
+def asked_events(
+    plugin: PluginFile, words: Sequence[str], path: Path | None = None
+) -> list[tuple[str, Message, str]]:
+    """Method, request and where that is from, for each EVENT or EVENT=FILE.
+
+    Without words it is the plugin's default event; `path` is the request where no FILE is named.
+    ConfigError: there is no such event, or the file is no such request.
+    """
+    asked = []
+    for word in words or [""]:
+        name, _, file = word.partition("=")
+        method = method_named(name) if name else default_event(plugin)
+        if method is None:
+            known = (events.export_name(each).removeprefix("plugin_") for each in events.BY_METHOD)
+            raise ConfigError(f"no such event: {name}; there are {', '.join(known)}")
+        source = Path(file) if file else path
+        request = read_request(source, method) if source else sample(method)
+        asked.append((method, request, str(source or "the built-in request")))
+    return asked
 
 
 def _beside(path: Path, suffix: str) -> Path | None:

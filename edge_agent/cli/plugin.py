@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`, `test`),
-or lift its quarantine (`unquarantine`)."""
+"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`, `test`,
+`bench`), or lift its quarantine (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,6 @@ from edge_agent.cli import OK, PROBLEM, add_config_option
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from edge_agent.authors.tryout import PluginFile, Runtime
     from edge_agent.cli import Subparsers
 
@@ -64,6 +62,12 @@ def add_parser(subparsers: "Subparsers") -> None:
     action.set_defaults(command=run)
 
     action = actions.add_parser(
+        "bench", help="measure a plugin's events: time and fuel, on one engine or on all"
+    )
+    _add_bench_options(action)
+    action.set_defaults(command=bench)
+
+    action = actions.add_parser(
         "test", help="run the cases beside a plugin; 1 if one fails (docs/plugin-test.md)"
     )
     _add_test_options(action)
@@ -99,6 +103,32 @@ def _add_plugin_options(action: argparse.ArgumentParser) -> None:
     action.add_argument("--runtime-version", metavar="VERSION", help="default: v2.3.0")
     action.add_argument(
         "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime or wasmi (default: auto)"
+    )
+    action.add_argument("--json", action="store_true", help="for tools")
+
+
+def _add_bench_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
+    action.add_argument(
+        "--against", type=Path, metavar="FILE", help="another version, whose calls take turns"
+    )
+    action.add_argument(
+        "--event",
+        action="append",
+        metavar="EVENT[=FILE]",
+        help="also several (default: create_container, or another of the plugin's events)",
+    )
+    action.add_argument(
+        "--calls", type=int, default=1000, metavar="N", help="of each event (default: 1000)"
+    )
+    action.add_argument(
+        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime, wasmi or all"
+    )
+    action.add_argument(
+        "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
+    )
+    action.add_argument(
+        "--settings", type=Path, metavar="FILE", help="limits (default: FILE's .toml)"
     )
     action.add_argument("--json", action="store_true", help="for tools")
 
@@ -187,6 +217,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise type(error)(printable(f"{plugin.path}: {' '.join(str(error).split())}")) from error
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Print what the plugin's events take."""
+    from edge_agent.cli import pluginbench
+
+    return pluginbench.run(arguments)
+
+
 def test(arguments: argparse.Namespace) -> int:
     """Run the cases beside a plugin; the exit code is 1 if one of them failed."""
     from edge_agent.cli import plugintest
@@ -217,9 +254,12 @@ def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
     from google.protobuf import json_format
 
     from edge_agent.authors import trial, tryout
+    from edge_agent.errors import ConfigError
     from edge_agent.nri.events import SYNCHRONIZE
 
-    asked = _asked(arguments, plugin)
+    if arguments.request and len(arguments.event or ()) > 1:
+        raise ConfigError("--request is for one event; of several write --event EVENT=FILE")
+    asked = tryout.asked_events(plugin, arguments.event or [], arguments.request)
     if arguments.show_request:
         for _, request, _ in asked:
             print(json_format.MessageToJson(request, preserving_proto_field_name=True))
@@ -246,27 +286,6 @@ def _run(arguments: argparse.Namespace, plugin: "PluginFile") -> int:
         told = [trial.as_json(outcome) for outcome in outcomes]
         print(json.dumps(told if len(asked) > 1 else told[0], indent=2))
     return OK if all(outcome.kind == "ok" for outcome in outcomes) else PROBLEM
-
-
-def _asked(arguments: argparse.Namespace, plugin: "PluginFile") -> "list[tuple[str, Message, str]]":
-    """Method, request and source of each event. ConfigError."""
-    from edge_agent.authors import tryout
-    from edge_agent.errors import ConfigError
-    from edge_agent.nri.events import BY_METHOD, export_name
-
-    if arguments.request and len(arguments.event or ()) > 1:
-        raise ConfigError("--request is for one event; of several write --event EVENT=FILE")
-    asked = []
-    for word in arguments.event or [""]:
-        name, _, file = word.partition("=")
-        method = tryout.method_named(name) if name else tryout.default_event(plugin)
-        if method is None:
-            words = (export_name(each).removeprefix("plugin_") for each in BY_METHOD)
-            raise ConfigError(f"no such event: {name}; there are {', '.join(words)}")
-        path = Path(file) if file else arguments.request
-        request = tryout.read_request(path, method) if path else tryout.sample(method)
-        asked.append((method, request, str(path or "the built-in request")))
-    return asked
 
 
 def _plugin(arguments: argparse.Namespace) -> "PluginFile":

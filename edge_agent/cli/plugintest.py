@@ -27,7 +27,7 @@ def test(arguments: argparse.Namespace) -> int:
     EngineError, StoreError: the cases could not be run."""
     file = arguments.file or _only_plugin()
     plugin = read_plugin(file, arguments.config, arguments.settings)
-    engines = _engines(arguments.engine)
+    engines = engines_named(arguments.engine)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     results: list[CaseResult] = []
     for path in arguments.cases or [suite.cases_beside(file)]:
@@ -58,7 +58,7 @@ def _only_plugin() -> Path:
     raise ConfigError(f"name the plugin: this folder has {len(found) or 'no'} files *.wasm")
 
 
-def _engines(name: str) -> list[str]:
+def engines_named(name: str) -> list[str]:
     """The names of engines that are here. EngineError: none is, or not this one."""
     if name != ALL:
         return [choose(name)[0].name]
@@ -66,4 +66,4 @@ def _engines(name: str) -> list[str]:
     for each in known():
         with contextlib.suppress(NotInstalledError):
             found.append(choose(each)[0].name)
-    return found or _engines(AUTO)
+    return found or engines_named(AUTO)

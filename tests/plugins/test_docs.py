@@ -67,16 +67,16 @@ def test_the_page_about_tests_is_true(
     def blocks(language: str) -> list[str]:
         return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
-    (commands,), (cases,), (conftest, test) = map(blocks, ("sh", "toml", "python"))
+    commands, (cases,), (conftest, test) = map(blocks, ("sh", "toml", "python"))
     for folder in (tmp_path, pytester.path):
         (folder / "50-hello.wasm").write_bytes(hello.read_bytes())
         (folder / "50-hello.cases.toml").write_text(cases)
     monkeypatch.chdir(tmp_path)
-    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
-    assert len(lines) == 4
-    for words in lines:
-        assert words[:3] == ["edge-agent", "plugin", "test"]
-        assert main(words[1:]) == 0
+    lines = [shlex.split(line, comments=True) for line in "".join(commands).splitlines()]
+    assert len(lines) == 6
+    for program, *words in lines:
+        assert program == "edge-agent"
+        assert main(words) == 0
     monkeypatch.chdir(pytester.path)
     pytester.makeconftest(conftest)
     pytester.makepyfile(test)
