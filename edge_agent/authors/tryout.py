@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -309,8 +310,9 @@ class Tryout:
                 / "artifacts"
                 / f"{artifacts.key(engine, source.digest, source.metered)}.artifact"
             )
-            os.utime(made)  # used now
-            self.artifact_bytes = made.stat().st_size
+            with suppress(FileNotFoundError):  # another try forgot it meanwhile; it is mapped
+                os.utime(made)  # used now
+                self.artifact_bytes = made.stat().st_size
 
     def start(self) -> None:
         """Instantiate and initialise. ModuleError, GuestFault."""
