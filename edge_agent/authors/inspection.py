@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_agent.authors import manifest
 from edge_agent.authors.tryout import PluginFile
 from edge_agent.config.units import format_size
-from edge_agent.errors import ModuleError
+from edge_agent.errors import ConfigError, ModuleError
 from edge_agent.nri import events
 from edge_agent.wasm import abi, wasi
 from edge_agent.wasm.metering import read_u32
@@ -111,13 +112,25 @@ def facts(plugin: PluginFile) -> dict[str, Any]:
             "largest": [asdict(each) for each in found.functions[:SHOWN_FUNCTIONS]],
         },
         "producers": found.producers,
+        "plugin": _said(plugin),
     }
+
+
+def _said(plugin: PluginFile) -> dict[str, Any] | None:
+    try:
+        said = manifest.embedded(plugin.path, plugin.wasm)
+    except ConfigError as error:
+        return {"problem": str(error)}
+    return said.as_json() if said is not None else None
 
 
 def as_text(plugin: PluginFile) -> Iterator[tuple[str, str]]:
     """(subject, text) of each line. ModuleError: it is no plugin's module."""
     told = facts(plugin)
     yield "module", f"{told['size']} bytes, {plugin.digest}"
+    for field, value in (told["plugin"] or {}).items():
+        if value:
+            yield field, value if isinstance(value, str) else ", ".join(value)
     for field, values in told["producers"].items():
         yield field, ", ".join(values)
     yield "methods", ", ".join([*told["methods"], *told["unknown_methods"]]) or "none"

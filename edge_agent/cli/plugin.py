@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: examine a plugin before a node runs it (`check`, `inspect`, `run`, `test`,
-`bench`), or lift its quarantine (`unquarantine`)."""
+"""`edge-agent plugin`: make a plugin (`new`, `build`), examine it before a node runs it (`check`,
+`inspect`, `run`, `test`, `bench`), or lift its quarantine (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -15,9 +15,24 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
-        "plugin", help="check a plugin, run one event through it, or lift its quarantine"
+        "plugin", help="make, check, test and measure plugins, or lift a quarantine"
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    action = actions.add_parser(
+        "new", help="make a folder with the source of a plugin and its tests"
+    )
+    action.add_argument("name", metavar="NAME", help="such as gpio-guard; also the folder's name")
+    action.add_argument("--lang", default="c", choices=("c", "go"), help="default: c")
+    action.set_defaults(command=new)
+
+    action = actions.add_parser(
+        "build", help="compile the plugin of a folder, with its plugin.toml"
+    )
+    action.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help="default: this one"
+    )
+    action.set_defaults(command=build)
+
     action = actions.add_parser(
         "check",
         help="check ABI, imports, memory, start and events of a plugin; 1 if it cannot work",
@@ -165,6 +180,26 @@ def _add_test_options(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     action.add_argument("--json", action="store_true", help="for tools")
+
+
+def new(arguments: argparse.Namespace) -> int:
+    """Make the folder of a plugin. ConfigError."""
+    from edge_agent.authors import project
+
+    written = project.create(Path(arguments.name), arguments.name, arguments.lang)
+    for path in written:
+        print(path)
+    print(f"next: cd {arguments.name}; edge-agent plugin build; edge-agent plugin test")
+    return OK
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Compile a plugin. ConfigError, ModuleError, StoreError."""
+    from edge_agent.authors import project
+
+    made = project.build(arguments.folder)
+    print(f"{printable(str(made))}: {made.stat().st_size} bytes")
+    return OK
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+../../../../plugins/go-annotator/go.mod

@@ -1,0 +1,198 @@
+"""`edge-agent plugin new` and `plugin build`: a folder that builds and passes its tests at once."""
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.__main__ import main
+from edge_agent.authors import manifest, project
+from edge_agent.errors import ConfigError, ModuleError
+from edge_agent.wasm.module import inspect
+from tests.support.gobuild import require_go
+from tests.wasm.lab import ROOT
+from tests.wasm.plugins import NOTHING, plugin
+
+Run = Callable[..., tuple[int, str]]
+MODULE = plugin({"create_container": NOTHING})
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `edge-agent plugin ...` in a folder of its own: exit code, all that was printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str]:
+        code = main(["plugin", *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
+
+
+def require_zig() -> None:
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed (pip install ziglang)")
+
+
+def test_c_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_zig()
+    code, said = run("new", "gpio-guard")
+    assert code == 0, said
+    monkeypatch.chdir("gpio-guard")
+    # A folder of its own: what it needs of the SDK is in it, and nothing of the template is left.
+    for path in Path().rglob("*"):
+        if path.is_file():
+            assert "PLUGIN_" not in path.read_text() + path.name
+    for path in (ROOT / "plugins" / "sdk").iterdir():
+        assert Path("sdk", path.name).read_bytes() == path.read_bytes()
+    assert run("build")[0] == 0
+    first = Path("50-gpio-guard.wasm").read_bytes()
+    code, said = run("test", "--engine", "all")
+    assert code == 0, said
+    assert " 0 failed" in said
+    code, said = run("check", "50-gpio-guard.wasm")
+    assert code == 0
+    assert "0 to set right, 0 to look at" in said
+    code, said = run("inspect", "50-gpio-guard.wasm")
+    assert "Marks each container" in said
+    # Reproducible, from another folder too.
+    assert run("build", Path().resolve())[0] == 0
+    assert Path("50-gpio-guard.wasm").read_bytes() == first
+
+
+def test_go_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_go()
+    assert run("new", "marker", "--lang", "go")[0] == 0
+    monkeypatch.chdir("marker")
+    assert "module edge.example/marker" in Path("go.mod").read_text()
+    code, said = run("build")
+    assert code == 0, said
+    code, said = run("test", "--engine", "wasmi")
+    assert code == 0, said
+    vetted = subprocess.run(
+        ["go", "vet", "."], env={**os.environ, "GOOS": "wasip1", "GOARCH": "wasm"}, check=False
+    )
+    assert vetted.returncode == 0
+    formatted = subprocess.run(["gofmt", "-l", "."], capture_output=True, text=True, check=True)
+    assert formatted.stdout == ""
+
+
+def test_where_the_templates_are_left_out_it_says_where_they_are(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "TEMPLATES", tmp_path / "none")
+    code, said = run("new", "hello")
+    assert (code, "pip install edge-agent" in said) == (1, True)
+
+
+def test_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    code, said = run("new", "there")
+    assert (code, "nothing is overwritten" in said) == (1, True)
+    assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "UP", "a b", "../x", "-x", "x" * 64, "ä", "a/b", "50_x"])
+def test_a_wrong_name_makes_nothing(name: str, run: Run, tmp_path: Path) -> None:
+    code, said = run("new", "--", name) if name.startswith("-") else run("new", name)
+    assert code == 1
+    assert "small letters, digits and hyphens" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("plugin.toml", "name =", "nam ="), "name: is missing"),
+        (("plugin.toml", '"c"', '"cobol"'), "must be one of"),
+        (("plugin.toml", '"create_container"', '"create_containr"'), 'mean "create_container"'),
+        (("plugin.toml", '"annotations"', '"anotations"'), 'mean "annotations"'),
+        (("plugin.toml", '"create_container"', '"run_pod_sandbox"'), "does not export"),
+        (("hello.c", "static bool configure", "static bol configure"), "unknown type name"),
+    ],
+)
+def test_what_keeps_it_from_being_built_is_told(
+    change: tuple[str, str, str], told: str, run: Run
+) -> None:
+    require_zig()
+    assert run("new", "hello")[0] == 0
+    name, before, after = change
+    path = Path("hello", name)
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    code, said = run("build", "hello")
+    assert code == 1
+    assert told in said
+    assert not Path("hello/50-hello.wasm").exists()
+
+
+def test_a_folder_without_source_or_compiler_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "edge-agent plugin new makes it" in run("build")[1]
+    assert run("new", "marker", "--lang", "go")[0] == 0
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        code, said = run("build", "marker")
+    assert (code, "there is no Go here" in said) == (1, True)
+    require_zig()
+    assert run("new", "hello")[0] == 0
+    Path("hello/hello.c").unlink()
+    assert "has no source" in run("build", "hello")[1]
+
+
+# --- plugin.toml in a module
+
+TEXT = 'name = "x"\nversion = "1.2.0"\nevents = ["create_container"]\n'
+
+
+def test_a_module_keeps_its_code_and_has_one_text() -> None:
+    twice = manifest.embed(manifest.embed(MODULE, 'name = "old"\n'), TEXT)
+    assert twice == manifest.embed(MODULE, TEXT)
+    assert twice.startswith(MODULE)
+    assert inspect(twice).functions == inspect(MODULE).functions
+    said = manifest.embedded(Path("10-x.wasm"), twice)
+    assert said is not None
+    assert (said.name, said.version, said.events) == ("x", "1.2.0", ("create_container",))
+    assert manifest.embedded(Path("10-x.wasm"), MODULE) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "name = 7", 'name = "x"\nmore = 1\n', "[" * 10_000, 'name = "x"\n#' + "x" * 20_000]
+)
+def test_a_wrong_text_in_a_module_is_told_and_no_more(text: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "10-x.wasm"
+    path.write_bytes(manifest.embed(MODULE, text))
+    with pytest.raises(ConfigError):
+        manifest.embedded(path, path.read_bytes())
+    code, said = run("inspect", path)
+    assert code == 0
+    assert "problem" in said
+
+
+@given(st.binary(max_size=64), st.integers(0, 200), st.binary(max_size=8))
+def test_any_bytes_are_read_without_another_error(tail: bytes, at: int, put: bytes) -> None:
+    wasm = manifest.embed(MODULE, TEXT)
+    for damaged in (wasm + tail, wasm[:at] + put + wasm[at + len(put) :], wasm[: len(wasm) - at]):
+        try:
+            manifest.embedded(Path("x"), damaged)
+            manifest.embed(damaged, TEXT)
+        except (ConfigError, ModuleError):
+            pass
+
+
+def test_the_templates_are_those_of_the_shelf() -> None:
+    """Symbolic links: one text, two places."""
+    for link, original in (
+        ("c/sdk/edge_nri.h", "sdk/edge_nri.h"),
+        ("go/go.mod", "go-annotator/go.mod"),
+        ("go/go.sum", "go-annotator/go.sum"),
+        ("go/unsubscribed.go", "go-annotator/unsubscribed.go"),
+    ):
+        assert (project.TEMPLATES / link).samefile(ROOT / "plugins" / original)
