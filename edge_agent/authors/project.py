@@ -90,11 +90,17 @@ def _command(
     sources = sorted(path.name for path in folder.glob("*.c"))
     if not sources:
         raise ConfigError(f"{folder}: has no source, *.c")
-    return [
-        *(sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-freestanding", "-std=c23"),
-        *("-Os", "-ffreestanding", "-nostdlib", "-s", "-Wall", "-Wextra", "-Isdk"),
-        *("-Wl,--no-entry,-z,stack-size=32768", *sources, "-o", made),
-    ], {}
+    flags = [
+        "-target",
+        "wasm32-freestanding",
+        "-std=c23",
+        "-Os",
+        "-ffreestanding",
+        "-nostdlib",
+        "-s",
+    ]
+    flags += ["-Wall", "-Wextra", "-Isdk", "-Wl,--no-entry,-z,stack-size=32768"]
+    return [sys.executable, "-m", "ziglang", "cc", *flags, *sources, "-o", made], {}
 
 
 def _run(command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
