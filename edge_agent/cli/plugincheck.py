@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any
 
+from edge_agent.authors import manifest
 from edge_agent.authors.tryout import PluginFile, Runtime, Tryout, sample
 from edge_agent.cli.checks import Finding, Level
 from edge_agent.config import PERMISSIONS
@@ -56,6 +57,7 @@ class Check:
             (self._abi, "abi", False),
             (self._imports, "imports", False),
             (self._memory, "memory", False),
+            (self._said, "plugin.toml", False),
             (self._compile, "compile", True),
             (self._start, "start", True),
             (self._configure, "configure", True),
@@ -145,6 +147,23 @@ class Check:
             self._add("fail", "memory", text, todo)
         else:
             self._add("ok", "memory", text)
+
+    def _said(self, tryout: Tryout) -> None:
+        """The module's own plugin.toml, against its exports and the agent's settings."""
+        said = manifest.embedded(self.plugin.path, self.plugin.wasm)
+        if said is None:
+            return
+        self._add("ok", "plugin.toml", f"{said.name} {said.version}: {said.description}")
+        absent = [each for each in said.events if f"plugin_{each}" not in tryout.exports]
+        if absent:
+            text = f"it says that it takes {', '.join(absent)}, and exports no such method"
+            self._add("warn", "plugin.toml", text, "correct its events, and build again")
+        granted = self.plugin.settings.permissions
+        denied = [each for each in said.permissions if granted is not None and each not in granted]
+        if denied:
+            where = self.plugin.settings_path or "NN-name.toml"
+            text = f"it needs {', '.join(denied)}, which {where} does not permit"
+            self._add("warn", "plugin.toml", text, f"add them to permissions in {where}")
 
     def _compile(self, tryout: Tryout) -> None:
         tryout.compile()

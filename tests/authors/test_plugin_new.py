@@ -176,6 +176,20 @@ def test_a_wrong_text_in_a_module_is_told_and_no_more(text: str, run: Run, tmp_p
     assert "problem" in said
 
 
+def test_check_compares_it_with_exports_and_settings(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "10-x.wasm"
+    path.write_bytes(manifest.embed(MODULE, TEXT + 'permissions = ["env", "hooks"]\n'))
+    assert "plugin.toml" in run("check", path)[1]
+    path.with_suffix(".toml").write_text('permissions = ["env"]\n')
+    code, said = run("check", path)
+    assert (code, "it needs hooks, which" in said) == (0, True), said
+    path.write_bytes(manifest.embed(MODULE, TEXT.replace("create_container", "stop_container")))
+    assert "it says that it takes stop_container" in run("check", path)[1]
+    path.write_bytes(manifest.embed(MODULE, "nothing"))
+    code, said = run("check", path)
+    assert (code, "not valid TOML" in said) == (1, True), said
+
+
 @given(st.binary(max_size=64), st.integers(0, 200), st.binary(max_size=8))
 def test_any_bytes_are_read_without_another_error(tail: bytes, at: int, put: bytes) -> None:
     wasm = manifest.embed(MODULE, TEXT)
