@@ -1,5 +1,5 @@
-"""`edge-agent plugin`: make a plugin (`new`, `build`), examine it before a node runs it (`check`,
-`inspect`, `run`, `test`, `bench`), or lift its quarantine (`unquarantine`)."""
+"""`edge-agent plugin`: make a plugin (`new`, `build`, `dev`), examine it before a node runs it
+(`check`, `inspect`, `run`, `test`, `bench`), or lift its quarantine (`unquarantine`)."""
 
 import argparse
 from pathlib import Path
@@ -32,6 +32,24 @@ def add_parser(subparsers: "Subparsers") -> None:
         "folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help="default: this one"
     )
     action.set_defaults(command=build)
+
+    action = actions.add_parser(
+        "dev", help="build and test a folder's plugin at each change, until interrupted"
+    )
+    action.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help="default: this one"
+    )
+    action.add_argument("--once", action="store_true", help="once; 1 if it fails")
+    action.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="also copy a plugin that passed into this folder, which a running agent looks at",
+    )
+    action.add_argument(
+        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime or wasmi (default: auto)"
+    )
+    action.set_defaults(command=dev)
 
     action = actions.add_parser(
         "check",
@@ -200,6 +218,13 @@ def build(arguments: argparse.Namespace) -> int:
     made = project.build(arguments.folder)
     print(f"{printable(str(made))}: {made.stat().st_size} bytes")
     return OK
+
+
+def dev(arguments: argparse.Namespace) -> int:
+    """Build and test again at each change."""
+    from edge_agent.cli import plugindev
+
+    return plugindev.run(arguments)
 
 
 def check(arguments: argparse.Namespace) -> int:
