@@ -52,7 +52,8 @@ ALWAYS = _named(
     edge_agent.nri: capabilities events link messages permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files release
-    edge_agent.wasm: abi artifacts choice compiler engine guestlog imports module modulefile wasi
+    edge_agent.wasm: abi artifacts choice compiler compiler_process engine guestlog imports
+    edge_agent.wasm: module modulefile wasi
     edge_agent.wasm.engines: signals ticker wasmtime wasmtime_capi wasmtime_instance
     edge_agent.wire: fields mux ttrpc
     """

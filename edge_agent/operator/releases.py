@@ -29,7 +29,7 @@ from edge_agent.store.digest import Digest
 from edge_agent.store.release import Code
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.compiler import Portably
+from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import Engine, Portable
 
 ENGINE = "wasmer"  # the only engine that compiles for other processors

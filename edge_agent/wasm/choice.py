@@ -1,10 +1,12 @@
 """Which engine runs the guests: the one that is configured, or the best that is installed."""
 
 import importlib
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from edge_agent.errors import EngineError, NotInstalledError
-from edge_agent.wasm.engine import Engine
+
+if TYPE_CHECKING:
+    from edge_agent.wasm.engine import Engine  # a compiler's process does without
 
 AUTO = "auto"
 
@@ -32,7 +34,7 @@ REPLACED = {"wasm3": "wasmi"}
 
 def choose(
     name: str, adapters: tuple[Adapter, ...] = ADAPTERS, *, advice: bool = False
-) -> tuple[Engine, str]:
+) -> "tuple[Engine, str]":
     """The engine called `name`, or the first of "auto" that works, and why it is this one.
 
     With `advice` the reason also tells what would have been preferred, and how to install it.
@@ -74,9 +76,9 @@ def known(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:
     return [adapter.name for adapter in adapters]
 
 
-def _make(adapter: Adapter) -> Engine:
+def _make(adapter: Adapter) -> "Engine":
     try:
         made = getattr(importlib.import_module(adapter.module), adapter.type)()
     except ImportError as error:
         raise EngineError(f"the engine {adapter.name} cannot be loaded: {error}") from error
-    return cast(Engine, made)
+    return cast("Engine", made)

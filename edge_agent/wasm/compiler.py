@@ -3,7 +3,7 @@
 A compiler takes tens of times a module's size in memory and holds most of it for ever,
 and a hostile module can make it take all there is. So it runs apart, with limits:
 
-    parent (a worker thread)                    child (this module's `main`)
+    parent (a worker thread)                    child (compiler_process.py)
     module as stdin, new file as stdout   ->    reads it, checks its digest, confines itself
                                                 (wasm/confinement), meters it if it is to
                                                 be metered, compiles, writes, syncs
@@ -14,11 +14,9 @@ import logging
 import os
 import select
 import signal
-import sys
 import time
-from errno import EDQUOT, ENOMEM, ENOSPC
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 
 from edge_agent.config.units import format_size
 from edge_agent.errors import (
@@ -29,13 +27,23 @@ from edge_agent.errors import (
     SupersededError,
 )
 from edge_agent.subprocess_python import command
+from edge_agent.wasm.compiler_process import (
+    BAD_DISK,
+    BAD_ENGINE,
+    BAD_MODULE,
+    HERE,
+    LACKING,
+    MAX_LAST_WORDS_BYTES,
+    NO_MEMORY,
+    SUPERSEDED,
+    Portably,
+)
 from edge_agent.wasm.module import MAX_MODULE_BYTES
 
 if TYPE_CHECKING:
     import subprocess
 
     from edge_agent.store.digest import Digest
-    from edge_agent.wasm.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -43,36 +51,19 @@ log = logging.getLogger(__name__)
 # long and does everything else first.
 TIMEOUT_S = 300.0
 MEMORY_BYTES = 512 << 20  # that Go module takes 230 MB
-MAX_LAST_WORDS_BYTES = 4096  # kept of what the child says; a panic's reason is in its end
-NICENESS = 10  # below everything that serves containers
-_OUT_OF_MEMORY_SCORE = "1000"  # if memory runs out, this process goes first
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-# How the child ends. Not 1 or 2, with which the interpreter itself reports failures.
-_BAD_MODULE, _BAD_ENGINE, _BAD_DISK, _NO_MEMORY, _SUPERSEDED = 10, 11, 12, 13, 14
 _EXITS: dict[int, type[EdgeAgentError]] = {
-    _BAD_MODULE: ModuleError,
-    _BAD_ENGINE: EngineError,
-    _BAD_DISK: StoreError,
-    _SUPERSEDED: SupersededError,
+    BAD_MODULE: ModuleError,
+    BAD_ENGINE: EngineError,
+    BAD_DISK: StoreError,
+    SUPERSEDED: SupersededError,
 }
 # Words of the allocators behind the compilers when the limit is reached.
 _MEMORY_WORDS = ("memory allocation of", "Cannot allocate memory", "MemoryError", "out of memory")
 
-# Before what a child could not give up, when all else went well.
-_LACKING = "not confined: "
-
-_EMPTY = b"\0asm\1\0\0\0"  # a module
-_HERE = "here"  # no processor's name
-
-_MAIN = "from edge_agent.wasm.compiler import main; main(sys.argv[1:])"
-
-
-class Portably(NamedTuple):
-    """For every processor of a kind (`uname -m`), in place of this machine's own."""
-
-    target: str
-    wide: bool  # whether memories reserve all that a pointer reaches
+# Nothing that it makes becomes garbage before it ends.
+_MAIN = (
+    "import gc; gc.disable(); from edge_agent.wasm.compiler_process import main; main(sys.argv[1:])"
+)
 
 
 def compile_module(
@@ -99,7 +90,8 @@ def compile_module(
         raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
     try:
         how = "metered" if metered else "plain"
-        task = (engine_name, digest.hex, how, str(memory_bytes), _told_target(portably))
+        bounds = (str(MAX_MODULE_BYTES), str(memory_bytes))
+        task = (engine_name, digest.hex, how, *bounds, _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)
@@ -113,7 +105,7 @@ def compile_module(
 
 def _told_target(portably: Portably | None) -> str:
     if portably is None:
-        return _HERE
+        return HERE
     return f"{portably.target} {'wide' if portably.wide else 'narrow'}"
 
 
@@ -122,7 +114,7 @@ _told: set[str] = set()
 
 def _tell_lacking(said: str) -> None:
     """Log once what compilers here cannot give up."""
-    lacking = said.removeprefix(_LACKING)
+    lacking = said.removeprefix(LACKING)
     if lacking != said and not _told:
         _told.add(lacking)
         level = logging.WARNING if "not filtered" in lacking else logging.INFO
@@ -191,7 +183,7 @@ def _attend(child: "subprocess.Popen[bytes]", until: float) -> bytes:
 def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
     """The error behind a child's end; `code` is negative for a signal (as in subprocess)."""
     words = " ".join(said.split())
-    if code == _NO_MEMORY or (code not in _EXITS and any(word in said for word in _MEMORY_WORDS)):
+    if code == NO_MEMORY or (code not in _EXITS and any(word in said for word in _MEMORY_WORDS)):
         return EngineError(
             f"the compiler needed more than {format_size(memory_bytes)} of memory: "
             "the module is too large or too intricate for this node; make it smaller"
@@ -205,102 +197,3 @@ def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
         )
     end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     return EngineError(f"the compiler {end}" + f": {words[-500:]}" * bool(words))
-
-
-# From here on: the child.
-
-
-def main(arguments: list[str]) -> NoReturn:
-    """engine, digest, "metered" or "plain", bytes of memory, for which processor, parent's
-    process; the module on stdin, the artifact to stdout."""
-    engine_name, digest, kind, memory_bytes, target_name, parent = arguments
-    portably = _read_target(target_name)
-    target = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not get into the artifact
-    _die_with(int(parent))
-    _give_way()
-    try:
-        from edge_agent.store.digest import sha256_hex
-        from edge_agent.wasm.choice import choose
-        from edge_agent.wasm.confinement import confine
-
-        engine, _ = choose(engine_name)
-        _limit(int(memory_bytes))
-        # All that is imported in the middle of it, while files can still be opened.
-        compile_here(engine, _EMPTY, metered=kind == "metered", portably=portably)
-        wasm = sys.stdin.buffer.read(MAX_MODULE_BYTES + 1)
-        if sha256_hex(wasm) != digest:
-            _leave(_SUPERSEDED, "it changed while it was read; it is read again")
-        # Nothing looked into the module so far, and nothing is opened from here on.
-        lacking = confine(lambda: _die_with(int(parent)))
-        artifact = compile_here(engine, wasm, metered=kind == "metered", portably=portably)
-    except MemoryError:
-        os._exit(_NO_MEMORY)
-    except (ModuleError, EngineError) as error:
-        if f"(os error {ENOMEM})" in str(error):
-            os._exit(_NO_MEMORY)
-        _leave(_BAD_MODULE if isinstance(error, ModuleError) else _BAD_ENGINE, str(error))
-    try:
-        rest = memoryview(artifact)
-        while rest:
-            rest = rest[os.write(target, rest) :]
-        os.fsync(target)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        advice = "; free some space on this disk" * (error.errno in (ENOSPC, EDQUOT))
-        _leave(_BAD_DISK, f"the compiled module cannot be written: {reason}{advice}")
-    _leave(0, _LACKING + "; ".join(lacking) if lacking else "")
-
-
-def _read_target(told: str) -> Portably | None:
-    target, _, width = told.partition(" ")
-    return Portably(target, width == "wide") if width else None
-
-
-def compile_here(
-    engine: "Engine", wasm: bytes, *, metered: bool = False, portably: Portably | None = None
-) -> bytes:
-    """The artifact, made in this process. ModuleError. EngineError. MemoryError."""
-    if metered:
-        from edge_agent.wasm.metering import meter
-
-        wasm = meter(wasm)
-    if portably is None:
-        return engine.compile(wasm)
-    from edge_agent.wasm.engine import Portable
-
-    if not isinstance(engine, Portable):
-        raise EngineError(f"{engine.name} makes no code for other machines")
-    return engine.compile_for(wasm, portably.target, portably.wide)
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the parent ends."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(_BAD_ENGINE)  # it died before the line above
-
-
-def _give_way() -> None:
-    """Everything else comes first."""
-    os.nice(NICENESS)
-    try:
-        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
-    except OSError:
-        pass  # a kernel that does not let us: the limit of memory remains
-
-
-def _limit(memory_bytes: int) -> None:
-    import resource
-
-    # RLIMIT_DATA counts the memory that a process can write. RLIMIT_AS would count
-    # the engine's library and its reservations of addresses as well.
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no crash fills a small disk
-
-
-def _leave(code: int, message: str) -> NoReturn:
-    os.write(2, message.encode(errors="replace")[:MAX_LAST_WORDS_BYTES])
-    os._exit(code)  # at once: there is nothing to give back, and much memory to walk

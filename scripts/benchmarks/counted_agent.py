@@ -26,7 +26,7 @@ from edge_agent.config import load_agent_config
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
-from edge_agent.wasm import compiler
+from edge_agent.wasm import compiler, compiler_process
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import GuestLog, logging_sink
 from scripts.benchmarks import guests
@@ -137,7 +137,7 @@ def _compile_here(
     """In place of compiler.compile_module: valgrind's processor is not the machine's, and code of a
     process outside of it may use what valgrind's lacks."""
     engine, _why = choose(engine_name)
-    output.write_bytes(compiler.compile_here(engine, wasm.read_bytes(), metered=metered))
+    output.write_bytes(compiler_process.compile_here(engine, wasm.read_bytes(), metered=metered))
 
 
 def count_lines(counted: Counted) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.pb import nri_pb2
-from edge_agent.wasm.compiler import compile_here
+from edge_agent.wasm.compiler_process import compile_here
 from edge_agent.wasm.engine import Bounds, Engine, HostFunctions, Instance, Module
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports

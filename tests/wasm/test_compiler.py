@@ -10,11 +10,14 @@ import pytest
 
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
 from edge_agent.store.digest import Digest
-from edge_agent.wasm.compiler import MEMORY_BYTES, NICENESS, compile_module, explain
+from edge_agent.subprocess_python import command as python_command
+from edge_agent.wasm.compiler import MEMORY_BYTES, compile_module, explain
+from edge_agent.wasm.compiler_process import NICENESS
 from edge_agent.wasm.module import inspect
 from edge_agent.wasm.modulefile import identify
 from tests.support.compilers import compilers
 from tests.support.costly import costly_module, wasmtime
+from tests.support.engines import make
 from tests.support.smalldisk import small_disk
 from tests.support.wait import wait_until
 
@@ -81,6 +84,25 @@ def test_the_child_finds_the_package_from_any_folder(output: Path, tmp_path: Pat
     command = [sys.executable, "-c", code, str(ROOT), str(BENCH)]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert output.stat().st_size > BENCH.stat().st_size
+
+
+def test_the_child_imports_little() -> None:
+    """It begins anew for each module: its imports were two thirds of what it executes."""
+    if isinstance(engine := make("wasmi"), str):
+        pytest.skip(engine)
+    code = """if True:
+        import edge_agent.store.digest
+        import edge_agent.wasm.compiler_process as process
+        import edge_agent.wasm.confinement
+        from edge_agent.wasm.choice import choose
+        process.compile_here(choose("wasmi")[0], process._EMPTY)
+        print(*sys.modules)
+    """
+    done = subprocess.run(python_command(code), capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "edge_agent_engines.edge_agent_engines" in loaded
+    heavy = {"dataclasses", "edge_agent.config", "edge_agent.wasm.module", "logging", "pathlib"}
+    assert not heavy & loaded
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import EngineError, GuestError, GuestFault, ModuleError
-from edge_agent.wasm.compiler import compile_here
+from edge_agent.wasm.compiler_process import compile_here
 from edge_agent.wasm.engine import Bounds, Guest, HostFunction
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState

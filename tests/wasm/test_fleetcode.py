@@ -15,7 +15,7 @@ from edge_agent.store.release import CodeFile
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.compiler import Portably
+from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import FUEL_RULES, Bounds, Engine, Module, Portable
 from edge_agent.wasm.engines.wasmer import WasmerEngine
 from edge_agent.wasm.guestlog import GuestLog

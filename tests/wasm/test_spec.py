@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError
-from edge_agent.wasm.compiler import compile_here
+from edge_agent.wasm.compiler_process import compile_here
 from edge_agent.wasm.engine import Bounds, Engine, HostFunction, Instance, Module
 from edge_agent.wasm.module import FuncType, inspect
 from tests.support import engines, fuzzmodules

@@ -6,14 +6,15 @@ for what ended a call are the agent's own. docs/adr/0029-wasmer.md, docs/adr/004
 
 import importlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import EngineError, ModuleError, NotInstalledError
-from edge_agent.wasm.module import ModuleInfo
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a compiler's process does without
+    from pathlib import Path
+
     from edge_agent.wasm.engines.native_instance import NativeModule
+    from edge_agent.wasm.module import ModuleInfo
 
 _BINDING = "0.2"  # whose functions are called here; its last number may be any
 
@@ -49,7 +50,7 @@ class NativeEngine:
             raise EngineError(str(error)) from None
         return artifact
 
-    def load(self, artifact: Path, info: ModuleInfo, stack_bytes: int) -> "NativeModule":
+    def load(self, artifact: "Path", info: "ModuleInfo", stack_bytes: int) -> "NativeModule":
         # Only now: most nodes that look for an engine do not have it.
         from edge_agent.wasm.engines.native_instance import NativeModule
 
