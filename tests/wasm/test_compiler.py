@@ -90,14 +90,13 @@ def test_the_child_imports_little() -> None:
     """It begins anew for each module: its imports were two thirds of what it executes."""
     if isinstance(engine := make("wasmi"), str):
         pytest.skip(engine)
-    code = """if True:
-        import edge_agent.store.digest
-        import edge_agent.wasm.compiler_process as process
-        import edge_agent.wasm.confinement
-        from edge_agent.wasm.choice import choose
-        process.compile_here(choose("wasmi")[0], process._EMPTY)
-        print(*sys.modules)
-    """
+    code = (
+        "import edge_agent.store.digest, edge_agent.wasm.confinement;"
+        "import edge_agent.wasm.compiler_process as process;"
+        "from edge_agent.wasm.choice import choose;"
+        "process.compile_here(choose('wasmi')[0], process._EMPTY);"
+        "print(*sys.modules)"
+    )
     done = subprocess.run(python_command(code), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "edge_agent_engines.edge_agent_engines" in loaded
