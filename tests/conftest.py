@@ -1,7 +1,10 @@
 """Settings that every test shares."""
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +35,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="skip what an emulated processor cannot do: what is marked not_emulated(reason)",
     )
+
+
+# The tests' files lie in memory where there is room: most tests write and sync small files, which
+# takes ten times as long on a disk. Which writes were synced is for tests/support/faults.py to say.
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30  # all tests leave some 600 MB
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    wanted = config.option.basetemp or os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    if not wanted and MEMORY.is_mount() and os.access(MEMORY, os.W_OK):
+        programs_run = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+        if programs_run and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
 # What these folders test is there only with root, containers, other makers' programs or Go.

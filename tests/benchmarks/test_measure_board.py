@@ -14,6 +14,7 @@ from edge_agent.wasm.choice import choose
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure-board"
 
 
+@pytest.mark.system
 def test_it_measures_with_nothing_beside_it(tmp_path: Path) -> None:
     try:
         engine, _ = choose("auto")

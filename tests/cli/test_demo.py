@@ -64,6 +64,7 @@ def on_a_terminal(columns: int, *words: str) -> tuple[int, list[str]]:
     ]
 
 
+@pytest.mark.system
 def test_every_check_holds_and_nothing_is_left_behind(somewhere: Path) -> None:
     done = subprocess.run(
         demo("--plain", "--seconds", "0"), cwd=ROOT, capture_output=True, text=True, check=False
@@ -93,6 +94,7 @@ def test_every_check_holds_and_nothing_is_left_behind(somewhere: Path) -> None:
     assert list(somewhere.iterdir()) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("columns", [80, 120])
 def test_on_a_terminal_three_columns_stand_side_by_side(columns: int) -> None:
     code, lines = on_a_terminal(columns, "--act", "1")
@@ -104,6 +106,7 @@ def test_on_a_terminal_three_columns_stand_side_by_side(columns: int) -> None:
     )
 
 
+@pytest.mark.system
 def test_a_fleet_on_a_terminal_fits_its_width() -> None:
     pytest.importorskip("tomlkit", reason="the extra `demo` is not installed")
     code, lines = on_a_terminal(80, "--act", "2")

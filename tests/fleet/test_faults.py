@@ -151,6 +151,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.system
 def test_fetching_and_switching_is_all_or_nothing(tmp_path: Path, story: Story) -> None:
     story.operator.deploy(*plugins("2", C, D))
     counts = survives(tmp_path, story.prepare, story.act, story.judge, done=story.done)
@@ -291,6 +292,7 @@ def test_repair_of_a_damaged_module_is_all_or_nothing(tmp_path: Path, story: Sto
     assert _enough(counts, kill=40, power=50, error=35)
 
 
+@pytest.mark.system
 def test_transfer_by_https_is_all_or_nothing(
     tmp_path: Path, story: Story, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from tests.support.agent import Agent, guest
 from tests.support.wait import TIMEOUT_S, wait_until
 from tests.support.wat import constant
 
+pytestmark = pytest.mark.system
 LONG = {"deadline": "60s", "start": "300s"}
 
 
@@ -161,7 +162,6 @@ def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
         assert agent.entry("10-hostile")["status"] == "quarantined"
 
 
-@pytest.mark.system
 @pytest.mark.usefixtures("nobody_is_killed_for_memory")
 def test_a_kill_from_outside_is_held_against_nobody(tmp_path: Path, runtime: SimRuntime) -> None:
     if oom_kills() is None:

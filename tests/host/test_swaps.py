@@ -109,6 +109,7 @@ class Load:
             self._runtime.stop_pod(pod)
 
 
+@pytest.mark.system
 def test_under_500_events_a_second_each_is_answered_once(tmp_path: Path) -> None:
     pytest.importorskip("wasmtime", reason="needs wasmtime: runs guests")
     with House(tmp_path) as house:

@@ -17,6 +17,7 @@ from tests.support.mosquitto import Mosquitto, needs_mosquitto
 from tests.support.wait import wait_until
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("hold_s", ["0", "2"])
 def test_killed_at_any_file_operation_nothing_kept_is_lost_or_counted_twice(hold_s: str) -> None:
     # In memory, where there is such a place: what is synced makes no difference here.

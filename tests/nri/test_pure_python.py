@@ -15,6 +15,7 @@ ROOT = HERE.parent.parent
 VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
+@pytest.mark.system
 @pytest.mark.skipif(
     api_implementation.Type() == "python", reason="this is protobuf's pure-Python backend already"
 )

@@ -1,7 +1,8 @@
 """The two tiers of the tests: what runs anywhere, and what is marked `system`.
 
-`system` is what needs root, containers, an emulator, a broker, Go or Rust; CONTRIBUTING tells how
-to run the others alone. Helpers that bring such things ask here, so that no test misses its mark.
+`system` is what needs root, containers, an emulator, a broker, Go or Rust, or starts and kills
+processes again and again; CONTRIBUTING tells how to run the others alone. Helpers that bring such
+things ask here, so that no test misses its mark.
 """
 
 _allowed = True  # outside of pytest too

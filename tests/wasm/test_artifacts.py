@@ -76,7 +76,7 @@ def _identity(path: Path) -> object:
     return (path.stat().st_ino, path.stat().st_ctime_ns) if path.exists() else None
 
 
-@pytest.fixture(params=known())
+@pytest.fixture(scope="module", params=known())
 def engine(request: pytest.FixtureRequest) -> Engine:
     try:
         return choose(request.param)[0]
@@ -84,9 +84,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         pytest.skip(f"needs {request.param}: {error}")
 
 
+@pytest.fixture(scope="module")
+def compiled(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a node that compiled its module."""
+    return Node(tmp_path_factory.mktemp("compiled") / "state", engine).state
+
+
 @pytest.fixture
-def node(tmp_path: Path, engine: Engine) -> Node:
-    return Node(tmp_path / "state", engine)
+def node(tmp_path: Path, engine: Engine, compiled: Path) -> Node:
+    return Node(shutil.copytree(compiled, tmp_path / "state"), engine)
 
 
 def test_a_good_artifact_is_not_compiled_again(node: Node) -> None:

@@ -18,7 +18,7 @@ from tests.support import engines, wasmgen
 from tests.support.assembler import FOREVER, call, get, i32, i64
 from tests.support.gobuild import go_annotator_module, require_go
 from tests.wasm.conftest import NOT_EMULATED
-from tests.wasm.lab import ROOT, Bench, Lab, capture, configure_request, guest
+from tests.wasm.lab import MIB, ROOT, Bench, Lab, capture, configure_request, guest
 from tests.wasm.plugins import ECHO, plugin
 
 ENDLESS = 10**15  # the most that can be configured
@@ -179,7 +179,8 @@ ENDLESS_CODE = {
 @pytest.mark.parametrize("wasm", ENDLESS_CODE.values(), ids=ENDLESS_CODE)
 @pytest.mark.parametrize("fuel", [1, 100, 20_000])
 def test_code_without_an_end_ends_with_its_fuel(lab: Lab, wasm: bytes, fuel: int) -> None:
-    running = lab.start(wasm, fuel=fuel, stack_bytes=STACK_BYTES)
+    # Little memory: some engines copy all of it each time it grows.
+    running = lab.start(wasm, fuel=fuel, stack_bytes=STACK_BYTES, memory_bytes=4 * MIB)
     with pytest.raises(GuestFault, match=f"stopped after {fuel} instructions") as caught:
         running.call("create_container", b"request")
     assert caught.value.kind == "fuel"

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import GuestError, GuestFault, ModuleError
 from edge_agent.wasm.module import inspect
-from tests.wasm.lab import Bench, Lab, capture, configure_request, guest
+from tests.wasm.lab import PATIENCE_S, Bench, Lab, capture, configure_request, guest
 
 WASM = guest("old-gen")
 CREATE = capture("create_container")
 KINDS = {"trap", "timeout", "memory", "abi"}
 
 
-def outcome(lab: Lab, wasm: bytes) -> str:
+def outcome(lab: Lab, wasm: bytes, start_s: float = 1.0, call_s: float = 0.05) -> str:
     """What became of a module, from reading it to a call of it."""
     try:
         inspect(wasm)
-        running = lab.start(wasm, memory_bytes=4 << 20, deadline_s=1.0)
+        running = lab.start(wasm, memory_bytes=4 << 20, deadline_s=start_s)
     except ModuleError:
         return "refused"
     except GuestFault as fault:
@@ -30,7 +30,7 @@ def outcome(lab: Lab, wasm: bytes) -> str:
             ("state_change", b"\x08\x04"),
         ):
             try:
-                running.call(method, request, 0.05)
+                running.call(method, request, call_s)
             except GuestError:
                 pass
             except GuestFault as fault:
@@ -57,4 +57,4 @@ def test_a_changed_guest_is_refused_fails_or_lives(
     scratch = Lab(Bench(lab.bench.engine, tmp_path))  # such modules are not kept
     assert outcome(scratch, bytes(wasm)) in {*KINDS, "refused", "lives"}
     # Nobody else noticed.
-    assert outcome(lab, WASM) == "lives"
+    assert outcome(lab, WASM, PATIENCE_S, PATIENCE_S) == "lives"
