@@ -85,12 +85,9 @@ Output = Callable[[int, bytes, int], None]
 def functions(output: Output) -> dict[tuple[str, str], HostFunction]:
     """All of preview 1."""
     wasi = _Wasi(output)
-    table = {}
-    for name, letters in _SIGNATURES.items():
-        params = tuple("i64" if letter == "I" else "i32" for letter in letters)
-        results = () if name == "proc_exit" else ("i32",)
-        call = getattr(wasi, name, None) or _refusal(name)
-        table[MODULE, name] = HostFunction(FuncType(params, results), call)
+    table = dict(_REFUSED)
+    for name in _SERVED:
+        table[MODULE, name] = HostFunction(_TYPES[name], getattr(wasi, name))
     return table
 
 
@@ -224,3 +221,18 @@ class _Wasi:
         guest.write(events, b"".join(ready))
         guest.write(result, struct.pack("<I", len(ready)))
         return SUCCESS
+
+
+# Once for all guests: only what has an effect knows its guest's output.
+_TYPES = {
+    name: FuncType(
+        tuple("i64" if letter == "I" else "i32" for letter in letters),
+        () if name == "proc_exit" else ("i32",),
+    )
+    for name, letters in _SIGNATURES.items()
+}
+_SERVED = [name for name in _SIGNATURES if hasattr(_Wasi, name)]
+_REFUSED = {
+    (MODULE, name): HostFunction(_TYPES[name], _refusal(name))
+    for name in _SIGNATURES.keys() - set(_SERVED)
+}
