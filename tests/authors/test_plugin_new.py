@@ -66,6 +66,7 @@ def test_c_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPa
     assert Path("50-gpio-guard.wasm").read_bytes() == first
 
 
+@pytest.mark.system
 def test_go_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     require_go()
     assert run("new", "marker", "--lang", "go")[0] == 0
