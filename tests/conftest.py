@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # The tests' files lie in memory where there is room: most tests write and sync small files, which
 # takes ten times as long on a disk. Which writes were synced is for tests/support/faults.py to say.
 MEMORY = Path("/dev/shm")
-ROOM_BYTES = 4 << 30  # all tests leave some 600 MB
+ROOM_BYTES = 4 << 30  # more than all parts of .ci/run take together
 
 
 def pytest_configure(config: pytest.Config) -> None:
