@@ -39,7 +39,7 @@ from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.guestlog import logging_sink
+from edge_agent.wasm.guestlog import AgentLog
 
 if TYPE_CHECKING:
     from edge_agent.node.certificatewatch import CertificateWatch
@@ -93,7 +93,7 @@ class Agent:
             loop,
             partial(self._artifacts.stored, self._engine),
             partial(self._artifacts.module, self._engine),
-            logging_sink,
+            AgentLog,
             self._crash_marker,
             lambda release: self._crash_policy.refuses_code(release),
         )

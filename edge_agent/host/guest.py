@@ -90,6 +90,14 @@ class Guest:
         """Give its memory back. Harmless when repeated."""
         self._prepared.close()
 
+    def hold_log(self) -> None:
+        """Its lines wait until `release_log`, as far as that goes."""
+        self._services.log.hold()
+
+    def release_log(self) -> None:
+        """The answer is out: its lines may take their time."""
+        self._services.log.release()
+
     def flush_log(self) -> None:
         """Write what stands in the log without the end of its line."""
         self._services.log.flush()

@@ -258,6 +258,7 @@ class Plugin:
         kind, reply, text = event_result.OK, b"", ""
         others: tuple[str, ...] = ()
         fault = self.fault
+        self.guest.hold_log()
         try:
             if fault is None:
                 reply = self.guest.answer(call)
@@ -277,6 +278,7 @@ class Plugin:
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {text}")
         self._link.flush()
         # The runtime has its answer; nothing waits for the rest.
+        self.guest.release_log()
         if reply and kind == event_result.OK:
             runtime = self.session.runtime
             if call.event == CREATE and runtime is not None:

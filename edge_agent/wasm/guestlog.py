@@ -22,22 +22,50 @@ _LEVELS = {
     **dict.fromkeys((b"error", b"fatal", b"panic"), ERROR),
 }
 
+# Of a call's lines: what comes before an answer may have to wait for it. Few, and as long as the
+# writer of the log lets lines gather: a call that ends the process loses hardly more than before.
+MAX_HELD, HOLD_S = 16, 0.02
+
 _NUMBERS = {DEBUG: logging.DEBUG, INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERROR}
 
 Sink = Callable[[int, str], None]
 """Takes a level (1 debug .. 4 error) and a line. Must not block."""
 
 
-def logging_sink(identity: str) -> Sink:
-    """The lines of one plugin go to the agent's log."""
-    logger, identity = logging.getLogger(PLUGIN_LOGGER), printable(identity)
+class AgentLog:
+    """A Sink: the lines of one plugin go to the agent's log.
 
-    def sink(level: int, line: str) -> None:
+    The log's handlers take longer than a small guest's answer, so between `hold` and `release`
+    lines wait for them: MAX_HELD at most, and not when the first has waited HOLD_S.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._identity = printable(identity)
+        self._logger = logging.getLogger(PLUGIN_LOGGER)
+        self._held: list[PluginRecord] | None = None
+
+    def __call__(self, level: int, line: str) -> None:
         number = _NUMBERS[level]
-        if logger.isEnabledFor(number):
-            logger.handle(PluginRecord(identity, number, line))
+        if not self._logger.isEnabledFor(number):
+            return
+        record, held = PluginRecord(self._identity, number, line), self._held
+        if held is None:
+            self._logger.handle(record)
+            return
+        held.append(record)
+        if len(held) >= MAX_HELD or record.created - held[0].created >= HOLD_S:
+            self.release()
 
-    return sink
+    def hold(self) -> None:
+        """From now on."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        """Pass on what was held, in its order and with its time, and hold nothing."""
+        held, self._held = self._held, None
+        for record in held or ():
+            self._logger.handle(record)
 
 
 class GuestLog:
@@ -55,6 +83,7 @@ class GuestLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
+        self._agent_log = sink if isinstance(sink, AgentLog) else None
         self._rate = lines_per_s
         self._line_bytes = line_bytes
         self._clock = clock
@@ -104,8 +133,19 @@ class GuestLog:
         if kept or lost:
             self._partial[fd] = kept[: self._line_bytes], lost
 
+    def hold(self) -> None:
+        """A call begins whose answer goes before its lines: see AgentLog."""
+        if self._agent_log is not None:
+            self._agent_log.hold()
+
+    def release(self) -> None:
+        """The answer is out."""
+        if self._agent_log is not None:
+            self._agent_log.release()
+
     def flush(self) -> None:
         """The guest is gone: what it printed without a newline is a line now."""
+        self.release()
         for fd in list(self._partial):
             self.stream(fd, b"\n")
         if self._unsaid:

@@ -28,7 +28,7 @@ from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
 from edge_agent.wasm import compiler, compiler_process
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.guestlog import GuestLog, logging_sink
+from edge_agent.wasm.guestlog import AgentLog, GuestLog
 from scripts.benchmarks import guests
 
 EMPTY, C, PUBLISHED = "empty plugin", "C plugin", "C plugin, results published"
@@ -142,7 +142,7 @@ def _compile_here(
 
 def count_lines(counted: Counted) -> None:
     """A line of a plugin's log, from the guest's bytes to the file."""
-    guest_log = GuestLog(logging_sink(_PLUGIN), 1_000_000, 4096)
+    guest_log = GuestLog(AgentLog(_PLUGIN), 1_000_000, 4096)
 
     def lines(count: int) -> None:
         for _ in range(count // FEW):  # so many at once fit into the handler's queue
