@@ -7,14 +7,16 @@ through its sources is given up. Nothing here does I/O; `has` says what is on th
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from edge_agent.config import UpdatesConfig
 from edge_agent.fleet import plan
 from edge_agent.fleet.plan import Node, Target
 from edge_agent.fleet.transfer.fetch_queue import FetchRequest
 from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.store.catalogue import Catalogue, Running
+from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.digest import Digest
+from edge_agent.store.release import Release
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +61,11 @@ class AcceptedDeployments:
         """Whether all that it waits for is here."""
         return self._has_modules(target) and not self._awaited(document, target)
 
-    def with_code(self, target: Target) -> list[Running]:
+    def with_code(self, target: Target) -> list[Release]:
         """What is to run, naming only machine code that is on the disk."""
         return [
-            each.by(each.code if each.code and self._has(each.code.digest) else None)
-            for each in target.running
+            each if each.code and self._has(each.code.digest) else replace(each, code=None)
+            for each in target.releases
         ]
 
     # --- blobs
@@ -103,10 +105,10 @@ class AcceptedDeployments:
     def names(self, digest: Digest, catalogue: Catalogue) -> set[tuple[str, str]]:
         """(name, version) of the plugins that the module with this digest is."""
         return {
-            (running.name, running.version)
+            (release.name, release.version)
             for document in self.documents
-            for running in self.target(document, catalogue).running
-            if running.digest == digest
+            for release in self.target(document, catalogue).releases
+            if release.digest == digest
         }
 
     # --- machine code that is done without
@@ -142,11 +144,11 @@ class AcceptedDeployments:
 
     def _code_status(self, target: Target) -> dict[str, str]:
         found = dict(target.misfits)
-        for running in target.running:
-            if running.code is not None:
-                digest = running.code.digest
+        for release in target.releases:
+            if release.code is not None:
+                digest = release.code.digest
                 missing = self._refused.get(digest, "it is not here")
-                found[running.identity] = "" if self._has(digest) else missing
+                found[release.identity] = "" if self._has(digest) else missing
         return {identity: reason[:MAX_REASON_CHARS] for identity, reason in found.items()}
 
     def _has_modules(self, target: Target) -> bool:

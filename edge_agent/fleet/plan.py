@@ -9,12 +9,11 @@ from edge_agent.config import Limits, UpdatesConfig
 from edge_agent.config.model import Report
 from edge_agent.config.units import format_size
 from edge_agent.fleet.transfer.fetch_queue import FetchRequest
-from edge_agent.fleet_protocol import deployment as protocol
-from edge_agent.fleet_protocol.deployment import Blob, Deployment
-from edge_agent.fleet_protocol.selection import Choice, matches, wanted
-from edge_agent.store.catalogue import Catalogue, Running
+from edge_agent.fleet_protocol.deployment import Blob, CodeOffer, Deployment, Offer
+from edge_agent.fleet_protocol.selection import matches, wanted
+from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import Code, CodeFile, Machine, PluginId, Probation, Release, misfit
+from edge_agent.store.release import Code, Machine, PluginId, Probation, Release, misfit
 
 
 class Node(NamedTuple):
@@ -35,20 +34,12 @@ class Plan:
     releases: tuple[Release, ...] = ()
     kept: frozenset[Digest] = frozenset()  # of all modules that may have to run again
 
-    @property
-    def compared(self) -> object:
-        """All of it, to compare plans: releases that need no replacement may differ in these."""
-        more = [(each, each.version, each.probation, each.code) for each in self.releases]
-        return more, self.kept
-
 
 class Target(NamedTuple):
     """What a deployment means for this node."""
 
-    running: tuple[Running, ...]
-    supplies: Mapping[
-        Digest, FetchRequest
-    ]  # by digest: all that must be here before any of it runs
+    releases: tuple[Release, ...]
+    supplies: Mapping[Digest, FetchRequest]  # all that must be here before any of them runs
     codes: Mapping[Digest, FetchRequest] = {}  # machine code for this node, which it can do without
     misfits: Mapping[str, str] = {}  # by identity: why none of the code offered is for this node
 
@@ -66,47 +57,45 @@ def target(
     code is taken.
     """
     held = catalogue.rejected.keys() | catalogue.quarantined.keys()
-    choices = wanted(deployment, node, labels, held)
-    running: list[Running] = []
+    offers = wanted(deployment, node, labels, held)
+    releases: list[Release] = []
     supplies: dict[Digest, FetchRequest] = {}
     codes: dict[Digest, FetchRequest] = {}
     misfits: dict[str, str] = {}
     for entry in deployment.plugins:
-        if choice := choices.get(entry.identity):
-            release = _running(choice)
-            _add(supplies, choice.release.blob, choice.release.sources)
-            if machine is not None and choice.release.codes:
-                file, why = _made_for(choice.release, machine, release.metered)
-                if file is None:
+        if offer := offers.get(entry.identity):
+            release = offer.release
+            _add(supplies, offer.blob, offer.sources)
+            if machine is not None and offer.codes:
+                fitting, why = _made_for(offer, machine)
+                if fitting is None:
                     misfits[release.identity] = why
                 else:
-                    release = release.by(file.code)
-                    _add(codes, file.blob, file.sources)
-            running.append(release)
+                    release = replace(release, code=fitting.code)
+                    _add(codes, fitting.blob, fitting.sources)
+            releases.append(release)
         elif matches(entry, labels) and (kept := catalogue.plugins.get(entry.identity)):
-            running.append(kept.current)
-    return Target(tuple(running), supplies, codes, misfits)
+            releases.append(kept.current)
+    return Target(tuple(releases), supplies, codes, misfits)
 
 
-def _made_for(
-    release: protocol.Release, machine: Machine, metered: bool
-) -> tuple[protocol.CodeFile | None, str]:
+def _made_for(offer: Offer, machine: Machine) -> tuple[CodeOffer | None, str]:
     """The first code that is for the machine; or None, and why the nearest is not."""
     why = []
-    for file in release.codes:
-        reason = misfit(file.code, machine, metered)
+    for each in offer.codes:
+        reason = misfit(each.code, machine, offer.release.metered)
         if not reason:
-            return file, ""
-        why.append((file.code.target == machine.target, reason))
+            return each, ""
+        why.append((each.code.target == machine.target, reason))
     return None, max(why, key=lambda each: each[0])[1]
 
 
-def usable(running: Running, catalogue: Catalogue, proven: bool) -> bool:
+def usable(release: Release, catalogue: Catalogue, proven: bool) -> bool:
     """Nothing is held against it on this node. What is `proven` under its name is not rejected
     for what it does under another."""
-    if running.digest in catalogue.quarantined:
+    if release.digest in catalogue.quarantined:
         return False
-    return proven or not {running.digest, running.setup} & catalogue.rejected.keys()
+    return proven or not {release.digest, release.setup} & catalogue.rejected.keys()
 
 
 def runnable(
@@ -128,38 +117,39 @@ def runnable(
     releases = []
     for kept in catalogue.plugins.values():
         unusable = None
-        for running in (kept.current, kept.previous):
-            if running is None:
+        for release in (kept.current, kept.previous):
+            if release is None:
                 continue
-            on_probation = kept.probation and running is kept.current
-            reason = _missing(running, catalogue, has)
-            release = _release(running, path(running.digest))
-            if not reason and usable(running, catalogue, not on_probation):
-                code = _usable_code(running, machine, has)
-                file = CodeFile(path(code.digest), code.digest) if code is not None else None
+            on_probation = kept.probation and release is kept.current
+            reason = _missing(release, catalogue, has)
+            here = replace(release, path=path(release.digest), code=None)
+            if not reason and usable(release, catalogue, not on_probation):
+                code = _usable_code(release, machine, has)
+                if code is not None:
+                    code = replace(code, path=path(code.digest))
                 on = terms if on_probation else None
-                releases.append(replace(release, code=file, probation=on))
+                releases.append(replace(here, code=code, probation=on))
                 break
             if reason and unusable is None:
-                unusable = replace(release, unusable=reason)
+                unusable = replace(here, unusable=reason)
         else:
             if unusable is not None:
                 releases.append(unusable)
     return Plan(tuple(releases), catalogue.digests)
 
 
-def _missing(running: Running, catalogue: Catalogue, has: Callable[[Digest], bool]) -> str:
+def _missing(release: Release, catalogue: Catalogue, has: Callable[[Digest], bool]) -> str:
     """What keeps a release from running that has nothing to do with a probation."""
-    if running.digest in catalogue.quarantined:
-        return catalogue.quarantined[running.digest] or "quarantined"
-    return "" if has(running.digest) else "its module is not on this node's disk any more"
+    if release.digest in catalogue.quarantined:
+        return catalogue.quarantined[release.digest] or "quarantined"
+    return "" if has(release.digest) else "its module is not on this node's disk any more"
 
 
 def _usable_code(
-    running: Running, machine: Machine | None, has: Callable[[Digest], bool]
+    release: Release, machine: Machine | None, has: Callable[[Digest], bool]
 ) -> Code | None:
-    code = running.code
-    if code is None or machine is None or misfit(code, machine, running.metered):
+    code = release.code
+    if code is None or machine is None or misfit(code, machine, release.metered):
         return None
     return code if has(code.digest) else None
 
@@ -182,8 +172,8 @@ def named(documents: Iterable[Deployment]) -> set[str]:
         key
         for document in documents
         for entry in document.plugins
-        for release in entry.releases
-        for key in (release.blob.digest, Choice(entry, release).setup)
+        for offer in entry.offers
+        for key in (offer.release.digest, offer.release.setup)
     }
 
 
@@ -192,29 +182,16 @@ def held_against(
 ) -> set[Digest]:
     """Digests of the plugin `identity` that are rejected or quarantined here."""
     known = {
-        release.blob.digest
+        offer.release.digest
         for document in documents
         for entry in document.plugins
         if entry.identity == identity
-        for release in entry.releases
+        for offer in entry.offers
     }
     if kept := catalogue.plugins.get(identity):
         known |= {each.digest for each in (kept.current, kept.previous) if each is not None}
     held = {key.partition("+")[0] for key in catalogue.rejected} | catalogue.quarantined.keys()
     return {digest for digest in known if digest in held}
-
-
-def _running(choice: Choice) -> Running:
-    entry, release = choice
-    return Running(
-        name=entry.name,
-        index=entry.index,
-        version=release.version,
-        digest=release.blob.digest,
-        size=release.blob.size,
-        config=choice.config,
-        settings=choice.settings,
-    )
 
 
 def _add(supplies: dict[Digest, FetchRequest], blob: Blob, sources: tuple[str, ...]) -> None:
@@ -227,16 +204,3 @@ def _add(supplies: dict[Digest, FetchRequest], blob: Blob, sources: tuple[str, .
     blob = before.blob if before.blob.parts else blob
     sources = tuple(dict.fromkeys((*before.sources, *sources)))
     supplies[blob.digest] = FetchRequest(blob, sources)
-
-
-def _release(running: Running, path: Path) -> Release:
-    return Release(
-        running.index,
-        running.name,
-        path,
-        running.digest,
-        running.size,
-        running.config,
-        running.settings,
-        running.version,
-    )

@@ -129,7 +129,7 @@ class Updater:
     ) -> None:
         """The host's verdict on a release on probation.
 
-        `setup`: as the catalogue's `setup_key` names the module with its configuration.
+        `setup`: that of the release that was judged; None: it is not known.
         """
         found = self._catalogue.plugins.get(identity)
         if found is None or not found.probation or found.current.digest != digest:
@@ -250,7 +250,7 @@ class Updater:
             *(self._catalogue, self._modules.has, self._modules.path),
             *(self._terms, self._node.machine),
         )
-        if self._plan is None or found.compared != self._plan.compared:
+        if found != self._plan:
             self._plan = found
             self._activate(found)
         self._tell()
@@ -258,11 +258,11 @@ class Updater:
     def _switch(self, document: Deployment, target: Target) -> None:
         """All that `target` needs is here: from now on it is what runs, if the disk says so."""
         before = self._catalogue
-        running = self._accepted.with_code(target)
+        releases = self._accepted.with_code(target)
         if document is self._accepted.pending:
-            new = catalogues.activated(before, running)
+            new = catalogues.activated(before, releases)
         else:  # the one that is active already; another may be on its way
-            new = catalogues.activated(replace(before, pending=""), running)
+            new = catalogues.activated(replace(before, pending=""), releases)
             new = replace(new, pending=before.pending)
         if new.rejected:  # of what is gone from the documents nothing is held any more
             left = [document] if document is self._accepted.pending else self._accepted.documents

@@ -18,10 +18,10 @@ from edge_agent.config.table import Table
 from edge_agent.errors import ConfigError, EdgeAgentError, RefusedError
 from edge_agent.fleet_protocol import envelope, form
 from edge_agent.fleet_protocol.form import Blob as Blob
-from edge_agent.fleet_protocol.form import CodeFile as CodeFile
+from edge_agent.fleet_protocol.form import CodeOffer as CodeOffer
 from edge_agent.fleet_protocol.form import Encoding as Encoding
+from edge_agent.fleet_protocol.form import Offer as Offer
 from edge_agent.fleet_protocol.form import PluginEntry as PluginEntry
-from edge_agent.fleet_protocol.form import Release as Release
 from edge_agent.fleet_protocol.form import Rollout as Rollout
 from edge_agent.fleet_protocol.form import max_encoded_bytes as max_encoded_bytes
 from edge_agent.fleet_protocol.trust import TrustSet, check_head

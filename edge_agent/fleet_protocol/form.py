@@ -21,9 +21,9 @@ from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
 from edge_agent.config.plugin import read_settings
 from edge_agent.config.table import Table
 from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
+from edge_agent.store.digest import NO_DIGEST, Digest
 from edge_agent.store.digest import PATTERN as DIGEST
-from edge_agent.store.digest import Digest
-from edge_agent.store.release import NAME_CHARACTER, Code, PluginId
+from edge_agent.store.release import NAME_CHARACTER, Code, PluginId, Release
 from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
@@ -91,8 +91,8 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class CodeFile:
-    """Machine code of a release's module, and where it is to be had."""
+class CodeOffer:
+    """Machine code of a release's module, and where to fetch it, in the order to try."""
 
     code: Code
     blob: Blob
@@ -100,16 +100,14 @@ class CodeFile:
 
 
 @dataclass(frozen=True)
-class Release:
-    """One version of a plugin, and where it is to be had, in the order to try."""
+class Offer:
+    """A release, where to fetch its module, in the order to try, and the nodes that it is for."""
 
-    version: str
+    release: Release
     blob: Blob
     sources: tuple[str, ...]
-    rollout: Rollout | None = None  # None: for all
-    config: str | None = None  # in the place of the entry's
-    settings: PluginSettings | None = None  # the same, with what it leaves out from the entry
-    codes: tuple[CodeFile, ...] = ()  # of the module; the first that is made for a node
+    rollout: Rollout | None = None  # None: for all nodes of the entry
+    codes: tuple[CodeOffer, ...] = ()  # of the module; a node takes the first made for it
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,7 @@ class PluginEntry:
     name: str
     index: str
     select: Mapping[str, str]
-    config: str
-    settings: PluginSettings
-    releases: tuple[Release, ...]  # the first that fits is run
+    offers: tuple[Offer, ...]  # a node runs the first that is for it
 
     @property
     def identity(self) -> PluginId:
@@ -180,35 +176,43 @@ def _entry(table: Table, defaults: Limits, report: Report, form: int) -> PluginE
     labels = select.table("labels").string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
     select.end()
     settings = read_settings(table, defaults, report)
-    return PluginEntry(
+    plugin = Release(
         name=_required(table, "name", NAME_PATTERN, NAME_FORM),
         index=_required(table, "index", _INDEX, "two digits, as a string"),
-        select=MappingProxyType(labels),
-        config=_config(table) or "",
+        digest=NO_DIGEST,
+        size=0,
+        config=_config(table, ""),
         settings=settings,
-        releases=_releases(table, settings, form),
+    )
+    return PluginEntry(
+        name=plugin.name,
+        index=plugin.index,
+        select=MappingProxyType(labels),
+        offers=_offers(table, plugin, form),
     )
 
 
-def _config(table: Table) -> str | None:
+def _config(table: Table, default: str) -> str:
     return table.text(
         "config",
-        None,
+        default,
         pattern=rf"[\s\S]{{0,{MAX_CONFIG_CHARACTERS}}}",
         form=f"a string of at most {MAX_CONFIG_CHARACTERS} characters",
     )
 
 
-def _releases(table: Table, settings: PluginSettings, form: int) -> tuple[Release, ...]:
-    found: dict[str, Release] = {}
+def _offers(table: Table, plugin: Release, form: int) -> tuple[Offer, ...]:
+    """`plugin` has what is the same for all releases, unless one has its own."""
+    found: dict[str, Offer] = {}
     if "releases" not in table:
         table.problem("releases", "is missing")
         return ()
     for each in table.tables("releases", at_least=1, at_most=MAX_RELEASES):
-        release = _release(each, settings, form)
-        if release.version in found:
-            each.problem("version", f'"{release.version}" is there twice')
-        found[release.version] = release
+        offer = _offer(each, plugin, form)
+        version = offer.release.version
+        if version in found:
+            each.problem("version", f'"{version}" is there twice')
+        found[version] = offer
     return tuple(found.values())
 
 
@@ -219,20 +223,24 @@ def _sources(table: Table) -> tuple[str, ...]:
     return sources
 
 
-def _release(table: Table, settings: PluginSettings, form: int) -> Release:
+def _offer(table: Table, plugin: Release, form: int) -> Offer:
     sources = _sources(table)
-    return Release(
-        version=_required(table, "version", VERSION_PATTERN, VERSION_FORM),
-        blob=_blob(table.table("blob"), on_mqtt="mqtt" in sources),
-        sources=sources,
-        rollout=_rollout(table.table("rollout"), form) if "rollout" in table else None,
-        config=_config(table),
-        settings=_own_settings(table, settings, form),
-        codes=tuple(map(_code, table.tables("code", at_least=0, at_most=MAX_CODES))),
+    version = _required(table, "version", VERSION_PATTERN, VERSION_FORM)
+    blob = _blob(table.table("blob"), on_mqtt="mqtt" in sources)
+    rollout = _rollout(table.table("rollout"), form) if "rollout" in table else None
+    release = replace(
+        plugin,
+        version=version,
+        digest=blob.digest,
+        size=blob.size,
+        config=_config(table, plugin.config),
+        settings=_own_settings(table, plugin.settings, form),
     )
+    codes = tuple(map(_code, table.tables("code", at_least=0, at_most=MAX_CODES)))
+    return Offer(release, blob, sources, rollout, codes)
 
 
-def _code(table: Table) -> CodeFile:
+def _code(table: Table) -> CodeOffer:
     """Nothing unknown is passed over here: it may be another thing that the code assumes."""
     sources = _sources(table)
     blob = _blob(table.table("blob"), on_mqtt="mqtt" in sources)
@@ -246,7 +254,7 @@ def _code(table: Table) -> CodeFile:
         size=blob.size,
     )
     table.end()
-    return CodeFile(code, blob, sources)
+    return CodeOffer(code, blob, sources)
 
 
 def _features(table: Table) -> tuple[str, ...]:
@@ -258,14 +266,14 @@ def _features(table: Table) -> tuple[str, ...]:
     return found
 
 
-def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSettings | None:
-    """What a release has of its own, over its entry's; None: nothing."""
+def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSettings:
+    """What a release has of its own, over its entry's."""
     own = [each for each in (*SETTINGS, "config") if each in table]
     if form < 2 and own:  # older agents pass over them, and would run it with the entry's
         table.problem(own[0], "is possible in a document of the second kind only")
     found = read_settings(table, entry.limits, entry.report)
     changed = {each: getattr(found, each) for each in own if each != "config"}
-    return replace(entry, **changed) if changed else None
+    return replace(entry, **changed)
 
 
 def _rollout(table: Table, form: int) -> Rollout:

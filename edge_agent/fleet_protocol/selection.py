@@ -1,36 +1,10 @@
 """What of a deployment one node runs. Pure."""
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
 
-from edge_agent.config.model import PluginSettings
-from edge_agent.fleet_protocol.deployment import Deployment, PluginEntry, Release, Rollout
-from edge_agent.store.catalogue import setup_key
+from edge_agent.fleet_protocol.deployment import Deployment, Offer, PluginEntry, Rollout
 from edge_agent.store.digest import sha256_hex
-from edge_agent.store.release import PluginId
-
-
-class Choice(NamedTuple):
-    """A plugin and the release of it that this node is to run."""
-
-    entry: PluginEntry
-    release: Release
-
-    @property
-    def config(self) -> str:
-        """The release's own, or else the entry's."""
-        own = self.release.config
-        return self.entry.config if own is None else own
-
-    @property
-    def settings(self) -> PluginSettings:
-        """The same."""
-        return self.release.settings or self.entry.settings
-
-    @property
-    def setup(self) -> str:
-        """The module together with these, as a node may have rejected it."""
-        return setup_key(self.release.blob.digest, self.config, self.settings)
+from edge_agent.store.release import PluginId, Release
 
 
 def matches(entry: PluginEntry, labels: Mapping[str, str]) -> bool:
@@ -62,20 +36,19 @@ def wanted(
     node: str,
     labels: Mapping[str, str],
     rejected: Collection[str] = (),
-) -> dict[PluginId, Choice]:
+) -> dict[PluginId, Offer]:
     """By identity (NN-name): the first release that is for this node and not rejected by it.
 
-    `rejected` holds digests ("sha256:HEX") and setups (`catalogue.setup_key`). A plugin
+    `rejected` holds digests ("sha256:HEX") and setups (`Release.setup`). A plugin
     without such a release is left out.
     """
-    found: dict[PluginId, Choice] = {}
+    found: dict[PluginId, Offer] = {}
     for entry in deployment.plugins:
         if not matches(entry, labels):
             continue
-        for release in entry.releases:
-            choice = Choice(entry, release)
-            if chosen(release.rollout, node, labels) and not _held(choice, rejected):
-                found[entry.identity] = choice
+        for offer in entry.offers:
+            if chosen(offer.rollout, node, labels) and not _held(offer.release, rejected):
+                found[entry.identity] = offer
                 break
     return found
 
@@ -84,6 +57,6 @@ def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(name) == value for name, value in wanted.items())
 
 
-def _held(choice: Choice, rejected: Collection[str]) -> bool:
-    # A setup's key is costly, for who asks for thousands of nodes, and most reject nothing.
-    return bool(rejected) and (choice.release.blob.digest in rejected or choice.setup in rejected)
+def _held(release: Release, rejected: Collection[str]) -> bool:
+    # A setup costs a digest: too much for each of thousands of nodes, and most reject nothing.
+    return bool(rejected) and (release.digest in rejected or release.setup in rejected)

@@ -118,7 +118,7 @@ class CrashMarker:
                 self._users[free] = wanted, 1
                 name = wanted.identity.encode()
                 length = len(name) | (_BY_CODE if wanted.by_code else 0)
-                entry = bytes.fromhex(wanted.digest.hex) + bytes((length,)) + name
+                entry = wanted.digest.raw + bytes((length,)) + name
                 at = free * _ENTRY_BYTES
                 self.memory[at : at + _ENTRY_BYTES] = entry.ljust(_ENTRY_BYTES, b"\0")
             return free
@@ -198,7 +198,7 @@ def _suspect(content: bytes, index: int) -> Suspect | None:
     name = entry[_DIGEST_BYTES + 1 : _DIGEST_BYTES + 1 + size].decode("ascii", "replace")
     if not PluginId.parse(name):
         return None
-    return Suspect(name, Digest.of_hex(digest.hex()), bool(length & _BY_CODE))
+    return Suspect(name, Digest.of_raw(digest), bool(length & _BY_CODE))
 
 
 def _begin(path: Path, boot: str) -> mmap.mmap:

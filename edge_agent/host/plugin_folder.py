@@ -144,7 +144,8 @@ class PluginFolder:
         except ConfigError:
             settings = PluginSettings(failure_policy=read_failure_policy(path, text))
         module = self._path / f"{identity}{MODULE}"
-        return Release(*identity.parts, module, NO_DIGEST, 0, "", settings, unusable=error)
+        index, name = identity.parts
+        return Release(index, name, NO_DIGEST, 0, "", settings, path=module, unusable=error)
 
     def _read(self, identity: PluginId, stamps: _Stamps) -> Release:
         path = self._path / f"{identity}{MODULE}"

@@ -115,7 +115,7 @@ class Trials:
     def of(self, release: Release) -> Trial | None:
         """The release's trial, which begins unless there is one; None: it is not on probation."""
         watched = self._watched.get(release.identity)
-        if watched is not None and release.probation and watched.release == release:
+        if watched is not None and release.probation and release.same_guest(watched.release):
             return watched.trial
         self.forget(release.identity)
         if release.probation is None:

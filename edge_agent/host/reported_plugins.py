@@ -65,7 +65,7 @@ def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState
         running = slot.plugin.release
         if running.digest != release.digest:
             entry["running"] = running.digest
-        elif running != release:  # the same module, still as it was configured before
+        elif not running.same_guest(release):  # the same module, still as it was configured before
             entry["running"] = running.setup
         lost = _not_carried(slot.plugin)
         if lost:

@@ -133,14 +133,14 @@ class PluginSlot:
     def assign(self, assignment: Assignment) -> None:
         """Run this release from now on; an equal one changes nothing."""
         release, trial, held = assignment
-        same = release == self.release and held == self.stats.held
+        same = release.same_guest(self.release) and held == self.stats.held
         self.release = release
         if same:
             self.stats.judge(trial, self.sessions.incumbent)
             return
         self.stats.begin(release, trial, held)
         incumbent = self.sessions.incumbent
-        fits = incumbent is not None and incumbent.release == release
+        fits = incumbent is not None and incumbent.release.same_guest(release)
         self._on(Event.ASSIGNED, "another release is wanted", self._admit(), fits=fits)
 
     def renew(self) -> None:
@@ -245,11 +245,11 @@ class PluginSlot:
         self._loader.load(release, self._plugin_state, loaded, compiling)
 
     def _compiling(self, release: Release) -> None:
-        if release == self.release:
+        if release.same_guest(self.release):
             self._on(Event.COMPILING)
 
     def _loaded(self, release: Release, result: Prepared | EdgeAgentError) -> None:
-        if release != self.release or not self.state.wants_guest:
+        if not (release.same_guest(self.release) and self.state.wants_guest):
             if isinstance(result, Prepared):
                 result.close()
             self._on(Event.LOADED_IN_VAIN)

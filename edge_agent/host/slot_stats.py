@@ -87,7 +87,7 @@ class SlotStats:
         trial = self._trial
         if trial is None or plugin is None:  # usually: comparing releases would cost each event
             return None
-        return trial if plugin.release == self._release else None
+        return trial if plugin.release.same_guest(self._release) else None
 
     def why_absent(self, compiling: bool) -> str:
         """Why no guest answers, for people; `compiling`: its module is being compiled."""

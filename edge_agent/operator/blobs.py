@@ -231,6 +231,6 @@ def named(*deployments: Deployment | None) -> set[Digest]:
         for deployment in deployments
         if deployment is not None
         for entry in deployment.plugins
-        for release in entry.releases
-        for digest in (release.blob.digest, *(each.blob.digest for each in release.codes))
+        for offer in entry.offers
+        for digest in (offer.blob.digest, *(each.blob.digest for each in offer.codes))
     }

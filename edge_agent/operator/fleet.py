@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import deployment, trust
-from edge_agent.fleet_protocol.deployment import CodeFile, Deployment
+from edge_agent.fleet_protocol.deployment import CodeOffer, Deployment
 from edge_agent.fleet_protocol.selection import place
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator import (
@@ -138,7 +138,7 @@ class Fleet:
             digest=done.blob.digest,
             size=done.blob.size,
         )
-        releases.save(self.folder, name, version, blob, [CodeFile(code, done.blob, ("mqtt",))])
+        releases.save(self.folder, name, version, blob, [CodeOffer(code, done.blob, ("mqtt",))])
         return done
 
     def rolled_out(
@@ -330,14 +330,14 @@ class Fleet:
         lasts = {
             self.topics.blob_part(blob.digest, blob.parts - 1): (
                 entry.name,
-                release.version,
+                offer.release.version,
                 option,
             )
             for entry in document.plugins
-            for release in entry.releases
+            for offer in entry.offers
             for blob, sources, option in (
-                (release.blob, release.sources, ""),
-                *((each.blob, each.sources, " --code") for each in release.codes),
+                (offer.blob, offer.sources, ""),
+                *((each.blob, each.sources, " --code") for each in offer.codes),
             )
             if blob.parts and blob.digest not in known and "mqtt" in sources
         }

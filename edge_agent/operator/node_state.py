@@ -259,7 +259,7 @@ class Node:
     def failure(self, digest: str, setup: str = "") -> str | None:
         """Why this release failed here; None: it has not.
 
-        `setup` names it with its configuration (store/catalogue.setup_key).
+        `setup` names it with its configuration (`Release.setup`).
         """
         for key in (digest, setup):
             if key in self.rejected:

@@ -92,23 +92,25 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
     wanted = targets(view, deployment)
     found = []
     for entry in deployment.plugins:
-        for release in entry.releases:
+        for offer in entry.offers:
+            release = offer.release
             nodes = [
                 view.nodes[name]
-                for name, choices in wanted.items()
-                if (choice := choices.get(entry.identity)) and choice.release == release
+                for name, offers in wanted.items()
+                if (chosen := offers.get(entry.identity))
+                and chosen.release.version == release.version
             ]
             running, on_the_way = 0, dict[str, int]()
             for node in nodes:
-                if node.runs(release.blob.digest, release.version):
+                if node.runs(release.digest, release.version):
                     running += 1
                 else:
-                    word = node.progress_of(release.blob.digest) if node.online else node.status
+                    word = node.progress_of(release.digest) if node.online else node.status
                     on_the_way[word or "unknown"] = on_the_way.get(word or "unknown", 0) + 1
             # Only shown: states without a signature count too.
             told = standing(view, deployment, entry.name, release.version, strict=False)
             failed = len(told.failed)
-            percent = release.rollout.percent if release.rollout else None
+            percent = offer.rollout.percent if offer.rollout else None
             row = Row(
                 *(entry.identity, release.version, percent, len(nodes), running),
                 *(failed, on_the_way),

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.selection import Choice, chosen, matches, wanted
+from edge_agent.fleet_protocol.deployment import Deployment, Offer
+from edge_agent.fleet_protocol.selection import chosen, matches, wanted
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.view import View
-from edge_agent.store.release import PluginId
+from edge_agent.store.release import PluginId, Release
 
 Kind = Literal["install", "replace", "settings", "remove"]
 
@@ -62,7 +62,7 @@ def unrestricted(deployment: Deployment) -> list[str]:
     return [
         entry.identity
         for entry in deployment.plugins
-        if any(Choice(entry, each).settings.permissions is None for each in entry.releases)
+        if any(each.release.settings.permissions is None for each in entry.offers)
     ]
 
 
@@ -89,13 +89,13 @@ def steps(view: View, deployment: Deployment) -> list[Step]:
     found = []
     for entry in deployment.plugins:
         nodes = [node for node in view.sorted() if matches(entry, node.labels)]
-        for release in entry.releases:
-            if (rollout := release.rollout) is None:
+        for offer in entry.offers:
+            if (rollout := offer.rollout) is None:
                 continue
             names = tuple(node.name for node in nodes if chosen(rollout, node.name, node.labels))
             rings = ("+".join(map("=".join, ring.items())) for ring in rollout.rings)
             reach = Reach(rollout.percent, rollout.nodes, tuple(rings))
-            found.append(Step(entry.name, release.version, str(reach), names, len(nodes)))
+            found.append(Step(entry.name, offer.release.version, str(reach), names, len(nodes)))
     return found
 
 
@@ -107,10 +107,10 @@ def differences(view: View, before: Deployment | None, after: Deployment) -> lis
         had = wanted(before, node.name, node.labels, node.rejected) if before else {}
         gets = wanted(after, node.name, node.labels, node.rejected)
         for identity in had.keys() & gets.keys():
-            old, new = had[identity], gets[identity]
+            old, new = had[identity].release, gets[identity].release
             if (old.config, old.settings) == (new.config, new.settings):
                 continue
-            key = identity, old.release.version, new.release.version
+            key = identity, old.version, new.version
             if key not in told:
                 told[key] = _difference(old, new)
             found[identity, told[key]] += 1
@@ -132,20 +132,20 @@ def codes(view: View, deployment: Deployment) -> list[CodeFor]:
     gets = targets(view, deployment)
     found = []
     for entry in deployment.plugins:
-        for release in entry.releases:
-            for file in release.codes:
-                code = file.code
+        for offer in entry.offers:
+            version = offer.release.version
+            for code in (each.code for each in offer.codes):
                 nodes = tuple(
                     node.name
                     for node in view.sorted()
                     if node.takes_code
-                    and (choice := gets[node.name].get(entry.identity)) is not None
-                    and choice.release.version == release.version
+                    and (gotten := gets[node.name].get(entry.identity)) is not None
+                    and gotten.release.version == version
                     and (*node.engine[:2], node.architecture)
                     == (code.engine, code.version, code.target)
                     and code.settings.startswith(node.engine[2])
                 )
-                row = CodeFor(entry.name, release.version, code.target, code.digest, nodes)
+                row = CodeFor(entry.name, version, code.target, code.digest, nodes)
                 found.append(row)
     return found
 
@@ -164,7 +164,7 @@ def removed(changes: Iterable[Change], name: str) -> list[str]:
     ]
 
 
-def targets(view: View, deployment: Deployment) -> dict[str, dict[PluginId, Choice]]:
+def targets(view: View, deployment: Deployment) -> dict[str, dict[PluginId, Offer]]:
     """The plugins that each node has to run: by node, then by plugin."""
     return {
         node.name: wanted(deployment, node.name, node.labels, node.rejected)
@@ -188,33 +188,34 @@ def _of_node(node: Node, before: Deployment | None, after: Deployment) -> list[C
     return found
 
 
-def _kind(old: Choice | None, new: Choice) -> Kind | None:
+def _kind(old: Offer | None, new: Offer) -> Kind | None:
     if old is None:
         return "install"
-    if old.release.blob.digest != new.release.blob.digest:
+    before, after = old.release, new.release
+    if before.digest != after.digest:
         return "replace"
-    if (old.config, old.settings) != (new.config, new.settings):
+    if (before.config, before.settings) != (after.config, after.settings):
         return "settings"
     return None
 
 
-def _difference(old: Choice, new: Choice) -> str:
+def _difference(old: Release, new: Release) -> str:
     """The differences in the configuration and, below, in the settings."""
     parts = []
     for before, after in (
         (old.config.splitlines(), new.config.splitlines()),
         (_settings(old), _settings(new)),
     ):
-        names = (_version(old), _version(new))
+        names = (old.version, new.version)
         parts += list(difflib.unified_diff(before, after, *names, lineterm=""))
     return "\n".join(parts)
 
 
-def _settings(choice: Choice) -> list[str]:
-    values = asdict(choice.settings)
+def _settings(release: Release) -> list[str]:
+    values = asdict(release.settings)
     limits = values.pop("limits")
     return [f"{key} = {value}" for key, value in (values | limits).items()]
 
 
-def _version(choice: Choice | None) -> str:
-    return choice.release.version if choice else ""
+def _version(offer: Offer | None) -> str:
+    return offer.release.version if offer else ""

@@ -21,7 +21,7 @@ from edge_agent.fleet_protocol.form import (
     VERSION_FORM,
     VERSION_PATTERN,
     Blob,
-    CodeFile,
+    CodeOffer,
 )
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.node_state import Node
@@ -180,7 +180,7 @@ def check_names(name: str, version: str) -> None:
 
 
 def save(
-    folder: FleetFolder, name: str, version: str, blob: Blob, codes: Sequence[CodeFile] = ()
+    folder: FleetFolder, name: str, version: str, blob: Blob, codes: Sequence[CodeOffer] = ()
 ) -> Path:
     """Write the file; keeps machine code of the same module. OperatorError."""
     path = folder.release_file(name, version)
@@ -198,7 +198,7 @@ def save(
     return path
 
 
-def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeFile]:
+def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeOffer]:
     """The machine code that was published with a version. OperatorError: the file is wrong."""
     path = folder.release_file(name, version)
     wrong = OperatorError(f"{path}: [[code]] is wrong; publish the version again, with --code")
@@ -211,11 +211,11 @@ def find_codes(folder: FleetFolder, name: str, version: str) -> list[CodeFile]:
         except (KeyError, TypeError, ValueError) as error:
             raise wrong from error
         code = Code(**assumed, features=features, digest=blob.digest, size=blob.size)
-        found.append(CodeFile(code, blob, (_MQTT,)))
+        found.append(CodeOffer(code, blob, (_MQTT,)))
     return found
 
 
-def as_values(file: CodeFile) -> dict[str, object]:
+def as_values(file: CodeOffer) -> dict[str, object]:
     """Machine code as a value of a deployment."""
     code = file.code
     return {

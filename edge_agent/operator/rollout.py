@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.selection import Choice, wanted
+from edge_agent.fleet_protocol.deployment import Deployment, Offer
+from edge_agent.fleet_protocol.selection import wanted
 from edge_agent.operator.deployment_file import Draft, ring_label
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.view import View
+from edge_agent.store.release import Release
 
 DEFAULT_STEPS = (10, 25, 50, 100)
 DEFAULT_SOAK_S = 60.0
@@ -122,7 +123,7 @@ def standing(
         found = _for_node(node, deployment, name, version)
         if found is None:
             continue
-        digest = found.release.blob.digest
+        digest = found.release.digest
         if node.enrolled and not node.proven:
             if node.online:
                 unproven[node.name] = node.unproven or "it sent no state"
@@ -138,14 +139,14 @@ def standing(
             else:
                 pending.append(node.name)
             continue
-        reason = node.failure(digest, found.setup if node.rejected else "")
+        reason = node.failure(digest, found.release.setup if node.rejected else "")
         if reason is not None:
             failed[node.name] = reason
         elif node.runs(digest, version) and node.online:
             running.append(node.name)
         elif node.runs(digest, version):  # by its last state
             away.append(node.name)
-        elif (reason := _rejected_setup(node, deployment, found)) is not None:
+        elif (reason := _rejected_setup(node, deployment, found.release)) is not None:
             failed[node.name] = reason
         elif node.online and (refusal := _refusal(node, deployment, message)) is not None:
             failed[node.name] = refusal
@@ -294,25 +295,25 @@ def parse_percent(value: object) -> float | None:
     return percent if 0 <= percent <= 100 else None
 
 
-def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Choice | None:
+def _for_node(node: Node, deployment: Deployment, name: str, version: str) -> Offer | None:
     """The release, if it is for this node; rejections are not considered."""
-    for choice in wanted(deployment, node.name, node.labels).values():
-        if choice.entry.name == name and choice.release.version == version:
-            return choice
+    for offer in wanted(deployment, node.name, node.labels).values():
+        if (offer.release.name, offer.release.version) == (name, version):
+            return offer
     return None
 
 
-def _rejected_setup(node: Node, deployment: Deployment, choice: Choice) -> str | None:
+def _rejected_setup(node: Node, deployment: Deployment, release: Release) -> str | None:
     """Why a node that has this deployment runs another release of the same module.
 
     The rejection names a setup that contains the node's own defaults, which are not known here.
     """
-    told = [each for each in node.plugins if each.identity == choice.entry.identity]
+    told = [each for each in node.plugins if each.identity == release.identity]
     if (node.epoch, node.accepted) < deployment.order or not (told and node.at_rest):
         return None
-    if any(each.version in ("", choice.release.version) for each in told):
+    if any(each.version in ("", release.version) for each in told):
         return None  # it is on its way there
-    prefix = f"{choice.release.blob.digest}+"
+    prefix = f"{release.digest}+"
     return next((why for key, why in node.rejected.items() if key.startswith(prefix)), None)
 
 

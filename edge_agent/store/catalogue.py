@@ -5,13 +5,11 @@ disk: edge_agent.store.catalogue_store.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
-from edge_agent import strictjson
-from edge_agent.config.model import PluginSettings
-from edge_agent.store.digest import Digest, sha256_hex
-from edge_agent.store.release import Code, PluginId
+from edge_agent.store.digest import Digest
+from edge_agent.store.release import PluginId, Release
 
 # What is remembered of digests that a node will hardly see again; the oldest go first.
 MAX_REMEMBERED = 256
@@ -37,47 +35,14 @@ NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)
-class Running:
-    """All that is needed to run one release again without any document."""
-
-    name: str
-    index: str
-    version: str
-    digest: Digest  # of the module
-    size: int
-    config: str
-    settings: PluginSettings
-    code: Code | None = None  # the fleet's, that is used where it is on the disk
-
-    def by(self, code: Code | None) -> "Running":
-        """The same release, run by this code of the fleet's, or by none."""
-        return self if code == self.code else replace(self, code=code)
-
-    @property
-    def metered(self) -> bool:
-        """Whether its code must count its fuel."""
-        return self.settings.limits.fuel > 0
-
-    @property
-    def identity(self) -> PluginId:
-        """As everywhere on a node."""
-        return PluginId.of(self.index, self.name)
-
-    @property
-    def setup(self) -> str:
-        """The digest together with how the module is set up, as `rejected` may hold it."""
-        return setup_key(self.digest, self.config, self.settings)
-
-
-@dataclass(frozen=True)
 class Kept:
     """One plugin: what is to run, and the proven release to go back to.
 
     `probation`: `current` has not been kept yet.
     """
 
-    current: Running
-    previous: Running | None = None
+    current: Release
+    previous: Release | None = None
     probation: bool = True
 
 
@@ -98,30 +63,21 @@ class Catalogue:
     def digests(self) -> frozenset[Digest]:
         """The modules that must stay on the disk."""
         return frozenset(
-            running.digest
+            release.digest
             for kept in self.plugins.values()
-            for running in (kept.current, kept.previous)
-            if running is not None
+            for release in (kept.current, kept.previous)
+            if release is not None
         )
 
     @property
     def codes(self) -> frozenset[Digest]:
         """The files of machine code that stay beside them."""
         return frozenset(
-            running.code.digest
+            release.code.digest
             for kept in self.plugins.values()
-            for running in (kept.current, kept.previous)
-            if running is not None and running.code is not None
+            for release in (kept.current, kept.previous)
+            if release is not None and release.code is not None
         )
-
-
-def setup_key(digest: Digest, config: str, settings: PluginSettings) -> str:
-    """A name for one module with one configuration: "sha256:HEX+" and 16 digits."""
-    values = asdict(settings)
-    if settings.runtimes is None:  # as before there was such a key: what was rejected stays so
-        del values["runtimes"]
-    told = strictjson.dumps([config, values])
-    return f"{digest}+{sha256_hex(told)[:16]}"
 
 
 # The steps of the protocol. Each returns the catalogue as it is afterwards.
@@ -142,18 +98,18 @@ def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
     return replace(catalogue, known=known, pending=payload.decode())
 
 
-def activated(catalogue: Catalogue, running: Iterable[Running]) -> Catalogue:
+def activated(catalogue: Catalogue, releases: Iterable[Release]) -> Catalogue:
     """Everything pending is here; these releases take the place of all that ran.
 
     One that ran already, set up alike, stays as it is, whatever code it is run by. A new one is
     on probation, and what is kept for going back to is the release before it that was proven.
     """
     plugins = {}
-    for each in running:
+    for each in releases:
         before = catalogue.plugins.get(each.identity)
         if before is None:
             plugins[each.identity] = Kept(each)
-        elif before.current.by(each.code) == each:
+        elif replace(before.current, code=each.code) == each:
             plugins[each.identity] = replace(before, current=each)
         else:
             proven = before.previous if before.probation else before.current
@@ -181,10 +137,10 @@ def rejected(catalogue: Catalogue, identity: PluginId, reason: str) -> Catalogue
     found = catalogue.plugins[identity]
     current, previous = found.current, found.previous
     proven = {
-        running.digest
+        release.digest
         for each in catalogue.plugins.values()
-        for running in (each.previous, None if each.probation else each.current)
-        if running is not None
+        for release in (each.previous, None if each.probation else each.current)
+        if release is not None
     }
     refused = {current.setup if current.digest in proven else current.digest: reason}
     after = replace(catalogue, rejected=_remembered(catalogue.rejected, refused))
@@ -215,13 +171,13 @@ def settled(catalogue: Catalogue, named: Collection[str]) -> Catalogue:
 
     `named` are the digests and setups of the documents; what runs here counts too.
     """
-    runs = [
-        running
+    here = {
+        key
         for kept in catalogue.plugins.values()
-        for running in (kept.current, kept.previous)
-        if running is not None
-    ]
-    here = {key for running in runs for key in (running.digest, running.setup)}
+        for release in (kept.current, kept.previous)
+        if release is not None
+        for key in (release.digest, release.setup)
+    }
     left = {
         key: reason for key, reason in catalogue.rejected.items() if key in named or key in here
     }

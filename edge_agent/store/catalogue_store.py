@@ -19,12 +19,14 @@ from edge_agent import strictjson
 from edge_agent.config.model import Limits, PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import files
-from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
+from edge_agent.store.catalogue import Catalogue, Kept, Known
 from edge_agent.store.digest import Digest, sha256_hex
-from edge_agent.store.release import Code
+from edge_agent.store.release import Code, Release
 
 log = logging.getLogger(__name__)
 
+# What a process finds out anew: where files are, who is on probation, what is unusable.
+_OF_THE_MOMENT = {"path", "probation", "unusable"}
 FORMAT = 1  # a later one is not read: its rules may be others
 # Two documents of 48 KiB, escaped, and what runs of them, twice.
 MAX_FILE_BYTES = 1 << 20
@@ -126,6 +128,11 @@ def _body(catalogue: Catalogue) -> dict[str, Any]:
     """As agents up to 0.1.0 read it too: `known` in three parts, what came later beside it."""
     body = asdict(catalogue)
     *known, epoch = catalogue.known
+    for kept in body["plugins"].values():
+        for release in filter(None, (kept["current"], kept["previous"])):
+            for place in filter(None, (release, release["code"])):
+                for key in _OF_THE_MOMENT & place.keys():
+                    del place[key]
     return {**body, "known": known, "epoch": epoch}
 
 
@@ -137,8 +144,8 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
     """The value of what `asdict` made of it; what a later agent added is left out."""
     plugins = {
         identity: Kept(
-            _running(kept["current"]),
-            _running(kept["previous"]) if kept["previous"] else None,
+            _release(kept["current"]),
+            _release(kept["previous"]) if kept["previous"] else None,
             kept["probation"],
         )
         for identity, kept in body["plugins"].items()
@@ -148,7 +155,7 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
     return Catalogue(**{**_fields_of(Catalogue, body), "known": known, "plugins": plugins})
 
 
-def _running(body: dict[str, Any]) -> Running:
+def _release(body: dict[str, Any]) -> Release:
     settings = _fields_of(PluginSettings, body["settings"])
     settings["limits"] = Limits(**_fields_of(Limits, settings["limits"]))
     for key in ("permissions", "runtimes"):
@@ -159,7 +166,7 @@ def _running(body: dict[str, Any]) -> Running:
         "settings": PluginSettings(**settings),
         "code": _code(body.get("code")),
     }
-    return Running(**{**_fields_of(Running, body), **own})
+    return Release(**{**_fields_of(Release, body), **own})
 
 
 def _code(body: dict[str, Any] | None) -> Code | None:

@@ -61,10 +61,20 @@ class Digest(str):
         """ValueError: not 64 hexadecimal digits in lower case."""
         return cls(_PREFIX + digits)
 
+    @classmethod
+    def of_raw(cls, raw: bytes) -> "Digest":
+        """Of the 32 bytes that SHA-256 is. ValueError: another number of bytes."""
+        return cls.of_hex(raw.hex())
+
     @property
     def hex(self) -> str:
         """Its 64 digits."""
         return self[len(_PREFIX) :]
+
+    @property
+    def raw(self) -> bytes:
+        """Its 32 bytes."""
+        return bytes.fromhex(self.hex)
 
     @property
     def short(self) -> str:

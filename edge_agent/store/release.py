@@ -5,12 +5,14 @@ was made for must be exactly what is here (docs/adr/0050).
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from edge_agent.config import PluginSettings
-from edge_agent.store.digest import Digest
+from edge_agent.store.digest import Digest, sha256_hex
+
+NOWHERE = Path()
+"""In the place of the path of a file that this node does not have, or need not have."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Code:
     settings: str  # of the engine, and of counting fuel
     features: tuple[str, ...]  # that the processor must have
     digest: Digest  # of the file
-    size: int
+    size: int  # in bytes
+    path: Path = NOWHERE  # on this node
 
 
 @dataclass(frozen=True)
@@ -98,33 +101,34 @@ class Probation:
     allowed_failures: int
 
 
-class CodeFile(NamedTuple):
-    """Machine code of the fleet's for a release, and what the deployment says is in the file."""
-
-    path: Path
-    digest: Digest
-
-
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One plugin as it should run; two that are equal need no replacement."""
+    """One version of a plugin, from the signed document or the node's own folder to its guests.
+
+    The document, the catalogue and the host add what they know; what `setup` names stays.
+    """
 
     index: str
     name: str
-    path: Path
     digest: Digest  # of the module; NO_DIGEST where it is unusable and none is known
-    size: int
+    size: int  # of the module, in bytes
     config: str
     settings: PluginSettings
-    # What people call it, and whether it still has to prove itself: no reason to replace a guest.
-    version: str = field(default="", compare=False)
-    probation: Probation | None = field(default=None, compare=False)
-    # Machine code of the fleet's, to be used where it is what it is said to be. The same module
-    # by other code is the same plugin.
-    code: CodeFile | None = field(default=None, compare=False)
+    version: str = ""  # what people call it
+    # Machine code of the fleet's that was made of the module, where there is any for this node.
+    code: Code | None = None
+
+    # On this node:
+    path: Path = NOWHERE  # of the module
+    probation: Probation | None = None  # it still has to prove itself, on these terms
     # Why it cannot be loaded: there is no module, or not the one that is wanted, and no digest.
     # Its place is kept all the same (edge_agent.host.placeholder).
     unusable: str = ""
+
+    @property
+    def identity(self) -> PluginId:
+        """Under which the runtime, logs and reports know the plugin."""
+        return PluginId.of(self.index, self.name)
 
     @property
     def metered(self) -> bool:
@@ -138,12 +142,23 @@ class Release:
 
     @property
     def setup(self) -> str:
-        """As the catalogue names the module together with its configuration."""
-        from edge_agent.store.catalogue import setup_key  # seldom needed, no part of the start
+        """A name for the module with its configuration, as `Catalogue.rejected` may hold it:
+        "sha256:HEX+" and 16 digits."""
+        from edge_agent import strictjson  # seldom needed, no part of the start
 
-        return setup_key(self.digest, self.config, self.settings)
+        values = asdict(self.settings)
+        if self.settings.runtimes is None:  # as before there was such a key: rejections stay valid
+            del values["runtimes"]
+        told = strictjson.dumps([self.config, values])
+        return f"{self.digest}+{sha256_hex(told)[:16]}"
 
-    @property
-    def identity(self) -> PluginId:
-        """Under which the runtime, logs and reports know it."""
-        return PluginId.of(self.index, self.name)
+    def same_guest(self, other: "Release | None") -> bool:
+        """Whether a guest of the other release need not be replaced. The same module run by other
+        code, or under another version, is the same plugin."""
+        return other is not None and self._of_guest() == other._of_guest()
+
+    def _of_guest(self) -> tuple[object, ...]:
+        return (
+            *(self.index, self.name, self.path, self.digest, self.size),
+            *(self.config, self.settings, self.unusable),
+        )

@@ -91,7 +91,7 @@ def compile_module(
     try:
         how = "metered" if metered else "plain"
         bounds = (str(MAX_MODULE_BYTES), str(memory_bytes))
-        task = (engine_name, digest.hex, how, *bounds, _told_target(portably))
+        task = (engine_name, digest, how, *bounds, _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
         if code:
             raise explain(code, said, memory_bytes)

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> NoReturn:
     _die_with(int(parent))
     _give_way()
     try:
-        from edge_agent.store.digest import sha256_hex
+        from edge_agent.store.digest import Digest
         from edge_agent.wasm.choice import choose
         from edge_agent.wasm.confinement import confine
 
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> NoReturn:
         # All that is imported in the middle of it, while files can still be opened.
         compile_here(engine, _EMPTY, metered=kind == "metered", portably=portably)
         wasm = sys.stdin.buffer.read(int(module_bytes) + 1)
-        if sha256_hex(wasm) != digest:
+        if Digest.of(wasm) != digest:
             _leave(SUPERSEDED, "it changed while it was read; it is read again")
         # Nothing looked into the module so far, and nothing is opened from here on.
         lacking = confine(lambda: _die_with(int(parent)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.errors import EngineError
 from edge_agent.store.digest import Digest, sha256
-from edge_agent.store.release import CodeFile, Machine
+from edge_agent.store.release import Code, Machine
 from edge_agent.wasm.artifacts import OPENED, mapped
 from edge_agent.wasm.engine import FUEL_RULES, Engine, Module, Portable
 
@@ -41,7 +41,7 @@ def settings_of(settings: str, metered: bool) -> str:
     return f"{settings},fuel={FUEL_RULES}" if metered else settings
 
 
-def load(engine: Engine, code: CodeFile, source: "ModuleFile") -> Module:
+def load(engine: Engine, code: Code, source: "ModuleFile") -> Module:
     """The module that the file is the code of. EngineError: it is not what was signed for, or not
     this engine's."""
     try:

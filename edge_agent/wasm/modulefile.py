@@ -14,7 +14,7 @@ from edge_agent.store.digest import PART_BYTES, Digest, sha256
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect_stream
 
 if TYPE_CHECKING:
-    from edge_agent.store.release import CodeFile
+    from edge_agent.store.release import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ModuleFile:
     info: ModuleInfo
     stack_bytes: int
     metered: bool = False
-    code: "CodeFile | None" = None  # the fleet's, made for this node
+    code: "Code | None" = None  # the fleet's, made for this node
 
 
 def identify(path: Path) -> tuple[Digest, int]:

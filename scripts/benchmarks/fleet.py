@@ -113,7 +113,7 @@ def _deploy(fleet: Fleet, draft: Any, count: int) -> tuple[float, float]:
     running: set[str] = set()
     with fleet.client.subscribed(filters) as news:
         began = time.monotonic()
-        digest = fleet.deploy(draft, first=True).deployment.plugins[0].releases[0].blob.digest
+        digest = fleet.deploy(draft, first=True).deployment.plugins[0].offers[0].blob.digest
         half_s = 0.0
         while len(running) < count:
             message = news.take(PATIENCE_S)

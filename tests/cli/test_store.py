@@ -13,10 +13,10 @@ from edge_agent.config import PluginSettings
 from edge_agent.control import ControlServer
 from edge_agent.loop import Loop
 from edge_agent.store import catalogue, catalogue_store
-from edge_agent.store.catalogue import Catalogue, Known, Running
+from edge_agent.store.catalogue import Catalogue, Known
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
-from edge_agent.store.release import PluginId
+from edge_agent.store.release import PluginId, Release
 
 GUESTS = Path(__file__).parents[1] / "guests"
 BENCH, EDGE = ((GUESTS / f"{name}.wasm").read_bytes() for name in ("bench", "edge"))
@@ -47,7 +47,7 @@ class Node:
         value = Catalogue()
         for number, digest in enumerate((edge, bench), 1):
             value = catalogue.accepted(value, Known(number, "", 1.0), b"{}")
-            running = Running("guard", "10", str(number), digest, 9, "", PluginSettings())
+            running = Release("10", "guard", digest, 9, "", PluginSettings(), str(number))
             value = catalogue.kept(catalogue.activated(value, [running]), PluginId("10-guard"))
         catalogue_store.save(self.catalogue, value)
         return bench

@@ -1,6 +1,7 @@
 """What becomes of machine code that a node has: rollback, removal, restart, damage."""
 
-from dataclasses import asdict, replace
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,13 @@ def test_catalogue_of_an_older_agent_and_for_one_is_readable(
     catalogue = catalogue_store.load(path)
     (kept,) = catalogue.plugins.values()
     assert kept.current.code is not None
-    body = asdict(kept.current)
+    body = json.loads(path.read_bytes())["body"]["plugins"]["10-guard"]["current"]
+    assert catalogue_store._release(body) == kept.current
+    assert body.keys() == {
+        *("code", "config", "digest", "index", "name", "settings", "size", "version")
+    }
+    assert body["code"].keys() == {
+        *("digest", "engine", "features", "settings", "size", "target", "version")
+    }
     del body["code"]
-    assert catalogue_store._running(body) == kept.current.by(None)
+    assert catalogue_store._release(body) == replace(kept.current, code=None)

@@ -188,8 +188,8 @@ class Life(RuleBasedStateMachine):
         wanted = selection.wanted(self.document, "board", {}, held)
         running = {each.identity: each for each in self.board.plans[-1].releases}
         for identity, chosen in wanted.items():
-            assert running[identity].digest == chosen.release.blob.digest
-            assert running[identity].config == chosen.entry.config
+            assert running[identity].digest == chosen.release.digest
+            assert running[identity].config == chosen.release.config
         deployed = {entry.identity for entry in self.document.plugins}
         assert running.keys() <= deployed
 

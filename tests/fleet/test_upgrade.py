@@ -75,8 +75,8 @@ def test_crashes_are_still_held_against_a_plugin(state: Path) -> None:
     policy = CrashPolicy(state / "crashes", lambda job: job())
     policy.begin(())
     index, _, name = CRASHED.partition("-")
-    held = Release(index, name, state / "x.wasm", Digest.of_hex(digest), 1, "", PluginSettings())
-    other = Release(index, name, state / "x.wasm", NO_DIGEST, 1, "", PluginSettings())
+    held = Release(index, name, Digest.of_hex(digest), 1, "", PluginSettings())
+    other = Release(index, name, NO_DIGEST, 1, "", PluginSettings())
     assert policy.why(held).startswith("quarantined: the agent died while it ran, 2 times")
     assert policy.why(other) == ""
     assert policy.unquarantine(PluginId(CRASHED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +13,11 @@ from edge_agent import strictjson
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.errors import RefusedError
 from edge_agent.fleet_protocol import deployment, envelope, limits
-from edge_agent.fleet_protocol.deployment import Blob, Deployment, Known, Release, Rollout, accept
+from edge_agent.fleet_protocol.deployment import Blob, Deployment, Known, Offer, Rollout, accept
 from edge_agent.fleet_protocol.trust import PAYLOAD_TYPE as TRUST_TYPE
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
+from edge_agent.store.release import Release
 from tests.fleet_protocol.papers import (
     DEPLOYMENT,
     DIGEST,
@@ -63,20 +65,25 @@ def test_a_good_document_becomes_values() -> None:
     (entry,) = found.plugins
     assert entry.identity == "10-device-injector"
     assert entry.select == {"board": "rpi4"}
-    assert entry.config == "devices:\n- /dev/gpiochip0\n"
-    assert entry.settings == PluginSettings(
+    settings = PluginSettings(
         limits=Limits(memory_bytes=16 << 20, deadline_ms=500),
         failure_policy="Ignore",
         permissions=("env", "linux.devices"),
     )
-    assert entry.releases == (
-        Release(
-            version="1.3.0",
+    config = "devices:\n- /dev/gpiochip0\n"
+    first = Release("10", "device-injector", DIGEST, 18231, config, settings, "1.3.0")
+    assert entry.offers == (
+        Offer(
+            first,
             blob=Blob(DIGEST, 18231, "zlib", 1, 65536),
             sources=("mqtt", "https://example.org/p.wasm", "oci://example.org/edge/p:1.3.0"),
             rollout=Rollout(10, "2026-11-23"),
         ),
-        Release("1.2.4", Blob(OTHER_DIGEST, 70000, "none", 2, 65536), ("mqtt",)),
+        Offer(
+            replace(first, digest=OTHER_DIGEST, size=70000, version="1.2.4"),
+            Blob(OTHER_DIGEST, 70000, "none", 2, 65536),
+            ("mqtt",),
+        ),
     )
 
 
@@ -92,7 +99,7 @@ def test_what_an_entry_leaves_open_comes_from_the_node() -> None:
         report="errors",
     )
     assert found is not None
-    settings = found.plugins[0].settings
+    settings = found.plugins[0].offers[0].release.settings
     assert settings.limits == Limits(memory_bytes=1 << 20, deadline_ms=77)
     assert settings.report == "errors"
 
@@ -431,7 +438,7 @@ def test_parts_may_be_left_out_where_mqtt_is_no_source() -> None:
     values = release(blob={"digest": DIGEST, "size": 9}, sources=["https://example.org:8443/a?b=c"])
     found = taken(sealed(values))
     assert found is not None
-    assert found.plugins[0].releases[1].blob == Blob(DIGEST, 9)
+    assert found.plugins[0].offers[1].blob == Blob(DIGEST, 9)
 
 
 ORDER = [

@@ -43,16 +43,18 @@ TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 def test_the_deployment_of_the_page_is_one() -> None:
     found = deployment.parse(deployment.to_payload(json.loads(DEPLOYMENT)), fleet="greenhouse")
     assert found.plugins[0].identity == "10-device-injector"
-    assert found.plugins[0].settings.permissions == ("mounts", "env", "linux.devices")
-    assert len(found.plugins[0].releases) == 2
+    offered = found.plugins[0].offers[0].release
+    assert offered.settings.permissions == ("mounts", "env", "linux.devices")
+    assert len(found.plugins[0].offers) == 2
 
 
 def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
     values = json.loads(SECOND)
     found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
-    (canary,) = selection.wanted(found, "gate-1", {}).values()
-    (other,) = selection.wanted(found, "gate-2", {}).values()
-    (ring,) = selection.wanted(found, "gate-2", {"ring": "canary", "board": "rpi4"}).values()
+    (canary,) = (each.release for each in selection.wanted(found, "gate-1", {}).values())
+    (other,) = (each.release for each in selection.wanted(found, "gate-2", {}).values())
+    labels = {"ring": "canary", "board": "rpi4"}
+    (ring,) = (each.release for each in selection.wanted(found, "gate-2", labels).values())
     assert (canary.config, canary.settings.permissions) == ("memory: 32MiB", ("linux.resources",))
     assert (other.config, other.settings.permissions) == ("memory: 64MiB", None)
     assert ring == canary
@@ -67,7 +69,7 @@ def test_the_machine_code_of_the_page_is_some() -> None:
     values = json.loads(DEPLOYMENT)
     values["plugins"][0]["releases"][0]["code"] = json.loads(CODE)
     found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
-    (file,) = found.plugins[0].releases[0].codes
+    (file,) = found.plugins[0].offers[0].codes
     assert (file.code.target, file.code.features, file.sources) == ("aarch64", ("neon",), ("mqtt",))
     assert f"a list `code` of at most {form.MAX_CODES} tables" in PAGE
     assert f"at most {form.MAX_FEATURES}, of the same form" in PAGE

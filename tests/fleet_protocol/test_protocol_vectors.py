@@ -38,7 +38,8 @@ def test_vector(vector: dict[str, Any]) -> None:
         assert found is not None
         chosen = selection.wanted(found, told["node"], told["labels"])
         assert told["plugins"] == {
-            identity: [each.release.version, each.config] for identity, each in chosen.items()
+            identity: [each.release.version, each.release.config]
+            for identity, each in chosen.items()
         }
 
 

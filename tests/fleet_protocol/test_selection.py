@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from edge_agent.errors import RefusedError
 from edge_agent.fleet_protocol import deployment, selection
 from edge_agent.fleet_protocol.deployment import Deployment, Rollout
-from edge_agent.store.catalogue import setup_key
 from edge_agent.store.release import PluginId
 from tests.fleet_protocol.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
 
@@ -79,7 +77,8 @@ def test_a_rejected_digest_is_passed_over() -> None:
 def test_a_rejected_setup_is_passed_over_until_it_changes() -> None:
     found = canary(100)
     (entry,) = found.plugins
-    rejected = setup_key(DIGEST, entry.config, entry.settings)
+    rejected = entry.offers[0].release.setup
+    assert rejected.startswith(f"{DIGEST}+")
     assert version(found, rejected=(rejected,)) == "1.2.4"
     values = changed("plugins.0.releases.0.rollout.percent", 100)
     values["plugins"][0]["config"] = "mended"
@@ -121,16 +120,15 @@ def second(**release: object) -> Deployment:
 
 
 def test_what_a_release_has_of_its_own_stands_in_the_place_of_the_entrys() -> None:
-    entry = second().plugins[0]
-    assert selection.Choice(entry, entry.releases[0]).settings == entry.settings
+    entrys = [each.release for each in second().plugins[0].offers]
+    assert entrys[0].settings == entrys[1].settings
     found = second(limits={"memory": "32MiB"}, permissions=["*"], config="").plugins[0]
-    own, other = (selection.Choice(found, each) for each in found.releases)
+    own, other = (each.release for each in found.offers)
     assert (own.settings.limits.memory_bytes, own.settings.limits.deadline_ms) == (32 << 20, 500)
     assert (own.settings.permissions, own.config) == (None, "")
-    assert own.settings.failure_policy == found.settings.failure_policy == "Ignore"
-    assert (other.settings, other.config) == (found.settings, found.config)
-    bare = replace(found.releases[0], config=None, settings=None)
-    assert own.setup != selection.Choice(found, bare).setup
+    assert own.settings.failure_policy == "Ignore"
+    assert (other.settings, other.config) == (entrys[1].settings, entrys[1].config)
+    assert own.setup != entrys[0].setup
 
 
 WRONG: list[dict[str, object]] = [

@@ -150,11 +150,11 @@ class House:
         settings.setdefault("limits", self._limits)
         return Release(
             *plugin_id.parts,
-            path,
             Digest.of(wasm),
             len(wasm),
             config,
             PluginSettings(**settings),
+            path=path,
         )
 
     def apply(self, *releases: Release) -> None:
@@ -184,7 +184,7 @@ class House:
 
     def _answers(self, release: Release) -> bool:
         slot = self.slot(release.identity)
-        serves = slot.state.serving and slot.plugin.release == release
+        serves = slot.state.serving and slot.plugin.release.same_guest(release)
         return serves and not slot.sessions.placeholder  # not even one that is about to leave
 
     def hands_over(self, identity: str) -> bool:

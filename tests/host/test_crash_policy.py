@@ -26,14 +26,14 @@ from edge_agent.host.crash_policy import (
 )
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import CodeFile, PluginId, Probation, Release
+from edge_agent.store.release import Code, PluginId, Probation, Release
 from edge_agent.wasm.engines.wasmer import WasmerEngine
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
 
 DIGEST = Digest.of_hex("ab" * 32)
 GUILTY = Suspect("10-a", DIGEST)
-RELEASE = Release("10", "a", Path("a.wasm"), DIGEST, 1, "", PluginSettings())
+RELEASE = Release("10", "a", DIGEST, 1, "", PluginSettings())
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_an_agent_that_knows_no_machine_code_reads_the_record_as_the_modules(pat
     assert "code" not in json.loads(path.read_bytes())["crashes"][1]
 
 
-def machine_code(folder: Path, release: Release) -> CodeFile:
+def machine_code(folder: Path, release: Release) -> Code:
     """What the fleet would compile for this machine."""
     try:
         engine = WasmerEngine()
@@ -195,7 +195,10 @@ def machine_code(folder: Path, release: Release) -> CodeFile:
         pytest.skip(f"needs wasmer: {error}")
     data = engine.compile_for(release.path.read_bytes(), os.uname().machine, engine.wide)
     (folder / "code").write_bytes(data)
-    return CodeFile(folder / "code", Digest.of(data))
+    return Code(
+        *(engine.name, engine.version, os.uname().machine, engine.settings(), ()),
+        *(Digest.of(data), len(data), folder / "code"),
+    )
 
 
 @pytest.mark.parametrize("ended", [False, True])

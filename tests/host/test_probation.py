@@ -19,7 +19,6 @@ from edge_agent.host.probation import (
 from edge_agent.loop import Loop
 from edge_agent.pb import nri_pb2
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.store.catalogue import setup_key
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import Probation, Release
 from tests.host.house import House
@@ -147,9 +146,8 @@ def test_a_verdict_stands() -> None:
 def test_a_verdict_on_its_way_does_not_meet_the_release_that_follows() -> None:
     # Told apart by digest alone, another configuration of the module would be kept, or rejected.
     told: list[tuple[str, str, bool, str]] = []
-    before = Release(
-        "10", "guard", Path("a"), Digest.of_hex("00" * 32), 8, "a", PluginSettings(), "1", LONG
-    )
+    digest = Digest.of_hex("00" * 32)
+    before = Release("10", "guard", digest, 8, "a", PluginSettings(), "1", probation=LONG)
     with Loop() as loop:
         trials = Trials(loop, lambda *verdict: told.append(verdict))
         tried = trials.of(before)
@@ -293,7 +291,7 @@ def test_the_state_tells_that_the_configuration_before_still_answers(house: Hous
     house.apply(new)
     entry = house.entry("10-hostile")
     assert (entry["version"], entry["status"]) == ("1+2", "running")
-    assert entry["running"] == setup_key(old.digest, old.config, old.settings)
+    assert entry["running"] == old.setup
     house.run(new)
     assert "running" not in house.entry("10-hostile")
 

@@ -76,7 +76,7 @@ def test_a_crash_is_counted_or_not_and_those_before_stay(tmp_path: Path) -> None
     before, now = Suspect("10-a", DIGEST), Suspect("20-b", DIGEST)
 
     def release(index: str, name: str) -> Release:
-        return Release(index, name, Path("a.wasm"), DIGEST, 1, "", PluginSettings())
+        return Release(index, name, DIGEST, 1, "", PluginSettings())
 
     def begin(root: Path, *suspects: Suspect) -> CrashPolicy:
         quarantine = CrashPolicy(root / "crashes", lambda job: job())

@@ -15,7 +15,7 @@ OWN, FLEET, AGAIN, ANOTHER = (Digest.of(name) for name in (b"own", b"fleet", b"a
 
 def release(identity: str, digest: Digest, path: str = "/x") -> Release:
     index, _, name = identity.partition("-")
-    return Release(index, name, Path(path), digest, 1, "", PluginSettings())
+    return Release(index, name, digest, 1, "", PluginSettings(), path=Path(path))
 
 
 class Told:

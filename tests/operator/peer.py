@@ -16,10 +16,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.errors import RefusedError, RequestError
 from edge_agent.fleet_protocol import ed25519, requests, signed_requests, signed_states
-from edge_agent.fleet_protocol.deployment import Deployment, accept, message_name
+from edge_agent.fleet_protocol.deployment import Deployment, Offer, accept, message_name
 from edge_agent.fleet_protocol.packing import MsgpackPacking, pack_json
 from edge_agent.fleet_protocol.reported_state import Refusal
-from edge_agent.fleet_protocol.selection import Choice, matches, wanted
+from edge_agent.fleet_protocol.selection import matches, wanted
 from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet, rotated
@@ -60,7 +60,7 @@ class Peer:
         self.refused: Refusal | None = None
         self.requests: list[requests.Request] = []
         self._asked: signed_requests.Memory = {}
-        self._current: dict[PluginId, Choice] = {}
+        self._current: dict[PluginId, Offer] = {}
         self._rejected: dict[str, str] = {}
         self._dislikes = dislikes
         self._form = form
@@ -103,11 +103,11 @@ class Peer:
 
     def runs(self) -> dict[str, str]:
         """Versions by plugin."""
-        return {identity: choice.release.version for identity, choice in self._current.items()}
+        return {identity: offer.release.version for identity, offer in self._current.items()}
 
     def config_of(self, identity: str) -> str:
         """What a plugin is configured with."""
-        return self._current[PluginId(identity)].config
+        return self._current[PluginId(identity)].release.config
 
     def wait_for(self, generation: int) -> None:
         """Until it runs what that says, and the broker has its word for it."""
@@ -174,13 +174,13 @@ class Peer:
         deployment = self.deployment
         while deployment is not None:
             found = wanted(deployment, self.name, self._labels, self._rejected)
-            proven = {each.release.blob.digest for each in self._current.values()}
+            proven = {each.release.digest for each in self._current.values()}
             bad = {
-                choice.setup
-                if choice.release.blob.digest in proven
-                else choice.release.blob.digest: "trap: unreachable"
-                for choice in found.values()
-                if choice.release.version in self._dislikes
+                offer.release.setup
+                if offer.release.digest in proven
+                else offer.release.digest: "trap: unreachable"
+                for offer in found.values()
+                if offer.release.version in self._dislikes
             }
             if not bad:
                 for entry in deployment.plugins:
@@ -244,15 +244,15 @@ class Peer:
             "labels": self._labels,
             "plugins": [
                 {
-                    "name": choice.entry.name,
-                    "index": choice.entry.index,
-                    "version": choice.release.version,
-                    "digest": choice.release.blob.digest,
+                    "name": offer.release.name,
+                    "index": offer.release.index,
+                    "version": offer.release.version,
+                    "digest": offer.release.digest,
                     "status": "running",
                     "runtime": "/var/run/nri/nri.sock",
                     "events": 3,
                 }
-                for choice in self._current.values()
+                for offer in self._current.values()
             ],
             "updates": {
                 "generation": self.generation,

@@ -235,7 +235,7 @@ def test_everything_is_signed_as_every_node_understands_it(published: Home) -> N
         deployment = fleet.current().deployment
     assert deployment is not None
     assert "permissions" not in json.loads(deployment.payload)["plugins"][0]
-    assert deployment.plugins[0].settings.permissions is None
+    assert deployment.plugins[0].offers[0].release.settings.permissions is None
 
 
 def test_a_version_never_changes_its_content(published: Home) -> None:

@@ -50,7 +50,7 @@ def test_the_deployment_of_the_guide_is_one(published: Home) -> None:
     (published.path / "resource-guard.conf").write_text("")
     found = deployment_file.read(FleetFolder(published.path), text).document("greenhouse", 1, 0.0)
     (entry,) = found.plugins
-    assert entry.releases[0].sources == (
+    assert entry.offers[0].sources == (
         "mqtt",
         "https://files.example/resource-guard-1.1.0.wasm",
     )

@@ -102,12 +102,12 @@ def test_the_example_in_deployment_toml_is_a_deployment(fleet: FleetFolder) -> N
         )
     (fleet.path / "resource-guard.conf").write_text("memory = 1")
     (entry,) = deployment_file.read(fleet, example).document("f", 1, 0.0).plugins
-    assert (entry.identity, entry.config, entry.select) == (
+    assert (entry.identity, entry.offers[0].release.config, entry.select) == (
         "20-resource-guard",
         "memory = 1",
         {"board": "rpi4"},
     )
-    assert [(each.version, bool(each.rollout)) for each in entry.releases] == [
+    assert [(each.release.version, bool(each.rollout)) for each in entry.offers] == [
         ("1.1.0", True),
         ("1.0.0", False),
     ]

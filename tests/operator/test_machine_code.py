@@ -104,7 +104,7 @@ def test_code_is_published_deployed_and_cleared(home: Home, maker: Maker) -> Non
     with home.opened() as fleet:
         document = fleet.current().deployment
         assert document is not None
-        (release,) = document.plugins[0].releases
+        (release,) = document.plugins[0].offers
         assert document.form == 1
         assert [each.code.target for each in release.codes] == ["aarch64", "riscv64"]
         for each in release.codes:

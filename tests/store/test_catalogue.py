@@ -8,19 +8,19 @@ import pytest
 
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.store import catalogue
-from edge_agent.store.catalogue import Catalogue, Kept, Known, Running
+from edge_agent.store.catalogue import Catalogue, Kept, Known
 from edge_agent.store.digest import Digest
-from edge_agent.store.release import PluginId
+from edge_agent.store.release import PluginId, Release
 
 A, B, C = (Digest.of_hex(letter * 64) for letter in "abc")
 
 
-def running(digest: Digest = A, name: str = "guard", config: str = "") -> Running:
+def running(digest: Digest = A, name: str = "guard", config: str = "") -> Release:
     settings = PluginSettings(Limits(memory_bytes=1 << 20), "Ignore", ("env",), "errors")
-    return Running(name, "10", digest[7:10], digest, 1234, config, settings)
+    return Release("10", name, digest, 1234, config, settings, digest[7:10])
 
 
-def step(before: Catalogue, generation: int, *wanted: Running) -> Catalogue:
+def step(before: Catalogue, generation: int, *wanted: Release) -> Catalogue:
     """A deployment is accepted and activated."""
     known = Known(generation, "ab" * 32, 1.5 + generation)
     after = catalogue.accepted(before, known, b"document %d" % generation)
@@ -133,5 +133,6 @@ def test_a_setup_keeps_the_name_that_it_had_before_there_were_runtimes() -> None
     """What was rejected under it by the version before stays rejected."""
     digest = Digest.of_hex("00" * 32)
     before = f"{digest}+12d46863cb960b82"  # as that version named it
-    assert catalogue.setup_key(digest, "a", PluginSettings()) == before
-    assert catalogue.setup_key(digest, "a", PluginSettings(runtimes=("docker",))) != before
+    release = Release("10", "guard", digest, 8, "a", PluginSettings())
+    assert release.setup == before
+    assert replace(release, settings=PluginSettings(runtimes=("docker",))).setup != before

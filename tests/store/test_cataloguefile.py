@@ -16,9 +16,9 @@ from edge_agent import strictjson
 from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import catalogue
-from edge_agent.store.catalogue import Catalogue, Kept, Running
+from edge_agent.store.catalogue import Catalogue, Kept
 from edge_agent.store.catalogue_store import MAX_FILE_BYTES, load, recover, save
-from edge_agent.store.release import PluginId
+from edge_agent.store.release import PluginId, Release
 from tests.store.test_catalogue import FIRST, PROVEN, SECOND, A, C
 
 FULL = replace(
@@ -29,9 +29,9 @@ FULL = replace(
     trust_root="ab",
     plugins={
         **SECOND.plugins,
-        PluginId("20-bare"): Kept(Running("bare", "20", "1", C, 9, "", PluginSettings())),
+        PluginId("20-bare"): Kept(Release("20", "bare", C, 9, "", PluginSettings(), "1")),
         PluginId("30-meant"): Kept(
-            Running("meant", "30", "1", C, 9, "", PluginSettings(runtimes=("docker", "/a.sock")))
+            Release("30", "meant", C, 9, "", PluginSettings(runtimes=("docker", "/a.sock")), "1")
         ),
     },
 )

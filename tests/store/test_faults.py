@@ -11,10 +11,10 @@ import pytest
 from edge_agent.config import PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import catalogue, catalogue_store, files
-from edge_agent.store.catalogue import Catalogue, Known, Running
+from edge_agent.store.catalogue import Catalogue, Known
 from edge_agent.store.digest import Digest
 from edge_agent.store.layout import Layout
-from edge_agent.store.release import PluginId
+from edge_agent.store.release import PluginId, Release
 from tests.support.faults import survives
 
 OLD, NEW = b"\0asm old" * 50, b"\0asm new" * 70
@@ -163,7 +163,7 @@ def test_checking_a_damaged_store_mends_it_in_the_end(tmp_path: Path) -> None:
 BEFORE = catalogue.kept(
     catalogue.activated(
         catalogue.accepted(Catalogue(), Known(7, "ab" * 32, 1.0), b"{}"),
-        [Running("guard", "10", "1", OLD_DIGEST, 9, "", PluginSettings())],
+        [Release("10", "guard", OLD_DIGEST, 9, "", PluginSettings(), "1")],
     ),
     PluginId("10-guard"),
 )

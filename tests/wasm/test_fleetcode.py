@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.errors import EngineError, ModuleError
 from edge_agent.store.digest import Digest, sha256_hex
-from edge_agent.store.release import CodeFile
+from edge_agent.store.release import Code
 from edge_agent.wasm import compiler, fleetcode
 from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
@@ -49,6 +49,11 @@ def digests(engine: WasmerEngine) -> dict[str, str]:
     }
 
 
+def _code(engine: WasmerEngine, file: Path, data: bytes) -> Code:
+    made_for = (engine.name, engine.version, HERE, engine.settings(), ())
+    return Code(*made_for, Digest.of(data), len(data), file)
+
+
 class Board:
     """A node with a module, and machine code of it from elsewhere."""
 
@@ -60,7 +65,7 @@ class Board:
         self.artifacts = Artifacts(folder / "state")
         module = GUESTS / "bench.wasm"
         digest, _ = identify(module)
-        code = CodeFile(self.file, Digest.of(self.data))
+        code = _code(engine, self.file, self.data)
         self.source = ModuleFile(
             module, digest, inspect_file(module, digest), STACK_BYTES, False, code
         )
@@ -146,7 +151,7 @@ def _linked(board: Board) -> None:
 def _put(board: Board, data: bytes) -> None:
     """What is named by its digest, and is not what it is said to be."""
     board.file.write_bytes(data)
-    code = CodeFile(board.file, Digest.of(data))
+    code = _code(board.engine, board.file, data)
     board.source = replace(board.source, code=code)
 
 
