@@ -17,21 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent import __version__, memory
+from edge_agent import __version__, process
 from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.control import ControlServer, Deferred, Verb
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host.crash_marker import CrashMarker
+from edge_agent.host.crash_marker import CrashMarker, look_back
 from edge_agent.host.crash_policy import CrashPolicy
-from edge_agent.host.ending import look_back
 from edge_agent.host.loader import Loader
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.logs import set_level
 from edge_agent.loop import Loop
 from edge_agent.node.exposure import Exposure
-from edge_agent.node.local_files import LocalFiles
-from edge_agent.node.plugin_sources import PluginSources
+from edge_agent.node.plugin_sources import LocalFiles, PluginSources
 from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.state_publisher import State, StatePublisher, summary
 from edge_agent.notify import Notifier, Readiness
@@ -42,7 +40,7 @@ from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import AgentLog
 
 if TYPE_CHECKING:
-    from edge_agent.node.certificatewatch import CertificateWatch
+    from edge_agent.mqtt.certificate import CertificateWatch
     from edge_agent.node.remote import Remote
     from edge_agent.node.updates import Updates
     from edge_agent.store.release import Machine
@@ -176,7 +174,7 @@ class Agent:
 
     @property
     def restarts(self) -> bool:
-        """Whether the program is to begin anew, as the fleet asked."""
+        """Whether the process is to be started again, as the fleet asked."""
         return self._remote is not None and self._remote.restart.due
 
     @property
@@ -198,7 +196,7 @@ class Agent:
         self._notifier.expect_absence(
             2 * len(self._config.nri.sockets) * max(limits, default=0) / 1000
         )
-        self._loader.run(memory.trim)  # after what was asked to be loaded
+        self._loader.run(process.trim)  # after what was asked to be loaded
 
     def _keep(self, code: Collection[tuple[Digest, bool]]) -> None:
         keys = {self._artifacts.key(self._engine, *each) for each in code}
@@ -258,7 +256,7 @@ class Agent:
         if mqtt is None or mqtt.cert_file is None:
             return
         if self._certificate is None:
-            from edge_agent.node.certificatewatch import CertificateWatch
+            from edge_agent.mqtt.certificate import CertificateWatch
 
             self._certificate = CertificateWatch(
                 self._loop, self._loader.run, self._state_publisher.changed
@@ -298,7 +296,8 @@ class Agent:
         return updates
 
     def _machine(self, config: UpdatesConfig) -> "Machine | None":
-        """What machine code of the fleet's must be made for, where it is taken at all."""
+        """The machine that the fleet's machine code must be made for; None: such code is
+        refused."""
         if config.compiled != "accept":
             return None
         from edge_agent.wasm import fleetcode
@@ -316,11 +315,10 @@ class Agent:
         if config.mqtt is None:
             return None
         # Only a node with a broker pays for what this takes.
-        from edge_agent.node.actions import Actions
-        from edge_agent.node.log_buffer import LogBuffer
+        from edge_agent.node.actions import Actions, LogBuffer
         from edge_agent.node.nodekey import NodeKey
         from edge_agent.node.remote import Remote
-        from edge_agent.node.restart import Restart
+        from edge_agent.node.requests import Restart
 
         log_buffer = LogBuffer()
         run, loop = self._loader.run, self._loop

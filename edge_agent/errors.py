@@ -91,7 +91,8 @@ class RequestError(EdgeAgentError):
 
 
 class RepeatedError(RequestError):
-    """It was carried out before: a broker sends it twice, or it was recorded and sent again."""
+    """The request was carried out before: a broker sent it twice, or it was recorded and sent
+    again."""
 
 
 class KeyFormatError(ConfigError):

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from json.encoder import encode_basestring_ascii as _quoted
 
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.config.model import LogConfig
 from edge_agent.text import printable
 
@@ -63,11 +63,6 @@ class PluginRecord(logging.LogRecord):
         self.args = self.exc_info = self.exc_text = self.stack_info = None
         self.lineno = 0
         self.plugin = plugin
-
-
-def plugin_logger(plugin: str) -> logging.LoggerAdapter[logging.Logger]:
-    """Where the lines of the plugin `NN-name` go; each line carries that name."""
-    return logging.LoggerAdapter(logging.getLogger(PLUGIN_LOGGER), {"plugin": plugin})
 
 
 def start(
@@ -217,7 +212,7 @@ class LineHandler(logging.Handler):
         self._idle = False  # the writer waits for a first record
         self._flush_now = False  # a thread waits for the writer
         self._closed = False
-        threads.start(self._write_all, name="log writer", stack_bytes=STACK_BYTES)
+        process.start(self._write_all, name="log writer", stack_bytes=STACK_BYTES)
 
     def emit(self, record: logging.LogRecord) -> None:
         # Now, as the arguments may change; the rest is left to the writer.

@@ -43,7 +43,7 @@ class TokenBucket:
 
 
 def backoff_s(failures: int, least_s: float, most_s: float) -> float:
-    """How long to wait after `failures` failures in a row: doubling, and up to half less.
+    """Seconds to wait after `failures` failures in a row: doubling, and up to half less.
 
     Nodes that lost their broker at the same moment do not come back at the same moment.
     """
@@ -74,7 +74,7 @@ class Backoff:
         self._failures = 0
 
     def cancel(self) -> None:
-        """What was planned is not done."""
+        """Cancel the attempt that is planned."""
         if self._timer is not None:
             self._timer.cancel()
 

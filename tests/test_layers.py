@@ -28,8 +28,8 @@ HOUSE = (
     ("logs",),
     ("config",),
     (
-        *("control", "errors", "lazy_import", "loop", "memory", "notify", "pacing"),
-        *("pathwatch", "strictjson", "subprocess_python", "text", "threads", "validity", "verbs"),
+        *("control", "errors", "lazy_import", "loop", "notify", "pacing", "pathwatch"),
+        *("process", "strictjson", "text"),
     ),
 )
 
@@ -91,9 +91,7 @@ IMPURE = {
 }
 # It makes a new key of the system's randomness, which only an operator's command asks for.
 BUT = {"edge_agent.fleet_protocol.keys": {"os"}}
-BELOW_PROTOCOL = {"config", "errors", "nri", "pb", "store", "strictjson", "text"} | {
-    *("validity", "verbs", "wasm"),
-}
+BELOW_PROTOCOL = {"config", "errors", "nri", "pb", "store", "strictjson", "text", "wasm"}
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_terminal_gets_human_lines_in_colour_unless_told_otherwise() -> None:
 def test_a_plugins_line_carries_its_name(form: str) -> None:
     config = LogConfig(format="human" if form == "human" else "json")
     with lines(config) as out:
-        logs.plugin_logger("10-guard").info("hello")
+        logging.getLogger(logs.PLUGIN_LOGGER).info("hello", extra={"plugin": "10-guard"})
         logging.getLogger("edge_agent.plugin.20-other").info("there")
         first, second = out.read()
     if form == "json":
@@ -144,7 +144,8 @@ def test_a_plugin_cannot_forge_a_line_or_drive_the_terminal(form: str) -> None:
     hostile = "\x1b[2J\r\n12:00:00 error agent: forged\u2028\u202e\x9b\x00"
     config = LogConfig(format="human" if form == "human" else "json")
     with lines(config) as out:
-        logs.plugin_logger(f"10-{hostile}").info("%s", hostile)
+        logger = logging.getLogger(logs.PLUGIN_LOGGER)
+        logger.info("%s", hostile, extra={"plugin": f"10-{hostile}"})
         (line,) = out.read()
     assert line.isprintable()
     if form == "json":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import threads
+from edge_agent import process
 
 ROOT = Path(__file__).resolve().parents[1]
 AGENT = ROOT / "edge_agent"
@@ -28,7 +28,7 @@ def own_stack_bytes() -> int:
 @pytest.mark.parametrize("wanted", [128 << 10, 512 << 10, 8 << 20])
 def test_a_thread_has_the_stack_that_it_was_given_and_the_next_one_the_usual(wanted: int) -> None:
     found: list[int] = []
-    threads.start(lambda: found.append(own_stack_bytes()), name="x", stack_bytes=wanted).join()
+    process.start(lambda: found.append(own_stack_bytes()), name="x", stack_bytes=wanted).join()
     # glibc gives out again what a thread before has left, if that is at most four times as large.
     assert wanted * 0.9 < found[0] <= 4 * wanted + (64 << 10)
     assert threading.stack_size() == 0
@@ -39,7 +39,7 @@ def test_threads_that_are_started_at_once_do_not_mix_their_stacks_up() -> None:
 
     def starter(size: int) -> None:
         for _ in range(50):
-            threads.start(
+            process.start(
                 lambda: found[size].add(own_stack_bytes()), name="x", stack_bytes=size
             ).join()
 
@@ -58,4 +58,4 @@ def test_every_thread_of_the_agent_says_how_large_its_stack_is() -> None:
         if path.relative_to(AGENT).parts[0] not in ELSEWHERE
         and re.search(r"threading\.Thread\(", path.read_text())
     ]
-    assert by_hand == ["threads.py"]
+    assert by_hand == ["process.py"]

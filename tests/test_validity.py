@@ -2,8 +2,7 @@
 
 import pytest
 
-from edge_agent.config.units import parse_validity
-from edge_agent.validity import Validity
+from edge_agent.config.units import Validity, parse_validity
 
 DAY = 86_400
 MONTHS_3 = Validity(0, 90 * DAY)

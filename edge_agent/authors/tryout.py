@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from edge_agent.authors import kept
 from edge_agent.config import Limits, PluginSettings, load_plugin_settings
 from edge_agent.config.document import read_text
-from edge_agent.config.plugin import MAX_FUEL
+from edge_agent.config.model import MAX_FUEL
 from edge_agent.errors import ConfigError, GuestFault, ModuleError
 from edge_agent.nri import events
 from edge_agent.nri.difference import message_types

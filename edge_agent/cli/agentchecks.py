@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent.cli.observe import Facts, Finding, Level, SocketFacts
 from edge_agent.cli.runtimes import HOW_CONTAINERD, HOW_CRIO, HOW_DOCKER
-from edge_agent.validity import Validity, written
+from edge_agent.config.units import Validity, written
 
 Record = Mapping[str, object]
 

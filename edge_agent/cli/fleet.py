@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent import REQUEST_COMMANDS
 from edge_agent.cli import USAGE
 from edge_agent.cli.fleet_parsers import (
     PARSERS,
@@ -15,7 +16,6 @@ from edge_agent.cli.fleet_parsers import (
     command,
     key_id,
 )
-from edge_agent.verbs import COMMANDS
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -144,7 +144,7 @@ def _request(commands: "Subparsers") -> None:
     text = "send a request to one node and show its answers"
     parser = command(commands, "request", "fleet_results", text)
     parser.add_argument("node", metavar="NODE")
-    parser.add_argument("verb", choices=COMMANDS)
+    parser.add_argument("verb", choices=REQUEST_COMMANDS)
     parser.add_argument(
         "--arg",
         action="append",

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, NamedTuple
 
+from edge_agent import REQUEST_COMMANDS
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.cli.fleet_deploy import opened
 from edge_agent.cli.fleet_nodes import unknown_node
@@ -25,7 +26,6 @@ from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.packing import bytes_as_json
 from edge_agent.operator.inbox import Inbox, ask
 from edge_agent.operator.results import Item
-from edge_agent.verbs import COMMANDS
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
 OUTCOME_STYLES = {"ok": PLAIN, "adjusted": CHANGED}
@@ -178,7 +178,7 @@ def request(arguments: argparse.Namespace) -> int:
         if not signers and not arguments.json:
             line("none of the trusted keys is here: the request is not signed", QUIET)
         answers = ask(
-            *(fleet.client, name, arguments.node, COMMANDS[arguments.verb], given),
+            *(fleet.client, name, arguments.node, REQUEST_COMMANDS[arguments.verb], given),
             *(arguments.timeout, signers),
         )
         for answer in answers:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_agent.cli import OK
 from edge_agent.cli.fleet_deploy import asker, opened
 from edge_agent.cli.fleet_output import CHANGED, GOOD, QUIET, confirm, line, show_json
+from edge_agent.config.units import written
 from edge_agent.errors import ConfigError, OperatorError
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey
 from edge_agent.fleet_protocol.topics import node_topics
@@ -16,7 +17,6 @@ from edge_agent.operator import enrolment, folder, rotation
 from edge_agent.operator.folder import FleetFolder, find
 from edge_agent.operator.keyring import Keyring, read_public
 from edge_agent.operator.overview import RENEW_TRUST
-from edge_agent.validity import written
 
 _MQTT = ("ca_file", "cert_file", "key_file", "username", "password_file")
 

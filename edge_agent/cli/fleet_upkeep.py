@@ -19,6 +19,7 @@ from edge_agent.cli.fleet_output import (
     size,
     some,
 )
+from edge_agent.config.units import written
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import trust
 from edge_agent.fleet_protocol.keys import ED25519, PublicKey
@@ -27,7 +28,6 @@ from edge_agent.operator.broker_check import BrokerCheck, Found, Level
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.folder import FleetFolder, find
 from edge_agent.operator.keyring import Signed, read_public
-from edge_agent.validity import written
 
 
 def trust_rotate(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from typing import Literal
 from edge_agent.cli.runtimefiles import FileKey, file_key, listening_files, listening_paths
 from edge_agent.cli.runtimes import Runtime, installed_runtimes
 from edge_agent.config import AgentConfig, Broker, MqttConfig, load_agent_config
+from edge_agent.config.units import Validity
 from edge_agent.errors import (
     ConfigError,
     ControlError,
@@ -27,7 +28,6 @@ from edge_agent.errors import (
     NotRunningError,
 )
 from edge_agent.node.exposure import Exposed, exposed, files_of
-from edge_agent.validity import Validity
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -179,7 +179,7 @@ def try_broker(config: MqttConfig, broker: Broker) -> str | None:
 
     No MQTT is spoken: a CONNECT would end the running agent's session.
     """
-    from edge_agent.mqtt.tls import explain, tls_context
+    from edge_agent.mqtt.client import explain, tls_context
 
     try:
         with socket.create_connection((broker.host, broker.port), BROKER_SECONDS) as connection:
@@ -209,7 +209,7 @@ def _engine(config: AgentConfig) -> tuple[str | None, str | None, str]:
 
 
 def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:
-    from edge_agent.host.plugin_folder import PluginFolder
+    from edge_agent.node.plugin_sources import PluginFolder
 
     if not config.plugin_dir.is_dir():
         return (), {}

@@ -21,11 +21,11 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the configuration, start the log and hand over."""
-    from edge_agent import logs, memory, notify
+    from edge_agent import logs, notify, process
     from edge_agent.config import load_agent_config
 
     environment = dict(os.environ)  # as the service manager gave it
-    memory.keep_heap_small()
+    process.keep_heap_small()
     config = load_agent_config(arguments.config)
     handler = logs.start(
         config.log,

@@ -22,8 +22,9 @@ from edge_agent.config.model import (
     RequestsConfig,
     Source,
     UpdatesConfig,
+    load_plugin_settings,
+    read_failure_policy,
 )
-from edge_agent.config.plugin import load_plugin_settings, read_failure_policy
 
 __all__ = [
     "PERMISSIONS",

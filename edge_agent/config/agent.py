@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
+from edge_agent import Verb
 from edge_agent.config.document import Document, read_text
 from edge_agent.config.model import (
     KIB,
@@ -25,12 +26,11 @@ from edge_agent.config.model import (
     RequestsConfig,
     Source,
     UpdatesConfig,
+    read_limits,
 )
-from edge_agent.config.plugin import read_limits
 from edge_agent.config.table import Table
 from edge_agent.config.units import format_size
 from edge_agent.text import printable
-from edge_agent.verbs import Verb
 
 # A level of an MQTT topic that every broker takes (the fleet protocol's own rule).
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"

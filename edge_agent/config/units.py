@@ -1,6 +1,8 @@
-"""Sizes and durations as an operator writes them."""
+"""Sizes and durations as an operator writes them, and from when to when something counts. Pure."""
 
 import re
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)")
 _SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -51,3 +53,39 @@ def format_duration(seconds: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{seconds * 1000:g}ms"
+
+
+_DAY_S, _HOUR_S = 86_400, 3600
+
+
+class Validity(NamedTuple):
+    """Both in seconds since 1970."""
+
+    issued: float
+    expires: float
+
+    def as_document(self) -> dict[str, str]:
+        """Both times in the form that documents use. ValueError, OverflowError: no calendar has
+        them."""
+        return {"issued": written(self.issued), "expires": written(self.expires)}
+
+    def over(self, now: float) -> bool:
+        """Whether it has expired."""
+        return now >= self.expires
+
+    def ending(self, now: float) -> str:
+        """For people, from the last third on: "expires in 12 days", "expired on ..."; else ""."""
+        left_s = self.expires - now
+        if left_s <= 0:
+            return f"expired on {written(self.expires)}"
+        if left_s >= (self.expires - self.issued) / 3:
+            return ""
+        days = left_s >= 2 * _DAY_S
+        left = f"{left_s / _DAY_S:.0f} days" if days else f"{left_s / _HOUR_S:.0f} hours"
+        return f"expires in {left}"
+
+
+def written(seconds: float) -> str:
+    """The time in the form that documents use. ValueError, OverflowError: a time that no calendar
+    has."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,31 +1,99 @@
-"""The deployments that count on a node, and what they need: the one on its way and the active one.
+"""The deployments that count on a node, and the blobs that they need: what is on disk, what lacks.
 
-Beside modules, documents offer machine code, which a node can do without: it compiles the module
-itself. So machine code never keeps a deployment from running: what does not come in one round
-through its sources is given up. Nothing here does I/O; `has` says what is on the disk.
+The one on its way and the active one count. Beside modules, documents offer machine code, which a
+node can do without: it compiles the module itself. So machine code never keeps a deployment from
+running: what does not come in one round through its sources is given up. `Modules` has the disk;
+the deployments decide without it.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from edge_agent.config import UpdatesConfig
+from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
 from edge_agent.fleet.plan import Node, Target
-from edge_agent.fleet.transfer.fetch_queue import FetchRequest
+from edge_agent.fleet.transfer.fetch_queue import FetchRequest, empty
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.digest import Digest
+from edge_agent.store.layout import Layout
 from edge_agent.store.release import Release
 
 log = logging.getLogger(__name__)
+
+
+class Modules:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._damaged: set[Digest] = set()  # on a disk that they cannot be removed from
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a good blob with this digest is on the disk, as far as `check` has seen."""
+        return digest not in self._damaged and self._layout.has(digest)
+
+    def path(self, digest: Digest) -> Path:
+        """The path of the blob, whether it is there or not."""
+        return self._layout.blob(digest)
+
+    def check(self, needed: Iterable[Digest], wanted: Collection[Digest]) -> StoreError | None:
+        """Every blob against its digest; what is damaged is gone, or is not `has` any more. What
+        came of modules that are not `wanted`, or are here by now, is gone too.
+
+        The error of a disk that takes nothing; then only `needed` were compared.
+        """
+        problem = None
+        try:
+            damaged = self._layout.check()
+            self._damaged = set()
+        except StoreError as error:
+            problem = error
+            here = filter(self._layout.has, needed)
+            damaged = [digest for digest in here if not self._layout.good(digest)]
+            self._damaged = set(damaged)
+        for digest in damaged:
+            log.error("%s is damaged on the disk; it is fetched again if it is needed", digest)
+        try:
+            transfers = self._layout.transfers()
+        except StoreError as error:  # no reason not to run what is here
+            return problem or error
+        for folder in transfers:
+            named = next((each for each in wanted if each.hex == folder.name), None)
+            if named is None or self.has(named):
+                empty(folder)
+        return problem
+
+    def add(self, digest: Digest, path: Path, names: Collection[tuple[str, str]]) -> None:
+        """Put a checked file in its place, as these names and versions. StoreError."""
+        for name, version in sorted(names):
+            stored = self._layout.add_module(name, version, path)
+            if stored != digest:
+                raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+            path = self._layout.blob(digest)
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+
+    def add_code(self, digest: Digest, path: Path) -> None:
+        """Put a checked file of machine code in its place. StoreError."""
+        stored = self._layout.add_blob(path)
+        if stored != digest:
+            raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+
+    def collect(self, needed: Collection[Digest]) -> None:
+        """Remove all others. StoreError."""
+        self._layout.collect(needed)
+
 
 MAX_REASON_CHARS = 200  # why a node does without machine code, in reports
 MAX_REPORTED = 16  # plugins whose machine code is reported
 
 
 class AcceptedDeployments:
-    """One thread."""
+    """The pending and the active deployment. Used by one thread."""
 
     def __init__(self, node: Node, config: UpdatesConfig, has: Callable[[Digest], bool]) -> None:
         """`has`: whether a good blob with this digest is on the disk."""
@@ -47,22 +115,22 @@ class AcceptedDeployments:
         self._refused = {}
 
     def activate(self, document: Deployment) -> None:
-        """All that it needs is here, and the catalogue has switched to it."""
+        """The catalogue has switched to the document; all that it needs is on the disk."""
         if document is self.pending:
             log.info("generation %d is active", document.generation)
             self.active, self.pending = document, None
 
     def target(self, document: Deployment, catalogue: Catalogue) -> Target:
-        """What the document means for this node."""
+        """The releases that the document gives this node, and the blobs that they need."""
         node = self._node
         return plan.target(document, node.name, node.labels, catalogue, node.machine)
 
     def complete(self, document: Deployment, target: Target) -> bool:
-        """Whether all that it waits for is here."""
+        """Whether every blob that the document waits for is on the disk."""
         return self._has_modules(target) and not self._awaited(document, target)
 
     def with_code(self, target: Target) -> list[Release]:
-        """What is to run, naming only machine code that is on the disk."""
+        """The releases of the target; machine code that is not on the disk is left out."""
         return [
             each if each.code and self._has(each.code.digest) else replace(each, code=None)
             for each in target.releases
@@ -75,17 +143,18 @@ class AcceptedDeployments:
         needed = set(catalogue.digests | catalogue.codes)
         for document in self.documents:
             target = self.target(document, catalogue)
-            needed |= target.supplies.keys()
+            needed |= target.modules.keys()
             if document is self.pending:
                 needed |= target.codes.keys()
         return needed
 
     def lacking(self, catalogue: Catalogue) -> dict[Digest, FetchRequest]:
-        """What the documents need and the disk lacks, from the sources that this node may use."""
+        """The blobs that the documents need and the disk lacks, with the sources that this node may
+        use."""
         lacking: dict[Digest, FetchRequest] = {}
         for document in self.documents:
             target = self.target(document, catalogue)
-            for digest, request in target.supplies.items():
+            for digest, request in target.modules.items():
                 if digest not in lacking and not self._has(digest):
                     lacking[digest] = plan.allowed(request, self._config)
             for digest in self._awaited(document, target):
@@ -100,7 +169,7 @@ class AcceptedDeployments:
         """Whether the blob is machine code, and not a module too, which is needed."""
         targets = [self.target(each, catalogue) for each in self.documents]
         is_code = any(digest in target.codes for target in targets)
-        return is_code and not any(digest in target.supplies for target in targets)
+        return is_code and not any(digest in target.modules for target in targets)
 
     def names(self, digest: Digest, catalogue: Catalogue) -> set[tuple[str, str]]:
         """(name, version) of the plugins that the module with this digest is."""
@@ -152,7 +221,7 @@ class AcceptedDeployments:
         return {identity: reason[:MAX_REASON_CHARS] for identity, reason in found.items()}
 
     def _has_modules(self, target: Target) -> bool:
-        return all(map(self._has, target.supplies))
+        return all(map(self._has, target.modules))
 
     def _awaited(self, document: Deployment, target: Target) -> Collection[Digest]:
         """The machine code that a new deployment waits for; what runs already was made by this

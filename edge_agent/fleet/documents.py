@@ -3,7 +3,7 @@
 Documents come in any order, again and again, and from anybody. Of each kind the latest is kept
 (`Mailbox`) and one in a second is checked. A refused document is reported with its reason
 (`Refusals`) and changes nothing; a document that cannot be acted upon yet (the disk) or not be
-believed yet (a deployment before the trust set that vouches for it) is checked again.
+believed yet (a deployment before the trust set whose keys signed it) is checked again.
 """
 
 import logging
@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import CryptoError, RefusedError
 from edge_agent.fleet.plan import Node
-from edge_agent.fleet.trustkeeper import Standing, TrustKeeper
+from edge_agent.fleet.trustkeeper import TrustInForce, TrustKeeper
 from edge_agent.fleet_protocol import deployment as deployments
 from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
-from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, Kind
+from edge_agent.fleet_protocol.topics import DEPLOYMENT, MAX_MESSAGE_BYTES, TRUST, Kind
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.text import printable
 
@@ -44,7 +43,7 @@ class Documents:
         self._refusals = Refusals(clock)
         self._trust = TrustKeeper(config, node.fleet)
         self._taken = {DEPLOYMENT: b"", TRUST: b""}  # looked at last
-        self._unsigned = b""  # the latest deployment that a later trust set may vouch for
+        self._unsigned = b""  # the latest deployment that keys of a later trust set may have signed
 
     def put(self, kind: Kind, raw: bytes) -> None:
         """A document came."""
@@ -52,7 +51,7 @@ class Documents:
 
     @property
     def due(self) -> float:
-        """When there is one to look at."""
+        """When a document is to be checked (monotonic)."""
         return self._mailbox.due
 
     def read_trust(self, catalogue: Catalogue) -> None:
@@ -125,10 +124,10 @@ class Documents:
             times.append(trust.validity.expires)
         return min((each - now for each in times if each > now), default=math.inf)
 
-    def standing(self, catalogue: Catalogue) -> Standing:
+    def trust_in_force(self, catalogue: Catalogue) -> TrustInForce:
         """The trusted keys, and the earliest time that it can be."""
         now, trust = self._now(catalogue), self._trust.current(catalogue)
-        return Standing(trust, self._trust.last_error, now, self._clock() < now)
+        return TrustInForce(trust, self._trust.last_error, now, self._clock() < now)
 
     @property
     def refused(self) -> "Refusal | None":
@@ -166,7 +165,7 @@ class Mailbox:
     """Times are monotonic seconds."""
 
     def __init__(self, kinds: Iterable[str], max_bytes: int) -> None:
-        """Of what is longer than `max_bytes`, that much and one byte is kept: refused anyway."""
+        """A longer message is cut to `max_bytes` and one byte more, and refused as too large."""
         self._keep = max_bytes + 1
         self._mail: dict[str, bytes] = {}
         self._not_before = dict.fromkeys(kinds, -math.inf)
@@ -190,7 +189,7 @@ class Mailbox:
 
     @property
     def due(self) -> float:
-        """When there is something to take."""
+        """When a message is to be taken (monotonic)."""
         return min((self._not_before[kind] for kind in self._mail), default=math.inf)
 
 

@@ -9,8 +9,7 @@ from edge_agent.config import Limits, UpdatesConfig
 from edge_agent.config.model import Report
 from edge_agent.config.units import format_size
 from edge_agent.fleet.transfer.fetch_queue import FetchRequest
-from edge_agent.fleet_protocol.deployment import Blob, CodeOffer, Deployment, Offer
-from edge_agent.fleet_protocol.selection import matches, wanted
+from edge_agent.fleet_protocol.deployment import Blob, CodeOffer, Deployment, Offer, matches, wanted
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import Code, Machine, PluginId, Probation, Release, misfit
@@ -29,17 +28,18 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to run here by the fleet's deployments; other plugins that they brought end."""
+    """The releases of the fleet's deployments that are to run here; other plugins of the fleet are
+    stopped."""
 
     releases: tuple[Release, ...] = ()
     kept: frozenset[Digest] = frozenset()  # of all modules that may have to run again
 
 
 class Target(NamedTuple):
-    """What a deployment means for this node."""
+    """The releases that a deployment gives this node, and the blobs that they need."""
 
     releases: tuple[Release, ...]
-    supplies: Mapping[Digest, FetchRequest]  # all that must be here before any of them runs
+    modules: Mapping[Digest, FetchRequest]  # all that must be here before any of them runs
     codes: Mapping[Digest, FetchRequest] = {}  # machine code for this node, which it can do without
     misfits: Mapping[str, str] = {}  # by identity: why none of the code offered is for this node
 
@@ -59,13 +59,13 @@ def target(
     held = catalogue.rejected.keys() | catalogue.quarantined.keys()
     offers = wanted(deployment, node, labels, held)
     releases: list[Release] = []
-    supplies: dict[Digest, FetchRequest] = {}
+    modules: dict[Digest, FetchRequest] = {}
     codes: dict[Digest, FetchRequest] = {}
     misfits: dict[str, str] = {}
     for entry in deployment.plugins:
         if offer := offers.get(entry.identity):
             release = offer.release
-            _add(supplies, offer.blob, offer.sources)
+            _add(modules, offer.blob, offer.sources)
             if machine is not None and offer.codes:
                 fitting, why = _made_for(offer, machine)
                 if fitting is None:
@@ -76,7 +76,7 @@ def target(
             releases.append(release)
         elif matches(entry, labels) and (kept := catalogue.plugins.get(entry.identity)):
             releases.append(kept.current)
-    return Target(tuple(releases), supplies, codes, misfits)
+    return Target(tuple(releases), modules, codes, misfits)
 
 
 def _made_for(offer: Offer, machine: Machine) -> tuple[CodeOffer | None, str]:
@@ -91,8 +91,8 @@ def _made_for(offer: Offer, machine: Machine) -> tuple[CodeOffer | None, str]:
 
 
 def usable(release: Release, catalogue: Catalogue, proven: bool) -> bool:
-    """Nothing is held against it on this node. What is `proven` under its name is not rejected
-    for what it does under another."""
+    """Whether the release may run on this node. A module that is `proven` under this name is not
+    rejected for what it does under another."""
     if release.digest in catalogue.quarantined:
         return False
     return proven or not {release.digest, release.setup} & catalogue.rejected.keys()
@@ -139,7 +139,7 @@ def runnable(
 
 
 def _missing(release: Release, catalogue: Catalogue, has: Callable[[Digest], bool]) -> str:
-    """What keeps a release from running that has nothing to do with a probation."""
+    """Why a release cannot run, apart from its probation; empty: it can."""
     if release.digest in catalogue.quarantined:
         return catalogue.quarantined[release.digest] or "quarantined"
     return "" if has(release.digest) else "its module is not on this node's disk any more"
@@ -155,7 +155,8 @@ def _usable_code(
 
 
 def allowed(request: FetchRequest, config: UpdatesConfig) -> FetchRequest:
-    """What of `request` this node may use: sources of the kinds, and a size, that it allows."""
+    """The request with the sources that the configuration allows, or with the reason why none
+    is."""
     blob = request.blob
     if blob.size > config.max_plugin_bytes:
         most = format_size(config.max_plugin_bytes)
@@ -194,13 +195,13 @@ def held_against(
     return {digest for digest in known if digest in held}
 
 
-def _add(supplies: dict[Digest, FetchRequest], blob: Blob, sources: tuple[str, ...]) -> None:
+def _add(modules: dict[Digest, FetchRequest], blob: Blob, sources: tuple[str, ...]) -> None:
     """Two plugins may run the same module, from different places."""
-    before = supplies.get(blob.digest)
+    before = modules.get(blob.digest)
     if before is None:
-        supplies[blob.digest] = FetchRequest(blob, sources)
+        modules[blob.digest] = FetchRequest(blob, sources)
         return
     # The way it is cut is that of the first that is on MQTT at all.
     blob = before.blob if before.blob.parts else blob
     sources = tuple(dict.fromkeys((*before.sources, *sources)))
-    supplies[blob.digest] = FetchRequest(blob, sources)
+    modules[blob.digest] = FetchRequest(blob, sources)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from edge_agent.config import UpdatesConfig
 from edge_agent.config.document import Document, read_text
 from edge_agent.config.table import Table
+from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError, KeyFormatError, RefusedError
 from edge_agent.fleet_protocol import form, keys, trust
 from edge_agent.fleet_protocol.trust import MAX_KEYS, TrustSet
 from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
-from edge_agent.validity import Validity
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import TrustState
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Standing(NamedTuple):
+class TrustInForce(NamedTuple):
     """The trusted keys at the moment."""
 
     trust: TrustSet | None
@@ -103,7 +103,7 @@ class TrustKeeper:
     def _tell_expired(self, current: TrustSet, now: float) -> None:
         """In the log, once for each set."""
         try:
-            current.vouch(now)
+            current.check_in_force(now)
         except RefusedError as error:
             if self._told_expired != current.version:
                 self._told_expired = current.version

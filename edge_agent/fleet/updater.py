@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
-from edge_agent.fleet.accepted import MAX_REPORTED, AcceptedDeployments
+from edge_agent.fleet.accepted import MAX_REPORTED, AcceptedDeployments, Modules
 from edge_agent.fleet.documents import Documents
-from edge_agent.fleet.modules import Modules
 from edge_agent.fleet.plan import Node, Plan, Target
-from edge_agent.fleet.transfer.blocking import TransferThread
 from edge_agent.fleet.transfer.fetch import FetchContext
 from edge_agent.fleet.transfer.fetch_queue import FetchQueue
-from edge_agent.fleet.transfer.overmqtt import BrokerPort
-from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.fleet.transfer.parts import BrokerPort
+from edge_agent.fleet.transfer.web import TransferThread
+from edge_agent.fleet.trustkeeper import TrustInForce
 from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, DocumentOf, FleetTopics, PartOf
 from edge_agent.store import catalogue as catalogues
@@ -171,11 +170,11 @@ class Updater:
         self._evaluate()
         self._broker.subscribe([self._topics.deployment, self._topics.trust], anew=True)
 
-    def standing(self) -> Standing:
+    def trust_in_force(self) -> TrustInForce:
         """The trusted keys at the moment."""
         if self._catalogue_store is None:  # a newer set than the files' may be what cannot be read
-            return Standing(None, self._last_error or "the disk was not read yet", 0.0)
-        return self._documents.standing(self._catalogue)
+            return TrustInForce(None, self._last_error or "the disk was not read yet", 0.0)
+        return self._documents.trust_in_force(self._catalogue)
 
     def stop(self) -> None:
         """Leave all sources; what came stays on the disk."""
@@ -256,7 +255,7 @@ class Updater:
         self._tell()
 
     def _switch(self, document: Deployment, target: Target) -> None:
-        """All that `target` needs is here: from now on it is what runs, if the disk says so."""
+        """Everything that `target` needs is on the disk: make it the active set, on disk first."""
         before = self._catalogue
         releases = self._accepted.with_code(target)
         if document is self._accepted.pending:
@@ -292,12 +291,12 @@ class Updater:
         return True
 
     def _check(self) -> None:
-        trouble = self._modules.check(
+        problem = self._modules.check(
             self._catalogue.digests | self._catalogue.codes,
             self._accepted.needed(self._catalogue),
         )
-        if trouble is not None:
-            self._failed(trouble)
+        if problem is not None:
+            self._failed(problem)
 
     def _collect(self) -> None:
         """Remove what neither runs, nor ran before, nor is on its way."""
@@ -313,7 +312,7 @@ class Updater:
         return self._catalogue_store.catalogue if self._catalogue_store is not None else Catalogue()
 
     def _commit(self, new: Catalogue) -> bool:
-        """Nothing may follow from `new` unless the disk has it."""
+        """Write the catalogue; whether that succeeded. Nothing may follow from `new` before."""
         assert self._catalogue_store is not None
         now = self._monotonic()
         done = now >= self._catalogue_store.retry_at and self._catalogue_store.commit(new, now)
@@ -322,7 +321,7 @@ class Updater:
         return done
 
     def _note(self, new: Catalogue) -> None:
-        """What happened here is so, whether or not the disk has it."""
+        """Use the catalogue, and write it now or later: it tells what has happened already."""
         if self._catalogue_store is not None:
             self._catalogue_store.note(new, self._monotonic())
 

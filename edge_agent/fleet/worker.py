@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Twice the window of edge_agent.fleet.transfer.overmqtt: 1 MiB.
+# Twice the window of edge_agent.fleet.transfer.parts: 1 MiB.
 MAX_PARTS = 16
 # JSON, signatures and the disk fit; the default of 8 MB counts where memory is locked.
 STACK_BYTES = 512 * 1024
@@ -55,7 +55,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin, once."""
-        self._thread = threads.start(self._run, name="fleet", stack_bytes=STACK_BYTES)
+        self._thread = process.start(self._run, name="fleet", stack_bytes=STACK_BYTES)
 
     def received(self, what: DocumentOf | PartOf, payload: bytes) -> None:
         """A message came from the broker; returns at once."""
@@ -88,7 +88,7 @@ class Worker:
             self._change.notify()
 
     def status(self) -> dict[str, Any]:
-        """As the Updater's; empty before it has begun."""
+        """`Updater.status`; empty before the updater has begun."""
         updater = self._updater
         return updater.status() if updater is not None else {}
 

@@ -1,11 +1,11 @@
-"""The deployment: the one signed document that says what a fleet's nodes run. Pure.
+"""The deployment: the one signed document that says what a fleet's nodes run, and what each runs.
 
-Its form (edge_agent.fleet_protocol.form), and the order in which a node checks it, are published in
-docs/fleet-protocol.md. Unknown fields are ignored, except where ignoring one would widen what a
-plugin may do or where it runs: inside `select`, `rollout` and `limits`.
+Pure. Its form (edge_agent.fleet_protocol.form), and the order in which a node checks it, are
+published in docs/fleet-protocol.md. Unknown fields are ignored, except where ignoring one would
+widen what a plugin may do or where it runs: inside `select`, `rollout` and `limits`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from edge_agent.fleet_protocol.form import max_encoded_bytes as max_encoded_byte
 from edge_agent.fleet_protocol.trust import TrustSet, check_head
 from edge_agent.store.catalogue import Known as Known
 from edge_agent.store.digest import sha256_hex
+from edge_agent.store.release import PluginId, Release
 
 KIND = "edge-agent.deployment"
 # The second form: what agents up to 0.1.0 would read as something else (docs/adr/0041).
@@ -66,7 +67,7 @@ class Deployment:
 
     @property
     def known(self) -> Known:
-        """What a node that accepted this must never forget."""
+        """What a node that accepted the document has to remember for good."""
         return Known(self.generation, sha256_hex(self.payload), self.issued, self.epoch)
 
 
@@ -98,7 +99,7 @@ def accept(
     _, expires = form.read_times(Table(head))
     _check(head)
     now = best_time(clock, known, trust)
-    trust.vouch(now)
+    trust.check_in_force(now)
     if now >= expires:
         raise RefusedError("expired", f"it expired at {values['expires']}")
     return _read(payload, values, defaults, report)
@@ -220,3 +221,58 @@ def _check(document: Document) -> None:
 def message_name(raw: bytes) -> str:
     """The first digits of its SHA-256: which message of the broker is meant, in a state."""
     return sha256_hex(raw)[:_MESSAGE_NAME_DIGITS]
+
+
+def matches(entry: PluginEntry, labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels has all that the entry selects."""
+    return _has(labels, entry.select)
+
+
+def place(seed: str, node: str) -> int:
+    """A node's place in a rollout, 0 to 99, the same everywhere and for ever.
+
+    SHA-256 over the seed, a zero byte and the node's name, both in UTF-8; its first 8 bytes,
+    read as an unsigned big-endian number; the remainder by 100.
+    """
+    return int(sha256_hex(f"{seed}\0{node}".encode())[:16], 16) % 100
+
+
+def chosen(rollout: Rollout | None, node: str, labels: Mapping[str, str] = {}) -> bool:
+    """Whether a release is for this node: named, in a ring, or by its place.
+
+    A higher percentage, another ring and more names only add nodes.
+    """
+    if rollout is None or node in rollout.nodes or place(rollout.seed, node) < rollout.percent:
+        return True
+    return any(_has(labels, ring) for ring in rollout.rings)
+
+
+def wanted(
+    deployment: Deployment,
+    node: str,
+    labels: Mapping[str, str],
+    rejected: Collection[str] = (),
+) -> dict[PluginId, Offer]:
+    """By identity (NN-name): the first release that is for this node and not rejected by it.
+
+    `rejected` holds digests ("sha256:HEX") and setups (`Release.setup`). A plugin
+    without such a release is left out.
+    """
+    found: dict[PluginId, Offer] = {}
+    for entry in deployment.plugins:
+        if not matches(entry, labels):
+            continue
+        for offer in entry.offers:
+            if chosen(offer.rollout, node, labels) and not _held(offer.release, rejected):
+                found[entry.identity] = offer
+                break
+    return found
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(name) == value for name, value in wanted.items())
+
+
+def _held(release: Release, rejected: Collection[str]) -> bool:
+    # A setup costs a digest: too much for each of thousands of nodes, and most reject nothing.
+    return bool(rejected) and (release.digest in rejected or release.setup in rejected)

@@ -12,7 +12,7 @@ from edge_agent import strictjson
 from edge_agent.errors import CryptoError, RefusedError
 from edge_agent.fleet_protocol import keys
 from edge_agent.fleet_protocol.keys import PublicKey, Signer
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 
 # Signatures looked at: each may cost a slow board a millisecond.
 MAX_SIGNATURES = 16
@@ -21,7 +21,7 @@ _TO_STANDARD = str.maketrans("-_", "+/")  # DSSE: verifiers must accept either b
 
 
 class Signature(NamedTuple):
-    """What an envelope says of one signature."""
+    """One signature of an envelope, not yet checked."""
 
     keyid: str
     value: bytes
@@ -29,7 +29,7 @@ class Signature(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """What an envelope says; nothing in it is to be believed before `signers` is asked."""
+    """The content of an envelope; not to be trusted before `signers` has checked it."""
 
     payload_type: str
     payload: bytes
@@ -112,20 +112,20 @@ def check_signed(
         raise RefusedError(
             "signature", f"signed as {envelope.payload_type[:80]!a}, not as {payload_type}"
         )
-    good, trouble = _good(envelope, trusted)
+    good, problem = _good(envelope, trusted)
     if len(good) >= threshold:
         return
-    if trouble is not None:
-        raise trouble
+    if problem is not None:
+        raise problem
     known = f"{len(good)} of {threshold} signatures needed are good"
     raise RefusedError("signature", f"{known}; {len(trusted)} keys are trusted here")
 
 
 def signers(envelope: Envelope, trusted: Sequence[PublicKey]) -> frozenset[PublicKey]:
     """Which of the trusted keys signed. CryptoError: none, or nothing can be checked here."""
-    good, trouble = _good(envelope, trusted)
-    if not good and isinstance(trouble, CryptoError):
-        raise trouble
+    good, problem = _good(envelope, trusted)
+    if not good and isinstance(problem, CryptoError):
+        raise problem
     return good
 
 
@@ -141,13 +141,13 @@ def _good(
     message = pae(envelope.payload_type, envelope.payload)
     named = {key.keyid: key for key in trusted}
     good: set[PublicKey] = set()
-    trouble: RefusedError | CryptoError | None = None
+    problem: RefusedError | CryptoError | None = None
     for each in envelope.signatures:
         key = named.get(each.keyid)
         if key is None or key.algorithm != each.algorithm:
             continue
         if not key.known:
-            trouble = RefusedError(
+            problem = RefusedError(
                 "algorithm",
                 f"the key {key.keyid[:12]} signs with {key.algorithm}, which this agent does not"
                 " know: update the agent",
@@ -157,8 +157,8 @@ def _good(
             if keys.verify(key, message, each.value):
                 good.add(key)
         except CryptoError as error:
-            trouble = error
-    return frozenset(good), trouble
+            problem = error
+    return frozenset(good), problem
 
 
 def _algorithm(key: PublicKey) -> dict[str, str]:

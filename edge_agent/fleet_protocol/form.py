@@ -17,14 +17,13 @@ from edge_agent import strictjson
 from edge_agent.config.agent import LABEL_FORM, LABEL_PATTERN
 from edge_agent.config.agent import NAME_FORM as NODE_FORM
 from edge_agent.config.agent import NAME_PATTERN as NODE_PATTERN
-from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report
-from edge_agent.config.plugin import read_settings
+from edge_agent.config.model import KIB, MIB, Limits, PluginSettings, Report, read_settings
 from edge_agent.config.table import Table
-from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
+from edge_agent.config.units import Validity
+from edge_agent.fleet_protocol.topics import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.store.digest import NO_DIGEST, Digest
 from edge_agent.store.digest import PATTERN as DIGEST
 from edge_agent.store.release import NAME_CHARACTER, Code, PluginId, Release
-from edge_agent.validity import Validity
 
 # Bounds of the form; a document of 64 KiB holds far less than all of them together.
 MAX_PLUGINS = 64  # the runtime starts and calls each: no node has that many
@@ -241,7 +240,7 @@ def _offer(table: Table, plugin: Release, form: int) -> Offer:
 
 
 def _code(table: Table) -> CodeOffer:
-    """Nothing unknown is passed over here: it may be another thing that the code assumes."""
+    """An unknown field is an error here: it may be another thing that the code assumes."""
     sources = _sources(table)
     blob = _blob(table.table("blob"), on_mqtt="mqtt" in sources)
     code = Code(
@@ -267,7 +266,7 @@ def _features(table: Table) -> tuple[str, ...]:
 
 
 def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSettings:
-    """What a release has of its own, over its entry's."""
+    """The settings of the entry, with those that the release sets itself in their place."""
     own = [each for each in (*SETTINGS, "config") if each in table]
     if form < 2 and own:  # older agents pass over them, and would run it with the entry's
         table.problem(own[0], "is possible in a document of the second kind only")

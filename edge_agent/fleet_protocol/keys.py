@@ -119,9 +119,9 @@ def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
     CryptoError: cannot be found out here.
     """
     if key.algorithm == P256:
-        from edge_agent.fleet_protocol import p256
+        from edge_agent.fleet_protocol import libcrypto
 
-        return p256.verify(_P256_SPKI + key.raw, message, signature)
+        return libcrypto.verify_p256(_P256_SPKI + key.raw, message, signature)
     if key.algorithm != ED25519 or len(signature) != SIGNATURE_BYTES:
         return False
     nacl = _nacl()

@@ -119,7 +119,7 @@ def _map_header_bytes(fields: int) -> int:
 
 
 def bytes_as_json(value: bytes) -> str | dict[str, str]:
-    """As text, or as `{"base64": ...}` where they are none: nothing is lost."""
+    """Bytes as text, or as `{"base64": ...}` where they are no UTF-8: nothing is lost."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -18,12 +18,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from edge_agent import strictjson
+from edge_agent import VERBS, strictjson
 from edge_agent.errors import RequestError
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from edge_agent.store.release import PluginId
 from edge_agent.text import printable
-from edge_agent.verbs import VERBS
 
 State = Literal["accepted", "running", "succeeded", "failed"]
 
@@ -183,13 +182,13 @@ class Ledger:
         return True
 
     def knows(self, verb: str, identity: str) -> bool:
-        """It was seen, and not long ago."""
+        """Whether this request was seen lately."""
         return (verb, identity) in self._seen
 
     def remember(self, verb: str, identity: str) -> None:
-        """It was carried out by an earlier process, to which a broker may have sent it last."""
+        """An earlier process carried the request out; a broker may send it to this one again."""
         self._seen.append((verb, identity))
 
     def leave(self, request: Request) -> None:
-        """It is over."""
+        """The request is finished."""
         self._open.discard((request.verb, request.id))

@@ -19,12 +19,12 @@ from typing import NamedTuple, cast
 from edge_agent import strictjson
 from edge_agent.config.document import Document
 from edge_agent.config.table import Table
+from edge_agent.config.units import written
 from edge_agent.errors import ConfigError, RefusedError, RepeatedError, RequestError
 from edge_agent.fleet_protocol import envelope, form, requests
 from edge_agent.fleet_protocol.keys import PublicKey, Signer
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.trust import MAX_KEYS
-from edge_agent.validity import written
 
 KIND = "edge-agent.request"
 PAYLOAD_TYPE = "application/vnd.edge-agent.request+json"
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     ids: Mapping[str, float] = {}  # never changed in place
 
     def has(self, identity: str, expires: float) -> bool:
-        """It was carried out, or cannot be distinguished from one that was."""
+        """Whether the request was carried out, or cannot be distinguished from one that was."""
         return expires <= self.floor or identity in self.ids
 
     def added(self, identity: str, expires: float) -> "Seen":

@@ -1,13 +1,26 @@
-"""The topics of a fleet and of one of its nodes (fleet protocol, version 1). Pure."""
+"""The topics of a fleet and of one of its nodes, and the sizes of messages (fleet protocol,
+version 1). Pure. The limits stand in docs/fleet-protocol.md, and here once each.
+"""
 
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from edge_agent import VERBS, Verb
 from edge_agent.errors import ConfigError
-from edge_agent.fleet_protocol.limits import MAX_CLIENT_ID_CHARS, MAX_TOPIC_BYTES
-from edge_agent.store.digest import Digest, sha256_hex
-from edge_agent.verbs import VERBS, Verb
+from edge_agent.store.digest import SHORT_DIGITS, Digest, sha256_hex
+
+# A whole message but for its topic: a document, an answer, a batch of results, a part of a blob.
+# One of this size passes every broker that was looked at (AWS IoT Core: 128 KiB).
+MAX_MESSAGE_BYTES = 64 << 10
+MAX_REQUEST_BYTES = 4096  # ours: an id, a verb's few arguments, an envelope around them
+MIN_PART_BYTES, MAX_PART_BYTES = 256, MAX_MESSAGE_BYTES
+# MQTT allows 65,535 bytes; AWS IoT Core, the narrowest of the common brokers, 256.
+MAX_TOPIC_BYTES = 256
+MAX_CLIENT_ID_CHARS = 23  # that a broker must take, of 0-9 a-z A-Z (MQTT 5, 3.1.3-5)
+# Of a digest that had to be cut: "sha256:" and the digits that `edge-agent status` shows.
+CUT_DIGEST_CHARS = len("sha256:") + SHORT_DIGITS
+
 
 ROOT = "edge/v1"
 # Nothing that MQTT gives a meaning ("/", "+", "#", "$") and short enough for any broker.
@@ -17,14 +30,14 @@ _PART = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
 class FleetTopics(NamedTuple):
-    """What the operator retains for every node of a fleet."""
+    """Topics of the messages that the operator retains for all nodes of a fleet."""
 
     deployment: str
     trust: str
     blobs: str  # the level above all parts; no topic of its own
 
     def blob_part(self, digest: Digest, number: int) -> str:
-        """Where part `number` (from 0) of a blob lies."""
+        """The topic of part `number` (from 0) of a blob."""
         return f"{self.blobs}/{digest.hex}/{number}"
 
     @property
@@ -34,7 +47,7 @@ class FleetTopics(NamedTuple):
 
 
 class NodeTopics(NamedTuple):
-    """Where one node speaks; status and state are retained, the others are not."""
+    """Topics that one node publishes to; status and state are retained, the others are not."""
 
     status: str
     state: str
@@ -43,7 +56,7 @@ class NodeTopics(NamedTuple):
     metrics: str
 
     def request(self, verb: str) -> str:
-        """Where this node is asked for `verb`. ValueError unless that is one of VERBS."""
+        """The topic of requests for `verb`. ValueError unless that is one of VERBS."""
         return f"{self._node}/request/{_known(verb)}"
 
     @property
@@ -52,7 +65,7 @@ class NodeTopics(NamedTuple):
         return f"{self._node}/response"
 
     def response(self, verb: str) -> str:
-        """Where it answers, unless the request named a topic. ValueError as in `request`."""
+        """The topic of answers, unless the request named another. ValueError as in `request`."""
         return f"{self.responses}/{_known(verb)}"
 
     def may_answer_on(self, topic: str) -> bool:
@@ -111,7 +124,7 @@ class Router:
 
     @property
     def requests(self) -> Iterable[str]:
-        """Where the node is asked."""
+        """The topics of requests to the node."""
         return self._requests
 
     def route(self, topic: str) -> Route | None:

@@ -5,7 +5,7 @@ ones: a JSON list of envelopes, oldest first (one envelope alone is a chain too)
 that was away for several rotations can follow. Each set is signed by a threshold of the set
 before it, which gives the trust, and by a threshold of its own keys, which proves that they work.
 
-A set may expire. It then vouches for nothing but the set that follows it. A key may be of an
+A set may expire. It then signs nothing but the set that follows it. A key may be of an
 algorithm that is not known here: it is kept, and what it signs counts as not signed.
 """
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from edge_agent import strictjson
 from edge_agent.config.document import Document
 from edge_agent.config.table import Table
+from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError, CryptoError, KeyFormatError, RefusedError
 from edge_agent.fleet_protocol import envelope, form, keys
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.store.digest import sha256_hex
-from edge_agent.validity import Validity
 
 KIND = "edge-agent.trust"
 PAYLOAD_TYPE = "application/vnd.edge-agent.trust+json"
@@ -57,7 +57,7 @@ class TrustSet:
         if not 1 <= self.version <= strictjson.MAX_INTEGER:
             raise KeyFormatError(f"version is {self.version}; the first set is version 1")
 
-    def vouch(self, now: float) -> None:
+    def check_in_force(self, now: float) -> None:
         """RefusedError `trust-expired`; `now` is the latest time that is known to have passed."""
         if self.validity is not None and self.validity.over(now):
             raise RefusedError(
@@ -104,7 +104,7 @@ def parse(payload: bytes, fleet: str) -> TrustSet:
 
 
 def chain(envelopes: Iterable[bytes]) -> bytes:
-    """What is published under `trust`: the sealed sets, oldest first."""
+    """The message that is published under `trust`: the sealed sets, oldest first."""
     return b"[" + b",".join(envelopes) + b"]"
 
 

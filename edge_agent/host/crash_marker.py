@@ -1,10 +1,13 @@
-"""Which plugin is at work this very moment, for the next start to read if the process dies.
+"""How the agent's last process ended, and which plugin's code was running then.
 
-A crash of an engine, the out-of-memory killer and a watchdog leave no time to say goodbye.
-So a few bytes of shared memory always tell who is in a guest: the kernel keeps them when the
-process is gone. Two threads run guests, and each has a slot; a slot holds the index of an entry
-of the table, 0 for nobody. docs/adr/0014 tells why the file lies beside the control socket, and
-why what another boot left says nothing.
+A crash of an engine, the out-of-memory killer and a watchdog leave a process no time. Two files
+beside the control socket, in memory, outlive it; docs/adr/0014 and 0037 tell why they lie there
+and what counts. What another boot left says nothing.
+
+    SOCKET.fault     what Python's fault handler writes while the process dies of itself
+                     (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT); a SIGKILL leaves it empty
+    SOCKET.running   shared memory that always tells whose code runs. Two threads run guests, and
+                     each has a slot; a slot holds the index of an entry of the table, 0: nobody.
 
     0   magic            8 bytes
     8   boot id         36 bytes, of /proc/sys/kernel/random/boot_id
@@ -17,10 +20,13 @@ why what another boot left says nothing.
 """
 
 import errno
+import faulthandler
 import logging
 import mmap
 import os
 import threading
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +37,7 @@ from edge_agent.store.files import boot_id
 from edge_agent.store.release import PluginId
 
 log = logging.getLogger(__name__)
+
 
 LOOP, LOADER = 45, 46
 """Where the two threads write whom they call."""
@@ -58,12 +65,12 @@ class Suspect(NamedTuple):
 
     @classmethod
     def of(cls, identity: str, digest: Digest) -> "Suspect":
-        """This plugin, as the table can name it. Identities are ASCII."""
+        """The plugin under the name that fits the table. Identities are ASCII."""
         return cls(identity[:MAX_IDENTITY_BYTES], digest)
 
 
 class Left(NamedTuple):
-    """What a process that did not end by itself left behind."""
+    """The record of a process that did not end in order."""
 
     suspects: list[Suspect]
     oom_kills: int | None  # of the out-of-memory killer when it began, and now
@@ -104,7 +111,7 @@ class CrashMarker:
         return Mark(self, Suspect.of(identity, digest))
 
     def index(self, wanted: Suspect) -> int:
-        """Of the entry for one instance more; NOBODY if the table is full."""
+        """The index of the entry for one more instance; NOBODY if the table is full."""
         with self._lock:
             free = NOBODY
             for index in range(1, ENTRIES + 1):
@@ -124,14 +131,14 @@ class CrashMarker:
             return free
 
     def leave(self, index: int) -> None:
-        """One instance less has this index (see `Mark.close`)."""
+        """An instance with this index is closed (see `Mark.close`)."""
         with self._lock:
             suspect, users = self._users.pop(index, (None, 0))
             if suspect is not None and users > 1:
                 self._users[index] = suspect, users - 1
 
     def close(self) -> None:
-        """The agent ends by itself, whatever a thread may still be doing."""
+        """Note that the agent ends in order, whatever its threads still do."""
         self.memory[_ORDERLY] = 1
 
 
@@ -145,7 +152,7 @@ class Mark:
         self._suspect = suspect
 
     def runs_code(self) -> None:
-        """It is machine code of the fleet's that runs from now on; `index` is another."""
+        """The instance runs machine code of the fleet's from now on; `index` changes."""
         before, self._suspect = self.index, self._suspect._replace(by_code=True)
         self.index = self._marker.index(self._suspect)
         self._marker.leave(before)
@@ -217,3 +224,90 @@ def _begin(path: Path, boot: str) -> mmap.mmap:
         return mmap.mmap(fd, FILE_BYTES)
     finally:
         os.close(fd)
+
+
+MAX_FAULT_BYTES = 1 << 20  # 100 threads of 100 frames, Python's own limits, are less
+MAX_SHOWN_CHARS = 2000  # of it in the log: the reason and the first thread
+
+
+class Cause(Enum):
+    """Why a process ended that was not stopped in order."""
+
+    FAULT = "a fault of its own"  # also the watchdog's SIGABRT
+    OUT_OF_MEMORY = "the kernel's out-of-memory killer, or somebody's SIGKILL meanwhile"
+    OUTSIDE = "a SIGKILL from outside"
+    UNKNOWN = "something that left no trace"
+
+
+class Verdict(NamedTuple):
+    """Plugins whose code was running when the last process died, and why that does not count."""
+
+    suspects: list[Suspect]
+    excuse: str = ""  # empty: it is
+
+
+def look_back(marker: CrashMarker, socket: Path, damaged: Callable[[], Sequence[Path]]) -> Verdict:
+    """Begin new files beside `socket`; what those of the last process say.
+
+    `damaged` looks for damaged artifacts and removes them; it is called after a fault only.
+    Before anything runs; waits for the disk.
+    """
+    text = _begin_faults(socket.with_name(f"{socket.name}.fault"))
+    left = marker.open(socket.with_name(f"{socket.name}.running"))
+    if left is None:
+        return Verdict([])
+    why = cause(left, text)
+    log.warning("the agent's last process died of %s", why.value)
+    if text:
+        log.error("its last words: %s", "; ".join(text[:MAX_SHOWN_CHARS].split("\n")))
+    found = damaged() if why is Cause.FAULT else ()
+    for path in found:
+        log.error("%s was damaged: the agent died of that, it is compiled again", path)
+    return Verdict(held(left.suspects, why), excuse(why, len(found)))
+
+
+def cause(left: Left, fault: str | None) -> Cause:
+    """Why the process died that left this record. `fault`: what its fault handler wrote; None: it
+    had no file for that."""
+    if fault:
+        return Cause.FAULT
+    if fault is None or left.oom_kills is None or left.oom_kills_now is None:
+        return Cause.UNKNOWN
+    return Cause.OUT_OF_MEMORY if left.oom_kills_now > left.oom_kills else Cause.OUTSIDE
+
+
+def held(suspects: Sequence[Suspect], why: Cause) -> list[Suspect]:
+    """The suspects that the death may count against. Only a fault may be that of machine code: a
+    plugin takes the same memory whichever code runs it."""
+    if why is Cause.FAULT:
+        return list(suspects)
+    return [each._replace(by_code=False) for each in suspects]
+
+
+def excuse(why: Cause, damaged: int) -> str:
+    """Why no plugin is to blame for a death; empty: one may be."""
+    if damaged:
+        return "its compiled code, or another plugin's, was damaged on the disk"
+    if why is Cause.OUTSIDE:
+        return "it was killed from outside"
+    return ""
+
+
+def _begin_faults(path: Path) -> str | None:
+    """Let the fault handler write to a new file at `path`; what the last process wrote there,
+    None if it had no such file."""
+    text = None
+    try:
+        said = files.read(path, MAX_FAULT_BYTES)
+        if said is not None and path.lstat().st_uid == os.geteuid():
+            text = said.decode(errors="replace").strip()
+    except (StoreError, OSError) as error:
+        log.debug("%s is not used: %s", path, error)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_APPEND
+    try:
+        path.unlink(missing_ok=True)
+        # As long as the process: it is for its end.
+        faulthandler.enable(file=os.open(path, flags, files.PRIVATE_FILE))
+    except OSError as error:
+        log.warning("%s: %s; a crash cannot be told from a SIGKILL", path, error.strerror)
+    return text

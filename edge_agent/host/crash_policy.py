@@ -160,7 +160,7 @@ def _suspect(release: Release) -> Suspect:
 def _remembered(
     crashes: dict[Suspect, tuple[int, float]], now: float
 ) -> dict[Suspect, tuple[int, float]]:
-    """Those that still count at `now` (of the wall clock)."""
+    """The crashes that still count at `now` (wall clock, seconds since 1970)."""
     return {
         suspect: (count, when)
         for suspect, (count, when) in crashes.items()
@@ -169,7 +169,7 @@ def _remembered(
 
 
 def _load(path: Path) -> dict[Suspect, tuple[int, float]]:
-    """What the file says as far as it makes sense; what does not is as if it were not there."""
+    """Load crash records, ignoring invalid entries."""
     try:
         content = files.read(path, MAX_FILE_BYTES)
         document = json.loads(content) if content is not None else {}

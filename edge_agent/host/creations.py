@@ -22,7 +22,7 @@ from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.nri.session import Call, RuntimeInfo
 from edge_agent.pb import nri_pb2
 from edge_agent.store.release import PluginId
-from edge_agent.wire.fields import Path, nested_bytes
+from edge_agent.wire import Path, nested_bytes
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _CHANGE_ID: Path = (3, 1)  # StateChangeEvent
 
 
 class Finding(NamedTuple):
-    """One thing that did not come to what a plugin's reply asked for."""
+    """A part of a plugin's reply that did not take effect."""
 
     kind: str
     text: str  # without the container, so that equal ones are reported once
@@ -171,9 +171,9 @@ class Creations:
 
 def load_comparison() -> None:
     """Import on the worker, before there is anything to compare: not while a container is made."""
-    from edge_agent.nri import applied, ownership
+    from edge_agent.nri import applied
 
-    del applied, ownership
+    del applied
 
 
 def _container_id(call: Call) -> bytes:
@@ -184,9 +184,8 @@ def _container_id(call: Call) -> bytes:
 
 
 def _conflicts(replies: Sequence[_Reply], runtime: RuntimeInfo) -> _Found:
-    """What the last of them sets that one before it had set; reported to both."""
-    from edge_agent.nri.applied import MAX_FIELDS
-    from edge_agent.nri.ownership import clashes
+    """The fields that the last reply sets and an earlier one had set; reported to both."""
+    from edge_agent.nri.applied import MAX_FIELDS, clashes
 
     asked = [(each.identity, _response(each.reply)) for each in replies]
     last = replies[-1]
@@ -207,7 +206,7 @@ def _conflicts(replies: Sequence[_Reply], runtime: RuntimeInfo) -> _Found:
 
 
 def _dropped(replies: Sequence[_Reply], shown: Call | None, runtime: RuntimeInfo) -> _Found:
-    """What did not reach the container, by reply."""
+    """The fields that did not reach the container, by reply."""
     from edge_agent.nri.applied import asked_fields, dropped, may_be_removed, removals
 
     known = carrier_of(runtime)
@@ -235,7 +234,7 @@ def _dropped(replies: Sequence[_Reply], shown: Call | None, runtime: RuntimeInfo
 
 
 def carrier_of(runtime: RuntimeInfo) -> Carrier:
-    """What is known of a runtime by its Configure."""
+    """The capabilities of a runtime, by its Configure."""
     return carrier(
         runtime.name,
         runtime.version,

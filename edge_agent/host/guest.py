@@ -1,19 +1,26 @@
-"""One guest as a session calls it: by its deadline, its permissions, and with the crash marker set.
+"""One guest as a session calls it, and what is reported of its calls.
 
-Whatever the guest does, a call ends in time with a reply or an error. The marker says whose code
-runs now, so that the next process knows whose code ended this one (edge_agent.host.crash_marker).
+Whatever the guest does, a call ends in time with a reply or an error. The crash marker says whose
+code runs now, so that the next process knows whose code ended this one
+(edge_agent.host.crash_marker). Results are raw facts; the link's thread describes them.
 """
 
 import logging
+import time
+from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, GuestError, GuestFault
+from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_marker import LOOP, NOBODY
+from edge_agent.host.creations import Finding
 from edge_agent.host.loader import Prepared
-from edge_agent.nri import permissions
+from edge_agent.nri import events, permissions
 from edge_agent.nri.session import Call
+from edge_agent.store.release import Release
 from edge_agent.wasm.imports import Report
 
 log = logging.getLogger(__name__)
+
 
 ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
 """Of the time that the runtime gives: for an answer, and for being shown an event. Another
@@ -35,12 +42,12 @@ class Guest:
 
     @property
     def memory_bytes(self) -> int:
-        """Of its linear memory."""
+        """Size of the guest's linear memory, in bytes."""
         return self._instance.memory_bytes
 
     @property
     def has_reports(self) -> bool:
-        """Whether it passed anything to edge.report since these were taken."""
+        """Whether the guest passed anything to edge.report since reports were last taken."""
         return bool(self._services.reports)
 
     def answer(self, call: Call) -> bytes:
@@ -69,7 +76,7 @@ class Guest:
             self._services.muted = False
 
     def take_reports(self) -> tuple[Report, ...]:
-        """What it passed to edge.report."""
+        """Take the reports that the guest passed to edge.report."""
         reports = self._services.reports
         if not reports:
             return ()
@@ -78,7 +85,8 @@ class Guest:
         return taken
 
     def take_updates(self) -> tuple[bytes, ...]:
-        """The updates of containers that it asked for by itself, as serialized requests."""
+        """Take the updates of containers that the guest asked for by itself, as serialized
+        requests."""
         updates = self._services.updates
         if not updates:
             return ()
@@ -119,3 +127,68 @@ class Guest:
             raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
         finally:
             running[LOOP] = NOBODY
+
+
+CREATE = "CreateContainer"
+
+
+class Results:
+    """Makes the results of one release at one runtime."""
+
+    def __init__(self, release: Release, socket: Path) -> None:
+        self._release = release
+        self._identity = release.identity
+        self._socket = str(socket)
+
+    def of_call(
+        self,
+        call: Call,
+        began_ns: int,
+        kind: str,
+        reply: bytes = b"",
+        text: str = "",
+        reports: tuple[Report, ...] = (),
+        others: tuple[str, ...] = (),
+    ) -> EventResult:
+        """The call is answered. `began_ns` is of time.perf_counter_ns; `others`: plugins on the
+        other side of a rejection."""
+        release = self._release
+        return EventResult(
+            time.time_ns(),
+            self._identity,
+            release.digest,
+            self._socket,
+            call.event,
+            call.export,
+            kind,
+            time.perf_counter_ns() - began_ns,
+            # A synchronisation may have 16 MiB, and is about no pod in particular.
+            call.payload if call.event in events.BY_METHOD else b"",
+            reply,
+            text,
+            reports,
+            release.settings.report,
+            (("with", others),) if others else (),
+        )
+
+    def of_finding(self, finding: Finding) -> EventResult:
+        """A result that tells what became of a reply, beside the result of the event."""
+        release = self._release
+        details = {"fields": finding.fields, "with": finding.others}
+        details["containers"] = finding.containers
+        return EventResult(
+            time.time_ns(),
+            self._identity,
+            release.digest,
+            self._socket,
+            CREATE if finding.request else permissions.UPDATE_CONTAINERS,
+            "",
+            finding.kind,
+            0,
+            finding.request,
+            b"",
+            finding.text,
+            (),
+            release.settings.report,
+            tuple((key, texts) for key, texts in details.items() if texts),
+        )

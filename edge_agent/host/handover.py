@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from edge_agent.host.guest import CREATE
 from edge_agent.host.plugin import Plugin, Role
-from edge_agent.host.results import CREATE
 from edge_agent.loop import Loop
 from edge_agent.nri import events
 from edge_agent.nri.events import forgives_lost_validators

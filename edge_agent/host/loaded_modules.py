@@ -82,7 +82,7 @@ class LoadedModules:
         return loaded, source.info
 
     def give_back(self, release: Release) -> None:
-        """One guest fewer uses the release's module."""
+        """A guest of the release is closed; the module is closed with the last."""
         key = module_key(release)
         with self._lock:
             found = self._modules.pop(key)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from edge_agent import memory, threads
+from edge_agent import process
 from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleError, SupersededError
 from edge_agent.host.crash_marker import LOADER, NOBODY, CrashMarker, Mark
 from edge_agent.host.loaded_modules import LoadedModules, Stored, UncompiledError, read_module
@@ -130,8 +130,8 @@ class Loader:
         self._modules = LoadedModules(stored, refuses_code)
         self._compiled = compiled
         self._log_sink = log_sink
-        self._jobs = threads.JobThread("loader", _STACK_BYTES)
-        self._compiler = threads.JobThread("compiler", _COMPILER_STACK_BYTES)
+        self._jobs = process.JobThread("loader", _STACK_BYTES)
+        self._compiler = process.JobThread("compiler", _COMPILER_STACK_BYTES)
         self._compile_backoff = CompileBackoff()
 
     def load(
@@ -178,7 +178,7 @@ class Loader:
             except ModuleError as error:
                 raise _with_file(release, error) from error
             self._jobs.put(partial(attempt, finish))
-            self._jobs.put(memory.trim)
+            self._jobs.put(process.trim)
 
         def finish() -> Prepared:
             try:
@@ -264,7 +264,7 @@ class Loader:
     def _release_module(self, release: Release) -> None:
         """A guest is gone: an engine may have had its memory from the heap."""
         self._modules.give_back(release)
-        self._jobs.put(memory.trim)
+        self._jobs.put(process.trim)
 
 
 def _with_file(release: Release, error: ModuleError) -> ModuleError:

@@ -1,8 +1,9 @@
-"""A session without a guest, in the place of a plugin that cannot run (docs/adr/0033).
+"""Refusing containers while a plugin with `failure_policy = "Fail"` is missing (docs/adr/0033).
 
-`failure_policy = "Fail"` promises that no container is created without the plugin. While there
-is no guest to answer, a placeholder registers under the plugin's index and name, and refuses
-every creation with the reason. It knows no other event.
+No container is to be created without such a plugin. The state machine says when it counts as
+missing (edge_agent.host.slot_state.absence). Here are the time of grace before that, and the
+placeholder: a session without a guest that registers under the plugin's index and name, and
+refuses every creation with the reason. It knows no other event.
 """
 
 import logging
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from edge_agent.fleet_protocol import event_result
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host.eligibility import why_skipped
+from edge_agent.host.guest import CREATE, Results
 from edge_agent.host.handover import QUIET_S, SETTLE_S
 from edge_agent.host.plugin import UNKNOWN, Plugin
-from edge_agent.host.results import CREATE, Results
+from edge_agent.host.slot_state import Absence, Grace, SlotState, absence
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
+from edge_agent.nri.capabilities import why_skipped
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import Call, Incoming, RuntimeInfo, Session, State, Updated
 from edge_agent.pacing import Backoff
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 _EXPORTS = frozenset({events.EXPORTS[CREATE]})  # so it subscribes to creations alone
+GRACE_S = 0.5  # for a plugin to be registered, where nothing is known to stand in its way
 MAX_REASON_CHARS = 500  # of an error that the creator of the container reads
 
 
@@ -138,12 +142,13 @@ class PlaceholderSlot:
 
     @property
     def wanted(self) -> bool:
-        """It is to refuse creations, now or as soon as the runtime takes it."""
+        """Whether creations are to be refused, now or as soon as the runtime registers the
+        placeholder."""
         return self._release is not None
 
     @property
     def refusing(self) -> bool:
-        """The runtime asks it about each creation, and is refused."""
+        """Whether the runtime asks the placeholder about each creation, and is refused."""
         return self._current is not None and self._current.registered
 
     @property
@@ -273,3 +278,51 @@ class PlaceholderSlot:
         if self._relief is not None:
             self._relief.cancel()
             self._relief = None
+
+
+class AbsenceGuard:
+    """`grace_over` is called on the loop when the time of grace is over; `update` must follow."""
+
+    def __init__(
+        self, loop: Loop, placeholder: PlaceholderSlot, grace_over: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._placeholder = placeholder
+        self._grace_over = grace_over
+        self._grace: Timer | None = None
+
+    def update(self, release: Release | None, state: SlotState, reason: Callable[[], str]) -> None:
+        """Refuse creations, or refuse them no longer, as the state of the slot demands.
+
+        `reason` says why the plugin does not run; it is called only where that is reported.
+        """
+        todo = Absence.NONE
+        if release is not None and release.settings.failure_policy == "Fail":
+            refusing, refused = self._placeholder.refusing, self._placeholder.wanted
+            todo = absence(state, self._grace_now, refusing=refusing, refused=refused)
+        if todo is Absence.NONE:
+            if not self._placeholder.relieving:
+                self._placeholder.drop()
+        elif todo is Absence.BEGIN_GRACE:
+            self._grace = self._loop.call_later(GRACE_S, self._grace_over)
+        elif todo is Absence.REFUSED:
+            assert release is not None
+            self._placeholder.want(release, reason())
+
+    def end_grace(self) -> None:
+        """The plugin is registered, or what is known of its absence is out of date."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def runtime_gone(self) -> None:
+        """The runtime cannot be reached: there is nothing to refuse."""
+        self.end_grace()
+        if not self._placeholder.refusing:  # while its session lives, the runtime does too
+            self._placeholder.drop()
+
+    @property
+    def _grace_now(self) -> Grace:
+        if self._grace is None:
+            return Grace.NOT_BEGUN
+        return Grace.RUNNING if self._grace.pending else Grace.OVER

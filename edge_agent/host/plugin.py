@@ -16,12 +16,11 @@ from edge_agent.errors import GuestError, GuestFault
 from edge_agent.fleet_protocol import event_result
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.creations import Creations, Finding
-from edge_agent.host.eligibility import why_skipped
-from edge_agent.host.guest import Guest
+from edge_agent.host.guest import CREATE, Guest, Results
 from edge_agent.host.loader import Prepared
-from edge_agent.host.results import CREATE, Results
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
+from edge_agent.nri.capabilities import why_skipped
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.nri.session import (
@@ -43,7 +42,7 @@ UNKNOWN = 2  # google.rpc.Code of an error that a plugin returns, as upstream's 
 
 
 class Role(Enum):
-    """What a session does with an event; its slot sets it. Exactly one session of a plugin
+    """How a session handles an event; its slot sets the role. Exactly one session of a plugin
     answers (edge_agent.host.handover)."""
 
     ANSWER = "answer"
@@ -306,7 +305,7 @@ class Plugin:
         self._owner.found(self.identity, finding)
 
     def aftermath(self, finding: Finding) -> EventResult:
-        """What became of a reply, as a result of its own beside the one of the event."""
+        """A result that tells what became of a reply, beside the result of the event."""
         return self._results.of_finding(finding)
 
     def _tell(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.errors import StoreError
 from edge_agent.loop import Loop
 from edge_agent.store import files
@@ -84,7 +84,7 @@ class PluginStates:
         changed = self._changed()
         if changed:
             # Not on the loader's thread: that may be making a guest.
-            thread = threads.start(
+            thread = process.start(
                 partial(self._write, changed), name="states", stack_bytes=STACK_BYTES
             )
             thread.join(CLOSE_S)

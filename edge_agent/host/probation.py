@@ -21,7 +21,7 @@ MAX_REASON_CHARS = 500  # what a guest says is in it
 
 
 class Verdict(NamedTuple):
-    """How a trial ended."""
+    """The end of a trial."""
 
     kept: bool
     reason: str
@@ -30,15 +30,15 @@ class Verdict(NamedTuple):
 class Trial:
     """One release under its terms. Pure: the caller has the clock, in monotonic seconds.
 
-    `news` is called when `verdict` or `remaining_s` may have changed.
+    `changed` is called when `verdict` or `remaining_s` may have changed.
     """
 
-    def __init__(self, terms: Probation, news: Callable[[], None]) -> None:
+    def __init__(self, terms: Probation, changed: Callable[[], None]) -> None:
         self.verdict: Verdict | None = None
         self.events = 0
         self.failures = 0
         self._terms = terms
-        self._news = news
+        self._changed = changed
         self._places: set[object] = set()  # where it answers now
         self._served_s = 0.0
         self._counted_to = 0.0
@@ -54,30 +54,30 @@ class Trial:
         return self.verdict is not None and self.verdict.kept
 
     def serves(self, place: object, now: float) -> None:
-        """From now on it answers there."""
+        """The release answers there from now on."""
         self._count(now)
         self._places.add(place)
-        self._news()
+        self._changed()
 
     def rests(self, place: object, now: float) -> None:
-        """It does not answer there any more."""
+        """The release no longer answers there."""
         self._count(now)
         self._places.discard(place)
-        self._news()
+        self._changed()
 
     def answered(self) -> None:
-        """It answered an event, and did not fail."""
+        """The release answered an event without a failure."""
         self.events += 1
         if self.events == self._terms.events:
-            self._news()
+            self._changed()
 
     def failed(self, reason: str, *, final: bool = False) -> None:
-        """It failed; `final`: it can never succeed, however many failures are allowed."""
+        """The release failed; `final`: it can never succeed, however many failures are allowed."""
         self.failures += 1
         if self.open and (final or self.failures > self._terms.allowed_failures):
             count = f"{self.failures} failures, the last: " * (self.failures > 1)
             self.verdict = Verdict(False, f"{count}{reason}"[:MAX_REASON_CHARS])
-            self._news()
+            self._changed()
 
     def look(self, now: float) -> None:
         """Keep it, if it has served for long enough."""
@@ -152,11 +152,11 @@ class _Watched:
         self._loop = loop
         self._verdict = verdict
         self._timer: Timer | None = None
-        self._over = False
+        self._decided = False
         self._closed = False
 
     def close(self) -> None:
-        self._over = self._closed = True
+        self._decided = self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -165,14 +165,14 @@ class _Watched:
             self._verdict(self.release.identity, self.release.digest, *verdict)
 
     def _look(self) -> None:
-        if self._over:
+        if self._decided:
             return
         if self._timer is not None:
             self._timer.cancel()
         trial = self.trial
         trial.look(time.monotonic())
         if trial.verdict is not None:
-            self._over = True
+            self._decided = True
             self._loop.call_soon(partial(self._tell, trial.verdict))
         elif trial.remaining_s is not None:
             self._timer = self._loop.call_later(trial.remaining_s, self._look)

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import EdgeAgentError, GuestFault, SupersededError
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host.absence_guard import AbsenceGuard
 from edge_agent.host.creations import Creations, Finding
-from edge_agent.host.eligibility import why_skipped
 from edge_agent.host.loader import Loader, Prepared
-from edge_agent.host.placeholder import PlaceholderSlot
+from edge_agent.host.placeholder import AbsenceGuard, PlaceholderSlot
 from edge_agent.host.plugin import Owner, Plugin
 from edge_agent.host.probation import Trial
 from edge_agent.host.slot_sessions import SlotSessions
@@ -38,6 +36,7 @@ from edge_agent.host.slot_state import (
 )
 from edge_agent.host.slot_stats import SlotStats
 from edge_agent.loop import Loop
+from edge_agent.nri.capabilities import why_skipped
 from edge_agent.nri.link import SocketFile
 from edge_agent.nri.session import RuntimeInfo
 from edge_agent.pacing import Backoff
@@ -51,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Assignment(NamedTuple):
-    """What a slot is to run."""
+    """The release that a slot is to run."""
 
     release: Release
     trial: Trial | None = None  # counts what becomes of the release
@@ -162,7 +161,7 @@ class PluginSlot:
 
     @property
     def vacant(self) -> bool:
-        """Nothing is left here, not even a session that waits to close."""
+        """Whether nothing is left here, not even a session that waits to close."""
         return not (self.release or self.sessions)
 
     def runtime_present(self) -> None:
@@ -204,7 +203,7 @@ class PluginSlot:
     # --- whether the plugin may run here
 
     def _admit(self) -> Admission:
-        """As far as that is known without a session."""
+        """Whether the release may run here, as far as that is known without a session."""
         self.skipped_for = ""
         if self.release is None:
             return Admission.VACANT

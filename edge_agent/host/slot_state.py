@@ -52,7 +52,7 @@ class Successor(Enum):
 
 @unique
 class Event(Enum):
-    """What happens to a slot."""
+    """An event that the state machine of a slot reacts to."""
 
     ASSIGNED = "another release is assigned, or the same is admitted anew or no longer"
     RENEWED = "the guest is to be made anew"
@@ -80,7 +80,7 @@ class Event(Enum):
 
 @unique
 class Effect(Enum):
-    """What the slot does."""
+    """An action that the state machine asks the slot for."""
 
     FORGET_FAILURES = "the next wait is the shortest"
     CANCEL_RETRY = "do not wait any more"
@@ -97,7 +97,7 @@ class Effect(Enum):
 
 
 class SlotState(NamedTuple):
-    """Where a slot stands."""
+    """The state of a slot."""
 
     admission: Admission = Admission.VACANT
     incumbent: Incumbent = Incumbent.NONE
@@ -263,7 +263,7 @@ def _wait(state: SlotState, event: Event, after: SlotState) -> tuple[SlotState, 
 
 
 def _leave(state: SlotState, event: Event, after: SlotState) -> list[Effect]:
-    """What becomes of guests that have no place any more."""
+    """The effects that remove guests that are no longer wanted."""
     effects = []
     if after.successor is _S.NONE:
         if state.successor is _S.READY:
@@ -340,7 +340,7 @@ class Grace(Enum):
 
 
 class Absence(Enum):
-    """What becomes of creations while a plugin is missing without which none may be made."""
+    """How creations are handled while a plugin with `failure_policy = "Fail"` is missing."""
 
     NONE = "none"  # it is not missing, or creations do without it
     BEGIN_GRACE = "begin grace"
@@ -349,8 +349,11 @@ class Absence(Enum):
 
 
 def absence(state: SlotState, grace: Grace, *, refusing: bool, refused: bool) -> Absence:
-    """Of a plugin that must not be missed. `refusing`: the runtime is refused each creation;
-    `refused`: it is to be, as soon as it takes the placeholder."""
+    """What to do about a plugin with `failure_policy = "Fail"`.
+
+    `refusing`: each creation is refused now; `refused`: it will be, as soon as the runtime
+    registers the placeholder.
+    """
     missed = state.admission not in (Admission.VACANT, Admission.SKIPPED)
     if not missed or state.incumbent is not _I.NONE or not (state.present or refusing):
         return Absence.NONE

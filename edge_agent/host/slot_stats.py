@@ -53,7 +53,7 @@ class Counters:
 
 
 class SlotStats:
-    """Of one slot: it survives replacement."""
+    """Counters and errors of one slot; they survive the replacement of a guest."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -111,7 +111,7 @@ class SlotStats:
         self._turned_away = 0
 
     def serves(self, plugin: Plugin) -> None:
-        """It answers from now on."""
+        """The plugin answers from now on."""
         self.error = self._failure = ""
         self._took_over = time.monotonic()
         self.since = time.time()
@@ -161,7 +161,7 @@ class SlotStats:
             trial.failed(f"{fault.kind}: {fault}")
 
     def not_loaded(self, release: Release, error: EdgeAgentError) -> None:
-        """It could not be made ready."""
+        """A guest of the release could not be made."""
         if isinstance(error, SupersededError):  # the folder brings another in a moment
             log.info("%s", error, extra={"plugin": release.identity})
             self._failure = self.error = ""

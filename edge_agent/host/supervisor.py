@@ -1,7 +1,8 @@
-"""All plugins at all runtimes: brings what runs in line with what should run.
+"""All plugins at all runtimes: brings what runs in line with what should run, and reports it.
 
 `apply` takes the complete set of releases; the slots of every runtime get their assignments, and
-replace by themselves what changed (edge_agent.host.slot). Runs on the loop's thread.
+replace by themselves what changed (edge_agent.host.slot). Runs on the loop's thread. The state
+that is reported is documented in docs/mqtt.md.
 """
 
 import logging
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.config import NriConfig
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_policy import CrashPolicy
-from edge_agent.host.creations import Creations, load_comparison
+from edge_agent.host.creations import Creations, carrier_of, load_comparison
 from edge_agent.host.handover import QUIET_S
 from edge_agent.host.loader import Loader
+from edge_agent.host.plugin import Plugin
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.probation import Trials
-from edge_agent.host.reported_plugins import plugin_state, runtime_state, settled, short
 from edge_agent.host.runtime_endpoint import RuntimeEndpoint
 from edge_agent.host.slot import Assignment, PluginSlot
+from edge_agent.host.slot_state import settled as state_settled
+from edge_agent.host.slot_state import status
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
@@ -197,3 +200,92 @@ class Supervisor:
             if name not in self._releases:
                 found.append({"name": name, "status": "failed", "error": short(error)})
         return found
+
+
+# Of an error in the status: the log has all of it, and the state of a hundred plugins has
+# to fit one MQTT message of 64 KiB.
+MAX_ERROR_CHARS = 200
+MAX_NOT_CARRIED = 6  # fields of one plugin that are named, for the same reason
+
+
+def runtime_state(runtime: RuntimeEndpoint) -> dict[str, Any]:
+    """The socket, whether a runtime is there, and what it said of itself."""
+    entry: dict[str, Any] = {"socket": str(runtime.socket), "state": runtime.state}
+    if runtime.reason:
+        entry["reason"] = runtime.reason
+    told = runtime.description
+    if told is not None:
+        entry["name"], entry["version"] = told[:2]
+        if told[2]:
+            entry["nri_version"] = told[2]
+    return entry
+
+
+def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState":
+    """The plugin at one runtime; `error`: what is wrong with it outside of the slot."""
+    stats = slot.stats.counters
+    entry: PluginState = {
+        "name": release.name,
+        "index": release.index,
+        "version": release.version,
+        "digest": release.digest,
+        "status": _status(slot),
+        "since": round(slot.stats.since, 3),
+        "runtime": str(slot.socket),
+        "events": stats.events,
+        "failures": dict(stats.failures),
+        "restarts": stats.restarts,
+    }
+    if not release.version:
+        del entry["version"]
+    if not release.digest:
+        del entry["digest"]
+    if release.settings.failure_policy == "Ignore":
+        entry["failure_policy"] = "Ignore"
+    if slot.skipped_for:
+        entry["reason"] = short(slot.skipped_for)
+    if slot.refusing:
+        entry["refusing"] = True
+    latency = stats.latency_ms()
+    if latency is not None:
+        entry["latency_ms"] = latency
+    if slot.plugin is not None:
+        entry["memory_bytes"] = slot.plugin.memory_bytes
+        running = slot.plugin.release
+        if running.digest != release.digest:
+            entry["running"] = running.digest
+        elif not running.same_guest(release):  # the same module, still as it was configured before
+            entry["running"] = running.setup
+        lost = _not_carried(slot.plugin)
+        if lost:
+            entry["not_carried"] = lost
+    error = slot.stats.error or error or release.unusable or slot.stats.finding
+    if error:
+        entry["error"] = short(error)
+    return entry
+
+
+def settled(slot: PluginSlot) -> bool:
+    """See edge_agent.host.slot_state."""
+    release = slot.release
+    optional = release is not None and release.settings.failure_policy == "Ignore"
+    return state_settled(slot.state, refusing=slot.refusing, optional=optional)
+
+
+def _status(slot: PluginSlot) -> str:
+    trial = slot.stats.trial_of(slot.plugin)
+    # Until one that failed is replaced, it is not through its probation either.
+    return status(slot.state, on_trial=trial is not None and not trial.kept)
+
+
+def short(error: str) -> str:
+    """The beginning of an error, as long as it may be in a reported state."""
+    return error if len(error) <= MAX_ERROR_CHARS else f"{error[: MAX_ERROR_CHARS - 3]}..."
+
+
+def _not_carried(plugin: Plugin) -> list[str]:
+    """Fields that the plugin may set and its runtime drops silently (docs/runtimes.md)."""
+    granted, runtime = plugin.release.settings.permissions, plugin.session.runtime
+    if granted is None or runtime is None:
+        return []
+    return carrier_of(runtime).missing(granted)[:MAX_NOT_CARRIED]

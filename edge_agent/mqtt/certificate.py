@@ -1,18 +1,27 @@
-"""When the certificate for a broker counts: of X.509 (RFC 5280, 4.1) nothing but that. Pure, but
-for the file.
+"""When the certificate for the broker counts, and a warning before it ends.
 
-Python's ssl tells of the other side's certificate only. Read is the first of the file, as OpenSSL
-does for a chain.
+Of X.509 (RFC 5280, 4.1) nothing but the validity is read: Python's ssl tells of the other side's
+certificate only. It is the first certificate of the file, as OpenSSL does for a chain. After its
+end the node is unreachable.
 """
 
 import binascii
+import logging
 import re
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError, StoreError
+from edge_agent.loop import Loop, Timer
+from edge_agent.mqtt import certificate
 from edge_agent.store import files
-from edge_agent.validity import Validity
+
+log = logging.getLogger(__name__)
+
 
 MAX_FILE_BYTES = 256 << 10  # a certificate has some 2 KiB, and a file may hold its chain
 
@@ -22,7 +31,8 @@ _SEQUENCE, _VERSION, _UTC_TIME = 0x30, 0xA0, 0x17
 
 
 def read(path: Path) -> Validity:
-    """Of the certificate in a PEM file. ConfigError: it cannot be read, or is none."""
+    """When the certificate in a PEM file counts. ConfigError: it cannot be read, or is no
+    certificate."""
     try:
         data = files.read(path, MAX_FILE_BYTES)
     except StoreError as error:
@@ -36,7 +46,7 @@ def read(path: Path) -> Validity:
 
 
 def validity(pem: bytes) -> Validity:
-    """Of the first certificate in a PEM text. ValueError: there is none."""
+    """When the first certificate in a PEM text counts. ValueError: there is none."""
     found = _PEM.search(pem)
     if found is None:
         raise ValueError("no PEM certificate is in it")
@@ -75,3 +85,65 @@ def _seconds(form: bytes, content: bytes) -> float:
         raise ValueError("it is no X.509 certificate")
     month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, 14, 2))
     return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC).timestamp()
+
+
+LOOK_S = 6 * 3600.0  # between two looks at the file, which is renewed in its place
+
+
+class CertificateWatch:
+    """Looks at the start, at each reload and now and then. All methods belong to the loop's
+    thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        run: Callable[[Callable[[], None]], None],
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`run` has something done on a thread that may wait for the disk."""
+        self._loop = loop
+        self._run = run
+        self._changed = changed
+        self._clock = clock
+        self._found: Validity | None = None
+        self._logged = ""  # so that it is in the log once for each certificate
+        self._timer: Timer | None = None
+
+    def watch(self, path: Path) -> None:
+        """Look at this file from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(LOOK_S, partial(self.watch, path))
+        self._run(partial(self._look, path))
+
+    def reported(self) -> dict[str, int] | None:
+        """For the fleet; None: there is none that can be read."""
+        if self._found is None:
+            return None
+        return {"issued": int(self._found.issued), "expires": int(self._found.expires)}
+
+    def _look(self, path: Path) -> None:
+        """On the other thread."""
+        try:
+            found = certificate.read(path)
+        except ConfigError:
+            found = None  # the link reports why it cannot connect with it
+        self._loop.call_soon(partial(self._looked, path, found))
+
+    def _looked(self, path: Path, found: Validity | None) -> None:
+        before, self._found = self._found, found
+        if found != before:
+            self._logged = ""
+            self._changed()
+        told = found.ending(self._clock()) if found is not None else ""
+        word = told[:8]  # "expires " or "expired ": each once, not each number of days
+        if told and word != self._logged:
+            self._logged = word
+            log.warning(
+                "%s %s; whoever has the fleet's authority renews it:"
+                " configs/mosquitto/certificate renew %s",
+                path,
+                told,
+                path.stem,
+            )

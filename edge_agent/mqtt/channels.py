@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import pack_json
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
 from edge_agent.pacing import TokenBucket
@@ -20,7 +20,7 @@ Document = Mapping[str, object]
 
 
 class Message(NamedTuple):
-    """What goes out; a topic of its own only for an answer."""
+    """A message to publish; `topic` only for an answer, others go to the channel's."""
 
     payload: bytes
     batch: Batch | None = None  # what `acknowledged` wants back
@@ -67,7 +67,7 @@ class Channel(ABC):
         """The broker has it."""
 
     def lost(self, now: float) -> None:
-        """What was not acknowledged has to go out again."""
+        """The connection is gone, or the broker refused: publish again what is unacknowledged."""
         self.opened(now)
 
 

@@ -16,13 +16,23 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES, UNSOLICITED_PACKETS, BoundedClient
+from edge_agent.mqtt.client import (
+    MAX_PUBLISH_BYTES,
+    UNSOLICITED_PACKETS,
+    BoundedClient,
+    at_qos_1,
+    ended,
+    explain,
+    left,
+    publish_properties,
+    refusal,
+    refused,
+    tls_context,
+)
 from edge_agent.mqtt.inbound import Inbound, InboundMessage
-from edge_agent.mqtt.tls import ended, explain, left, refused, tls_context
 
 VERSIONS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)  # in the order to try
 _NAMES = dict(zip(VERSIONS, ("5", "3.1.1"), strict=True))
@@ -45,7 +55,7 @@ TICKS_PER_KEEPALIVE = 4
 
 
 class Answer(NamedTuple):
-    """What the broker says to a packet: for each of its topics "" or a refusal's reason."""
+    """The broker's acknowledgement of a packet: for each of its topics "" or a reason."""
 
     packet_id: int
     refusals: Sequence[str]
@@ -130,7 +140,7 @@ class Connection:
 
     @property
     def has_read(self) -> bool:
-        """What TLS has decrypted already waits: that makes no socket readable."""
+        """Whether TLS holds decrypted bytes, which make no socket readable."""
         sock = self._opened().socket()
         return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
@@ -143,7 +153,7 @@ class Connection:
             self._do(client.loop_write)
 
     def take_answers(self) -> list[Answer]:
-        """What the broker answered since."""
+        """The acknowledgements since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
@@ -165,10 +175,7 @@ class Connection:
         """
         client = self._opened()
         client.credit += 1
-        properties = None
-        if correlation is not None and self.version == MQTTProtocolVersion.MQTTv5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = correlation
+        properties = publish_properties(self.version, CorrelationData=correlation)
         info = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         return self._sent(info.rc, info.mid, "published")
 
@@ -176,10 +183,7 @@ class Connection:
         """Ask for `topics` at QoS 1; returns the packet id that the answer will name."""
         client = self._opened()
         client.credit += 1
-        if self.version == MQTTProtocolVersion.MQTTv5:
-            options = SubscribeOptions(qos=1)
-            return self._sent(*client.subscribe([(topic, options) for topic in topics]))
-        return self._sent(*client.subscribe([(topic, 1) for topic in topics]))
+        return self._sent(*client.subscribe(at_qos_1(self.version, topics)))
 
     def unsubscribe(self, topics: Sequence[str]) -> int:
         """Give `topics` up; returns the packet id that the answer will name."""
@@ -281,12 +285,12 @@ class Connection:
     ) -> None:
         if self._lost:
             return
-        trouble = client.last_error if isinstance(client, BoundedClient) else ""
+        problem = client.last_error if isinstance(client, BoundedClient) else ""
         if not self.accepted:
             self.wrong_version = True  # how brokers without MQTT 5 may answer it
         said = flags.is_disconnect_packet_from_server
         self._lost = (
-            left(trouble) if trouble else ended(str(reason), accepted=self.accepted, said=said)
+            left(problem) if problem else ended(str(reason), accepted=self.accepted, said=said)
         )
 
     def _on_publish(
@@ -297,7 +301,7 @@ class Connection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._answers.append(Answer(packet_id, _refusals([reason])))
+        self._answers.append(Answer(packet_id, [refusal(reason)]))
 
     def _on_subscribe(
         self,
@@ -307,7 +311,7 @@ class Connection:
         codes: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        self._answers.append(Answer(packet_id, _refusals(codes)))
+        self._answers.append(Answer(packet_id, list(map(refusal, codes))))
 
     def _on_unsubscribe(
         self,
@@ -330,8 +334,8 @@ class Connection:
             getattr(properties, "ResponseTopic", None),
             getattr(properties, "CorrelationData", None),
         )
-        if trouble := self._judge(lambda inbound: inbound.arrived(arrived), message.topic):
-            self._lost = self._lost or left(trouble)
+        if problem := self._judge(lambda inbound: inbound.arrived(arrived), message.topic):
+            self._lost = self._lost or left(problem)
 
     def _too_large(self, topic: str, size: int) -> str:
         return self._judge(lambda inbound: inbound.too_large(topic, size), topic)
@@ -358,7 +362,3 @@ class Connection:
 
     def _error(self, what: str) -> LinkError:
         return LinkError(f"{self._broker.url}: {what}")
-
-
-def _refusals(codes: Sequence[ReasonCode]) -> list[str]:
-    return [str(code) if code.is_failure else "" for code in codes]

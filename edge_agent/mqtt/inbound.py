@@ -266,9 +266,9 @@ class Inbound:
 
     def arrived(self, message: InboundMessage) -> str:
         """Take it or pass it over; "" or why the broker is to be left."""
-        trouble = self._wanted(message.topic)
-        if trouble is not None:
-            return trouble
+        problem = self._wanted(message.topic)
+        if problem is not None:
+            return problem
         answer = message.response_topic
         if len(message.correlation or b"") > MAX_CORRELATION_BYTES or (
             answer is not None and not self._topics.may_answer_on(answer)
@@ -284,10 +284,10 @@ class Inbound:
         return ""
 
     def too_large(self, topic: str, size: int) -> str:
-        """One was skipped while it came in; "" or why the broker is to be left."""
-        trouble = self._wanted(topic)
-        if trouble is not None:
-            return trouble
+        """A message was skipped while it came in; "" or why to disconnect."""
+        problem = self._wanted(topic)
+        if problem is not None:
+            return problem
         self.passed_over += 1
         if self._is_new(topic):
             logger.warning("%s: a message of %d bytes is too large and was not read", topic, size)

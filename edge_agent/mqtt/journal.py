@@ -47,7 +47,7 @@ class Journal:
 
     @property
     def bytes(self) -> int:
-        """What the files have together."""
+        """The size of all files, in bytes."""
         return sum(lane.bytes for lane in self.lanes.values())
 
     @property
@@ -127,7 +127,7 @@ class Journal:
             lane.flush()
 
     def _sync_by(self, when: float) -> None:
-        """Nothing waits longer for the card, wherever it waited first."""
+        """Sync at `when` (monotonic) at the latest."""
         self._sync_at = when if self._sync_at is None else min(self._sync_at, when)
 
     def _make_room(self, size: int) -> None:

@@ -62,7 +62,7 @@ class JournalLane:
 
     @property
     def bytes(self) -> int:
-        """What the files have."""
+        """The size of the files, in bytes."""
         return self._segments.bytes
 
     @property
@@ -76,12 +76,12 @@ class JournalLane:
 
     @property
     def held_since(self) -> float:
-        """When the oldest that is held came (monotonic); infinity: none is."""
+        """When the oldest record that is held in memory came (monotonic); infinity: none is."""
         return self._writer.held[0].since if self._writer.held else math.inf
 
     @property
     def drained(self) -> bool:
-        """Nothing waits on disk: what comes may be held."""
+        """Whether no record waits on disk, so that new records may be held in memory."""
         at = self._acknowledged
         if isinstance(at, Place):
             for each in reversed(self._segments.row):

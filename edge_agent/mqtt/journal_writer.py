@@ -69,7 +69,7 @@ class JournalWriter:
 
     @property
     def is_open(self) -> bool:
-        """This process has written into the last file."""
+        """Whether this process has written into the last file."""
         return self._fd is not None
 
     def goes_on(self, header: Header) -> bool:

@@ -19,17 +19,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import is_plain, node_topics, plain_client_id
 from edge_agent.lazy_import import import_later
 from edge_agent.mqtt.channels import Document, Message
-from edge_agent.mqtt.connection_epoch import next_epoch
 from edge_agent.mqtt.inbound import Inbound, Received, Subscriptions
-from edge_agent.mqtt.ingress_queue import Describe
 from edge_agent.mqtt.journal import Journal, boot_bytes
-from edge_agent.mqtt.outbound import Outbound
+from edge_agent.mqtt.outbound import Outbound, next_epoch
+from edge_agent.mqtt.outbox import Describe
 from edge_agent.mqtt.poller import STACK_BYTES, Connector, Poller
 from edge_agent.pacing import TokenBucket, backoff_s
 
@@ -55,7 +54,7 @@ OUTBOX_FOLDER = "outbox"
 
 
 class LinkStatus(TypedDict):
-    """How the link is doing, as `status` and `doctor` show it."""
+    """The state of the link, as `status` and `doctor` show it."""
 
     state: str  # `stopped`, `connecting`, `connected` or `waiting` (for the next attempt)
     broker: str | None  # the one connected to or tried last
@@ -120,7 +119,7 @@ class Link:
 
     def start(self) -> None:
         """Begin, once; returns at once, whatever the broker does."""
-        self._thread = threads.start(self._run, name="mqtt", stack_bytes=STACK_BYTES)
+        self._thread = process.start(self._run, name="mqtt", stack_bytes=STACK_BYTES)
 
     def report(self, item: object, size: int = 0, important: bool = False) -> None:
         """Hand over a result, `size` bytes large; important ones are the last to be dropped."""
@@ -180,7 +179,7 @@ class Link:
         self._poller.close()
 
     def status(self) -> LinkStatus:
-        """How it is going."""
+        """The state of the link now."""
         outbox = self._outbound.results.outbox
         return {
             "state": self._state,

@@ -1,12 +1,16 @@
 """Everything that one node publishes, put together from its configuration, and when what was
-reported is packed. No I/O of its own.
+reported is packed. Connections are numbered: the numbers grow over reboots, also where no clock
+does.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from edge_agent import __version__
 from edge_agent.config import MqttConfig
+from edge_agent.errors import StoreError
 from edge_agent.fleet_protocol.topics import node_topics
 from edge_agent.mqtt.channels import (
     IMPORTANT_WINDOW,
@@ -18,10 +22,45 @@ from edge_agent.mqtt.channels import (
     OutboxChannel,
     StatusChannel,
 )
-from edge_agent.mqtt.ingress_queue import Describe
 from edge_agent.mqtt.journal import Journal
-from edge_agent.mqtt.outbox import Outbox
+from edge_agent.mqtt.outbox import Describe, Outbox
 from edge_agent.mqtt.publisher import Publisher, Wire
+from edge_agent.store import files
+
+log = logging.getLogger(__name__)
+
+
+# More connections than one boot makes: one each second for twelve days.
+CONNECTIONS = 1 << 20
+# What JSON's numbers hold exactly everywhere.
+MOST = 1 << 53
+
+
+def next_epoch(path: Path, clock_ms: int) -> int:
+    """A number above all that this node used; `path` remembers it.
+
+    The clock's milliseconds where they are higher, so that a card that was written anew does
+    not begin below what the fleet has seen; where nothing can be remembered the clock alone.
+    """
+    try:
+        known = _known(path)
+        number = max(known + CONNECTIONS, clock_ms) if known < MOST - CONNECTIONS else clock_ms
+        files.make_folder(path.parent)
+        files.write(path, b"%d\n" % number)
+    except StoreError as error:
+        log.warning("the number of this start is the clock's: %s", error)
+        return clock_ms
+    return number
+
+
+def _known(path: Path) -> int:
+    data = files.read(path, max_bytes=64) or b"0"
+    try:
+        return max(0, int(data))
+    except ValueError:
+        log.warning("%s: is damaged; numbers begin anew with the clock", path)
+        return 0
+
 
 # Log lines are worth less than results: a small queue of their own.
 LOG_RECORDS = 1000

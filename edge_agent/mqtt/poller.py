@@ -11,7 +11,7 @@ from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, Protocol
 
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.loop import Loop
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Connector:
         self._error: Exception | None = None
         self._lock = threading.Lock()
         self._finished = self._abandoned = False
-        threads.start(self._run, name="mqtt-connect", stack_bytes=STACK_BYTES)
+        process.start(self._run, name="mqtt-connect", stack_bytes=STACK_BYTES)
 
     @property
     def finished(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
-from edge_agent.fleet_protocol.limits import MAX_TOPIC_BYTES
+from edge_agent.fleet_protocol.topics import MAX_TOPIC_BYTES
 from edge_agent.mqtt.channels import Channel
 from edge_agent.mqtt.stream import Batch
 from edge_agent.pacing import backoff_s

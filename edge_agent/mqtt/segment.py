@@ -35,8 +35,8 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import PACKINGS
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 from edge_agent.mqtt.stream import StreamKey
 from edge_agent.store import files
 
@@ -84,7 +84,7 @@ class Header(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Where a record stands: its packed form is `data[start:end]`."""
+    """The position of a record: its packed form is `data[start:end]`."""
 
     begin: int
     number: int
@@ -104,7 +104,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def seed(stream: StreamKey) -> int:
-    """What the checksums of its records begin with."""
+    """The initial value of the checksums of a stream's records."""
     return crc32(bytes.fromhex(stream.name))
 
 
@@ -209,7 +209,7 @@ class Segments:
         self.bytes += each.size
 
     def resize(self, each: Segment, size: int) -> None:
-        """It has grown, or shrunk."""
+        """The file has grown, or shrunk."""
         self.bytes += size - each.size
         each.size = size
 
@@ -234,7 +234,7 @@ class Segments:
 
 
 class Scan(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     records: int
     last: int  # number; below the first one if there is none
@@ -287,7 +287,7 @@ def scan(each: Segment, through: int | None = None) -> Scan:
 
 
 def write(fd: int, data: bytes, at: int) -> None:
-    """All of it. OSError."""
+    """Write all of `data`. OSError."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, at)

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import PACKINGS, Body, Packing
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 
 
 class StreamKey(NamedTuple):
-    """One row of numbers from 1 on, and how its records are packed."""
+    """The name of a stream, whose records are numbered from 1, and how they are packed."""
 
     name: str  # 16 hexadecimal digits
     encoding: str  # a key of PACKINGS
@@ -218,7 +218,7 @@ class Stream:
             self.source.acknowledged(key, first.last, first.count)
 
     def rewind(self) -> None:
-        """Nothing in flight counts any more: it will be taken again, in the same order."""
+        """The connection is gone: records in flight are taken again, in the same order."""
         discarded = sum(each.discarded for _, each in self._in_flight) + self._discarded
         self.source.rewind(discarded)
         self._key = None  # the source says with which number its stream goes on

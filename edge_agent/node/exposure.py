@@ -96,7 +96,7 @@ def files_of(config: AgentConfig, config_path: Path) -> Iterator[Path]:
 
 
 def exposed(paths: Iterable[Path], agents_user: int | None = None) -> list[Exposed]:
-    """Those of `paths`, or of the folders above them, that others may write; each once. Missing
+    """The files of `paths`, and the folders above them, that others may write; each once. Missing
     files are left out. Reads the disk.
 
     `agents_user`: the agent's, if this process is not it.

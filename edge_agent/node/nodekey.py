@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from edge_agent.errors import CryptoError, KeyFormatError, StoreError
-from edge_agent.fleet_protocol import ed25519, keys, signed_states
+from edge_agent.fleet_protocol import keys, libcrypto, signed_states
 from edge_agent.loop import Loop
 from edge_agent.store import files
 from edge_agent.store.digest import sha256_hex
@@ -70,7 +70,7 @@ class NodeKey:
         if key is None:
             return document
         try:
-            signature = ed25519.sign(key.seed, signed_states.to_sign(document))
+            signature = libcrypto.sign(key.seed, signed_states.to_sign(document))
         except CryptoError as error:
             self._failed(str(error))
             return document
@@ -109,13 +109,13 @@ def load(folder: Path) -> Key:
     path = folder / PRIVATE_NAME
     seed = _read(path)
     if seed is None:
-        seed = os.urandom(ed25519.KEY_BYTES)
-        public = ed25519.public_of(seed)
+        seed = os.urandom(libcrypto.KEY_BYTES)
+        public = libcrypto.public_of(seed)
         files.make_folder(folder)
         files.write(path, keys.private_pem(seed).encode(), files.PRIVATE_FILE)
         log.info("%s: made this node's key %s", path, sha256_hex(public))
     else:
-        public = ed25519.public_of(seed)
+        public = libcrypto.public_of(seed)
     _tell(folder / PUBLIC_NAME, keys.public_pem(keys.public_key(public)).encode())
     return Key(seed, public)
 

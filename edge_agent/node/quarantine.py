@@ -25,7 +25,7 @@ class Updates(Protocol):
 
 
 class Lifted(NamedTuple):
-    """What was held against a plugin, and is no longer."""
+    """The crashes and quarantines of a plugin that were lifted."""
 
     crashes: bool  # the host's
     modules: int  # of the fleet's part

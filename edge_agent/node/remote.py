@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.fleet_protocol.event_result import OK, EventResult, describe, load_messages
-from edge_agent.fleet_protocol.state_truncation import MAX_BYTES, METRICS, STATE, condensed
+from edge_agent.fleet_protocol.reported_state import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
-from edge_agent.node.log_buffer import LogBuffer
+from edge_agent.node.actions import LogBuffer
 from edge_agent.node.nodekey import NodeKey
-from edge_agent.node.requests import Action, Requests, answer
-from edge_agent.node.restart import Restart
+from edge_agent.node.requests import Action, Requests, Restart, answer
 
 if TYPE_CHECKING:
     from edge_agent.node.updates import Updates
@@ -81,7 +80,7 @@ class Remote:
     def fleet(self, updates: "Updates") -> None:
         """Pass deployments, trust and parts of blobs to `updates`, which also checks signatures."""
         self._updates = updates
-        self._requests.vouch = updates.vouch
+        self._requests.verify = updates.verify_request
 
     def report(self, result: EventResult) -> None:
         """A result on its way; never waits."""

@@ -2,25 +2,31 @@
 
     link ─► Requests.received ─► (fleet's thread: signature) ─► (loop) action ─► answers ─► link
 
-An action is quick, or hands its work to a thread of its own and answers later.
+An action is quick, or hands its work to a thread of its own and answers later. A restart of the
+agent is done once in a while, and answered by the next process.
 """
 
+import binascii
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_agent.config import RequestsConfig
-from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError
+from edge_agent.errors import EdgeAgentError, RepeatedError, RequestError, StoreError
 from edge_agent.fleet_protocol import requests as protocol
 from edge_agent.fleet_protocol.requests import MAX_OPEN, Ledger, Request, Sealed, State
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.pacing import TokenBucket
+from edge_agent.store import files
 
 log = logging.getLogger(__name__)
+
 
 # Ours: more than a person asks at once, then one in so many seconds. Each costs lines of the log,
 # answers, and what it asks for, and only the broker knows the sender.
@@ -33,7 +39,7 @@ Publish = Callable[[str, bytes, bytes | None], object]
 
 
 class Ticket(NamedTuple):
-    """Where the answers to a request go; it can be kept for later."""
+    """The address of the answers to a request; it can be kept on disk."""
 
     id: str
     verb: str
@@ -61,15 +67,15 @@ class Job:
         return self.request.arguments
 
     def running(self) -> None:
-        """It has begun, and takes its time."""
+        """Tell that the request is being carried out."""
         self._answer("running")
 
     def succeeded(self, result: Mapping[str, object] | None = None) -> None:
-        """It is done."""
+        """Tell that the request is done."""
         self._end("succeeded", result=result)
 
     def failed(self, reason: str) -> None:
-        """It could not be done, and why."""
+        """Tell that the request could not be done, and why."""
         log.warning("the fleet's request %s failed: %s", self.request.verb, reason)
         self._end("failed", reason=reason)
 
@@ -94,17 +100,17 @@ Action = Callable[[Job], None]
 
 
 Checked = Callable[[Request | RequestError], None]
-Vouch = Callable[[str, Sealed, Checked], None]
+Verify = Callable[[str, Sealed, Checked], None]
 """Check a signed request of this verb, elsewhere, and say what it is; any thread."""
 
 
 class Requests:
     """`actions` by verb; `usual(verb)` is the topic of answers unless the request names one.
 
-    `vouch` is None where no key is trusted.
+    `verify` is None where no key is trusted.
     """
 
-    vouch: Vouch | None = None
+    verify: Verify | None = None
 
     def __init__(
         self,
@@ -145,8 +151,8 @@ class Requests:
             if verb not in self._config.allow:
                 reason = f"not allowed here: {verb} is not in [requests] allow"
                 raise RequestError(found.id, reason)
-            if isinstance(found, Sealed) and self.vouch is not None:
-                self._check(found, ticket, self.vouch)
+            if isinstance(found, Sealed) and self.verify is not None:
+                self._check(found, ticket, self.verify)
             else:
                 self._checked(ticket, self._unsigned(verb, found))
         except RequestError as refusal:
@@ -156,7 +162,7 @@ class Requests:
         """A request that cannot be checked here. RequestError unless that is allowed."""
         if verb not in self._config.unsigned:
             needs = f"unsigned: {verb} needs the signature of a trusted key"
-            if self.vouch is None:
+            if self.verify is None:
                 needs = f"{needs}, and none is trusted here ([updates] is missing)"
             raise RequestError(found.id, f"{needs}; or [requests] unsigned allows it")
         if isinstance(found, Request):
@@ -165,7 +171,7 @@ class Requests:
             raise RequestError(found.id, "it says nothing outside of its envelope")
         return found.plain
 
-    def _check(self, sealed: Sealed, ticket: Ticket, vouch: Vouch) -> None:
+    def _check(self, sealed: Sealed, ticket: Ticket, verify: Verify) -> None:
         """Hand a signature over. RequestError: too many wait."""
         with self._lock:
             if self._checking >= MAX_OPEN:
@@ -177,7 +183,7 @@ class Requests:
                 self._checking -= 1
             self._checked(ticket, found)
 
-        vouch(ticket.verb, sealed, checked)
+        verify(ticket.verb, sealed, checked)
 
     def _checked(self, ticket: Ticket, found: Request | RequestError) -> None:
         """A request that may be carried out, or why not. Any thread."""
@@ -227,3 +233,85 @@ class Requests:
         except Exception as error:
             log.exception("the request %s failed", job.request.verb)
             job.failed(f"the agent failed: {error!r}")
+
+
+# Between two restarts that the fleet asks for: a node that does nothing else serves nobody.
+PAUSE_S = 300.0
+TICKET_FILE = "restart.json"  # of the state folder
+MAX_TICKET_BYTES = 4096
+
+
+class Restart:
+    """`end` is called on the loop to end this process, when `due` says that it begins anew; `run`
+    has something done on a thread that may wait for the disk."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        run: Callable[[Callable[[], None]], None],
+        end: Callable[[], None],
+        state_dir: Path,
+    ) -> None:
+        self.due = False  # the program is to begin anew
+        self._loop = loop
+        self._run = run
+        self._end = end
+        self._file = state_dir / TICKET_FILE
+        self._began = time.monotonic()  # boards without a clock of their own jump by years
+        self._restarted = False  # this process began so
+
+    def perform(self, job: Job) -> None:
+        """Keep the request on disk and end this process. RequestError: it restarted just now."""
+        uptime_s = time.monotonic() - self._began
+        if self._restarted and uptime_s < PAUSE_S:
+            reason = f"restarted {uptime_s:.0f} s ago; the next time after {PAUSE_S:.0f} s"
+            raise RequestError(job.request.id, reason)
+        job.running()
+        self._run(partial(self._keep, job))
+
+    def kept(self) -> Ticket | None:
+        """The request that led to this process, once; None: there was none, or it is damaged.
+        Reads a file, so before the loop runs."""
+        try:
+            kept = files.read(self._file, MAX_TICKET_BYTES)
+        except StoreError as error:
+            log.warning("%s", error)
+            kept = b""
+        if kept is None:
+            return None
+        self._restarted = True
+        files.remove(self._file)
+        return _ticket(kept)
+
+    def _keep(self, job: Job) -> None:
+        """On the other thread: the next process answers the request."""
+        ticket = job.ticket
+        correlation = None if ticket.correlation is None else ticket.correlation.hex()
+        document = {**ticket._asdict(), "correlation": correlation}
+        try:
+            files.make_folder(self._file.parent)
+            files.write(self._file, json.dumps(document).encode())
+        except StoreError as error:
+            self._loop.call_soon(partial(job.failed, str(error)))
+            return
+        self._loop.call_soon(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        log.info("restarting, as the fleet asks")
+        self.due = True
+        self._end()
+
+
+def _ticket(kept: bytes) -> Ticket | None:
+    """None for a file that a crash or somebody else left behind."""
+    try:
+        found = json.loads(kept)
+        correlation = found["correlation"]
+        return Ticket(
+            str(found["id"]),
+            str(found["verb"]),
+            str(found["topic"]),
+            None if correlation is None else binascii.unhexlify(correlation),
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None

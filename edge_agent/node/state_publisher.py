@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent import memory
+from edge_agent import process
 from edge_agent.loop import Loop, Timer
 
 BATCH_S = 0.1  # changes are gathered this long before the state is made anew
@@ -55,7 +55,7 @@ class StatePublisher:
 
     def _measure(self) -> None:
         # Elsewhere but for the start: the kernel walks through all pages.
-        self._memory = memory.figures()
+        self._memory = process.figures()
 
     def _refresh(self) -> None:
         self._later(self._measure)

@@ -23,9 +23,9 @@ from edge_agent.store.release import PluginId, Release
 
 if TYPE_CHECKING:
     from edge_agent.fleet.plan import Plan
-    from edge_agent.fleet.transfer.overmqtt import BrokerPort
+    from edge_agent.fleet.request_verifier import RequestVerifier
+    from edge_agent.fleet.transfer.parts import BrokerPort
     from edge_agent.fleet.updater import Updater
-    from edge_agent.fleet.vouching import Vouching
     from edge_agent.fleet_protocol.signed_requests import Addressed
     from edge_agent.store.release import Machine
 
@@ -63,12 +63,12 @@ class Updates:
         self._config = config
         self._settings: UpdatesConfig = config.updates
         self._machine = machine
-        self._broker = broker or _Nobody()
+        self._broker = broker or _NoBroker()
         self._planned = planned
         self._changed = changed
         self._topics = fleet_topics(config.fleet)
         self._worker = Worker(self._make, lambda: loop.call_soon(begun))
-        self._vouched_by: Vouching | None = None
+        self._request_verifier: RequestVerifier | None = None
         self._asked: set[object] = set()  # the loop's thread adds, the worker's takes away
 
     def start(self) -> None:
@@ -84,7 +84,7 @@ class Updates:
         self._worker.received(what, payload)
 
     def verdict(self, release: Release, kept: bool, reason: str) -> None:
-        """What the host says of a release of a plan."""
+        """Take the host's verdict on a release of the plan."""
         if kept or release.probation is not None:
             self._worker.call(lambda updater: _judge(updater, release, kept, reason))
         else:  # it had proven itself, and ended the agent twice
@@ -113,17 +113,17 @@ class Updates:
         self._worker.call(work, done)
         return True
 
-    def vouch(
+    def verify_request(
         self, verb: str, sealed: Sealed, done: Callable[[Request | RequestError], None]
     ) -> None:
-        """Whether a signed request of this verb is for this node and comes for the first time.
+        """Check that a signed request of this verb is for this node and comes for the first time.
 
         Any thread; `done` is called on the worker's.
         """
 
         def check(updater: "Updater") -> Request | RequestError:
             try:
-                return self._vouching(updater).request(sealed, self._addressed(verb))
+                return self._verifier(updater).request(sealed, self._addressed(verb))
             except RequestError as error:
                 return error
             except Exception as error:
@@ -176,14 +176,14 @@ class Updates:
             monotonic=time.monotonic,
         )
 
-    def _vouching(self, updater: "Updater") -> "Vouching":
+    def _verifier(self, updater: "Updater") -> "RequestVerifier":
         """On the worker's thread, when the first signed request comes."""
-        if self._vouched_by is None:
-            from edge_agent.fleet.vouching import Vouching
+        if self._request_verifier is None:
+            from edge_agent.fleet.request_verifier import RequestVerifier
 
             file = self._config.state_dir / ASKED_FILE
-            self._vouched_by = Vouching(file, updater.standing)
-        return self._vouched_by
+            self._request_verifier = RequestVerifier(file, updater.trust_in_force)
+        return self._request_verifier
 
     def _addressed(self, verb: str) -> "Addressed":
         from edge_agent.fleet_protocol.signed_requests import Addressed
@@ -201,7 +201,7 @@ def _judge(updater: "Updater", release: Release, kept: bool, reason: str) -> Non
     updater.verdict(release.identity, release.digest, kept, reason, release.setup)
 
 
-class _Nobody:
+class _NoBroker:
     """No broker."""
 
     def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:

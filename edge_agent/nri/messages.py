@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events
 from edge_agent.pb import nri_pb2, ttrpc_pb2
-from edge_agent.wire import ttrpc
 
 MAX_STATUS_TEXT = 2048  # ours: what a person reads in an event of the orchestrator
 
 # What is left for a reply: a response adds a tag and a length of four bytes.
-MAX_REPLY_BYTES = ttrpc.MAX_MESSAGE_BYTES - 5
+MAX_REPLY_BYTES = wire.MAX_MESSAGE_BYTES - 5
 
 DECODE_ERRORS = (DecodeError, UnicodeDecodeError)  # the latter: protobuf's pure Python
 
@@ -76,9 +76,9 @@ def _varint(value: int) -> bytes:
 
 
 def _bounded(what: str, body: bytes) -> bytes:
-    if len(body) > ttrpc.MAX_MESSAGE_BYTES:
+    if len(body) > wire.MAX_MESSAGE_BYTES:
         raise GuestFault(
             "abi",
-            f"its {what} is {len(body)} bytes with envelope; ttRPC has {ttrpc.MAX_MESSAGE_BYTES}",
+            f"its {what} is {len(body)} bytes with envelope; ttRPC has {wire.MAX_MESSAGE_BYTES}",
         )
     return body

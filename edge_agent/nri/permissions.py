@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.pb import nri_pb2
-from edge_agent.wire.fields import MAX_FIELDS, Path, field_paths
+from edge_agent.wire import MAX_FIELDS, Path, field_paths
 
 UPDATE_CONTAINERS = "UpdateContainers"  # the request that a plugin makes by itself
 

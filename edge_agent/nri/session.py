@@ -10,13 +10,13 @@ for the socket wait in `take_output`. The runtime sends one event at a time.
 from dataclasses import dataclass
 from enum import Enum
 
+from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events, messages
 from edge_agent.nri.events import CONFIGURE, EXPORTS, STATE_CHANGE, SYNCHRONIZE
 from edge_agent.nri.messages import DECODE_ERRORS, decode
 from edge_agent.pb import nri_pb2, ttrpc_pb2
-from edge_agent.wire import ttrpc
-from edge_agent.wire.mux import PLUGIN_SERVICE, RUNTIME_SERVICE, MuxReader
+from edge_agent.wire import PLUGIN_SERVICE, RUNTIME_SERVICE, MuxReader
 
 NRI_VERSION = "v0.12.0"  # the newest generation whose every method is known here
 DEFAULT_REQUEST_TIMEOUT_MS = 2000  # upstream's DefaultPluginRequestTimeout
@@ -41,7 +41,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What the runtime said of itself in Configure."""
+    """The runtime's name, versions and time-outs, from its Configure."""
 
     name: str
     version: str
@@ -114,8 +114,8 @@ class Session:
         self._known_events = known_events
         self._mux = MuxReader()
         self._readers = {
-            PLUGIN_SERVICE: ttrpc.MessageReader(ttrpc.SERVER),
-            RUNTIME_SERVICE: ttrpc.MessageReader(ttrpc.CLIENT),
+            PLUGIN_SERVICE: wire.MessageReader(wire.SERVER),
+            RUNTIME_SERVICE: wire.MessageReader(wire.CLIENT),
         }
         self._output: list[bytes] = []
         self._next_stream = 1
@@ -160,7 +160,7 @@ class Session:
         self._respond(call.stream, messages.status(code, text))
 
     def take_output(self) -> list[bytes]:
-        """What is to be sent, in order; emptied by taking it."""
+        """Take the frames to be sent, in order."""
         output, self._output = self._output, []
         return output
 
@@ -179,7 +179,7 @@ class Session:
                     happened.append(found)
         return happened
 
-    def _requested(self, message: ttrpc.Message) -> Call | None:
+    def _requested(self, message: wire.Message) -> Call | None:
         request = decode("ttRPC", ttrpc_pb2.Request, message.body)
         method, stream = request.method, message.stream
         if request.service != events.PLUGIN_SERVICE or method not in EXPORTS:
@@ -307,7 +307,7 @@ class Session:
         # The flag of the earlier parts must not stand for the whole.
         return b"".join(parts) + _NO_MORE
 
-    def _responded(self, message: ttrpc.Message) -> Updated | None:
+    def _responded(self, message: wire.Message) -> Updated | None:
         method = self._waiting.pop(message.stream, None)
         if method is None:
             raise ProtocolError(f"the runtime answers stream {message.stream}, never asked")
@@ -329,14 +329,14 @@ class Session:
         stream = self._next_stream
         self._next_stream += 2
         self._waiting[stream] = method
-        self._output += ttrpc.message(RUNTIME_SERVICE, stream, ttrpc.REQUEST, body)
+        self._output += wire.message(RUNTIME_SERVICE, stream, wire.REQUEST, body)
 
     def _unimplemented(self, stream: int, what: str) -> None:
         text = f"{what} is not implemented by {self._index}-{self._name}"
-        self._respond(stream, messages.status(ttrpc.UNIMPLEMENTED, text))
+        self._respond(stream, messages.status(wire.UNIMPLEMENTED, text))
 
     def _respond(self, stream: int, body: bytes) -> None:
-        self._output += ttrpc.message(PLUGIN_SERVICE, stream, ttrpc.RESPONSE, body)
+        self._output += wire.message(PLUGIN_SERVICE, stream, wire.RESPONSE, body)
 
 
 _MORE = messages.reply(nri_pb2.SynchronizeResponse(more=True).SerializeToString())

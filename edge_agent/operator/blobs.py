@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from edge_agent.errors import LinkError, ModuleError, OperatorError
 from edge_agent.fleet_protocol.deployment import Blob, Deployment, Encoding
-from edge_agent.fleet_protocol.limits import MAX_PART_BYTES
-from edge_agent.fleet_protocol.topics import FleetTopics, read_blob_part
+from edge_agent.fleet_protocol.topics import MAX_PART_BYTES, FleetTopics, read_blob_part
 from edge_agent.nri import events
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.broker_connection import IN_FLIGHT

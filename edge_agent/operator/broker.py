@@ -9,13 +9,13 @@ from itertools import takewhile
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
+from edge_agent.mqtt.client import at_qos_1, publish_properties, refusal
 from edge_agent.operator.broker_connection import BrokerConnection
 from edge_agent.operator.tool_client import (
     Quiet,
@@ -82,11 +82,7 @@ class BrokerClient(BrokerConnection):
         Waits while as many as the broker grants are unacknowledged.
         """
         client = self._opened()
-        given = None
-        if properties and client.protocol == MQTTProtocolVersion.MQTTv5:
-            given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            for name, value in properties.items():
-                setattr(given, name, value)
+        given = publish_properties(client.protocol, **properties)
         self._wait_for(self._reserved)
         info = client.publish(topic, payload, qos=1, retain=retain, properties=given)
         # Without a connection it waits in paho's queue for the next.
@@ -100,9 +96,9 @@ class BrokerClient(BrokerConnection):
         """Wait until the broker has the message of `send`. LinkError: refused, or no answer."""
         self._wait_for(lambda: packet_id in self._acknowledged)
         with self._lock:
-            refusal = self._acknowledged.pop(packet_id)
-        if refusal:
-            raise NotAllowedError(f"{self.url}: the broker refuses it: {refusal}{hint(refusal)}")
+            why = self._acknowledged.pop(packet_id)
+        if why:
+            raise NotAllowedError(f"{self.url}: the broker refuses it: {why}{hint(why)}")
 
     @contextmanager
     def subscribed(
@@ -266,17 +262,13 @@ class BrokerClient(BrokerConnection):
 
     def _subscribe(self, subscription: Subscription) -> None:
         client = self._opened()
-        wanted: list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]
-        wanted = [(each, 1) for each in subscription.filters]
-        if client.protocol == MQTTProtocolVersion.MQTTv5:
-            # A resumed session delivers its own messages, and not all retained messages again.
-            handling = (
-                SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-                if self._keep_session_s
-                else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
-            )
-            options = SubscribeOptions(qos=1, retainHandling=handling)
-            wanted = [(each, options) for each in subscription.filters]
+        # A resumed session delivers its own messages, and not all retained messages again.
+        handling = (
+            SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+            if self._keep_session_s
+            else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+        )
+        wanted = at_qos_1(client.protocol, subscription.filters, handling)
         with self._lock:  # the answer's callback needs the entry below
             _, packet_id = client.subscribe(wanted)
             if packet_id is not None:  # without a connection: `_on_connect` does it again
@@ -291,7 +283,7 @@ class BrokerClient(BrokerConnection):
         _properties: Properties | None,
     ) -> None:
         with self._answered:
-            self._acknowledged[packet_id] = str(reason) if reason.is_failure else ""
+            self._acknowledged[packet_id] = refusal(reason)
             self._unanswered -= 1
             self._answered.notify_all()
 
@@ -303,7 +295,7 @@ class BrokerClient(BrokerConnection):
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
+        refused = [why for reason in reasons if (why := refusal(reason))]
         with self._answered:
             subscription = self._subscribing.pop(packet_id, None)
             if subscription is not None:

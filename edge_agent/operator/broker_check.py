@@ -18,8 +18,7 @@ from paho.mqtt.properties import Properties
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
-from edge_agent.fleet_protocol.topics import fleet_topics
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES, fleet_topics
 from edge_agent.operator.blobs import PATIENCE_S
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.tool_client import client_id

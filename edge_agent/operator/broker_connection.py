@@ -20,7 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.tls import explain
+from edge_agent.mqtt.client import explain
 from edge_agent.operator.tool_client import (
     MAX_PACKET_BYTES,
     Subscription,

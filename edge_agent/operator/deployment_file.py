@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config.agent import LABEL_PATTERN
-from edge_agent.config.plugin import EVERYTHING
-from edge_agent.config.units import VALIDITY_FORM, parse_validity
+from edge_agent.config.model import EVERYTHING
+from edge_agent.config.units import VALIDITY_FORM, parse_validity, written
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.form import SETTINGS
 from edge_agent.operator import releases
 from edge_agent.operator.folder import FleetFolder
-from edge_agent.validity import written
 
 DEFAULT_VALID_FOR = "30d"
 MAX_FILE_BYTES = 1 << 20

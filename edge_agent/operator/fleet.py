@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import deployment, trust
-from edge_agent.fleet_protocol.deployment import CodeOffer, Deployment
-from edge_agent.fleet_protocol.selection import place
+from edge_agent.fleet_protocol.deployment import CodeOffer, Deployment, place
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator import (
     blobs,
@@ -233,7 +232,7 @@ class Fleet:
     def check_trust(self) -> None:
         """OperatorError: the trusted keys expired, so nodes would refuse their signatures."""
         try:
-            self.trust.vouch(time.time())
+            self.trust.check_in_force(time.time())
         except RefusedError as error:
             raise OperatorError(f"{error} ({error.reason})") from error
 

@@ -17,13 +17,13 @@ from edge_agent.config.agent import (
     read_brokers,
 )
 from edge_agent.config.document import Document
-from edge_agent.config.plugin import EVERYTHING
+from edge_agent.config.model import EVERYTHING
 from edge_agent.config.table import PATH_PATTERN, Table
+from edge_agent.config.units import Validity
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol import form
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator.tool_client import client_id
-from edge_agent.validity import Validity
 
 # A key's name is that of its files: NAME.key and NAME.pem.
 KEY_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"

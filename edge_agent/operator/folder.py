@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from edge_agent.config.units import Validity
 from edge_agent.errors import OperatorError, StoreError
 from edge_agent.fleet.trustkeeper import written_validity
 from edge_agent.fleet_protocol.keys import PublicKey, public_pem
@@ -21,7 +22,6 @@ from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator.fleet_toml import FleetSettings, load_settings
 from edge_agent.operator.keyring import read_public
 from edge_agent.store import files
-from edge_agent.validity import Validity
 
 FLEET_FILE = "fleet.toml"
 SHARED_FILE = 0o644

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edge_agent.config.units import Validity
 from edge_agent.errors import KeyFormatError
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.keys import public_key
-from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS
 from edge_agent.fleet_protocol.reported_state import refusals
+from edge_agent.fleet_protocol.topics import CUT_DIGEST_CHARS
 from edge_agent.store.digest import sha256_hex
-from edge_agent.validity import Validity
 
 LAST_TIME = 253_402_300_799  # the year 9999
 BAD_STATUSES = frozenset(("failed", "quarantined"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edge_agent.config import MqttConfig
+from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.trust import TrustSet
@@ -17,7 +18,6 @@ from edge_agent.operator.plan import targets
 from edge_agent.operator.rollout import standing
 from edge_agent.operator.view import View
 from edge_agent.store.digest import short
-from edge_agent.validity import Validity
 
 RENEW_TRUST = "edge-agent fleet trust renew"
 # Of a checkout, in the folder with the fleet's authorities (configs/mosquitto/README.md).

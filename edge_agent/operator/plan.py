@@ -1,6 +1,6 @@
 """The changes that a deployment would make on nodes. Pure.
 
-Computed with the nodes' own rules (fleet_protocol/selection) from their last states.
+Computed with the nodes' own rules (fleet_protocol/deployment) from their last states.
 """
 
 import difflib
@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
-from edge_agent.fleet_protocol.deployment import Deployment, Offer
-from edge_agent.fleet_protocol.selection import chosen, matches, wanted
+from edge_agent.fleet_protocol.deployment import Deployment, Offer, chosen, matches, wanted
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.rollout import Reach
 from edge_agent.operator.view import View

@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 
 from edge_agent.config.units import parse_duration
 from edge_agent.errors import OperatorError
-from edge_agent.fleet_protocol.deployment import Deployment, Offer
-from edge_agent.fleet_protocol.selection import wanted
+from edge_agent.fleet_protocol.deployment import Deployment, Offer, wanted
 from edge_agent.operator.deployment_file import Draft, ring_label
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.view import View

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from edge_agent import strictjson
+from edge_agent.config.units import Validity
 from edge_agent.errors import CryptoError, KeyFormatError, OperatorError, RefusedError
-from edge_agent.fleet_protocol import limits, trust
+from edge_agent.fleet_protocol import topics, trust
 from edge_agent.fleet_protocol.keys import PublicKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator import fleet_toml
@@ -14,7 +15,6 @@ from edge_agent.operator.deploy import NOT_KEPT, NotKeptError, settled
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.folder import FLEET_FILE
 from edge_agent.operator.keyring import Signed
-from edge_agent.validity import Validity
 
 
 def validity(valid_s: float | None, now: float) -> Validity | None:
@@ -143,7 +143,7 @@ def chained(before: bytes | None, link: bytes) -> bytes:
         for each in value if isinstance(value, list) else [value]:
             links.append(strictjson.dumps(cast(dict[str, Any], each)))
     links = [*links, link][-trust.MAX_CHAIN :]
-    while len(raw := trust.chain(links)) > limits.MAX_MESSAGE_BYTES and len(links) > 1:
+    while len(raw := trust.chain(links)) > topics.MAX_MESSAGE_BYTES and len(links) > 1:
         del links[0]
     return raw
 

@@ -18,8 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 
 from edge_agent.config import MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.bounded_client import BoundedClient
-from edge_agent.mqtt.tls import tls_context
+from edge_agent.mqtt.client import BoundedClient, tls_context
 
 # Of one received message; the fleet's largest are a deployment and a part, with 64 KiB each.
 MAX_PACKET_BYTES = 1 << 20

@@ -26,7 +26,7 @@ _SHOWN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # names and versions
 
 
 class Descriptor(TypedDict):
-    """What names a blob (image-spec, descriptor.md); the fields used here."""
+    """A descriptor of a blob (image-spec, descriptor.md); the fields used here."""
 
     mediaType: str
     digest: Digest

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Known(NamedTuple):
-    """Of the latest deployment ever accepted, by epoch and generation; generation 0: none yet."""
+    """The latest deployment ever accepted, by epoch and generation; generation 0: none yet."""
 
     generation: int = 0
     payload_sha256: str = ""  # hex
@@ -27,7 +27,7 @@ class Known(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int]:
-        """What the next deployment must be above."""
+        """Epoch and generation; the next deployment's must be higher."""
         return self.epoch, self.generation
 
 
@@ -99,7 +99,7 @@ def accepted(catalogue: Catalogue, known: Known, payload: bytes) -> Catalogue:
 
 
 def activated(catalogue: Catalogue, releases: Iterable[Release]) -> Catalogue:
-    """Everything pending is here; these releases take the place of all that ran.
+    """Everything pending is on the disk; these releases replace all that ran.
 
     One that ran already, set up alike, stays as it is, whatever code it is run by. A new one is
     on probation, and what is kept for going back to is the release before it that was proven.

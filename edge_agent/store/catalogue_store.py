@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[int, Catalogue] | None:
 
 
 def _body(catalogue: Catalogue) -> dict[str, Any]:
-    """As agents up to 0.1.0 read it too: `known` in three parts, what came later beside it."""
+    """The form that agents up to 0.1.0 read too: `known` in three parts, later fields beside it."""
     body = asdict(catalogue)
     *known, epoch = catalogue.known
     for kept in body["plugins"].values():
@@ -190,10 +190,10 @@ DISK_PAUSE_S = 30.0
 
 
 class CatalogueStore:
-    """What a node remembers. Times are monotonic seconds."""
+    """The catalogue of a node and its file. Times are monotonic seconds."""
 
     def __init__(self, path: Path) -> None:
-        """Read it. StoreError: it is there, and says nothing that could be believed."""
+        """Read the file. StoreError: it is damaged, and so is its copy."""
         self._path = path
         self.catalogue: Catalogue = _recovered(path)
         self.last_error = ""  # why the disk does not have what is said here
@@ -201,25 +201,25 @@ class CatalogueStore:
         self._unwritten = False
 
     def commit(self, new: Catalogue, now: float) -> bool:
-        """Remember `new`, if the disk does: nothing may follow from it before."""
+        """Write `new`; whether that succeeded. Nothing may follow from `new` before."""
         if not self._save(new, now):
             return False
         self.catalogue = new
         return True
 
     def note(self, new: Catalogue, now: float) -> None:
-        """Remember `new`, even if the disk does not: better for this run than to ignore it."""
+        """Use `new`, and write it now or later: in this run it counts even without the disk."""
         self.catalogue = new
         self._unwritten = True
         self._save(new, now)
 
     def write(self, now: float) -> None:
-        """Bring to the disk what was only noted."""
+        """Write what `note` could not."""
         if self._unwritten and now >= self.retry_at:
             self._save(self.catalogue, now)
 
     def failed(self, error: StoreError, now: float) -> None:
-        """Something else on this disk failed."""
+        """Another operation on this disk failed: pause."""
         self.retry_at = now + DISK_PAUSE_S
         if str(error) != self.last_error:
             self.last_error = str(error)

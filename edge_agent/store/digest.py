@@ -63,7 +63,7 @@ class Digest(str):
 
     @classmethod
     def of_raw(cls, raw: bytes) -> "Digest":
-        """Of the 32 bytes that SHA-256 is. ValueError: another number of bytes."""
+        """The digest with these 32 bytes. ValueError: another number of bytes."""
         return cls.of_hex(raw.hex())
 
     @property

@@ -224,7 +224,7 @@ class Reading:
             raise failure("write", self._path, error) from error
 
     def end(self) -> None:
-        """Nothing may be left: it grew meanwhile."""
+        """Check that the file did not grow meanwhile. StoreError."""
         if os.read(self._fd, 1):
             raise self._changed()
 

@@ -143,7 +143,7 @@ class Layout:
         return files.locked(self.root / "lock")
 
     def _begin(self) -> None:
-        """What a layout must have, before anything else."""
+        """Make the files that a layout must have."""
         for folder in (self._blobs, self._incoming):
             files.make_folder(folder)
         version = self.root / "oci-layout"
@@ -155,7 +155,7 @@ class Layout:
     # The index.
 
     def _entries(self) -> list[artifact.Descriptor]:
-        """What the index names; if it is damaged, every release that is here."""
+        """The entries of the index; if it is damaged, every release that is on the disk."""
         try:
             data = files.read(self._index, MAX_INDEX_BYTES)
             return artifact.read_index(data) if data is not None else []
@@ -298,7 +298,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _content(path: Path, max_bytes: int) -> bytes | None:
-    """As `files.read`; None also for what cannot be read and is to be replaced."""
+    """Like `files.read`, but None for a file that cannot be read: it is to be replaced."""
     try:
         return files.read(path, max_bytes)
     except StoreError:

@@ -31,7 +31,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs code on one node."""
+    """The engine and processor that run machine code on one node."""
 
     engine: str
     version: str
@@ -42,7 +42,7 @@ class Machine:
 
 
 def misfit(code: Code, machine: Machine, metered: bool) -> str:
-    """Why this code is not for the machine; "" if it is. `metered`: it has to count its fuel."""
+    """Why the code cannot run on the machine; "" if it can. `metered`: it must count its fuel."""
     settings = machine.metered if metered else machine.settings
     for what, its, here in (
         ("engine", code.engine, machine.engine),
@@ -78,7 +78,7 @@ class PluginId(str):
 
     @classmethod
     def of(cls, index: str, name: str) -> "PluginId":
-        """Of both, which were checked where they entered."""
+        """The id with this index and name, which were checked where they entered."""
         return super().__new__(cls, f"{index}-{name}")
 
     @classmethod

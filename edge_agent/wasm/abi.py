@@ -91,7 +91,7 @@ class AbiInstance(ABC):
 
     @abstractmethod
     def _fuel_left(self) -> int:
-        """What remains of it; below zero where a guest was stopped for it."""
+        """The fuel that is left; below zero where a guest was stopped for using it up."""
 
     @abstractmethod
     def _instantiate(self) -> None:
@@ -267,7 +267,7 @@ class AbiInstance(ABC):
         return self._fault("timeout", f"{export}: stopped after {limit_s:.3g} s, its limit")
 
     def _unwound(self, export: str, function: str, error: BaseException) -> BaseException:
-        """What to raise for an exception that ended a host function and the guest with it."""
+        """The exception to raise for one that ended a host function and the guest with it."""
         if isinstance(error, GuestFault | GuestExit) or not isinstance(error, Exception):
             return error
         fault = self._fault("trap", f"{export}: the host function {function} failed: {error!r}")

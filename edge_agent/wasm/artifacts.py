@@ -179,7 +179,7 @@ class Artifacts:
         return None
 
     def _genuine(self, secret: bytes, key: str, fd: int) -> bool:
-        """Whether the sidecar vouches for what the descriptor holds."""
+        """Whether the sidecar is that of what the descriptor holds."""
         try:
             said = files.read(self._mac(key), MAX_MAC_FILE_BYTES)
             # Nothing to hide from a timer: who can write here is the agent itself.
@@ -205,11 +205,11 @@ class Artifacts:
             )
             fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                vouched = sidecar(secret, key, fd)
+                proof = sidecar(secret, key, fd)
             finally:
                 os.close(fd)
         try:
-            files.write(self._mac(key), vouched)
+            files.write(self._mac(key), proof)
         except StoreError:
             files.remove(artifact)
             raise
@@ -255,7 +255,7 @@ def mapped(engine: Engine, fd: int, named: Path, source: ModuleFile) -> Module:
 
 
 def _of_the_fleet(engine: Engine, source: ModuleFile) -> Module | None:
-    """What the fleet compiled, or None if there is none that can be used."""
+    """The module from the fleet's machine code; None: there is none that can be used."""
     if source.code is None:
         return None
     from edge_agent.wasm import fleetcode  # most nodes have none
@@ -276,7 +276,7 @@ def artifact_key(digest: Digest, engine: Engine, cpu: str, metered: bool = False
 
 
 def sidecar(secret: bytes, key: str, fd: int) -> bytes:
-    """What vouches for the artifact behind `fd`: format, size, code; one line. OSError."""
+    """The sidecar's line for the artifact behind `fd`: format, size, code; one line. OSError."""
     size = os.fstat(fd).st_size
     mac = keyed(secret)
     mac.update(f"{_FORMAT}\0{key}\0{size}\0".encode())

@@ -1,5 +1,9 @@
-"""Which engine runs the guests: the one that is configured, or the best that is installed."""
+"""Which engine runs the guests: the one that is configured, or the best that is installed.
 
+The compiler's process imports this too, and adapters do: it stays small.
+"""
+
+import faulthandler
 import importlib
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -22,9 +26,9 @@ class Adapter(NamedTuple):
 
 # In the order of preference of "auto". An engine without a line here has no adapter yet.
 ADAPTERS = (
-    Adapter("wasmer", "edge_agent.wasm.engines.wasmer", "WasmerEngine"),
+    Adapter("wasmer", "edge_agent.wasm.engines.native", "WasmerEngine"),
     Adapter("wasmtime", "edge_agent.wasm.engines.wasmtime", "WasmtimeEngine"),
-    Adapter("wasmi", "edge_agent.wasm.engines.wasmi", "WasmiEngine"),
+    Adapter("wasmi", "edge_agent.wasm.engines.native", "WasmiEngine"),
 )
 
 
@@ -82,3 +86,14 @@ def _make(adapter: Adapter) -> "Engine":
     except ImportError as error:
         raise EngineError(f"the engine {adapter.name} cannot be loaded: {error}") from error
     return cast("Engine", made)
+
+
+def enable_faulthandler_first() -> None:
+    """Let Python's fault handler take the signals first, and never again.
+
+    Traps are signals to Wasmtime and Wasmer. Enabled after them, the fault handler takes
+    traps for crashes and ends the process; enabled already, it passes them on and ignores
+    that it is enabled later.
+    """
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file=2)

@@ -26,7 +26,7 @@ from edge_agent.errors import (
     StoreError,
     SupersededError,
 )
-from edge_agent.subprocess_python import command
+from edge_agent.process import command
 from edge_agent.wasm.compiler_process import (
     BAD_DISK,
     BAD_ENGINE,

@@ -60,7 +60,7 @@ class GuestExit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one instance may take: bytes of linear memory and of a reply.
+    """The limits of one instance: bytes of linear memory and of a reply.
 
     `fuel`: instructions for each call of a method (edge_agent.wasm.metering), which only
     a module that is metered counts; None: no limit.
@@ -119,7 +119,7 @@ class Engine(Protocol):
     version: str
 
     def settings(self) -> str:
-        """All that an artifact depends on beside module, engine and version."""
+        """The settings that an artifact depends on beside module, engine and version."""
 
     def compile(self, wasm: bytes) -> bytes:
         """An artifact that `load` takes. Slow and hungry. ModuleError: not valid Wasm."""
@@ -136,8 +136,8 @@ class Portable(Protocol):
     """An engine whose artifacts other machines can load."""
 
     def features(self) -> frozenset[str] | None:
-        """What this processor can do, of what artifacts may need; None: the engine's library
-        does not say, and is to be taken for one that has no such artifacts."""
+        """The processor's features that artifacts may need; None: the engine's library does not
+        tell them, and is treated as one without such artifacts."""
 
     def compile_for(self, wasm: bytes, target: str, wide: bool) -> bytes:
         """An artifact for every processor of this kind (`uname -m`) that has its features.

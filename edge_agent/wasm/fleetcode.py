@@ -21,7 +21,8 @@ _PART_BYTES = 64 << 10  # read at once
 
 
 def machine(engine: Engine) -> Machine | None:
-    """What code must be made for to run here; None: no other machine's artifacts load."""
+    """The machine that code must be made for to run here; None: the engine loads no code of other
+    machines."""
     features = engine.features() if isinstance(engine, Portable) else None
     if features is None:
         return None
@@ -59,7 +60,7 @@ def load(engine: Engine, code: Code, source: "ModuleFile") -> Module:
 
 
 def _digest(fd: int) -> Digest:
-    """Of all that is behind a descriptor. OSError."""
+    """The digest of the file behind a descriptor. OSError."""
     digest = sha256()
     buffer = bytearray(_PART_BYTES)
     view = memoryview(buffer)

@@ -95,7 +95,7 @@ class GuestLog:
 
     @property
     def request_bytes(self) -> int:
-        """How much of a LogRequest is worth reading out of the guest."""
+        """How many bytes of a LogRequest to read out of the guest."""
         return self._line_bytes + _REQUEST_OVERHEAD
 
     def request(self, raw: bytes, size: int) -> None:
@@ -105,7 +105,7 @@ class GuestLog:
             self._emit(level or INFO, text, cut)
 
     def say(self, level: int, text: str) -> None:
-        """What the host has to say about the guest."""
+        """Log a line of the host about the guest."""
         if self._admit():
             self._emit(level, text.encode(), 0)
 

@@ -18,7 +18,7 @@ from edge_agent.wasm.abi import ERROR_BIT, METHOD, pack
 from edge_agent.wasm.engine import Guest, HostFunction, HostFunctions
 from edge_agent.wasm.guestlog import WARN, GuestLog
 from edge_agent.wasm.module import ModuleInfo
-from edge_agent.wire.fields import MAX_FIELDS, field_paths
+from edge_agent.wire import MAX_FIELDS, field_paths
 
 MAX_REPORT_BYTES = 16 << 10  # of a payload; four fit one MQTT message of the fleet protocol
 MAX_KIND_BYTES = 64
@@ -33,7 +33,7 @@ MAX_KEY_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a plugin passed to edge.report."""
+    """A report that a plugin passed to edge.report."""
 
     kind: str
     payload: bytes
@@ -90,7 +90,7 @@ class PluginState:
             self._size = 0
 
     def restore(self, values: Mapping[str, bytes]) -> None:
-        """What it was in an earlier process, unless it was changed or cleared in this one."""
+        """Set the state of an earlier process, unless it was changed or cleared in this one."""
         with self._lock:
             if not self.changed:
                 self._values = dict(values)

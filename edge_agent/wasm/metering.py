@@ -235,7 +235,7 @@ class _Body:
         return b"".join(out)
 
     def _locals(self) -> int:
-        """Where the code begins."""
+        """The position of the first instruction, after the locals."""
         count, at = read_u32(self._code, 0)
         for _ in range(count):
             _, at = read_u32(self._code, at)
@@ -245,7 +245,7 @@ class _Body:
         return at
 
     def _rest(self, opcode: int, at: int) -> int:
-        """Where the instruction ends whose opcode ends at `at`."""
+        """The end of the instruction whose opcode ends at `at`."""
         code = self._code
         if opcode in (_BR, 0x12):
             return read_u32(code, at)[1]

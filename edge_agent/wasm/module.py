@@ -221,7 +221,7 @@ class _Reader:
         return value
 
     def _here(self) -> int:
-        """Where the cursor stands in the module."""
+        """The cursor's position in the module, for messages."""
         return self._place + self._at
 
     def _u32(self) -> int:

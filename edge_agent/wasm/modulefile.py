@@ -42,7 +42,7 @@ def identify(path: Path) -> tuple[Digest, int]:
 
 
 def inspect_file(path: Path, digest: Digest) -> ModuleInfo:
-    """What the module with this digest says. StoreError as above.
+    """Inspect the module with this digest. StoreError as above.
 
     ModuleError: it is no module; SupersededError: not the one with this digest.
     """

@@ -83,7 +83,7 @@ Output = Callable[[int, bytes, int], None]
 
 
 def functions(output: Output) -> dict[tuple[str, str], HostFunction]:
-    """All of preview 1."""
+    """The host functions of WASI preview 1."""
     wasi = _Wasi(output)
     table = dict(_REFUSED)
     for name in _SERVED:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from selectors import EVENT_READ
 
-from edge_agent import agent, logs, memory, notify
+from edge_agent import agent, logs, notify, process
 from edge_agent.config import load_agent_config
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.loop import Loop
@@ -168,7 +168,7 @@ def reference(turns: int) -> int:
 
 def main(folder: Path, marks: Path, kind: str, burden: int = 0) -> None:
     """Count, and end at once."""
-    memory.keep_heap_small()
+    process.keep_heap_small()
     sys.setswitchinterval(agent.SWITCH_INTERVAL_S * SLOWER)
     logs.GATHER_SECONDS *= SLOWER
     compiler.compile_module = _compile_here  # type: ignore[assignment]  # called with names

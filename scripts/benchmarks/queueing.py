@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_agent import memory as heap
+from edge_agent import process as heap
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.mqtt.link import Link
 from scripts.benchmarks.process import memory

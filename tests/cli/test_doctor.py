@@ -12,9 +12,9 @@ from edge_agent.cli.doctor import render
 from edge_agent.cli.observe import Facts, FolderFacts, SocketFacts, observe
 from edge_agent.cli.runtimes import NRI_SOCKET, Runtime
 from edge_agent.config import AgentConfig, Broker, MqttConfig, UpdatesConfig
+from edge_agent.config.units import Validity
 from edge_agent.fleet_protocol.keys import SigningKey, public_pem
 from edge_agent.node.exposure import Exposed
-from edge_agent.validity import Validity
 
 CONTAINERD = Runtime("containerd", Path("/etc/containerd/config.toml"), "switch it on")
 DOCKER = replace(CONTAINERD, name="Docker Engine", config=Path("/etc/docker/daemon.json"))

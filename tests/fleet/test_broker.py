@@ -11,12 +11,12 @@ import pytest
 
 from edge_agent.config import MqttConfig, UpdatesConfig
 from edge_agent.fleet.plan import Node, Plan
-from edge_agent.fleet.transfer import overmqtt
+from edge_agent.fleet.transfer import parts
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol import keys
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
-from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES
+from edge_agent.mqtt.client import MAX_PUBLISH_BYTES
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
 from edge_agent.sim.mqttwire import Message
@@ -104,8 +104,8 @@ def node(folder: Path, config: MqttConfig, **updates: Any) -> Iterator[Running]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again soon."""
-    monkeypatch.setattr(overmqtt, "IDLE_S", 1.0)
-    monkeypatch.setattr(overmqtt, "PAUSES_S", (0.1,) * 200)
+    monkeypatch.setattr(parts, "IDLE_S", 1.0)
+    monkeypatch.setattr(parts, "PAUSES_S", (0.1,) * 200)
 
 
 @pytest.fixture

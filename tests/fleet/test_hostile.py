@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError
-from edge_agent.fleet_protocol import deployment, envelope, limits, selection, trust
+from edge_agent.fleet_protocol import deployment, envelope, topics, trust
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.store.catalogue import NOTHING_KNOWN
 from tests.fleet_protocol.papers import DEPLOYMENT, FLEET, KEYS, changed, sealed
@@ -68,7 +68,7 @@ def judge(raw: bytes) -> Deployment | None:
         return None
     assert isinstance(found, Deployment)
     for labels in ({}, {"board": "rpi4"}):
-        selection.wanted(found, "node", labels)
+        deployment.wanted(found, "node", labels)
     return found
 
 
@@ -142,7 +142,7 @@ def test_values_as_a_signed_trust_set(value: object) -> None:
 
 # What makes careless parsers slow. Each is as large as a message may be; a quadratic parser needs
 # minutes for one of them, and the whole test run would show it.
-SIZE = limits.MAX_MESSAGE_BYTES
+SIZE = topics.MAX_MESSAGE_BYTES
 SLOW: dict[str, bytes] = {
     "brackets": b"[" * SIZE,
     "brackets closed": b"[" * (SIZE // 2) + b"]" * (SIZE // 2),

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from edge_agent import strictjson
+from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError, RefusedError, RequestError
+from edge_agent.fleet.request_verifier import RequestVerifier
 from edge_agent.fleet.trustkeeper import read_root, written_validity
 from edge_agent.fleet.updater import EXPIRY_LOOK_S
-from edge_agent.fleet.vouching import Vouching
 from edge_agent.fleet_protocol import deployment, requests, signed_requests, trust
 from edge_agent.fleet_protocol.requests import Sealed
 from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.store.catalogue import NOTHING_KNOWN, Known
-from edge_agent.validity import Validity
 from tests.fleet_protocol.papers import DEPLOYMENT, sealed
 from tests.support.fleetnode import (
     FLEET,
@@ -196,12 +196,12 @@ def request(signer: int = 0) -> tuple[Sealed, Addressed]:
 
 def test_requests_of_keys_that_expired_are_refused(board: Board, operator: Operator) -> None:
     board.clock += 31 * DAY
-    vouching = Vouching(board.folder / "asked.json", board.updater.standing)
+    verifier = RequestVerifier(board.folder / "asked.json", board.updater.trust_in_force)
     with pytest.raises(RequestError, match="trust-expired: the trusted keys, version 2"):
-        vouching.request(*request())
+        verifier.request(*request())
     renewed(operator, trust_set(KEYS[0], version=3, validity=until(396)))
     board.wait(5)
-    assert vouching.request(*request()).verb == "logs"
+    assert verifier.request(*request()).verb == "logs"
 
 
 # --- documents

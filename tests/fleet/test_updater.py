@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from edge_agent.fleet.transfer.overmqtt import IDLE_S
+from edge_agent.fleet.transfer.parts import IDLE_S
 from tests.fleet.updating import A, B, C, proven, restarted
 from tests.support.fleetnode import (
     TOPICS,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.fleet.transfer.overmqtt import IDLE_S
+from edge_agent.fleet.transfer.parts import IDLE_S
 from edge_agent.store.release import PluginId
 from tests.fleet.updating import A, B, C, proven, restarted
 from tests.support.fleetnode import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.fleet.transfer.overmqtt import IDLE_S
+from edge_agent.fleet.transfer.parts import IDLE_S
 from edge_agent.fleet_protocol import deployment
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId

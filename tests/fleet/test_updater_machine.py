@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_agent.fleet_protocol import deployment, selection
+from edge_agent.fleet_protocol import deployment
 from tests.support.fleetnode import FLEET, TOPICS, Board, Operator, plugin, release, wasm
 from tests.support.shelf import Shelf
 
@@ -185,7 +185,7 @@ class Life(RuleBasedStateMachine):
         if self.document is None:
             return
         held = status["rejected"].keys() | status["quarantined"].keys()
-        wanted = selection.wanted(self.document, "board", {}, held)
+        wanted = deployment.wanted(self.document, "board", {}, held)
         running = {each.identity: each for each in self.board.plans[-1].releases}
         for identity, chosen in wanted.items():
             assert running[identity].digest == chosen.release.digest

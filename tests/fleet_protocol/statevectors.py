@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_agent.fleet_protocol import ed25519
+from edge_agent.fleet_protocol import libcrypto
 from edge_agent.fleet_protocol.signed_states import PAYLOAD_TYPE
 
 FILE = Path(__file__).parents[2] / "docs" / "fleet-states-vectors.json"
@@ -41,8 +41,8 @@ def signed(state: dict[str, Any], seed: bytes = SEED, **member: str) -> str:
     """As the page describes it, without the code of the agent's that makes messages."""
     body = text(state)
     told = {
-        "key": base64.b64encode(ed25519.public_of(seed)).decode(),
-        "sig": base64.b64encode(ed25519.sign(seed, pae(body))).decode(),
+        "key": base64.b64encode(libcrypto.public_of(seed)).decode(),
+        "sig": base64.b64encode(libcrypto.sign(seed, pae(body))).decode(),
     }
     last = json.dumps({"signed": {**member, **told}}, separators=(",", ":"))
     return body.decode()[:-1] + "," + last[1:]
@@ -63,8 +63,8 @@ def vectors() -> Iterator[tuple[str, str, str]]:
         ("unsigned"),
     )
     yield "another key", signed(STATE, OTHER), "key"
-    key = base64.b64encode(ed25519.public_of(SEED)).decode()
-    other = base64.b64encode(ed25519.public_of(OTHER)).decode()
+    key = base64.b64encode(libcrypto.public_of(SEED)).decode()
+    other = base64.b64encode(libcrypto.public_of(OTHER)).decode()
     yield (
         "another key that calls itself this one",
         signed(STATE, OTHER).replace(other, key),

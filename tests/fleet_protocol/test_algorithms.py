@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent import strictjson
 from edge_agent.errors import CryptoError, KeyFormatError, RefusedError
-from edge_agent.fleet_protocol import deployment, envelope, keys, libcrypto, p256, trust
+from edge_agent.fleet_protocol import deployment, envelope, keys, libcrypto, trust
 from edge_agent.fleet_protocol.keys import ED25519, P256, PublicKey, SigningKey
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
@@ -70,7 +70,7 @@ def test_a_changed_signature_is_none(at: int) -> None:
         bytes(32) + C.sign(b"message")[32:],
         C.sign(b"message")[:32] + bytes(32),
         C.sign(b"message")[:32] + N.to_bytes(32, "big"),
-        p256.der_signature(C.sign(b"message")),  # one form only
+        libcrypto.der_signature(C.sign(b"message")),  # one form only
     ],
 )
 def test_what_is_no_signature_is_none(signature: bytes) -> None:
@@ -104,7 +104,7 @@ def test_openssl_writes_and_reads_the_same_keys(tmp_path: Path) -> None:
     _openssl("dgst", "-sha256", "-sign", private, "-out", signature, tmp_path / "message")
     assert keys.verify(key, b"message", _raw(signature.read_bytes()))
     public.write_text(keys.public_pem(C.public))
-    signature.write_bytes(p256.der_signature(C.sign(b"message")))
+    signature.write_bytes(libcrypto.der_signature(C.sign(b"message")))
     good = ("-verify", public, "-signature", signature)
     _openssl("dgst", "-sha256", *good, tmp_path / "message")
 
@@ -345,9 +345,9 @@ def test_p256_is_loaded_when_such_a_signature_is_checked_and_not_before() -> Non
         "import sys\n"
         "from edge_agent.fleet_protocol import deployment, keys, trust\n"
         "keys.verify(keys.public_key(bytes(32)), b'', bytes(64))\n"
-        "assert 'edge_agent.fleet_protocol.p256' not in sys.modules\n"
+        "assert 'edge_agent.fleet_protocol.libcrypto' not in sys.modules\n"
         "keys.verify(keys.public_key(b'\\4' + bytes(64), keys.P256), b'', bytes(64))\n"
-        "assert 'edge_agent.fleet_protocol.p256' in sys.modules\n"
+        "assert 'edge_agent.fleet_protocol.libcrypto' in sys.modules\n"
         "assert 'nacl' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -12,7 +12,7 @@ import pytest
 from edge_agent import strictjson
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.errors import RefusedError
-from edge_agent.fleet_protocol import deployment, envelope, limits
+from edge_agent.fleet_protocol import deployment, envelope, topics
 from edge_agent.fleet_protocol.deployment import Blob, Deployment, Known, Offer, Rollout, accept
 from edge_agent.fleet_protocol.trust import PAYLOAD_TYPE as TRUST_TYPE
 from edge_agent.fleet_protocol.trust import TrustSet
@@ -252,8 +252,8 @@ def test_what_is_no_envelope_is_refused(raw: bytes) -> None:
 
 
 def test_the_size_is_checked_first() -> None:
-    assert refusal(b"\xff" * (limits.MAX_MESSAGE_BYTES + 1)).reason == "oversized"
-    assert refusal(b"\xff" * limits.MAX_MESSAGE_BYTES).reason == "envelope"
+    assert refusal(b"\xff" * (topics.MAX_MESSAGE_BYTES + 1)).reason == "oversized"
+    assert refusal(b"\xff" * topics.MAX_MESSAGE_BYTES).reason == "envelope"
 
 
 HEADS: dict[str, tuple[dict[str, Any], str]] = {

@@ -167,7 +167,7 @@ def test_without_pynacl_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 def test_pynacl_is_loaded_when_a_signature_is_checked_and_not_before() -> None:
     script = (
         "import sys\n"
-        "from edge_agent.fleet_protocol import deployment, envelope, keys, selection, trust\n"
+        "from edge_agent.fleet_protocol import deployment, envelope, keys, trust\n"
         "assert not [name for name in sys.modules if name.startswith(('nacl', 'cffi'))]\n"
         "keys.verify(keys.public_key(bytes(32)), b'', bytes(64))\n"
         "assert 'nacl.bindings' in sys.modules\n"

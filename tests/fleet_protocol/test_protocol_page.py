@@ -7,26 +7,25 @@ import re
 import typing
 from pathlib import Path
 
+from edge_agent import VERBS
 from edge_agent.config.table import MAX_ENTRIES
 from edge_agent.fleet import accepted
-from edge_agent.fleet.transfer import blocking, fetch, overmqtt
+from edge_agent.fleet.transfer import fetch, parts, web
 from edge_agent.fleet_protocol import (
     deployment,
     envelope,
     form,
-    limits,
     requests,
-    selection,
     signed_requests,
+    topics,
     trust,
 )
 from edge_agent.fleet_protocol.form import Blob, max_encoded_bytes
 from edge_agent.fleet_protocol.keys import SigningKey
-from edge_agent.fleet_protocol.limits import MAX_PART_BYTES, MIN_PART_BYTES
+from edge_agent.fleet_protocol.topics import MAX_PART_BYTES, MIN_PART_BYTES
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN
 from edge_agent.store.digest import NO_DIGEST
-from edge_agent.verbs import VERBS
 from edge_agent.wasm.engine import FUEL_RULES
 from tests.fleet.test_hostile import REASONS
 from tests.support.fleetnode import Board
@@ -51,10 +50,10 @@ def test_the_deployment_of_the_page_is_one() -> None:
 def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
     values = json.loads(SECOND)
     found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
-    (canary,) = (each.release for each in selection.wanted(found, "gate-1", {}).values())
-    (other,) = (each.release for each in selection.wanted(found, "gate-2", {}).values())
+    (canary,) = (each.release for each in deployment.wanted(found, "gate-1", {}).values())
+    (other,) = (each.release for each in deployment.wanted(found, "gate-2", {}).values())
     labels = {"ring": "canary", "board": "rpi4"}
-    (ring,) = (each.release for each in selection.wanted(found, "gate-2", labels).values())
+    (ring,) = (each.release for each in deployment.wanted(found, "gate-2", labels).values())
     assert (canary.config, canary.settings.permissions) == ("memory: 32MiB", ("linux.resources",))
     assert (other.config, other.settings.permissions) == ("memory: 64MiB", None)
     assert ring == canary
@@ -102,7 +101,7 @@ def test_the_places_of_the_page_are_right() -> None:
     rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (\d+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 3
     for seed, node, place in rows:
-        assert selection.place(seed, node) == int(place)
+        assert deployment.place(seed, node) == int(place)
 
 
 def test_every_reason_is_told_and_no_other() -> None:
@@ -117,7 +116,7 @@ def test_every_reason_is_told_and_no_other() -> None:
 
 def test_the_numbers_of_the_page_are_those_in_force() -> None:
     for text in (
-        f"above {limits.MAX_MESSAGE_BYTES:,} bytes",
+        f"above {topics.MAX_MESSAGE_BYTES:,} bytes",
         f"1 to {envelope.MAX_SIGNATURES} signatures",
         f"1 to {trust.MAX_KEYS} different keys",
         f"at most {trust.MAX_CHAIN}, so",
@@ -136,18 +135,18 @@ def test_the_numbers_of_the_page_are_those_in_force() -> None:
 
 
 def test_the_page_tells_how_this_agent_fetches() -> None:
-    pauses = ", ".join(f"{pause:.0f}" for pause in overmqtt.PAUSES_S[:-1])
+    pauses = ", ".join(f"{pause:.0f}" for pause in parts.PAUSES_S[:-1])
     for text in (
-        f"at most {overmqtt.WINDOW_PARTS} part topics",
-        f"asks again {pauses} and {overmqtt.PAUSES_S[-1]:.0f} s after {overmqtt.IDLE_S:.0f} s",
-        f"source {blocking.SETUP_S / 60:.0f} minutes and a second for each KiB",
+        f"at most {parts.WINDOW_PARTS} part topics",
+        f"asks again {pauses} and {parts.PAUSES_S[-1]:.0f} s after {parts.IDLE_S:.0f} s",
+        f"source {web.SETUP_S / 60:.0f} minutes and a second for each KiB",
         f"up to {fetch.TRIES} times in a row",
         f"another module {fetch.WRONG_LIMIT} times",
         f"after {fetch.PAUSE_MIN_S:.0f} s, doubled each time up to an hour",
         f"the latest {accepted.MAX_REPORTED}:",
     ):
         assert text in PAGE, text
-    assert blocking.SLOWEST_BYTES_PER_S == 1024
+    assert web.SLOWEST_BYTES_PER_S == 1024
     assert (fetch.PAUSE_MAX_S, fetch.WRONG_PAUSE_S) == (3600, 86_400)
 
 
@@ -179,7 +178,7 @@ def test_the_requests_of_the_page_are_those_that_are_read() -> None:
     told = {verb: set(re.findall(r"`(lines|level|plugin|force)`", words)) for verb, words in rows}
     assert told == {verb: set(requests.ARGUMENTS.get(verb, {})) for verb in VERBS}
     for number, words in (
-        (limits.MAX_REQUEST_BYTES, "at most {} bytes"),
+        (topics.MAX_REQUEST_BYTES, "at most {} bytes"),
         (requests.MAX_REMEMBERED, "one of the last {}"),
         (requests.MAX_OPEN, "({} at a time)"),
         (requests.MAX_LINES, "1 to {}"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError
-from edge_agent.fleet_protocol import deployment, selection
+from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.catalogue import NOTHING_KNOWN, Known
 from tests.fleet_protocol import vectors
@@ -36,7 +36,7 @@ def test_vector(vector: dict[str, Any]) -> None:
     assert result == vector["result"]
     for told in vector.get("runs", ()):
         assert found is not None
-        chosen = selection.wanted(found, told["node"], told["labels"])
+        chosen = deployment.wanted(found, told["node"], told["labels"])
         assert told["plugins"] == {
             identity: [each.release.version, each.release.config]
             for identity, each in chosen.items()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import VERBS
 from edge_agent.errors import RequestError
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.requests import (
     ARGUMENTS,
     MAX_OPEN,
@@ -21,8 +21,8 @@ from edge_agent.fleet_protocol.requests import (
     answer,
     read,
 )
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 from edge_agent.store.release import MAX_NAME_CHARS
-from edge_agent.verbs import VERBS
 
 LONGEST = "10-" + "n" * MAX_NAME_CHARS  # with .wasm a file's longest name
 
@@ -162,9 +162,9 @@ def test_what_an_earlier_process_carried_out_is_not_carried_out_again() -> None:
 # From Python 3.12 on the recursion of C code has a limit of its own, which is higher.
 NESTED = """
 import sys
-from edge_agent import threads
+from edge_agent import process
 from edge_agent.errors import RequestError
-from edge_agent.fleet_protocol.limits import MAX_REQUEST_BYTES
+from edge_agent.fleet_protocol.topics import MAX_REQUEST_BYTES
 from edge_agent.fleet_protocol.requests import read
 from edge_agent.mqtt.link import STACK_BYTES
 sys.setrecursionlimit(1_000_000)
@@ -174,7 +174,7 @@ def work():
             read("sync", begin * (MAX_REQUEST_BYTES // len(begin)))
         except RequestError as error:
             print(error)
-threads.start(work, name="mqtt", stack_bytes=STACK_BYTES).join()
+process.start(work, name="mqtt", stack_bytes=STACK_BYTES).join()
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import RefusedError
-from edge_agent.fleet_protocol import deployment, selection
+from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import Deployment, Rollout
 from edge_agent.store.release import PluginId
 from tests.fleet_protocol.papers import DEPLOYMENT, DIGEST, FLEET, OTHER_DIGEST, PLUGIN, changed
@@ -25,7 +25,7 @@ def canary(percent: int) -> Deployment:
 
 
 def version(found: Deployment, node: str = "node-1", rejected: tuple[str, ...] = ()) -> str | None:
-    choices = selection.wanted(found, node, BOARD, rejected)
+    choices = deployment.wanted(found, node, BOARD, rejected)
     return choices[PluginId("10-device-injector")].release.version if choices else None
 
 
@@ -37,14 +37,14 @@ PLACES = [("2026-11-23", "node-1", 73), ("2026-11-23", "node-2", 7), ("Mai ü", 
 def test_a_place_is_the_first_8_bytes_of_the_hash(seed: str, node: str, published: int) -> None:
     digest = hashlib.sha256(seed.encode() + b"\0" + node.encode()).digest()
     assert int.from_bytes(digest[:8], "big") % 100 == published
-    assert selection.place(seed, node) == published
+    assert deployment.place(seed, node) == published
 
 
 def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> None:
     nodes = [f"node-{number}" for number in range(2000)]
     before: set[str] = set()
     for percent in (0, 1, 10, 50, 99, 100):
-        now = {node for node in nodes if selection.chosen(Rollout(percent, "seed"), node)}
+        now = {node for node in nodes if deployment.chosen(Rollout(percent, "seed"), node)}
         assert before <= now
         assert abs(len(now) / 2000 - percent / 100) < 0.03
         before = now
@@ -53,14 +53,14 @@ def test_a_percentage_chooses_about_that_many_and_a_higher_one_only_adds() -> No
 
 def test_a_place_below_the_percentage_is_chosen() -> None:
     seed, node, place = PLACES[0]
-    assert not selection.chosen(Rollout(place, seed), node)
-    assert selection.chosen(Rollout(place + 1, seed), node)
-    assert selection.chosen(None, node)
+    assert not deployment.chosen(Rollout(place, seed), node)
+    assert deployment.chosen(Rollout(place + 1, seed), node)
+    assert deployment.chosen(None, node)
 
 
 def test_another_seed_chooses_others() -> None:
     nodes = [f"node-{number}" for number in range(2000)]
-    a, b = ({n for n in nodes if selection.chosen(Rollout(50, seed), n)} for seed in "ab")
+    a, b = ({n for n in nodes if deployment.chosen(Rollout(50, seed), n)} for seed in "ab")
     assert abs(len(a & b) - 500) < 100
 
 
@@ -102,14 +102,14 @@ SELECTS: dict[str, tuple[dict[str, Any], bool]] = {
 @pytest.mark.parametrize(("select", "fits"), SELECTS.values(), ids=SELECTS.keys())
 def test_a_node_needs_every_label_that_is_selected(select: dict[str, Any], fits: bool) -> None:
     found = document(changed("plugins.0.select", select))
-    assert bool(selection.wanted(found, "n", BOARD)) is fits
+    assert bool(deployment.wanted(found, "n", BOARD)) is fits
 
 
 def test_every_plugin_is_chosen_by_itself() -> None:
     other = {**PLUGIN, "name": "logger", "index": "20", "select": {"labels": {"board": "x"}}}
     third = {**PLUGIN, "name": "guard", "index": "05", "select": {}}
     found = document(changed("plugins", [PLUGIN, other, third]))
-    assert list(selection.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
+    assert list(deployment.wanted(found, "n", BOARD)) == ["10-device-injector", "05-guard"]
 
 
 def second(**release: object) -> Deployment:

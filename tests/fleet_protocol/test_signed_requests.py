@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError, RepeatedError, RequestError
-from edge_agent.fleet.trustkeeper import Standing
-from edge_agent.fleet.vouching import Vouching
-from edge_agent.fleet_protocol import envelope, limits, requests, signed_requests, trust
+from edge_agent.fleet.request_verifier import RequestVerifier
+from edge_agent.fleet.trustkeeper import TrustInForce
+from edge_agent.fleet_protocol import envelope, requests, signed_requests, topics, trust
 from edge_agent.fleet_protocol.keys import PublicKey, SigningKey
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.signed_requests import (
@@ -85,7 +85,7 @@ def test_a_node_from_before_signatures_reads_the_same_request() -> None:
         "id": "8f1c",
         "arguments": {"plugin": "10-guard"},
     }
-    assert len(asked()) <= limits.MAX_REQUEST_BYTES
+    assert len(asked()) <= topics.MAX_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,20 @@ def test_whatever_a_trusted_key_signs_is_a_request_or_refused(payload: Any) -> N
             continue
 
 
-def standing(*keys: PublicKey) -> Standing:
-    return Standing(TrustSet("greenhouse", 1, 1, keys) if keys else None, "no files", NOW)
+def standing(*keys: PublicKey) -> TrustInForce:
+    return TrustInForce(TrustSet("greenhouse", 1, 1, keys) if keys else None, "no files", NOW)
 
 
 def test_what_was_asked_is_on_the_disk_before_it_is_done(tmp_path: Path) -> None:
     file = tmp_path / "state" / "requests.json"
-    first = Vouching(file, lambda: standing(*KEYS))
+    first = RequestVerifier(file, lambda: standing(*KEYS))
     first.request(opened(asked()), TO)
-    second = Vouching(file, lambda: standing(*KEYS))  # the next process
+    second = RequestVerifier(file, lambda: standing(*KEYS))  # the next process
     with pytest.raises(RepeatedError):
         second.request(opened(asked()), TO)
 
 
-def at(now: float, *, clock_stands: bool = False) -> Standing:
+def at(now: float, *, clock_stands: bool = False) -> TrustInForce:
     return standing(*KEYS)._replace(now=now, clock_stands=clock_stands)
 
 
@@ -216,8 +216,8 @@ def at(now: float, *, clock_stands: bool = False) -> Standing:
 def test_a_damaged_memory_lets_nothing_be_asked_again(tmp_path: Path, damaged: bytes) -> None:
     file, now = tmp_path / "state" / "requests.json", [NOW]
 
-    def process() -> Vouching:
-        return Vouching(file, lambda: at(now[0]))
+    def process() -> RequestVerifier:
+        return RequestVerifier(file, lambda: at(now[0]))
 
     earlier = [opened(asked(f"{each}", issued=NOW - each)) for each in (0, 300)]
     for each in earlier:
@@ -243,8 +243,8 @@ def test_a_damaged_memory_on_a_board_without_a_clock_waits_for_a_time_that_is_kn
     """Its latest time is that of the last deployment, and requests were issued after that."""
     file, now, stands = tmp_path / "requests.json", [NOW], [True]
 
-    def process() -> Vouching:
-        return Vouching(file, lambda: at(now[0], clock_stands=stands[0]))
+    def process() -> RequestVerifier:
+        return RequestVerifier(file, lambda: at(now[0], clock_stands=stands[0]))
 
     captured = opened(asked("captured", issued=NOW + 3600, valid_s=80_000))
     process().request(captured, TO)
@@ -273,17 +273,17 @@ def test_a_loss_is_remembered_beside_as_many_keys_as_there_can_be() -> None:
 
 def test_a_disk_that_takes_nothing_stops_a_restart_and_no_look(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("no folder")
-    vouching = Vouching(tmp_path / "state" / "requests.json", lambda: standing(*KEYS))
+    verifier = RequestVerifier(tmp_path / "state" / "requests.json", lambda: standing(*KEYS))
     with pytest.raises(RequestError, match="could not be remembered"):
-        vouching.request(opened(asked(issued=NOW + 1)), TO)  # nothing of before could be read
+        verifier.request(opened(asked(issued=NOW + 1)), TO)  # nothing of before could be read
     look = Addressed("greenhouse", "board-7", "diagnose")
     raw = signed_requests.seal(look, "a", {}, issued=NOW + 1, valid_s=60, signers=[ALICE])
-    assert vouching.request(opened(raw, "diagnose"), look).verb == "diagnose"
+    assert verifier.request(opened(raw, "diagnose"), look).verb == "diagnose"
     with pytest.raises(RepeatedError):
-        vouching.request(opened(raw, "diagnose"), look)
+        verifier.request(opened(raw, "diagnose"), look)
 
 
 def test_where_nobody_is_trusted_the_reason_is_told(tmp_path: Path) -> None:
-    vouching = Vouching(tmp_path / "requests.json", standing)
+    verifier = RequestVerifier(tmp_path / "requests.json", standing)
     with pytest.raises(RequestError, match="signature: nobody is trusted here: no files"):
-        vouching.request(opened(asked()), TO)
+        verifier.request(opened(asked()), TO)

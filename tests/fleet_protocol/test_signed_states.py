@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import CryptoError
-from edge_agent.fleet_protocol import ed25519, keys, libcrypto, signed_states
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
+from edge_agent.fleet_protocol import keys, libcrypto, signed_states
+from edge_agent.fleet_protocol.reported_state import MAX_BYTES
 from edge_agent.fleet_protocol.signed_states import (
     SIGNED_BYTES,
     UnprovenError,
@@ -21,13 +21,13 @@ from edge_agent.fleet_protocol.signed_states import (
     sealed,
     to_sign,
 )
-from edge_agent.fleet_protocol.state_truncation import MAX_BYTES
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 from tests.fleet_protocol import statevectors
 from tests.fleet_protocol.p256 import P256_KEYS
 from tests.fleet_protocol.statevectors import SEED, STATE
 from tests.fleet_protocol.test_keys import VECTORS as RFC_8032
 
-KEY = keys.public_key(ed25519.public_of(SEED))
+KEY = keys.public_key(libcrypto.public_of(SEED))
 VECTORS: list[dict[str, str]] = json.loads(statevectors.FILE.read_text())
 
 
@@ -50,7 +50,7 @@ def test_vector(vector: dict[str, str]) -> None:
 
 def test_what_the_agent_makes_is_the_vector() -> None:
     document = statevectors.text(STATE)
-    message = sealed(document, ed25519.public_of(SEED), ed25519.sign(SEED, to_sign(document)))
+    message = sealed(document, libcrypto.public_of(SEED), libcrypto.sign(SEED, to_sign(document)))
     assert message.decode() == VECTORS[0]["message"]
     assert len(message) - len(document) <= SIGNED_BYTES
     assert read(message).document == document
@@ -101,20 +101,20 @@ def test_what_is_huge_is_read_in_time_that_grows_with_it(size: int) -> None:
 def test_openssl_signs_as_the_rfc_does(
     seed: str, public: str, message: str, signature: str
 ) -> None:
-    assert ed25519.public_of(bytes.fromhex(seed)).hex() == public
-    assert ed25519.sign(bytes.fromhex(seed), bytes.fromhex(message)).hex() == signature
+    assert libcrypto.public_of(bytes.fromhex(seed)).hex() == public
+    assert libcrypto.sign(bytes.fromhex(seed), bytes.fromhex(message)).hex() == signature
 
 
 @pytest.mark.parametrize("seed", [b"", bytes(31), bytes(33)])
 def test_what_is_no_key_signs_nothing(seed: bytes) -> None:
     with pytest.raises(CryptoError, match="32 bytes"):
-        ed25519.sign(seed, b"message")
+        libcrypto.sign(seed, b"message")
     with pytest.raises(CryptoError, match="32 bytes"):
-        ed25519.public_of(seed)
+        libcrypto.public_of(seed)
 
 
 def test_openssl_has_no_error_left_that_tls_would_find() -> None:
-    ed25519.sign(SEED, b"message")
+    libcrypto.sign(SEED, b"message")
     one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(one, other, server_hostname="a.example")
     with pytest.raises(ssl.SSLWantReadError):
@@ -126,7 +126,7 @@ def test_without_openssl_nothing_is_signed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "_hashlib", None)
     try:
         with pytest.raises(CryptoError, match="has no OpenSSL"):
-            ed25519.sign(SEED, b"message")
+            libcrypto.sign(SEED, b"message")
     finally:
         libcrypto.libcrypto.cache_clear()
 

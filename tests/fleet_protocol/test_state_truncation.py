@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet_protocol.limits import CUT_DIGEST_CHARS, MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import pack_json
-from edge_agent.fleet_protocol.state_truncation import (
+from edge_agent.fleet_protocol.reported_state import (
     ERROR_CHARS,
     METRICS,
     STATE,
     condensed,
 )
-from edge_agent.host.reported_plugins import MAX_ERROR_CHARS
+from edge_agent.fleet_protocol.topics import CUT_DIGEST_CHARS, MAX_MESSAGE_BYTES
+from edge_agent.host.supervisor import MAX_ERROR_CHARS
 
 
 def entry(number: int, runtime: str, **changes: Any) -> dict[str, Any]:

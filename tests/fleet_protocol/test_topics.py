@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from edge_agent import VERBS
 from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.topics import (
     DocumentOf,
@@ -16,7 +17,6 @@ from edge_agent.fleet_protocol.topics import (
     plain_client_id,
 )
 from edge_agent.store.digest import Digest
-from edge_agent.verbs import VERBS
 
 
 def test_topics_are_those_of_the_fleet_protocol() -> None:

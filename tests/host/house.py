@@ -19,7 +19,7 @@ import pytest
 from edge_agent.config import Limits, PluginSettings
 from edge_agent.config.model import NriConfig
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host import absence_guard
+from edge_agent.host import placeholder
 from edge_agent.host.crash_marker import CrashMarker, Suspect
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.loader import Compiled, Loader
@@ -92,7 +92,7 @@ class House:
         self._limits = Limits(**limits)
 
     def __enter__(self) -> Self:
-        self._patches.setattr(absence_guard, "GRACE_S", self._grace_s)
+        self._patches.setattr(placeholder, "GRACE_S", self._grace_s)
         engine, _ = choose(self._engine)
         artifacts = self.artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:

@@ -27,7 +27,7 @@ from edge_agent.host.crash_policy import (
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import Code, PluginId, Probation, Release
-from edge_agent.wasm.engines.wasmer import WasmerEngine
+from edge_agent.wasm.engines.native import WasmerEngine
 from tests.host.house import House
 from tests.support.smalldisk import small_disk
 

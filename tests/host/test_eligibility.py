@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import PERMISSIONS, PluginSettings
-from edge_agent.host.eligibility import why_skipped
+from edge_agent.nri.capabilities import why_skipped
 from edge_agent.nri.session import RuntimeInfo
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.host.crash_marker import Left, Suspect
-from edge_agent.host.ending import Cause, Verdict, cause, excuse, held
+from edge_agent.host.crash_marker import Cause, Left, Suspect, Verdict, cause, excuse, held
 from edge_agent.store.digest import Digest
 
 DIGEST = Digest.of_hex("ab" * 32)
@@ -19,7 +18,7 @@ DIGEST = Digest.of_hex("ab" * 32)
 LIFE = """
 import json, sys
 from pathlib import Path
-from edge_agent.host.ending import look_back
+from edge_agent.host.crash_marker import look_back
 from edge_agent.host.crash_marker import *
 marker = CrashMarker()
 found = look_back(marker, Path(sys.argv[1]), lambda: [Path("a")] * int(sys.argv[2]))

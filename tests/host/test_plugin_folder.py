@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import Limits
-from edge_agent.host.plugin_folder import MAX_CONFIG_BYTES, MAX_TOLD, PluginFolder
+from edge_agent.node.plugin_sources import MAX_CONFIG_BYTES, MAX_TOLD, PluginFolder
 from edge_agent.store.release import PluginId
 
 GUESTS = Path(__file__).parent.parent / "guests"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import memory
+from edge_agent import process
 from edge_agent.host.slot_state import Successor
 from edge_agent.nri import events
 from edge_agent.nri.events import OLD_EVENTS
@@ -259,14 +259,14 @@ def test_memory_is_given_back_once_the_replaced_guest_is_gone(
 ) -> None:
     one, two = (house.release("10-edge", "edge", config=each) for each in "ab")
     house.run(one)
-    replaced, trim = house.slot("10-edge").plugin, memory.trim
+    replaced, trim = house.slot("10-edge").plugin, process.trim
     held: list[int] = []
 
     def watched() -> None:
         held.append(replaced.memory_bytes)
         trim()
 
-    monkeypatch.setattr(memory, "trim", watched)
+    monkeypatch.setattr(process, "trim", watched)
     house.run(two)
     house.until(lambda: 0 in held, "the heap is trimmed without it")
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from edge_agent.fleet_protocol import ed25519, signed_states
+from edge_agent.fleet_protocol import libcrypto, signed_states
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.sim.mqttwire import Message
 from edge_agent.store.digest import sha256_hex
@@ -64,8 +64,8 @@ class Inventor:
 
     def _signed(self, state: dict[str, Any]) -> bytes:
         raw = pack_json(state)
-        signature = ed25519.sign(self._key, signed_states.to_sign(raw))
-        return signed_states.sealed(raw, ed25519.public_of(self._key), signature)
+        signature = libcrypto.sign(self._key, signed_states.to_sign(raw))
+        return signed_states.sealed(raw, libcrypto.public_of(self._key), signature)
 
     def _ghost(self, root: str, payload: bytes) -> Iterator[Message]:
         state = self._invented(json.loads(payload), root.rpartition("/")[2])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.mqtt.connection_epoch import CONNECTIONS, MOST, next_epoch
+from edge_agent.mqtt.outbound import CONNECTIONS, MOST, next_epoch
 
 NOW_MS = 1_790_000_000_000
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent.fleet_protocol.topics import node_topics
-from edge_agent.mqtt.bounded_client import MAX_PUBLISH_BYTES, MESSAGE_BURST, OWED_PACKETS
+from edge_agent.mqtt.client import MAX_PUBLISH_BYTES, MESSAGE_BURST, OWED_PACKETS
 from edge_agent.mqtt.inbound import InboundMessage
 from tests.mqtt import harness
 from tests.mqtt.harness import FLEET, NODE, config_for, wait_for_error, wait_until_connected
@@ -224,7 +224,7 @@ def test_too_large_a_message_is_skipped_in_3_1_1_which_cannot_be_told(
 def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edge_agent.mqtt.bounded_client.MESSAGES_PER_S", 1e9)
+    monkeypatch.setattr("edge_agent.mqtt.client.MESSAGES_PER_S", 1e9)
     connect = socket.create_connection
 
     def with_a_small_buffer(*arguments: Any, **options: Any) -> socket.socket:
@@ -266,7 +266,7 @@ def test_a_flood_that_reads_no_acknowledgement_is_read_no_further(
 
 
 def test_no_more_is_read_in_a_burst_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.mqtt.bounded_client.MESSAGES_PER_S", 0.001)
+    monkeypatch.setattr("edge_agent.mqtt.client.MESSAGES_PER_S", 0.001)
     received: list[InboundMessage] = []
     with (
         peer(after_subscribe(*[WELL] * 3 * MESSAGE_BURST)) as broker,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.mqtt.ingress_queue import INGRESS_BYTES, IngressQueue, Taken
+from edge_agent.mqtt.outbox import INGRESS_BYTES, IngressQueue, Taken
 
 
 def drained(queue: IngressQueue) -> list[Taken]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from edge_agent.mqtt.connection_epoch import next_epoch
+from edge_agent.mqtt.outbound import next_epoch
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted
 from tests.mqtt.outboxes import outbox

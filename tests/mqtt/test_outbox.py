@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.fleet_protocol.limits import MAX_MESSAGE_BYTES
 from edge_agent.fleet_protocol.packing import PACKINGS
+from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES
 from edge_agent.mqtt.outbox import Outbox
 from edge_agent.mqtt.stream import Batch
 from tests.mqtt.observer import accounted, deduplicated

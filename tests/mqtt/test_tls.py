@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.mqtt.tls import ended, left, refused
+from edge_agent.mqtt.client import ended, left, refused
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 
 from edge_agent.fleet_protocol.requests import Request
 from edge_agent.host.supervisor import Supervisor
-from edge_agent.node.actions import Actions
-from edge_agent.node.log_buffer import LogBuffer
+from edge_agent.node.actions import Actions, LogBuffer
 from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.requests import Job, Ticket
 

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.loop import Loop
 from edge_agent.mqtt import certificate
-from edge_agent.node.certificatewatch import LOOK_S, CertificateWatch
+from edge_agent.mqtt.certificate import LOOK_S, CertificateWatch
 from tests.mqtt.test_certificate import make
 from tests.support.mosquitto import needs_openssl
 

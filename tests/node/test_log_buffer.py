@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.logs import PLUGIN_LOGGER, PluginRecord
-from edge_agent.node.log_buffer import MAX_BYTES, MAX_LINE_CHARS, MAX_LINES, LogBuffer
+from edge_agent.node.actions import MAX_BYTES, MAX_LINE_CHARS, MAX_LINES, LogBuffer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol import ed25519, keys, signed_states
+from edge_agent.fleet_protocol import keys, libcrypto, signed_states
 from edge_agent.fleet_protocol.keys import parse_private, parse_public
 from edge_agent.loop import Loop
 from edge_agent.node import nodekey
@@ -210,6 +210,6 @@ def test_a_real_agent_signs_what_it_says_over_restarts_with_one_key(tmp_path: Pa
         ]
     assert orders == sorted(set(orders)), "no state takes the place of a later one"
     assert len({session for session, _ in orders}) == 2
-    assert public.raw == ed25519.public_of(
+    assert public.raw == libcrypto.public_of(
         keys.parse_private((tmp_path / "state" / "node.key").read_text())
     )

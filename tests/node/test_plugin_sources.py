@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.config import PluginSettings
-from edge_agent.host.plugin_folder import Scan
-from edge_agent.node.plugin_sources import PluginSources
+from edge_agent.node.plugin_sources import PluginSources, Scan
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
 

@@ -7,13 +7,13 @@ from typing import Any, get_args
 
 import pytest
 
+from edge_agent import Verb
 from edge_agent.config import RequestsConfig
 from edge_agent.errors import RepeatedError, RequestError, StoreError
 from edge_agent.fleet_protocol.requests import MAX_OPEN, Request
 from edge_agent.loop import Loop
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.node.requests import REQUEST_BURST, REQUEST_S, TELL_S, Job, Requests, Ticket
-from edge_agent.verbs import Verb
 
 
 class Board:
@@ -170,7 +170,7 @@ SEALED = b'{"id": "outside", "payloadType": "x", "arguments": {"lines": 5}}'
 
 def test_what_is_not_signed_is_refused_by_name_where_signatures_are_needed() -> None:
     with strict() as board:
-        board.requests.vouch = lambda *_: None
+        board.requests.verify = lambda *_: None
         for verb in ("restart", "logs", "diagnose", "release"):
             board.ask(verb, b'{"id": "a", "arguments": {"plugin": "20-guard"}}')
         board.ask("sync", b'{"id": "b"}')
@@ -191,7 +191,7 @@ def test_without_trusted_keys_the_refusal_says_so_and_what_is_allowed_unsigned_i
 
 def test_a_verb_that_the_configuration_is_without_is_refused_signed_or_not() -> None:
     with strict(allow=("sync",)) as board:
-        board.requests.vouch = lambda *_: pytest.fail("no signature need be looked at")
+        board.requests.verify = lambda *_: pytest.fail("no signature need be looked at")
         board.ask("logs", b'{"id": "a"}')
         board.ask("logs", SEALED)
     assert board.states == ["failed", "failed"]
@@ -201,7 +201,7 @@ def test_a_verb_that_the_configuration_is_without_is_refused_signed_or_not() -> 
 def test_what_is_signed_is_carried_out_as_signed_and_not_as_it_says_outside() -> None:
     with strict() as board:
         signed = Request("inside", "logs", {"lines": 9}, ("abcd",))
-        board.requests.vouch = lambda _verb, _sealed, done: done(signed)
+        board.requests.verify = lambda _verb, _sealed, done: done(signed)
         board.ask("logs", SEALED)
     assert [(answer["id"], answer["state"]) for _, answer, _ in board.answers] == [
         ("inside", "accepted"),
@@ -213,7 +213,7 @@ def test_what_is_signed_is_carried_out_as_signed_and_not_as_it_says_outside() ->
 def test_what_is_refused_when_its_signature_is_looked_at_is_answered() -> None:
     with strict() as board:
         refusal = RequestError("outside", "signature: none is good")
-        board.requests.vouch = lambda _verb, _sealed, done: done(refusal)
+        board.requests.verify = lambda _verb, _sealed, done: done(refusal)
         board.ask("restart", SEALED)
     assert [(answer["id"], answer["reason"]) for _, answer, _ in board.answers] == [
         ("outside", "signature: none is good")
@@ -227,7 +227,7 @@ def test_a_signed_request_that_the_broker_sends_twice_is_answered_once() -> None
             Request("a", "restart", {}, ("abcd",)),
             RepeatedError("a", "replayed"),
         ]
-        board.requests.vouch = lambda _verb, _sealed, done: done(found.pop(0))
+        board.requests.verify = lambda _verb, _sealed, done: done(found.pop(0))
         board.ask("restart", SEALED)
         board.ask("restart", SEALED)
         assert board.states == ["accepted"]
@@ -240,7 +240,7 @@ def test_a_signed_request_that_the_broker_sends_twice_is_answered_once() -> None
 def test_signatures_that_wait_to_be_looked_at_are_few() -> None:
     waiting: list[Callable[[Request | RequestError], None]] = []
     with strict() as board:
-        board.requests.vouch = lambda _verb, _sealed, done: waiting.append(done)
+        board.requests.verify = lambda _verb, _sealed, done: waiting.append(done)
         for _ in range(MAX_OPEN + 1):
             board.ask("restart", SEALED)
         assert board.states == ["failed"]

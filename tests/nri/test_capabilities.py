@@ -129,7 +129,6 @@ def test_what_docker_fails_and_what_it_drops() -> None:
     for field in (PIDS, "linux.sysctl", "linux.resources.unified"):
         assert docker.carries(field) is False
         assert not docker.fails(field)
-    assert not docker.shows_results
 
 
 def test_a_version_with_endless_digits_is_none() -> None:

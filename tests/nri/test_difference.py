@@ -6,9 +6,9 @@ import pytest
 from google.protobuf.message import Message
 
 from edge_agent.config import PERMISSIONS
-from edge_agent.nri.difference import Change, adjusted_fields, changes, message_types
+from edge_agent.nri.difference import Change, changes, leaves, message_types
 from edge_agent.nri.events import BY_METHOD
-from edge_agent.nri.leaves import leaves
+from edge_agent.nri.permissions import touched
 from edge_agent.pb import nri_pb2
 
 CAPTURE = Path(__file__).parents[1] / "data" / "containerd-2.1.9-create_container_request.bin"
@@ -69,14 +69,14 @@ def test_every_field_of_an_adjustment_is_told(
             path = prefix + field.name.lower()
             if path != name and not name.startswith(f"{path}."):
                 message.ClearField(field.name)
-    assert adjusted_fields(reply) == [name]
+    assert touched("CreateContainer", reply.SerializeToString()) == {name}
     assert {change.field for change in changes(request_, reply)} == {name}
 
 
 def test_every_word_of_the_permissions_is_used() -> None:
     reply = nri_pb2.CreateContainerResponse()
     filled(reply)
-    assert adjusted_fields(reply) == list(PERMISSIONS)
+    assert touched("CreateContainer", reply.SerializeToString()) == set(PERMISSIONS)
 
 
 # What a plugin answers to the captured request, and what that does.

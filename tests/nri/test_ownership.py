@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from edge_agent.nri.applied import clashes
 from edge_agent.nri.capabilities import carrier
-from edge_agent.nri.ownership import clashes
 from edge_agent.pb import nri_pb2
 
 NEW = carrier("containerd", "v2.3.4", "v0.12.0")

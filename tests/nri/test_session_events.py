@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events, messages, session
 from edge_agent.nri.events import BY_METHOD
 from edge_agent.nri.session import Session, Updated
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.sim import upstream
-from edge_agent.wire import ttrpc
 from tests.support.runtimeside import EVERYTHING, RuntimeSide, exports
 
 STATE_CHANGES = [event.method for event in events.EVENTS if event.in_state_change]
@@ -74,20 +74,20 @@ def test_answers_go_to_the_stream_that_asked() -> None:
 
 def test_a_refusal_is_a_status_with_a_text_for_people() -> None:
     runtime = serving()
-    runtime.session.refuse(runtime.call("CreateContainer"), ttrpc.ABORTED, "plugin 10-one: no")
+    runtime.session.refuse(runtime.call("CreateContainer"), wire.ABORTED, "plugin 10-one: no")
     status = runtime.answered().status
-    assert (status.code, status.message) == (ttrpc.ABORTED, "plugin 10-one: no")
+    assert (status.code, status.message) == (wire.ABORTED, "plugin 10-one: no")
 
 
 def test_a_refusals_text_is_made_fit_for_protobuf() -> None:
     runtime = serving()
-    runtime.session.refuse(runtime.call("CreateContainer"), ttrpc.INTERNAL, "a\ud800b")
+    runtime.session.refuse(runtime.call("CreateContainer"), wire.INTERNAL, "a\ud800b")
     assert runtime.answered().status.message == "a?b"
 
 
 def test_a_refusals_text_is_bounded() -> None:
     runtime = serving()
-    runtime.session.refuse(runtime.call("CreateContainer"), ttrpc.INTERNAL, "x" * (5 << 20))
+    runtime.session.refuse(runtime.call("CreateContainer"), wire.INTERNAL, "x" * (5 << 20))
     assert runtime.answered().status.message == "x" * messages.MAX_STATUS_TEXT
 
 
@@ -105,7 +105,7 @@ def test_the_largest_reply_fits_and_the_next_is_the_guests_fault() -> None:
     runtime = serving()
     runtime.session.answer(runtime.call("CreateContainer"), bytes(messages.MAX_REPLY_BYTES))
     [(_, message)] = runtime.sent()
-    assert len(message.body) == ttrpc.MAX_MESSAGE_BYTES
+    assert len(message.body) == wire.MAX_MESSAGE_BYTES
     call = runtime.call("CreateContainer")
     with pytest.raises(GuestFault, match="its reply is 4194305 bytes with envelope"):
         runtime.session.answer(call, bytes(messages.MAX_REPLY_BYTES + 1))
@@ -156,7 +156,7 @@ def test_an_own_method_that_the_guest_lacks_is_unimplemented_so_that_the_runtime
     runtime = serving("StateChange")
     assert runtime.ask(method) == []
     status = runtime.answered().status
-    assert status.code == ttrpc.UNIMPLEMENTED
+    assert status.code == wire.UNIMPLEMENTED
     assert status.message == f"{method} is not implemented by 10-one"
 
 
@@ -249,7 +249,7 @@ def test_an_unknown_service_or_method_is_unimplemented(service: str, method: str
     runtime = serving()
     assert runtime.ask(method, b"", service=service) == []
     status = runtime.answered().status
-    assert status.code == ttrpc.UNIMPLEMENTED
+    assert status.code == wire.UNIMPLEMENTED
     assert status.message.startswith(f"{service}/{method}"[:256])
     assert len(status.message) < 400
     assert runtime.call("CreateContainer").event == "CreateContainer"  # it goes on
@@ -313,7 +313,7 @@ def test_updates_that_the_runtime_does_not_answer_are_bounded() -> None:
 def test_an_update_that_no_message_can_carry_is_the_guests_fault() -> None:
     runtime = serving()
     with pytest.raises(GuestFault, match=r"its UpdateContainers is \d+ bytes with envelope"):
-        runtime.session.update_containers(bytes(ttrpc.MAX_MESSAGE_BYTES))
+        runtime.session.update_containers(bytes(wire.MAX_MESSAGE_BYTES))
     assert runtime.sent() == []
     assert asked_for_updates(runtime) == 3
 

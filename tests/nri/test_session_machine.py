@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edge_agent import wire
 from edge_agent.errors import GuestFault
 from edge_agent.nri import events
 from edge_agent.nri.session import Call, Incoming, Session, State
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.sim import upstream
-from edge_agent.wire import ttrpc
 from tests.support.pieces import refusal
 from tests.support.runtimeside import EVERYTHING, exports
 
@@ -128,12 +128,12 @@ class Sessions(RuleBasedStateMachine):
             self.session.answer(call, reply)
         except GuestFault:
             assert call.event == events.CONFIGURE
-            self.session.refuse(call, ttrpc.INTERNAL, "the guest is broken")
+            self.session.refuse(call, wire.INTERNAL, "the guest is broken")
 
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0, 9), text=st.text(max_size=40))
     def refuse(self, which: int, text: str) -> None:
-        self.session.refuse(self.calls.pop(which % len(self.calls)), ttrpc.ABORTED, text)
+        self.session.refuse(self.calls.pop(which % len(self.calls)), wire.ABORTED, text)
 
     @rule(request=st.binary(max_size=40))
     def update_containers(self, request: bytes) -> None:

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.nri import events, session
 from edge_agent.nri.events import (
@@ -19,7 +20,6 @@ from edge_agent.nri.events import (
 from edge_agent.nri.session import Call, Refused, Session, State
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.sim import upstream
-from edge_agent.wire import ttrpc
 from tests.support.runtimeside import EVERYTHING, NEW, RuntimeSide, exports
 
 
@@ -212,7 +212,7 @@ def test_a_configure_reply_that_is_none_is_the_guests_fault(garbage: bytes) -> N
         runtime.session.answer(call, garbage)
     assert caught.value.kind == "abi"
     assert runtime.sent() == []
-    runtime.session.refuse(call, ttrpc.INTERNAL, "the guest is broken")
+    runtime.session.refuse(call, wire.INTERNAL, "the guest is broken")
     assert runtime.answered().status.message == "the guest is broken"
 
 

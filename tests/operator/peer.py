@@ -14,19 +14,25 @@ from typing import Any
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent import VERBS
 from edge_agent.errors import RefusedError, RequestError
-from edge_agent.fleet_protocol import ed25519, requests, signed_requests, signed_states
-from edge_agent.fleet_protocol.deployment import Deployment, Offer, accept, message_name
+from edge_agent.fleet_protocol import libcrypto, requests, signed_requests, signed_states
+from edge_agent.fleet_protocol.deployment import (
+    Deployment,
+    Offer,
+    accept,
+    matches,
+    message_name,
+    wanted,
+)
 from edge_agent.fleet_protocol.packing import MsgpackPacking, pack_json
 from edge_agent.fleet_protocol.reported_state import Refusal
-from edge_agent.fleet_protocol.selection import matches, wanted
 from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.fleet_protocol.topics import fleet_topics, node_topics
 from edge_agent.fleet_protocol.trust import TrustSet, rotated
-from edge_agent.node.log_buffer import Line
+from edge_agent.node.actions import Line
 from edge_agent.store.catalogue import Known
 from edge_agent.store.release import PluginId
-from edge_agent.verbs import VERBS
 from tests.support.wait import TIMEOUT_S, wait_until
 
 
@@ -223,8 +229,8 @@ class Peer:
         self._number += 1
         payload = pack_json(self._state())
         if self._seed is not None:
-            signature = ed25519.sign(self._seed, signed_states.to_sign(payload))
-            payload = signed_states.sealed(payload, ed25519.public_of(self._seed), signature)
+            signature = libcrypto.sign(self._seed, signed_states.to_sign(payload))
+            payload = signed_states.sealed(payload, libcrypto.public_of(self._seed), signature)
         # On the client's own thread, as the answer.
         sent = self._client.publish(self._topics.state, payload, qos=1, retain=True)
         self._saying[sent.mid] = self.known.order

@@ -13,7 +13,7 @@ from edge_agent.operator import blobs, releases
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.releases import Kind, Maker
 from edge_agent.wasm import fleetcode
-from edge_agent.wasm.engines.wasmer import WasmerEngine
+from edge_agent.wasm.engines.native import WasmerEngine
 from tests.operator.conftest import GUARD, LOGGER, Home
 from tests.operator.peer import Peer
 from tests.support.mosquitto import needs_mosquitto

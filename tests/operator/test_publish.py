@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ModuleError, OperatorError
-from edge_agent.fleet_protocol.limits import MAX_PART_BYTES
-from edge_agent.fleet_protocol.topics import fleet_topics
+from edge_agent.fleet_protocol.topics import MAX_PART_BYTES, fleet_topics
 from edge_agent.operator.blobs import Packed, pack, read_module, upload
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.store.digest import sha256_hex

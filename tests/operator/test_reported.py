@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet_protocol import deployment, envelope, limits
+from edge_agent.config.units import Validity
+from edge_agent.fleet_protocol import deployment, envelope, topics
 from edge_agent.fleet_protocol.deployment import message_name
 from edge_agent.fleet_protocol.reported_state import (
     FetchState,
@@ -22,7 +23,6 @@ from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import NOTHING, news, snapshot, troubles
 from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
-from edge_agent.validity import Validity
 from tests.fleet.test_hostile import REASONS
 from tests.fleet_protocol.trustvectors import LATER
 from tests.operator.conftest import Home
@@ -123,7 +123,7 @@ def under_keys_that_expired(operator: Operator) -> bytes:
 
 
 REFUSED: Mapping[str, Callable[[Operator], bytes]] = {
-    "oversized": lambda _: b"{" + b" " * limits.MAX_MESSAGE_BYTES + b"}",
+    "oversized": lambda _: b"{" + b" " * topics.MAX_MESSAGE_BYTES + b"}",
     "envelope": lambda _: b"rubbish \x1b[31m",
     "signature": by_nobody,
     "kind": lambda operator: signed(operator, payload_of(operator, kind="another")),
@@ -163,7 +163,7 @@ def test_the_view_shows_why_a_real_node_refuses_a_deployment(
     node = seen(board)
     refusal = node.refused["deployment"]
     assert (refusal.reason, bool(refusal.text), refusal.since) == (reason, True, int(NOW))
-    assert refusal.message == message_name(raw[: limits.MAX_MESSAGE_BYTES + 1])  # no more is read
+    assert refusal.message == message_name(raw[: topics.MAX_MESSAGE_BYTES + 1])  # no more is read
     view = View()
     view.nodes["board"] = node
     [told] = [each.text for each in troubles(view, {}) if each.text.startswith("refuses")]

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.errors import OperatorError
-from edge_agent.fleet_protocol.deployment import message_name
-from edge_agent.fleet_protocol.selection import place
+from edge_agent.fleet_protocol.deployment import message_name, place
 from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
 from edge_agent.operator.rollout_driver import follow
 from tests.operator.conftest import Home

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.fleet_protocol import deployment, ed25519, keys, signed_states
+from edge_agent.fleet_protocol import deployment, keys, libcrypto, signed_states
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.operator.enrolment import Enrolment
@@ -26,7 +26,7 @@ from tests.support.mosquitto import needs_mosquitto
 FLEET = "greenhouse"
 DIGEST = f"sha256:{'c3' * 32}"
 SEEDS = {f"board-{number}": bytes([number]) * 32 for number in range(1, 5)}
-KEYS = {name: keys.public_key(ed25519.public_of(seed)) for name, seed in SEEDS.items()}
+KEYS = {name: keys.public_key(libcrypto.public_of(seed)) for name, seed in SEEDS.items()}
 
 
 def document(generation: int = 7, percent: int = 50, epoch: int = 0) -> Deployment:
@@ -92,8 +92,8 @@ def state(
 def signed(told: dict[str, Any], seed: bytes | None = None) -> bytes:
     seed = SEEDS[told["node"]] if seed is None else seed
     raw = pack_json(told)
-    signature = ed25519.sign(seed, signed_states.to_sign(raw))
-    return signed_states.sealed(raw, ed25519.public_of(seed), signature)
+    signature = libcrypto.sign(seed, signed_states.to_sign(raw))
+    return signed_states.sealed(raw, libcrypto.public_of(seed), signature)
 
 
 def view(*messages: tuple[str, bytes], strict: bool = True, enrolled: int = 4) -> View:

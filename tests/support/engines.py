@@ -13,13 +13,13 @@ def _wasmtime(wide: bool) -> Engine:
 
 
 def _wasmer(wide: bool) -> Engine:
-    from edge_agent.wasm.engines.wasmer import WasmerEngine
+    from edge_agent.wasm.engines.native import WasmerEngine
 
     return WasmerEngine(wide)
 
 
 def _wasmi() -> Engine:
-    from edge_agent.wasm.engines.wasmi import WasmiEngine
+    from edge_agent.wasm.engines.native import WasmiEngine
 
     return WasmiEngine()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.config import UpdatesConfig
+from edge_agent.config.units import Validity
 from edge_agent.fleet.plan import Node, Plan
 from edge_agent.fleet.updater import Updater
 from edge_agent.fleet_protocol import deployment, envelope, keys, trust
@@ -15,7 +16,6 @@ from edge_agent.fleet_protocol.topics import DocumentOf, PartOf, Router, fleet_t
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.store.layout import Layout
 from edge_agent.store.release import Machine, PluginId
-from edge_agent.validity import Validity
 from tests.support.blobs import Cut, cut
 from tests.support.shelf import Shelf
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from edge_agent import wire
 from edge_agent.pb import ttrpc_pb2
-from edge_agent.wire import ttrpc
-from edge_agent.wire.mux import PLUGIN_SERVICE, MuxReader
+from edge_agent.wire import PLUGIN_SERVICE, MuxReader
 
 
 class Asked(NamedTuple):
@@ -89,7 +89,7 @@ def _pass_on(source: socket.socket, sink: socket.socket, heard: bytearray) -> No
 
 
 def _requests(heard: bytes) -> list[Asked]:
-    mux, reader = MuxReader(), ttrpc.MessageReader(ttrpc.SERVER)
+    mux, reader = MuxReader(), wire.MessageReader(wire.SERVER)
     found = []
     for connection, piece in mux.feed(memoryview(heard)):
         if connection == PLUGIN_SERVICE:

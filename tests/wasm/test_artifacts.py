@@ -198,7 +198,7 @@ def test_an_artifact_under_another_modules_name_is_compiled_again(
 def test_an_artifact_that_the_engine_refuses_is_compiled_again(node: Node) -> None:
     def forge() -> None:
         node.artifact.write_bytes(b"not what an engine takes")
-        vouch(node)
+        write_sidecar(node)
 
     assert node.builds(forge)
 
@@ -230,12 +230,12 @@ def test_what_was_made_elsewhere_is_compiled_again(tmp_path: Path, name: str, wh
         assert len(before) == len(after)
         assert before in data
         node.artifact.write_bytes(data.replace(before, after, 1))
-        vouch(node)
+        write_sidecar(node)
 
     assert node.builds(move)
 
 
-def vouch(node: Node) -> None:
+def write_sidecar(node: Node) -> None:
     """Make the sidecar of what lies there, as only this node can."""
     fd = os.open(node.artifact, os.O_RDONLY)
     node.mac.write_bytes(sidecar(node.secret.read_bytes(), node.key, fd))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import EdgeAgentError, EngineError, ModuleError, StoreError
+from edge_agent.process import command as python_command
 from edge_agent.store.digest import Digest
-from edge_agent.subprocess_python import command as python_command
 from edge_agent.wasm.compiler import MEMORY_BYTES, compile_module, explain
 from edge_agent.wasm.compiler_process import NICENESS
 from edge_agent.wasm.module import inspect

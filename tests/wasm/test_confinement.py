@@ -17,9 +17,8 @@ import pytest
 
 from edge_agent.errors import EngineError
 from edge_agent.wasm.compiler import compile_module
-from edge_agent.wasm.confinement import COMPILER_ID
+from edge_agent.wasm.confinement import COMPILER_ID, architecture, forbidden
 from edge_agent.wasm.modulefile import identify
-from edge_agent.wasm.syscalls import architecture, forbidden
 from tests.support.compilers import compilers
 from tests.support.costly import costly_module
 from tests.support.engines import make

@@ -17,7 +17,7 @@ from edge_agent.wasm.artifacts import Artifacts
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import FUEL_RULES, Bounds, Engine, Module, Portable
-from edge_agent.wasm.engines.wasmer import WasmerEngine
+from edge_agent.wasm.engines.native import WasmerEngine
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
 from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file

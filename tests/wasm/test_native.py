@@ -11,9 +11,7 @@ import pytest
 from edge_agent.errors import EngineError, GuestFault, ModuleError, NotInstalledError
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Guest, HostFunction
-from edge_agent.wasm.engines.native import NativeEngine
-from edge_agent.wasm.engines.wasmer import WasmerEngine
-from edge_agent.wasm.engines.wasmi import WasmiEngine
+from edge_agent.wasm.engines.native import NativeEngine, WasmerEngine, WasmiEngine
 from edge_agent.wasm.module import FuncType, inspect
 from tests.support.assembler import (
     ADD,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.wasm.engines.ticker import TICK_S, Ticker, until_next_tick
+from edge_agent.wasm.engines.wasmtime import TICK_S, Ticker, until_next_tick
 from tests.support.wait import wait_until
 
 

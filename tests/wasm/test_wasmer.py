@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.errors import EngineError
 from edge_agent.wasm.choice import choose
-from edge_agent.wasm.engines.wasmer import WasmerEngine
+from edge_agent.wasm.engines.native import WasmerEngine
 from tests.wasm.lab import ROOT
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.pb import nri_pb2
-from edge_agent.wire.fields import MAX_FIELDS, Path, field_paths, nested_bytes
+from edge_agent.wire import MAX_FIELDS, Path, field_paths, nested_bytes
 
 ADJUST = (nri_pb2.CreateContainerResponse.ADJUST_FIELD_NUMBER,)
 LINUX = (*ADJUST, nri_pb2.ContainerAdjustment.LINUX_FIELD_NUMBER)

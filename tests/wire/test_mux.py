@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import ProtocolError
-from edge_agent.wire.mux import HEADER_BYTES, MAX_FRAME_BYTES, MuxReader, frame_header
+from edge_agent.wire import HEADER_BYTES, MAX_FRAME_BYTES, MuxReader, frame_header
 from tests.support.pieces import cut, cuts, memory_taken, refusal
 
 FRAMES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=300)), max_size=8)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import wire
 from edge_agent.errors import ProtocolError
-from edge_agent.wire import ttrpc
-from edge_agent.wire.ttrpc import CLIENT, SERVER, Message, MessageReader, Role
+from edge_agent.wire import CLIENT, SERVER, Message, MessageReader, Role
 from tests.support.pieces import cut, cuts, memory_taken, refusal
 
 KIB, MIB = 1 << 10, 1 << 20
-LARGEST = ttrpc.MAX_MESSAGE_BYTES
+LARGEST = wire.MAX_MESSAGE_BYTES
 BODIES = st.lists(st.binary(max_size=300), max_size=8)
 
 
@@ -41,19 +41,19 @@ def test_any_split_gives_the_same_messages(bodies: list[bytes], at: list[int], r
 
 
 def test_a_body_is_the_messages_own_copy() -> None:
-    data = bytearray(raw(Message(1, ttrpc.REQUEST, b"before")))
+    data = bytearray(raw(Message(1, wire.REQUEST, b"before")))
     [message] = MessageReader(SERVER).feed(memoryview(data))
     data[:] = bytes(len(data))
     assert message.body == b"before"
 
 
 def test_a_request_may_say_that_no_data_follows() -> None:
-    message = Message(1, ttrpc.REQUEST, b"x")
-    assert read(MessageReader(SERVER), raw(message, ttrpc.REMOTE_CLOSED)) == [message]
+    message = Message(1, wire.REQUEST, b"x")
+    assert read(MessageReader(SERVER), raw(message, wire.REMOTE_CLOSED)) == [message]
 
 
 def test_answers_may_come_in_any_order() -> None:
-    messages = [Message(stream, ttrpc.RESPONSE, b"") for stream in (5, 1, 3)]
+    messages = [Message(stream, wire.RESPONSE, b"") for stream in (5, 1, 3)]
     assert read(MessageReader(CLIENT), b"".join(map(raw, messages))) == messages
 
 
@@ -79,7 +79,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("role", "length", "stream", "kind", "flags", "says"), HOSTILE)
-@pytest.mark.parametrize("at", [[], [1], [9], list(range(ttrpc.HEADER_BYTES))])
+@pytest.mark.parametrize("at", [[], [1], [9], list(range(wire.HEADER_BYTES))])
 def test_a_hostile_header_is_refused_before_its_body(
     role: Role, length: int, stream: int, kind: int, flags: int, says: str, at: list[int]
 ) -> None:
@@ -92,20 +92,20 @@ def test_a_hostile_header_is_refused_before_its_body(
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (5, 3), (0x7FFFFFFF, 1)])
 def test_a_stream_id_that_does_not_increase_is_refused(first: int, second: int) -> None:
     reader = MessageReader(SERVER)
-    read(reader, raw(Message(first, ttrpc.REQUEST, b"")))
+    read(reader, raw(Message(first, wire.REQUEST, b"")))
     with pytest.raises(ProtocolError, match=f"stream id {second} after {first}; .* increase"):
-        read(reader, raw(Message(second, ttrpc.REQUEST, b"")))
+        read(reader, raw(Message(second, wire.REQUEST, b"")))
 
 
 def test_a_stated_length_takes_no_memory() -> None:
     reader = MessageReader(SERVER)
-    head = struct.pack(">IIBB", LARGEST, 1, ttrpc.REQUEST, 0)
+    head = struct.pack(">IIBB", LARGEST, 1, wire.REQUEST, 0)
     assert memory_taken(lambda: read(reader, head + b"x")) < 16 * KIB
 
 
 def test_memory_grows_with_what_came_and_not_with_what_was_stated() -> None:
     reader = MessageReader(SERVER)
-    read(reader, struct.pack(">IIBB", LARGEST, 1, ttrpc.REQUEST, 0))
+    read(reader, struct.pack(">IIBB", LARGEST, 1, wire.REQUEST, 0))
     piece = bytes(4 * KIB)
 
     def feed() -> None:
@@ -118,7 +118,7 @@ def test_memory_grows_with_what_came_and_not_with_what_was_stated() -> None:
 def test_the_largest_message_arrives_whole() -> None:
     body = bytes(range(256)) * (LARGEST // 256)
     reader = MessageReader(SERVER)
-    stream = raw(Message(1, ttrpc.REQUEST, body))
+    stream = raw(Message(1, wire.REQUEST, body))
     found = [
         one for at in range(0, len(stream), 65536) for one in read(reader, stream[at:][:65536])
     ]

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import EdgeAgentError, StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.transfer.blocking import BlockingAttempt, TransferThread
-from edge_agent.fleet.transfer.overmqtt import BrokerPort, OverMqtt
-from edge_agent.fleet.transfer.partfiles import part_prefix
-from edge_agent.fleet.transfer.web import Handle
+from edge_agent.fleet.transfer.parts import BrokerPort, OverMqtt, part_prefix
+from edge_agent.fleet.transfer.web import BlockingAttempt, Handle, TransferThread
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.pacing import backoff_s
 from edge_agent.store import files
@@ -43,7 +41,7 @@ _TOLD_MAX = 16
 
 
 class FetchContext(NamedTuple):
-    """What fetching needs of the rest."""
+    """The services that fetching uses."""
 
     broker: BrokerPort
     part_topic: Callable[[Digest, int], str]  # of a blob and a part's number
@@ -195,7 +193,7 @@ class Fetch:
         """Runs on the transfer thread."""
         path = self._partial(source)
         if source.startswith(OCI):
-            from edge_agent.fleet.transfer.oci import oci
+            from edge_agent.fleet.transfer.download import oci
 
             return oci(source, self.blob, path, handle, self._context.auth_file)
         from edge_agent.fleet.transfer.download import https
@@ -250,15 +248,15 @@ class Fetch:
         self._at, self._due = at, due
         self._tries, self._best = 0, 0.0
 
-    def _tell(self, trouble: str) -> None:
-        self.last_error = trouble
-        if trouble not in self._told and len(self._told) < _TOLD_MAX:
-            self._told.add(trouble)
-            log.warning("fetching %s: %s", self.blob.digest, trouble)
+    def _tell(self, problem: str) -> None:
+        self.last_error = problem
+        if problem not in self._told and len(self._told) < _TOLD_MAX:
+            self._told.add(problem)
+            log.warning("fetching %s: %s", self.blob.digest, problem)
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
-    """Of the files that earlier transfers left there."""
+    """Sizes of the files that earlier transfers left there, in bytes."""
     try:
         return {path: path.lstat().st_size for path in folder.iterdir()}
     except OSError as error:

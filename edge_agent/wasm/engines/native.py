@@ -1,14 +1,17 @@
-"""The engines of native/engines, Wasmer and wasmi, which have one shape towards Python.
+"""The engine port on Wasmer and wasmi, by the library of native/engines.
 
-The library runs a guest's whole call in one crossing, without the interpreter's lock; the words
-for what ended a call are the agent's own. docs/adr/0029-wasmer.md, docs/adr/0046-wasmi.md.
+Wasmer runs machine code by Cranelift (docs/adr/0029-wasmer.md); wasmi is an interpreter in Rust,
+for every processor (docs/adr/0046-wasmi.md). Their modules and instances, which a node without
+the library does not load: edge_agent.wasm.engines.native_instance.
 """
 
 import importlib
 import os
+import resource
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import EngineError, ModuleError, NotInstalledError
+from edge_agent.wasm.choice import enable_faulthandler_first
 
 if TYPE_CHECKING:  # a compiler's process does without
     from pathlib import Path
@@ -16,11 +19,12 @@ if TYPE_CHECKING:  # a compiler's process does without
     from edge_agent.wasm.engines.native_instance import NativeModule
     from edge_agent.wasm.module import ModuleInfo
 
+
 _BINDING = "0.2"  # whose functions are called here; its last number may be any
 
 
 class NativeEngine:
-    """One of them. EngineError: the library is not installed, or lacks this engine."""
+    """An engine of the library. EngineError: it is not installed, or lacks this engine."""
 
     name: str
     version: str
@@ -41,7 +45,7 @@ class NativeEngine:
         return self.compiled(wasm, self.wide)
 
     def compiled(self, wasm: bytes, *how: object) -> bytes:
-        """What the library makes of a module. ModuleError, EngineError."""
+        """The artifact that the library compiles from a module. ModuleError, EngineError."""
         try:
             artifact: bytes = self.native.compile(self.name, wasm, *how)
         except self.native.InvalidModule as error:
@@ -100,3 +104,44 @@ def _is_for_armv6() -> bool:
         return "linux_armv6l" in (distribution("edge-agent-engines").read_text("WHEEL") or "")
     except PackageNotFoundError:
         return True
+
+
+_PLENTY_BITS = 39  # 64 memories of the 8 GiB that each reserves where there is no limit
+
+
+class WasmerEngine(NativeEngine):
+    """`wide`: whether memories reserve 8 GiB of addresses each; None: where there are plenty."""
+
+    name = "wasmer"
+
+    def __init__(self, wide: bool | None = None) -> None:
+        super().__init__()
+        self.wide = self._addresses_are_plenty() if wide is None else wide
+        enable_faulthandler_first()
+
+    def _addresses_are_plenty(self) -> bool:
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            return False
+        # Libraries lie near the end of what a process can address.
+        return bool(self.native.address_bits() >= _PLENTY_BITS)
+
+    def features(self) -> frozenset[str] | None:
+        # The library of 0.2.0 runs no other processor's code, and makes none.
+        features = getattr(self.native, "features", None)
+        return frozenset(features()) if features is not None else None
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(features) for name, features in self.native.targets()}
+
+    def settings_for(self, wide: bool) -> str:
+        settings: str = self.native.settings(self.name, wide)
+        return settings
+
+    def compile_for(self, wasm: bytes, target: str, wide: bool) -> bytes:
+        return self.compiled(wasm, wide, target)
+
+
+class WasmiEngine(NativeEngine):
+    """Needs no compiler and no handler of signals; an artifact is the module, checked."""
+
+    name = "wasmi"

@@ -184,7 +184,7 @@ class NativeInstance(AbiInstance):
         raise self._failure(what, cause)
 
     def _failure(self, what: tuple[Any, ...], cause: BaseException | None = None) -> BaseException:
-        """What to raise for the library's words about what ended a call."""
+        """The exception for the library's description of what ended a call."""
         match what:
             case ("trap", export, says):
                 message = " ".join(says.split())[:_MAX_MESSAGE_CHARS]

@@ -164,7 +164,7 @@ class WasmtimeInstance(AbiInstance):
         return self._until - time.monotonic()
 
     def is_late(self) -> bool:
-        """Whether the time is up; the engine's callbacks ask, and the guest ends if it is."""
+        """Whether the deadline has passed; the engine's callbacks ask, and end the guest then."""
         self._late = time.monotonic() >= self._until
         return self._late
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.fleet.transfer.blocking import TransferThread
 from edge_agent.fleet.transfer.fetch import (
     PAUSE_MAX_S,
     PAUSE_MIN_S,
@@ -18,7 +17,8 @@ from edge_agent.fleet.transfer.fetch import (
     Fetch,
     FetchContext,
 )
-from edge_agent.fleet.transfer.overmqtt import IDLE_S, PAUSES_S, WINDOW_PARTS
+from edge_agent.fleet.transfer.parts import IDLE_S, PAUSES_S, WINDOW_PARTS
+from edge_agent.fleet.transfer.web import TransferThread
 from edge_agent.store import files
 from edge_agent.store.digest import Digest
 from tests.support.blobs import Cut, cut, module

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import TransferError, WrongBlobError
-from edge_agent.fleet.transfer.oci import Reference, oci, parse_reference
+from edge_agent.fleet.transfer.download import Reference, oci, parse_reference
 from edge_agent.fleet.transfer.web import Handle
 from tests.support.blobs import cut, module
 from tests.support.gobuild import require_go

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import StoreError, TransferError, WrongBlobError
-from edge_agent.fleet.transfer.partfiles import PartFiles
+from edge_agent.fleet.transfer.parts import PartFiles
 from edge_agent.fleet_protocol.deployment import Blob, Encoding
 from edge_agent.store.digest import Digest, sha256_hex
 from tests.support.blobs import Cut, cut, module

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import TransferError
-from edge_agent.fleet.transfer.overmqtt import IDLE_S, PAUSES_S, WINDOW_PARTS, Window
+from edge_agent.fleet.transfer.parts import IDLE_S, PAUSES_S, WINDOW_PARTS, Window
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store.digest import Digest
 

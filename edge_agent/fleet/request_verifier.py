@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.errors import CryptoError, RefusedError, RequestError, StoreError
-from edge_agent.fleet.trustkeeper import Standing
+from edge_agent.fleet.trustkeeper import TrustInForce
 from edge_agent.fleet_protocol import signed_requests
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.signed_requests import Addressed, Memory
@@ -22,23 +22,23 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 1 << 20
 
 
-class Vouching:
-    """`path` remembers what was asked. One thread."""
+class RequestVerifier:
+    """Requests that came are remembered in `path`. Used by one thread."""
 
-    def __init__(self, path: Path, standing: Callable[[], Standing]) -> None:
+    def __init__(self, path: Path, trust_in_force: Callable[[], TrustInForce]) -> None:
         self._path = path
-        self._standing = standing
+        self._trust_in_force = trust_in_force
         self._memory: Memory | None = None
 
     def request(self, sealed: Sealed, to: Addressed) -> Request:
         """The request in an envelope. RequestError: it is not to be carried out."""
-        standing = self._standing()
-        trust, now = standing.trust, standing.now
+        in_force = self._trust_in_force()
+        trust, now = in_force.trust, in_force.now
         if trust is None:
-            raise RequestError(sealed.id, f"signature: nobody is trusted here: {standing.reason}")
-        known = self._known(standing)
+            raise RequestError(sealed.id, f"signature: nobody is trusted here: {in_force.reason}")
+        known = self._known(in_force)
         try:
-            trust.vouch(now)
+            trust.check_in_force(now)
         except RefusedError as error:
             raise RequestError(sealed.id, f"{error.reason}: {error}") from None
         try:
@@ -48,14 +48,14 @@ class Vouching:
         self._remember(request, memory)
         return request
 
-    def _known(self, standing: Standing) -> Memory:
+    def _known(self, in_force: TrustInForce) -> Memory:
         before = self._memory
-        memory = self._read(standing) if before is None else before
-        memory = self._memory = signed_requests.recalled(memory, standing.now)
+        memory = self._read(in_force) if before is None else before
+        memory = self._memory = signed_requests.recalled(memory, in_force.now)
         return memory
 
-    def _read(self, standing: Standing) -> Memory:
-        """What the disk has. A file that is damaged lets nothing of before be asked again."""
+    def _read(self, in_force: TrustInForce) -> Memory:
+        """Load the file. If it is damaged, every request that may be older than it is refused."""
         try:
             data = files.read(self._path, MAX_FILE_BYTES)
             return signed_requests.load(data) if data is not None else {}
@@ -64,13 +64,13 @@ class Vouching:
                 "%s: what was asked before is not known, and none of it is done again: %s",
                 *(self._path, error),
             )
-        lost = signed_requests.forgotten(standing.now, clock_stands=standing.clock_stands)
+        lost = signed_requests.forgotten(in_force.now, clock_stands=in_force.clock_stands)
         with suppress(StoreError):  # or the next process is as strict once more
             files.write(self._path, signed_requests.dump(lost))
         return lost
 
     def _remember(self, request: Request, memory: Memory) -> None:
-        """In memory in any case: a node with a bad disk can still be diagnosed."""
+        """Write the file; in memory in any case: a node with a bad disk can still be diagnosed."""
         self._memory = memory
         try:
             files.make_folder(self._path.parent)
