@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "edge_agent.cli.doctor",
     "config": "edge_agent.cli.config",
     "plugin": "edge_agent.cli.plugin",
+    "record": "edge_agent.cli.record",
     "store": "edge_agent.cli.store",
     "demo": "edge_agent.cli.demo",
     "fleet": "edge_agent.cli.fleet",

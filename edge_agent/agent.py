@@ -41,6 +41,7 @@ from edge_agent.wasm.guestlog import AgentLog
 
 if TYPE_CHECKING:
     from edge_agent.mqtt.certificate import CertificateWatch
+    from edge_agent.node.recorder import Recorder
     from edge_agent.node.remote import Remote
     from edge_agent.node.updates import Updates
     from edge_agent.store.release import Machine
@@ -99,6 +100,7 @@ class Agent:
         self._state_publisher = StatePublisher(loop, run, self._make_state, self._tell)
         self._states = PluginStates(loop, config.state_dir / "plugin-state", run)
         self._crash_policy = CrashPolicy(config.state_dir / "crashes", run)
+        self._recorder: Recorder | None = None  # from the first `edge-agent record` on
         self._supervisor = Supervisor(
             loop,
             config.nri,
@@ -123,6 +125,7 @@ class Agent:
             "status": self._status,
             "unquarantine": self._unquarantine,
             "release": self._unquarantine,
+            "record": self._record,
         }
         self._control = ControlServer(loop, config.control_socket, verbs)
         self._exposure = Exposure(loop, run, self._state_publisher.changed)
@@ -219,6 +222,8 @@ class Agent:
 
     def _report(self, result: EventResult) -> None:
         self._crash_policy.answered(result)
+        if self._recorder is not None:
+            self._recorder.answered(result)
         if self._remote is not None:
             self._remote.report(result)
 
@@ -275,6 +280,12 @@ class Agent:
         identity = str(arguments.get("plugin", ""))
         self._quarantine.lift(identity, lambda lifted: answer.give(lifted.answer))
         return answer
+
+    def _record(self, arguments: dict[str, object]) -> dict[str, object]:
+        from edge_agent.node.recorder import Recorder
+
+        self._recorder = self._recorder or Recorder(self._loop)
+        return self._recorder.verb(arguments)
 
     def _make_updates(self, config: AgentConfig) -> "Updates | None":
         if config.updates is None:

@@ -101,6 +101,12 @@ def add_parser(subparsers: "Subparsers") -> None:
     action.set_defaults(command=bench)
 
     action = actions.add_parser(
+        "replay", help="call a plugin with recorded events; 1 if it does something unexpected"
+    )
+    _add_replay_options(action)
+    action.set_defaults(command=replay)
+
+    action = actions.add_parser(
         "test", help="run the cases beside a plugin; 1 if one fails (docs/plugin-test.md)"
     )
     _add_test_options(action)
@@ -116,8 +122,13 @@ def add_parser(subparsers: "Subparsers") -> None:
     action.set_defaults(command=unquarantine)
 
 
-def _add_plugin_options(action: argparse.ArgumentParser) -> None:
-    action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
+def _add_engine_and_files(action: argparse.ArgumentParser, more: str = "") -> None:
+    action.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help=f"wasmer, wasmtime or wasmi{more} (default: auto)",
+    )
     action.add_argument(
         "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
     )
@@ -127,6 +138,11 @@ def _add_plugin_options(action: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="limits and permissions (default: FILE's .toml)",
     )
+    action.add_argument("--json", action="store_true", help="for tools")
+
+
+def _add_plugin_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("file", type=Path, metavar="FILE", help="the plugin, NN-name.wasm")
     action.add_argument(
         "--runtime",
         metavar="NAME@VERSION",
@@ -134,10 +150,7 @@ def _add_plugin_options(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--runtime-name", metavar="NAME", help="default: containerd")
     action.add_argument("--runtime-version", metavar="VERSION", help="default: v2.3.0")
-    action.add_argument(
-        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime or wasmi (default: auto)"
-    )
-    action.add_argument("--json", action="store_true", help="for tools")
+    _add_engine_and_files(action)
 
 
 def _add_bench_options(action: argparse.ArgumentParser) -> None:
@@ -154,16 +167,26 @@ def _add_bench_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--calls", type=int, default=1000, metavar="N", help="of each event (default: 1000)"
     )
+    _add_engine_and_files(action, ", or all")
+
+
+def _add_replay_options(action: argparse.ArgumentParser) -> None:
+    action.add_argument("file", type=Path, metavar="FILE", help="the new version, NN-name.wasm")
+    action.add_argument("recording", type=Path, metavar="FILE.edgerec", help="of edge-agent record")
     action.add_argument(
-        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime, wasmi or all"
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="the version to compare with (default: the recorded answers)",
     )
     action.add_argument(
-        "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
+        "--expect",
+        action="append",
+        metavar="GLOB",
+        help="a difference that is wanted, such as 'now: + annotation team*'; repeatable",
     )
-    action.add_argument(
-        "--settings", type=Path, metavar="FILE", help="limits (default: FILE's .toml)"
-    )
-    action.add_argument("--json", action="store_true", help="for tools")
+    action.add_argument("--plugin", metavar="NN-name", help="of a recording of several plugins")
+    _add_engine_and_files(action)
 
 
 def _add_test_options(action: argparse.ArgumentParser) -> None:
@@ -183,21 +206,12 @@ def _add_test_options(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--only", metavar="TEXT", help="cases with this text in their names")
     action.add_argument(
-        "--engine", default="auto", metavar="NAME", help="wasmer, wasmtime, wasmi or all"
-    )
-    action.add_argument(
-        "--config", type=Path, metavar="FILE", help="text for Configure (default: FILE's .conf)"
-    )
-    action.add_argument(
-        "--settings", type=Path, metavar="FILE", help="limits (default: FILE's .toml)"
-    )
-    action.add_argument(
         "--update",
         action="store_true",
         help="accept what cases without an [expect] table give, into FILE's .accepted.json",
     )
     action.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
-    action.add_argument("--json", action="store_true", help="for tools")
+    _add_engine_and_files(action, ", or all")
 
 
 def new(arguments: argparse.Namespace) -> int:
@@ -282,6 +296,13 @@ def bench(arguments: argparse.Namespace) -> int:
     from edge_agent.cli import pluginbench
 
     return pluginbench.run(arguments)
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Print what a new version does otherwise."""
+    from edge_agent.cli import pluginreplay
+
+    return pluginreplay.run(arguments)
 
 
 def test(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,119 @@
+"""Recorded events at another version of a plugin: what it does otherwise than before."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from edge_agent.authors.recording import Recorded
+from edge_agent.authors.trial import Trial
+from edge_agent.authors.tryout import PluginFile, Runtime, message
+from edge_agent.errors import ConfigError
+from edge_agent.nri import events
+from edge_agent.nri.difference import changes, message_types
+from edge_agent.pb import nri_pb2
+
+_LIVES_ON = ("ok", "error", "rejected", "denied")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One event. `lines`: what only the old version did ("before: ...") and only the new one
+    ("now: ..."), each as `plugin run` shows it."""
+
+    number: int  # in the recording, from 1
+    event: str
+    subject: str  # the container's or the pod's name
+    lines: tuple[str, ...]
+
+
+def replay(
+    recorded: Iterable[Recorded],
+    new: PluginFile,
+    old: PluginFile | None,
+    runtime: Runtime,
+    engine: str,
+) -> Iterator[Replayed]:
+    """Each event at a lasting instance of `new`, and of `old` unless the recorded answers count.
+
+    ModuleError, EngineError, StoreError: a plugin could not be started. ConfigError: the recording
+    is damaged.
+    """
+    with _Side(new, runtime, engine) as ours:
+        theirs = _Side(old, runtime, engine) if old is not None else None
+        try:
+            for number, each in enumerate(recorded, 1):
+                request = _request(each)
+                before = theirs.lines(each.event, request) if theirs else _recorded(each, request)
+                after = ours.lines(each.event, request)
+                lines = [f"before: {line}" for line in before if line not in after]
+                lines += [f"now: {line}" for line in after if line not in before]
+                yield Replayed(number, each.event, _subject(request), tuple(lines))
+        finally:
+            if theirs is not None:
+                theirs.close()
+
+
+class _Side:
+    """One version; a new instance where the one before was finished, as the agent has it."""
+
+    def __init__(self, plugin: PluginFile, runtime: Runtime, engine: str) -> None:
+        self._plugin = plugin
+        self._runtime = runtime
+        self._engine = engine
+        self._trial: Trial | None = None
+
+    def __enter__(self) -> "_Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.__exit__(None, None, None)
+
+    def lines(self, method: str, request: Message) -> list[str]:
+        """What it does with the event, a line for each change; none: nothing, or not asked."""
+        if self._trial is None:
+            self._trial = Trial(self._plugin, self._runtime, engine=self._engine)
+            self._trial.begin(message(events.SYNCHRONIZE))
+        try:
+            self._trial.check(method, request)
+        except ConfigError:
+            return []
+        outcome = self._trial.event(method, request)
+        if outcome.kind not in _LIVES_ON:
+            self.close()
+        if outcome.kind != "ok":
+            return [f"{outcome.kind}: {outcome.error}"]
+        return [str(change) for change in (*outcome.changes, *outcome.asked)]
+
+
+def _recorded(each: Recorded, request: Message) -> list[str]:
+    if each.kind != "ok":
+        return [f"{each.kind}: {each.error}"]
+    return [str(change) for change in changes(request, each.answer())]
+
+
+def _request(each: Recorded) -> Message:
+    """The event's own request, also where the plugin got it as a StateChange."""
+    found = each.message()
+    kind = message_types(each.event)[0]
+    if not isinstance(found, nri_pb2.StateChangeEvent):
+        return found
+    request = kind()
+    for name in ("pod", "container"):
+        if name in kind.DESCRIPTOR.fields_by_name and found.HasField(name):
+            getattr(request, name).CopyFrom(getattr(found, name))
+    return request
+
+
+def _subject(request: Message) -> str:
+    names = [
+        getattr(request, field).name
+        for field in ("pod", "container")
+        if field in request.DESCRIPTOR.fields_by_name and request.HasField(field)
+    ]
+    return "/".join(filter(None, names)) or "-"
