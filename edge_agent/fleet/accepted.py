@@ -1,4 +1,4 @@
-"""The deployments that count on a node, and the blobs that they need: what is on disk, what lacks.
+"""The deployments that count on a node, and the blobs that they need, on disk or still lacking.
 
 The one on its way and the active one count. Beside modules, documents offer machine code, which a
 node can do without: it compiles the module itself. So machine code never keeps a deployment from

@@ -1,4 +1,4 @@
-"""What a node should run, and what of that it can: between documents and disk. Pure."""
+"""The releases that the documents give a node, and those of them that can run now. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace

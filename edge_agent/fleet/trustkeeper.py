@@ -1,5 +1,5 @@
-"""The set of trusted keys in force: the operator's files on this node, and what the fleet made of
-them since.
+"""The set of trusted keys in force: the operator's files on this node, and the fleet's rotations
+since.
 
 TRUST_DIR/*.pem        public keys, one in each file
 TRUST_DIR/version      which version of the fleet's set they are; absent: the first

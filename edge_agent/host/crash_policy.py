@@ -1,4 +1,4 @@
-"""Plugins that ended the whole process, and those that may not run any more for it.
+"""Crashes of the whole process by plugin, and the quarantine that follows from them.
 
     STATE/crashes      JSON: {"version": 1, "crashes": [{"plugin", "digest", "count", "time"}]};
                        "code": true in one is of machine code that the fleet had compiled

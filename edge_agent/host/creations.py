@@ -1,4 +1,4 @@
-"""What became of the adjustments that hosted plugins asked for, at one runtime (docs/adr/0035).
+"""Whether containers got the adjustments that plugins asked for, at one runtime (docs/adr/0035).
 
     replies to one CreateContainer ──► two set the same field?      conflict
     PostCreateContainer ─────────────► a field did not arrive?      dropped

@@ -1,4 +1,4 @@
-"""Replacing one session of a plugin by another, so that no container notices.
+"""Replacing one session of a plugin by another between two events.
 
 Handover (docs/adr/0004): both sessions stand under the same index and name, and the runtime
 sends each event to both, one event after the other, in an order that is its own. The incumbent

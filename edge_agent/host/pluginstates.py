@@ -1,4 +1,4 @@
-"""Keeps on the disk what plugins keep with edge.state_put: STATE/plugin-state, a file for each.
+"""The state that plugins store with edge.state_put, on disk: STATE/plugin-state, a file for each.
 
 A state belongs to a plugin under its name: it survives replacement, crash and reboot, and goes
 when the plugin is removed while the agent runs. Files of plugins that are absent at a start stay,

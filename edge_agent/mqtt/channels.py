@@ -1,4 +1,4 @@
-"""What a node publishes: for each topic, what goes out next and when. No I/O, no clock."""
+"""The channels that a node publishes on: each topic's next message, and when. No I/O, no clock."""
 
 import logging
 import math

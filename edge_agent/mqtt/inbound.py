@@ -1,4 +1,4 @@
-"""What arrives from the broker: which topics are wanted, and which messages are taken. No I/O.
+"""Messages from the broker: which topics are subscribed, which messages are accepted. No I/O.
 
 The broker is not trusted. A message is taken on a topic that is wanted; one that was in
 flight when its topic was given up is passed over, and so is one of a session that the

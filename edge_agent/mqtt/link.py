@@ -1,4 +1,4 @@
-"""The link to the fleet's broker: one quiet thread that connects, publishes and comes back.
+"""The link to the fleet's broker: one thread that connects, publishes and reconnects.
 
 Any thread may call `report`, `log`, `state_changed` and `status`; none of them waits. The
 callables given to a Link run on its thread.

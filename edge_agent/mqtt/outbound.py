@@ -1,6 +1,6 @@
-"""Everything that one node publishes, put together from its configuration, and when what was
-reported is packed. Connections are numbered: the numbers grow over reboots, also where no clock
-does.
+"""The channels of one node, made from its configuration, and when reported results are packed.
+
+Connections are numbered: the numbers grow over reboots, also where no clock does.
 """
 
 import logging

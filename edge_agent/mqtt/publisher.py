@@ -1,4 +1,4 @@
-"""What goes out next on a connection: windows, acknowledgements, refusals. No I/O of its own."""
+"""Publishing on a connection: windows, acknowledgements, refusals. No I/O of its own."""
 
 import math
 from collections.abc import Iterable

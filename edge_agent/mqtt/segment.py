@@ -1,4 +1,4 @@
-"""The files of a journal: their bytes (pure), what is known of each, and reading them.
+"""The files of a journal: their form in bytes (pure), the state of each, and reading them.
 
 A *lane* of records is a row of files `NAME-IIIIIIIIII-SSSSSSSSSSSSSSSS.seg`: ten digits that
 count its files, and the stream that the records belong to. Numbers are big-endian.

@@ -1,1 +1,1 @@
-"""One node of a fleet: where its plugins come from, what it says, what it is asked."""
+"""One node of a fleet: the sources of its plugins, its reported state, the fleet's requests."""

@@ -1,4 +1,6 @@
-"""The folder of plugins: NN-name.wasm, with NN-name.conf and NN-name.toml beside it.
+"""The sources of plugins: the node's own folder and the fleet's deployments, as one set.
+
+The folder has NN-name.wasm, with NN-name.conf and NN-name.toml beside it.
 
 Scanned on the loader's thread. A file that is being written is left alone until it has
 been the same at two scans, so that nothing is loaded half; what is wrong with one

@@ -1,4 +1,4 @@
-"""All that a node holds against a plugin, and lifting it: the one place for both.
+"""Crashes and quarantines of a plugin, and lifting them: the one place for both.
 
     crashes, quarantine    the host counts and decides (host/crash_policy, STATE/crashes)
     modules not to run     the fleet's part remembers, since it decides from its own disk

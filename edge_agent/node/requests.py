@@ -55,12 +55,12 @@ class Job:
         request: Request,
         ticket: Ticket,
         publish: Publish,
-        over: Callable[[Request], None],
+        finished: Callable[[Request], None],
     ) -> None:
         self.request = request
         self.ticket = ticket
         self._publish = publish
-        self._over: Callable[[Request], None] | None = over
+        self._finished: Callable[[Request], None] | None = finished
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -80,9 +80,9 @@ class Job:
         self._end("failed", reason=reason)
 
     def _end(self, state: State, **more: Any) -> None:
-        over, self._over = self._over, None
-        if over is not None:
-            over(self.request)
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            finished(self.request)
             self._answer(state, **more)
 
     def _answer(self, state: State, **more: Any) -> None:

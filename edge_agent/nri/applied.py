@@ -1,5 +1,5 @@
-"""What becomes of the replies of plugins: whether the container got what was asked for, and which
-plugin's reply clashes with which. Pure; decodes nothing by itself.
+"""Whether a container got the adjustments that plugins asked for, and which replies of plugins
+clash. Pure; decodes nothing by itself.
 
 Applied: the container is compared as a later event shows it. Only what each runtime shows there
 is looked at (containerd and CRI-O since their first NRI, from the final OCI specification), and a

@@ -1,4 +1,4 @@
-"""What a plugin's reply changes, field by field, for people and tools.
+"""The changes that a plugin's reply makes, field by field, for people and tools.
 
 Pure. Removal is NRI's own sign: a name that begins with "-" (containerd/nri,
 pkg/api/helpers.go); where a reply both removes and sets a name, it is set

@@ -1,4 +1,4 @@
-"""What a reply touches, compared with what its plugin may touch.
+"""The fields that a reply touches, compared with those that its plugin may touch.
 
 Names are the fields of NRI's ContainerAdjustment, those of its `linux` part after
 `linux.`, and `update` and `evict` for other containers (edge_agent.config.PERMISSIONS).

@@ -1,1 +1,1 @@
-"""What the agent keeps on disk."""
+"""Files of the agent on disk: modules, releases, the catalogue."""

@@ -1,4 +1,4 @@
-"""What a node remembers of its fleet: the trust, the generations, what runs and what may not. Pure.
+"""The catalogue of a node: trust, generations, releases that run, rejections, quarantines. Pure.
 
 The value is immutable, and its transitions are named as the protocol's steps. How it is kept on
 disk: edge_agent.store.catalogue_store.

@@ -1,4 +1,4 @@
-"""What names a blob; SHA-256 and digests with a secret, without OpenSSL: 4 MB less of memory.
+"""Digests, which name blobs: SHA-256 and keyed digests without OpenSSL, which takes 4 MB.
 
 `hashlib` loads libcrypto; the interpreter brings a SHA-256 of its own, and a node that
 works alone, without TLS, needs no more. Where TLS has loaded it, it is taken: several times

@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half, whatever is interrupted and when.
+"""Atomic files: after any interruption a file is the old one or the new one, never a part.
 
 A file is written beside its place, brought to the disk, renamed, and the rename brought
 to the disk (the idea of borg's SaveFile). All errors are StoreError and name the file.

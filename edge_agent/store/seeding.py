@@ -1,4 +1,4 @@
-"""Takes modules out of an OCI image layout that another tool prepared, a folder or a tar.
+"""Imports modules from an OCI image layout that another tool prepared, a folder or a tar.
 
 `oras`, `skopeo` or another board made it, and it came on a stick: nothing in it is trusted. Only
 files are read, only below the layout, only as much as is declared, and what a digest names must

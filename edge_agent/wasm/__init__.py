@@ -1,1 +1,1 @@
-"""Wasm: modules, engines, the guest ABI and what a guest may ask of its host."""
+"""Wasm: modules, engines, the guest ABI and the host functions."""

@@ -1,4 +1,4 @@
-"""Compiling in a child process, whose memory goes back and whose failure is only an error.
+"""Compiles a module in a child process: its memory is freed, and its crash is only an error.
 
 A compiler takes tens of times a module's size in memory and holds most of it for ever,
 and a hostile module can make it take all there is. So it runs apart, with limits:

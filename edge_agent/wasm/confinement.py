@@ -1,4 +1,4 @@
-"""What a compiler gives up before it looks at a module: docs/adr/0038. In its child only.
+"""The sandbox of a compiler's process, entered before it reads a module: docs/adr/0038.
 
     another user and group    that no file and no other process belongs to
     a filter of system calls  nothing but memory, threads and what is open (seccomp(2))

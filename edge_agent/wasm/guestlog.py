@@ -1,4 +1,4 @@
-"""A guest's log: env.log and what it prints, in whole lines, within a rate and a size."""
+"""A guest's log: env.log and its output, in whole lines, bounded in rate and size."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""What a guest may import: `env.log` of NRI, the `edge` functions, WASI.
+"""The host functions that a guest may import: `env.log` of NRI, the `edge` functions, WASI.
 
 The calling convention is the ABI's: (pointer, size) of a serialized request in, the
 packed reply out; proto/edge.proto has the messages of `edge`. What goes over a limit

@@ -1,4 +1,4 @@
-"""Modules that count their own instructions, for `limits.fuel`: the same cut on every engine.
+"""Makes a module count its own instructions, for `limits.fuel`: alike on every engine.
 
 The module that comes out has one global more, an i64 that is exported as `engine.FUEL_EXPORT`.
 Each function's entry and each turn of a loop lowers this counter by the number of instructions

@@ -1,4 +1,4 @@
-"""What a Wasm module says about itself, read from its binary form.
+"""Imports, exports and limits of a Wasm module, read from its binary form.
 
 Pure; reads section headers, types, imports, memories and exports, and skips code and
 data, so that 8 MB take a moment. https://webassembly.github.io/spec/core/binary/modules.html

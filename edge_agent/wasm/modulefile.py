@@ -1,4 +1,4 @@
-"""A module in a file, read in small parts: its digest, and what it says about itself.
+"""A module in a file, read in small parts: its digest and its ModuleInfo.
 
 Never mapped: whoever cuts a mapped file ends this process. Never whole in memory: modules
 of 8 MB and more would stay in the heap.
