@@ -21,14 +21,12 @@ from tests.boards.fleet import FleetSide
 from tests.boards.hardware import BOARDS
 from tests.boards.image import board_files, why_not
 from tests.boards.machine import Machine
+from tests.boards.packages import VERSIONS, agent_package
 from tests.boards.story import Story
 from tests.boards.transcript import Transcript
 from tests.support.debian import DebianUnreachable
 from tests.support.gobuild import PeerError
 from tests.support.mosquitto import MOSQUITTO, OPENSSL
-
-ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = ("1.0", "99.0")
 
 
 def main() -> int:
@@ -58,7 +56,10 @@ def main() -> int:
         folder = Path(name)
         try:
             files = board_files(hardware)
-            packages = [package(arguments, version, folder) for version in VERSIONS]
+            packages = [
+                agent_package(hardware.arch, version, folder, arguments.wheels)
+                for version in VERSIONS
+            ]
         except (DebianUnreachable, PeerError, subprocess.CalledProcessError) as error:
             sys.exit(f"test-board: {error}")
         transcript = Transcript(hardware.arch)
@@ -74,16 +75,6 @@ def main() -> int:
             return 1
     print(f"\n{transcript.summary()}")
     return 0
-
-
-def package(arguments: argparse.Namespace, version: str, folder: Path) -> Path:
-    """The agent's package. CalledProcessError; what failed was printed."""
-    words = [sys.executable, ROOT / "scripts" / "build-deb", arguments.arch]
-    words += [f"--version={version}", f"--output={folder}", "--compression=gz"]
-    if arguments.wheels is not None:
-        words.append(f"--wheels={arguments.wheels.absolute()}")
-    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
-    return folder / f"edge-agent_{version}_{arguments.arch}.deb"
 
 
 if __name__ == "__main__":

@@ -57,8 +57,14 @@ class FleetSide:
         return done.stdout
 
     def release(self, name: str, version: str, module: Path, config: str) -> tuple[str, ...]:
-        """Publish a version; the words that roll it out with this configuration."""
-        self.fleet("publish", str(module), "--name", name, "--version", version)
+        """Publish a version; the words that roll it out with this configuration.
+
+        Each version is a file of its own, which boards fetch, keep and compile.
+        """
+        named = b"\1v" + version.encode()
+        file = self.folder / f"{name}-{version}.wasm"
+        file.write_bytes(module.read_bytes() + bytes([0, len(named)]) + named)  # a custom section
+        self.fleet("publish", file.name, "--name", name, "--version", version)
         file = self.folder / f"{name}-{version}.conf"
         file.write_text(config)
         return ("rollout", name, version, "--config-file", file.name, "--percent", "100", "--yes")

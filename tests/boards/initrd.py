@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-# Disk, file systems, network, randomness from the host, and what doctor asks about sockets.
+# Disk, file system, network, randomness from the host, and what doctor asks about sockets.
 # Debian's ext4 asks for its checksum by another name than the module's.
 MODULES = (
-    *("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "f2fs"),
+    *("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"),
     *("virtio_net", "overlay", "virtio_rng", "unix_diag"),
 )
 FOLDER, PROGRAM = 0o040755, 0o100755

@@ -23,25 +23,37 @@ class Told(NamedTuple):
     payload: bytes
 
 
+class Deployed(NamedTuple):
+    """What the operator deployed."""
+
+    generation: int
+    logged: int  # how long the log of writes was before, in bytes
+    limit: int  # of memory, that a container is given by it: bytes
+
+
 class Known(NamedTuple):
     """What the world knew of the node when the power went."""
 
     accepted: int  # the highest generation that it had said to have accepted
+    runs: int  # the highest that it had said to run
     records: Mapping[Number, Record]
+    possible: Sequence[Deployed]  # what may run: nothing older than that, nothing from the future
 
 
-def known(told: Iterable[Told], logged: int) -> Known:
+def known(told: Iterable[Told], logged: int, deployed: Iterable[Deployed]) -> Known:
     """From all that had come while the log was at most so long: it lies before the cut."""
-    accepted, records = 0, dict[Number, Record]()
+    accepted, runs, records = 0, 0, dict[Number, Record]()
     for message in told:
         if message.logged > logged:
             continue
         if message.topic == "state":
             updates = json.loads(message.payload).get("updates", {})
             accepted = max(accepted, updates.get("accepted", 0))
+            runs = max(runs, updates.get("generation", 0))
         elif message.topic == "results":
             records.update(numbered(message.payload))
-    return Known(accepted, records)
+    possible = [each for each in deployed if each.logged <= logged and each.generation >= runs]
+    return Known(accepted, runs, records, possible)
 
 
 def numbered(batch: bytes) -> dict[Number, Record]:
@@ -50,49 +62,27 @@ def numbered(batch: bytes) -> dict[Number, Record]:
     return {(told["stream"], each["seq"]): each for each in told["records"] if "seq" in each}
 
 
-def by_label(told: Iterable[Told], label: str) -> dict[str, list[Told]]:
-    """The messages of each life of an agent, from `online` on, by a label that its state names."""
-    lives: list[list[Told]] = []
-    for message in told:
-        begins = message.topic == "status" and json.loads(message.payload)["status"] == "online"
-        if begins or not lives:
-            lives.append([])
-        lives[-1].append(message)
-    found: dict[str, list[Told]] = {}
-    for life in lives:
-        for message in life:
-            if message.topic == "state":
-                name = str(json.loads(message.payload)["labels"].get(label, ""))
-                found.setdefault(name, []).extend(life)
-                break
-    return found
-
-
-def broken(
-    before: Known,
-    facts: Mapping[str, Any],
-    after: Sequence[Told],
-    *,
-    newest: int,
-    limits: Sequence[int],
-) -> list[str]:
+def broken(before: Known, facts: Mapping[str, Any], after: Sequence[Told]) -> list[str]:
     """What must not be after one cut: empty if the board is whole.
 
-    `facts` are those of check_disks.py, `after` what the agent then told; `newest` is the last
-    generation there ever was, and each release gives a container one of `limits`.
+    `facts` are `status` as the agent tells it, and a container's `limit` with the `error` of its
+    creation, or just `trouble`; `after` is what the agent then told the broker.
     """
     if "trouble" in facts:
         return [str(facts["trouble"])]
     found = []
     updates = facts["status"]["updates"]
-    if not before.accepted <= updates["accepted"] <= newest:
+    generations = [each.generation for each in before.possible]
+    if not before.accepted <= updates["accepted"] <= max(generations):
         found.append(f"generation {before.accepted} was accepted, now it is {updates['accepted']}")
+    if updates["generation"] not in generations:
+        found.append(f"generation {updates['generation']} runs, and not one of {generations}")
     if updates["trouble"]:
         found.append(f"its disk refuses: {updates['trouble']}")
     plugins = {str(each["name"]): str(each["status"]) for each in facts["status"]["plugins"]}
     if any(each not in ALIVE for each in plugins.values()):
         found.append(f"its plugins are {plugins}")
-    if facts["limit"] not in limits:
+    if facts["limit"] not in [each.limit for each in before.possible]:
         found.append(f"a container has {facts['limit']}, of no release: {facts['error']}")
     sent: dict[Number, Record] = {}
     for message in after:

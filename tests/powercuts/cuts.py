@@ -9,48 +9,33 @@ is started on it.
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from edge_agent.sim.runtime import SimRuntime
 from tests.boards.fleet import NODE, FleetSide
 from tests.boards.transcript import Transcript
-from tests.powercuts.cutlog import ALIVE, Told, broken, known, went_on
+from tests.powercuts.cutlog import ALIVE, Told
 from tests.powercuts.disk import Boot, LoggedDisk, run
-from tests.powercuts.writelog import Cut, Replay, Write, cuts, requests
+from tests.powercuts.judge import Judge
+from tests.powercuts.observer import Observer, said_goodbye
+from tests.powercuts.writelog import Cut, Fate, Replay, cut, cuts
 from tests.support.agent import PLUGINS, Agent, Status, guest
-from tests.support.fleetbroker import FLEET, Peer
+from tests.support.fleetbroker import FLEET
 from tests.support.wait import wait_until
 
-ABOUT_ALL = f"edge/v1/{FLEET}"
-ABOUT_NODE = f"{ABOUT_ALL}/nodes/{NODE}"
 MIB = 1 << 20
 SIZES = (48, 96)  # MiB that the deployed releases give a container, in turn
 ROUNDS = 8
-ATTEMPTS = 20  # to create a container: a release on probation may be a bad one, and is rejected
-
-
-class Observer:
-    """Hears all that the node tells; a context manager. Its session outlives the broker."""
-
-    def __init__(self, fleet: FleetSide, length: Callable[[], int]) -> None:
-        """`length` is that of the log of writes, in bytes."""
-        self.told: list[Told] = []
-        self._length = length
-        self._peer = Peer(fleet.broker, "operator", "observer", keep_s=3600, heard=self._hear)
-        self._peer.subscribe(f"{ABOUT_NODE}/#")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._peer.close()
-
-    def _hear(self, topic: str, payload: bytes) -> None:
-        self.told.append(Told(self._length(), topic.removeprefix(f"{ABOUT_NODE}/"), payload))
+# Of creating a container, as a kubelet does: a release on probation may be a bad one, and is
+# rejected; for a plugin that is late a placeholder refuses (docs/adr/0033).
+ATTEMPTS, PAUSE_S = 120, 0.25
 
 
 class PowerCuts:
@@ -62,9 +47,7 @@ class PowerCuts:
         self._fleet, self._transcript, self._folder = fleet, transcript, folder
         self._count, self._seed = count, seed
         self._socket = folder / "nri.sock"
-        self._told: list[Told] = []
-        self._first: dict[str, bytes] = {}  # what was retained with generation 1
-        self._outcomes: Counter[str] = Counter()
+        self._judge = Judge(fleet, folder / "work" / "writes")
 
     def run(self) -> None:
         """All of it. AssertionError: a board was broken, and how.
@@ -75,74 +58,87 @@ class PowerCuts:
             self._run(boot)
 
     def _run(self, boot: Boot) -> None:
-        transcript = self._transcript
+        transcript, judge = self._transcript, self._judge
         with transcript.step("an agent works, and its writes are logged"):
-            disk, begin = self._work()
-            log = requests(disk.log)
-            first = sum(request.end <= begin for request in log)
-            flushes = sum(each.flush for each in log[first:])
-            transcript.saw(
-                f"{len(log) - first} requests, {flushes} of them flushes;"
-                f" {len(self._told)} messages; generation {self._fleet.deployed()}"
-            )
-        chosen = cuts(log, self._count, self._seed, first)
+            disk = self._work()
+            transcript.saw(judge.summary())
+        begins = judge.begin_of_parts()
+        chosen = cuts(judge.log, self._count, self._seed, begins)
         replay = Replay(disk.log, disk.before)
         failures: list[str] = []
+        with transcript.step("a disk that lost what was flushed"):
+            boot.again()
+            lost = cut(judge.log, begins[0], Fate.ALL_LOST, random.Random())
+            found = judge.finds(lost, lambda: self._look_at(lost, replay))
+            forgot = any("was accepted, now it is" in each for each in found)
+            transcript.check(forgot, "is found to have forgotten generations", found)
         with transcript.step(f"{len(chosen)} cuts"):
             for state in chosen:
                 boot.again()
-                new = self._check(state, log, replay)
+                new = judge.judge(
+                    state,
+                    lambda state=state: self._look_at(state, replay),  # type: ignore[misc]
+                )
                 transcript.saw("\n".join(new))
                 failures += new
+        with transcript.step("a disk on which both catalogues are damaged"):
+            boot.again()
+            whole_disk = cut(judge.log, len(judge.log), Fate.NONE_LOST, random.Random())
+            found = judge.finds(whole_disk, lambda: self._look_at(whole_disk, replay, damage))
+            refuses = any("its disk refuses" in each for each in found)
+            transcript.check(refuses, "is found to refuse", found)
         with transcript.step("what came of them"):
-            counts = sorted(self._outcomes.items())
+            counts = sorted(judge.outcomes.items())
             transcript.saw("\n".join(f"{count:4} {what}" for what, count in counts), 40)
             whole = f"{len(chosen)} cuts (seed {self._seed}) broke no board"
             transcript.check(not failures, whole, failures)
 
     # --- the work
 
-    def _work(self) -> tuple[LoggedDisk, int]:
-        """The disk, and how long its log was when the first deployment ran."""
+    def _work(self) -> LoggedDisk:
         folder = self._folder / "work"
         folder.mkdir()
-        fleet = self._fleet
+        fleet, judge = self._fleet, self._judge
         with (
             LoggedDisk(folder) as disk,
-            Observer(fleet, lambda: disk.log.stat().st_size) as observer,
+            Observer(fleet, judge.length) as observer,
             SimRuntime(self._socket) as runtime,
         ):
             agent = self._agent(folder / "agent", disk.mount)
             with agent, Containers(runtime) as containers:
                 self._roll_out(agent, "1.0.0", SIZES[0], "--index", "20", "--first")
-                self._first = _retained(fleet)
                 run("sync", "--file-system", str(disk.mount))
-                begin = disk.log.stat().st_size
+                judge.begins("containers are created")
                 containers.wait_for_more()
                 for number in range(1, ROUNDS + 1):
+                    judge.begins("a release is deployed")
                     self._roll_out(agent, f"1.{number}.0", SIZES[number % 2])
                     if number % 2:
                         # What plugins report waits on the disk meanwhile.
+                        judge.begins("the broker is away")
                         fleet.broker.stop()
                         containers.wait_for_more()
                         fleet.broker.start()
                     if number % 4 == 0:
+                        judge.begins("the agent is killed")
                         agent.kill()
                         agent.start()
                     containers.wait_for_more()
+                judge.begins("a release is rejected and taken back")
+                good = SIZES[ROUNDS % 2] * MIB
                 bad = ("2.0.0", guest("hostile"), "create_container:trap\n")
-                fleet.fleet(*fleet.release("resource-guard", *bad))
+                judge.deploys(good, lambda: fleet.fleet(*fleet.release("resource-guard", *bad)))
                 agent.wait_for(
                     lambda status: (
                         _runs(status, fleet.deployed()) and status["updates"]["rejected"]
                     ),
                     "the bad release is rejected",
                 )
-                fleet.fleet("rollback", "resource-guard", "--yes")
+                judge.deploys(good, lambda: fleet.fleet("rollback", "resource-guard", "--yes"))
                 agent.wait_for(lambda status: _runs(status, fleet.deployed()), "the way back")
                 containers.wait_for_more()
-            self._told = list(observer.told)
-        return disk, begin
+            judge.ends(observer.told)
+        return disk
 
     def _agent(self, folder: Path, state: Path) -> Agent:
         authority, cert, key = map(str, self._fleet.broker.credentials(NODE))
@@ -171,40 +167,39 @@ class PowerCuts:
         module = PLUGINS / "resource-guard" / "resource-guard.wasm"
         config = f"[default]\nmemory.default = {mib}Mi\n"
         fleet = self._fleet
-        fleet.fleet(*fleet.release("resource-guard", version, module, config), *words)
+        release = fleet.release("resource-guard", version, module, config)
+        self._judge.deploys(mib * MIB, lambda: fleet.fleet(*release, *words))
         agent.wait_for(lambda status: _runs(status, fleet.deployed()), f"{version} runs")
 
     # --- the checks
 
-    def _check(self, state: Cut, log: Sequence[Write], replay: Replay) -> list[str]:
-        """What is wrong after this cut."""
+    def _look_at(
+        self, state: Cut, replay: Replay, change: Callable[[Path], None] | None = None
+    ) -> tuple[dict[str, Any], list[Told]]:
+        """Run the agent on the disk that the cut left. AssertionError: it cannot be.
+
+        `change` is given the folder where it is mounted.
+        """
         folder = self._folder / "check"
         run("rm", "-rf", str(folder))
         folder.mkdir()
         replay.make(state, folder / "disk")
         mount = folder / "mounted"
         mount.mkdir()
-        # A broker that knows the first deployment alone: a board that forgot later ones takes it.
-        self._fleet.broker.stop()
-        self._fleet.broker.forget()
-        self._fleet.broker.start()
-        _retain(self._fleet, self._first)
-        facts: dict[str, Any]
-        after: list[Told] = []
+        run("mount", "-t", "ext4", "-o", "loop", str(folder / "disk"), str(mount))
         try:
-            run("mount", "-t", "ext4", "-o", "loop", str(folder / "disk"), str(mount))
-            try:
-                facts, after = self._serve(self._agent(folder / "agent", mount))
-            finally:
-                run("umount", str(mount))
-            run("e2fsck", "-f", "-n", str(folder / "disk"))
-        except AssertionError as error:
-            facts = {"trouble": str(error)}
-        before = known(self._told, log[state.requests - 1].end if state.requests else 0)
-        limits = [size * MIB for size in SIZES]
-        wrong = broken(before, facts, after, newest=self._fleet.deployed(), limits=limits)
-        self._count_outcome(state, facts, went_on(before, after))
-        return [f"request {state.requests}, {state.fate.value}: {each}" for each in wrong]
+            if change is not None:
+                change(mount)
+            served = self._serve(self._agent(folder / "agent", mount))
+        finally:
+            # A compiler dies with the agent, and a moment after it.
+            umount = ("umount", str(mount))
+            wait_until(
+                lambda: subprocess.run(umount, capture_output=True, check=False).returncode == 0,
+                "what it had open is closed",
+            )
+        run("e2fsck", "-f", "-n", str(folder / "disk"))
+        return served
 
     def _serve(self, agent: Agent) -> tuple[dict[str, Any], list[Told]]:
         """Start the agent, and create a container; what it says of itself, and to the broker."""
@@ -221,22 +216,15 @@ class PowerCuts:
                 error, limit = made.error, made.container.linux.resources.memory.limit.value
                 if made.ok:
                     break
+                time.sleep(PAUSE_S)
                 agent.wait_for(_settled, "the plugins run again")
             status = agent.wait_for(_sent, "the results are sent")
             wait_until(
                 lambda: any(each.topic == "results" for each in observer.told), "results arrive"
             )
             agent.stop()
-            wait_until(lambda: _said_goodbye(observer.told), "its goodbye")
+            wait_until(lambda: said_goodbye(observer.told), "its goodbye")
             return {"status": status, "limit": limit, "error": error}, list(observer.told)
-
-    def _count_outcome(self, state: Cut, facts: Mapping[str, Any], same_stream: bool) -> None:
-        self._outcomes[f"writes since the flush: {state.fate.value}"] += 1
-        if "trouble" not in facts:
-            generation = facts["status"]["updates"]["generation"]
-            self._outcomes[f"generation {generation:2} runs"] += 1
-            numbers = "go on" if same_stream else "begin in a new stream"
-            self._outcomes[f"numbers of results {numbers}"] += 1
 
 
 class Containers:
@@ -280,6 +268,8 @@ def _settled(status: Status) -> bool:
     """Whether the broker is there, and each plugin answers. A bad release is replaced soon."""
     plugins = [each["status"] for each in status["plugins"]]
     connected = status.get("mqtt", {}).get("state") == "connected"
+    trouble = status.get("updates", {}).get("trouble")
+    assert not trouble, f"its disk refuses: {trouble}"
     return bool(connected and plugins and all(each in ALIVE for each in plugins))
 
 
@@ -288,22 +278,9 @@ def _sent(status: Status) -> bool:
     return bool(mqtt["queued"] == 0 and mqtt["sent"] > 0)
 
 
-def _said_goodbye(told: Sequence[Told]) -> bool:
-    return any(each.topic == "status" and b"offline" in each.payload for each in told)
-
-
-def _retained(fleet: FleetSide) -> dict[str, bytes]:
-    """The fleet's deployment as the broker has it now, by its topic."""
-    found: dict[str, bytes] = {}
-    peer = Peer(fleet.broker, "operator", heard=found.__setitem__)
-    peer.subscribe(f"{ABOUT_ALL}/deployment")
-    wait_until(lambda: found, "the deployment")
-    peer.close()
-    return found
-
-
-def _retain(fleet: FleetSide, documents: Mapping[str, bytes]) -> None:
-    peer = Peer(fleet.broker, "operator")
-    for topic, payload in documents.items():
-        assert peer.publish(topic, payload, retain=True) in ("Success", "No matching subscribers")
-    peer.close()
+def damage(state: Path) -> None:
+    """Both copies of the catalogue, as two bad blocks would."""
+    copies = list((state / "store").glob("catalogue*.json"))
+    assert len(copies) == 2, copies
+    for copy in copies:
+        os.truncate(copy, 100)

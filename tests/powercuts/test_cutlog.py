@@ -8,16 +8,12 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from tests.powercuts.cutlog import Told, broken, by_label, known, went_on
+from tests.powercuts.cutlog import Deployed, Told, broken, known, went_on
 
 
-def state(logged: int, accepted: int, board: str = "") -> Told:
-    value = {"updates": {"accepted": accepted}, "labels": {"board": board}}
+def state(logged: int, accepted: int, runs: int) -> Told:
+    value = {"updates": {"accepted": accepted, "generation": runs}}
     return Told(logged, "state", json.dumps(value).encode())
-
-
-def status(word: str) -> Told:
-    return Told(0, "status", json.dumps({"status": word, "session": 1}).encode())
 
 
 def results(logged: int, stream: str, **records: str) -> Told:
@@ -27,8 +23,8 @@ def results(logged: int, stream: str, **records: str) -> Told:
     return Told(logged, "results", msgpack.packb({"stream": stream, "records": batch}))
 
 
-def facts(accepted: int = 2, limit: int = 48, **more: Any) -> dict[str, Any]:
-    updates = {"accepted": accepted, "trouble": ""}
+def facts(accepted: int = 2, runs: int = 1, limit: int = 48, **more: Any) -> dict[str, Any]:
+    updates = {"accepted": accepted, "generation": runs, "trouble": ""}
     plugins = [{"name": "guard", "status": "running"}]
     return {
         "status": {"updates": updates, "plugins": plugins},
@@ -38,24 +34,34 @@ def facts(accepted: int = 2, limit: int = 48, **more: Any) -> dict[str, Any]:
     }
 
 
-TOLD = [state(100, 1), results(150, "a", _8="x"), state(200, 2), results(300, "a", _9="y")]
+TOLD = [
+    state(100, 1, 1),
+    results(150, "a", _8="x"),
+    state(200, 2, 1),
+    results(300, "a", _9="y"),
+    state(400, 3, 3),
+]
+DEPLOYED = [Deployed(1, 0, 48), Deployed(2, 180, 96), Deployed(3, 350, 32)]
 NEW = [results(0, "b", _1="z")]
 
 
 def judged(facts: dict[str, Any], after: list[Told], logged: int = 250) -> list[str]:
-    return broken(known(TOLD, logged), facts, after, newest=3, limits=(48, 96))
+    return broken(known(TOLD, logged, DEPLOYED), facts, after)
 
 
 def test_only_what_had_come_before_the_cut_is_known() -> None:
-    assert known(TOLD, 99) == (0, {})
-    assert known(TOLD, 150) == (1, {("a", 8): {"seq": 8, "event": "x"}})
-    assert known(TOLD, 250).accepted == 2
-    assert set(known(TOLD, 300).records) == {("a", 8), ("a", 9)}
+    assert known(TOLD, 99, DEPLOYED) == (0, 0, {}, DEPLOYED[:1])
+    assert known(TOLD, 150, DEPLOYED)[:3] == (1, 1, {("a", 8): {"seq": 8, "event": "x"}})
+    assert known(TOLD, 250, DEPLOYED).accepted == 2
+    assert known(TOLD, 250, DEPLOYED).possible == DEPLOYED[:2]
+    assert set(known(TOLD, 300, DEPLOYED).records) == {("a", 8), ("a", 9)}
+    assert known(TOLD, 400, DEPLOYED).possible == DEPLOYED[2:]
 
 
 def test_a_board_that_goes_on_or_begins_anew_is_whole() -> None:
     assert judged(facts(), NEW) == []
-    assert judged(facts(accepted=3, limit=96), NEW) == []  # accepted, and not told any more
+    assert judged(facts(runs=2, limit=96), NEW) == []
+    assert judged(facts(accepted=3), NEW, 350) == []  # accepted, and not told any more
     # Sent again, as nobody acknowledged it, and then the next number.
     assert judged(facts(), [results(0, "a", _8="x", _9="other than what came later")]) == []
 
@@ -64,8 +70,11 @@ def test_a_board_that_goes_on_or_begins_anew_is_whole() -> None:
     ("found", "after", "word"),
     [
         (facts(accepted=1), NEW, "generation 2 was accepted, now it is 1"),
-        (facts(accepted=4), NEW, "now it is 4"),
+        (facts(accepted=3), NEW, "now it is 3"),  # that was deployed later
+        (facts(runs=0), NEW, "generation 0 runs, and not one of [1, 2]"),
+        (facts(runs=3), NEW, "generation 3 runs, and not one of [1, 2]"),
         (facts(limit=0, error="refused"), NEW, "of no release: refused"),
+        (facts(limit=32), NEW, "a container has 32, of no release"),
         (facts(), [], "no result came"),
         (facts(), [results(0, "a", _8="z")], "means two things"),
         ({"trouble": "it cannot be mounted"}, NEW, "it cannot be mounted"),
@@ -83,18 +92,15 @@ def test_plugins_and_the_disk_must_be_well() -> None:
     assert len(judged(bad, NEW)) == 2
 
 
+def test_a_disk_that_lost_what_was_flushed_is_found() -> None:
+    """All that was told, and the disk as it was when the first deployment ran."""
+    wrong = judged(facts(accepted=1), [results(0, "a", _8="other")], 400)
+    assert len(wrong) == 4
+    for number, word in enumerate(("3 was accepted", "1 runs", "has 48", "means two things")):
+        assert word in wrong[number]
+
+
 def test_numbers_go_on_or_a_stream_begins() -> None:
-    before = known(TOLD, 300)
+    before = known(TOLD, 300, DEPLOYED)
     assert went_on(before, [results(0, "a", _10="z")])
     assert not went_on(before, [results(0, "a", _9="y"), *NEW])
-
-
-def test_lives_are_told_apart_by_what_the_state_says() -> None:
-    told = [
-        *(status("online"), results(0, "a", _1="x"), state(0, 1, "vdb"), status("offline")),
-        status("online"),  # and its end came before a state
-        *(status("online"), state(0, 1, "vdc"), results(0, "b", _1="x"), status("lost")),
-    ]
-    lives = by_label(told, "board")
-    assert {name: len(life) for name, life in lives.items()} == {"vdb": 4, "vdc": 4}
-    assert lives["vdc"][2].payload == told[7].payload

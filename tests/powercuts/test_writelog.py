@@ -123,8 +123,8 @@ def test_a_torn_write_has_its_first_sectors(log: Path, base: Path) -> None:
 
 def test_cuts_come_in_order_after_the_beginning_and_are_the_same_for_a_seed() -> None:
     log = [Write(number * 512, 512, 0, number, flush=number % 7 == 0) for number in range(500)]
-    found = cuts(log, 200, seed=3, begin=100)
-    assert found == cuts(log, 200, seed=3, begin=100) != cuts(log, 200, seed=4, begin=100)
+    found = cuts(log, 200, seed=3, begins=[100])
+    assert found == cuts(log, 200, seed=3, begins=[100]) != cuts(log, 200, seed=4, begins=[100])
     moments = [each.requests for each in found]
     assert moments == sorted(moments)
     assert moments[0] >= 100
@@ -133,6 +133,14 @@ def test_cuts_come_in_order_after_the_beginning_and_are_the_same_for_a_seed() ->
         assert each.flushed <= each.requests
         assert each.flushed == 0 or log[each.flushed - 1].flush
         assert all(each.flushed <= number < each.requests for number, _ in each.survivors)
+
+
+def test_each_part_of_a_log_has_its_share_of_the_cuts() -> None:
+    log = [Write(number * 512, 512, 0, number) for number in range(1000)]
+    moments = [each.requests for each in cuts(log, 90, seed=3, begins=[100, 110, 900])]
+    assert moments == sorted(moments)
+    assert sum(100 <= each <= 110 for each in moments) >= 30
+    assert sum(900 <= each <= 1000 for each in moments) >= 30
 
 
 def test_several_cuts_of_one_log_are_made_one_after_the_other(log: Path, base: Path) -> None:
@@ -149,6 +157,34 @@ def test_several_cuts_of_one_log_are_made_one_after_the_other(log: Path, base: P
     assert contents[4] == contents[5]
     with pytest.raises(ValueError, match="earlier"):
         replay.make(cut(found, 1, Fate.NONE_LOST, chance), base.with_name("again"))
+
+
+def test_one_disk_is_turned_into_what_each_cut_left(log: Path, base: Path) -> None:
+    found = requests(log)
+    chance = random.Random(1)
+    states = [cut(found, moment, fate, chance) for moment in range(len(found) + 1) for fate in Fate]
+    again = base.with_name("again")
+    again.write_bytes(base.read_bytes())
+    disk = base.with_name("disk")
+    disk.write_bytes(base.read_bytes())
+    turning, making = Replay(log, base), Replay(log, again)
+    written: list[Write] = []
+    for state in states:
+        turning.turn(state, disk, written)
+        making.make(state, base.with_name("made"))
+        assert disk.read_bytes() == base.with_name("made").read_bytes()
+        # Who looks at the disk writes to it, too.
+        written = [Write(0, 512, 0, 0), Write(8192 - 512, 1024, 0, 0)]
+        with disk.open("r+b") as file:
+            for each in written:
+                file.seek(each.start)
+                file.write(b"\xee" * each.size)
+
+
+def test_what_came_later_is_read_by_itself(log: Path) -> None:
+    whole = requests(log)
+    for number, each in enumerate(whole):
+        assert requests(log, each.end) == whole[number + 1 :]
 
 
 def test_a_discarded_place_reads_as_zeros(tmp_path: Path, base: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import random
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -57,10 +57,10 @@ class Cut(NamedTuple):
     survivors: tuple[tuple[int, int], ...]  # (request, its first bytes that are on the disk)
 
 
-def requests(log: Path) -> list[Write]:
+def requests(log: Path, begin: int = 0) -> list[Write]:
     """All that the log has as a whole; what was being written when QEMU was ended is left out.
 
-    LogError.
+    `begin` is the `end` of a request: only what came later. LogError.
     """
     found = []
     size = log.stat().st_size
@@ -69,7 +69,7 @@ def requests(log: Path) -> list[Write]:
         if len(header) < _HEADER.size or _HEADER.unpack(header)[:2] != (MAGIC, 1):
             raise LogError(f"{log} is no log of writes")
         sector_bytes = _HEADER.unpack(header)[3]
-        at = sector_bytes
+        at = max(begin, sector_bytes)
         # The number in the header is renewed seldom: the entries themselves are followed.
         while at + sector_bytes <= size:
             file.seek(at)
@@ -94,11 +94,16 @@ def requests(log: Path) -> list[Write]:
     return found
 
 
-def cuts(log: Sequence[Write], count: int, seed: int, begin: int = 0) -> list[Cut]:
-    """`count` cuts at random moments after the first `begin` requests, in their order."""
+def cuts(log: Sequence[Write], count: int, seed: int, begins: Sequence[int] = (0,)) -> list[Cut]:
+    """`count` cuts at random moments, in their order.
+
+    As many in each part of the log; `begins` says how many requests came before each part.
+    """
     chance = random.Random(seed)
     fates = list(Fate)
-    moments = sorted(chance.randint(begin, len(log)) for _ in range(count))
+    ends = (*begins[1:], len(log))
+    parts = list(zip(begins, ends, strict=True))
+    moments = sorted(chance.randint(*parts[each % len(parts)]) for each in range(count))
     return [cut(log, moment, chance.choice(fates), chance) for moment in moments]
 
 
@@ -132,20 +137,45 @@ class Replay:
         self._log, self._base = log, base
         self._requests = requests(log)
         self._done = 0
+        self._unsure: list[Write] = []  # on the disk that `turn` made, and not in the base
 
     def make(self, state: Cut, disk: Path) -> None:
         """The disk after this cut, as a file of its own."""
-        if state.flushed < self._done:
-            raise ValueError("an earlier cut than the one before")
-        with self._log.open("rb") as log, self._base.open("r+b") as base:
-            for request in self._requests[self._done : state.flushed]:
-                _apply(log, base, request, request.size)
-        self._done = state.flushed
+        self._settle(state)
         with self._base.open("rb") as base, disk.open("wb") as made:
             for at, block in _blocks(base):
                 made.seek(at)
                 made.write(block)
             made.truncate(self._base.stat().st_size)
+        self._survive(state, disk)
+
+    def turn(self, state: Cut, disk: Path, written: Iterable[Write] = ()) -> None:
+        """Make `disk`, a copy of the base once and turned by each cut since, what this cut left.
+
+        `written` is what others have written to it since it was turned: that is taken back. Little
+        is written where `make` copies all.
+        """
+        changed = [*self._unsure, *written, *self._settle(state)]
+        with self._base.open("rb") as base, disk.open("r+b") as made:
+            for request in changed:
+                base.seek(request.start)
+                made.seek(request.start)
+                made.write(base.read(request.size))
+        self._survive(state, disk)
+        self._unsure = [self._requests[number] for number, _ in state.survivors]
+
+    def _settle(self, state: Cut) -> Sequence[Write]:
+        """Have what was flushed in the base; what is new there."""
+        if state.flushed < self._done:
+            raise ValueError("an earlier cut than the one before")
+        new = self._requests[self._done : state.flushed]
+        with self._log.open("rb") as log, self._base.open("r+b") as base:
+            for request in new:
+                _apply(log, base, request, request.size)
+        self._done = state.flushed
+        return new
+
+    def _survive(self, state: Cut, disk: Path) -> None:
         with self._log.open("rb") as log, disk.open("r+b") as made:
             for number, size in state.survivors:
                 _apply(log, made, self._requests[number], size)
