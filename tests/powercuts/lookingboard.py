@@ -22,7 +22,9 @@ ATTEMPTS = 20  # to create a container: a release on probation may be a bad one,
 DISK = "cut"
 INSIDE = "cut-agent"  # the unit in which what is on the disk runs
 LOOK_EVERY_S = 20.0
-PATIENCE_S = 300.0  # a cut that breaks nothing waits some ten seconds
+# A cut that breaks nothing takes some ten seconds of an emulated processor. Beside other work an
+# emulator got a twentieth of a real one.
+PATIENCE_S = 1800.0
 # The first sector is nobody's in ext4; the mark that is put there shows that nothing of the cut
 # before is in the kernel's memory.
 MOUNT = f"""
