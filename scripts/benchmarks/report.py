@@ -13,6 +13,7 @@ HEADS = {
     "engine": "One call of a guest on Wasmtime, without socket",
     "deadline": "Calls that never end, on a busy machine",
     "memory": "Memory",
+    "imports": "Memory by import",
     "start": "Start, until the runtime has registered the plugin",
     "board": "On each engine",
     "swap": "CreateContainer while the plugin is replaced",
@@ -115,6 +116,14 @@ def _memory(result: Mapping[str, Any]) -> str:
         for name, found in result["increments"].items()
     ]
     return table(head, rows)
+
+
+def _imports(result: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{each['rss'] / MB:.2f}", f"{each['private_dirty'] / MB:.2f}")
+        for name, each in result["imports"].items()
+    ]
+    return table(("each adds, MB", "RSS", "private dirty"), rows)
 
 
 def _start(result: Mapping[str, Any]) -> str:
@@ -315,6 +324,7 @@ _PARTS = {
     "engine": _engine,
     "deadline": _deadline,
     "memory": _memory,
+    "imports": _imports,
     "start": _start,
     "board": _board,
     "swap": _swap,

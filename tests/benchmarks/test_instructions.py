@@ -9,7 +9,7 @@ import pytest
 
 from scripts.benchmarks import instructions
 from scripts.benchmarks.counted_agent import EMPTY, FEW, MANY
-from scripts.benchmarks.instructions import Counts, differences, judge, read, written
+from scripts.benchmarks.instructions import Counts, differences, judge, lesser, read, written
 from tests.support import tiers
 from tests.support.gobuild import ROOT
 
@@ -19,33 +19,39 @@ THEN = Counts({"python": "3.11.7"}, 1000, {"a part": 100_000}, "because")
 def test_growth_within_the_bound_passes_and_more_does_not() -> None:
     assert judge(THEN, replace(THEN, parts={"a part": 105_000})) == (
         ["a part: 105,000, +5.0%"],
-        True,
+        [],
     )
-    lines, good = judge(THEN, replace(THEN, parts={"a part": 105_100}))
-    assert not good
+    lines, grown = judge(THEN, replace(THEN, parts={"a part": 105_100}))
+    assert grown
     assert "more than 5%" in lines[1]
 
 
 def test_what_became_cheaper_passes_and_is_to_be_written_down() -> None:
-    lines, good = judge(THEN, replace(THEN, parts={"a part": 60_000}))
-    assert good
+    lines, grown = judge(THEN, replace(THEN, parts={"a part": 60_000}))
+    assert not grown
     assert lines[0] == "a part: 60,000, -40.0%"
     assert "cheaper" in lines[1]
 
 
 def test_a_part_of_which_the_file_says_nothing_does_not_pass() -> None:
-    _, good = judge(THEN, replace(THEN, parts={"another": 1}))
-    assert not good
+    _, grown = judge(THEN, replace(THEN, parts={"another": 1}))
+    assert grown
 
 
 def test_with_other_programs_the_ratio_to_the_reference_is_compared_and_said() -> None:
     """A Python that takes half for everything: the same path passes, one twice as long does not."""
     other = Counts({"python": "3.13.0"}, 500, {"a part": 50_000})
-    lines, good = judge(THEN, other)
-    assert good
+    lines, grown = judge(THEN, other)
+    assert not grown
     assert lines[0].startswith("NOTE: counted with other programs (python 3.11.7, here 3.13.0)")
-    _, good = judge(THEN, replace(other, parts={"a part": 100_000}))
-    assert not good
+    _, grown = judge(THEN, replace(other, parts={"a part": 100_000}))
+    assert grown
+
+
+def test_what_grew_counts_by_the_lesser_of_two_counts() -> None:
+    one, two = Counts({}, 1, {"a": 10, "b": 5}), Counts({}, 1, {"a": 7})
+    assert lesser(one, two).parts == {"a": 7, "b": 5}
+    assert lesser(replace(one, parts={"a": 6}), two).parts == {"a": 6}
 
 
 def test_the_file_is_read_as_it_is_written(tmp_path: Path) -> None:
@@ -92,6 +98,6 @@ def _counted(*options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _count(done: "subprocess.CompletedProcess[str]") -> int:
-    found = re.search(rf"^{EMPTY}: ([\d,]+)", done.stdout, re.MULTILINE)
-    assert found is not None, done.stdout + done.stderr
-    return int(found[1].replace(",", ""))
+    found = re.findall(rf"^{EMPTY}: ([\d,]+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout + done.stderr
+    return int(found[-1].replace(",", ""))
