@@ -29,11 +29,11 @@ IMPORTS = (
 )
 _PROGRAM = """
 import gc, json, sys
-from edge_agent import memory
-memory.keep_heap_small()
+from edge_agent import process
+process.keep_heap_small()
 def look():
     gc.collect()
-    memory.trim()
+    process.trim()
     found = {}
     for line in open("/proc/self/smaps_rollup"):
         name, *rest = line.split()
