@@ -36,7 +36,7 @@ from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
 from edge_agent.wasm.modulefile import ModuleFile
 
 MAX_REQUEST_BYTES = 16 << 20  # JSON takes some four times what ttRPC carries
-_CAPTURE = Path(__file__).parents[1] / "cli" / "create_container_request.bin"  # containerd 2.1.9
+_CAPTURE = Path(__file__).with_name("create_container_request.bin")  # containerd 2.1.9
 
 
 def method_named(word: str) -> str | None:

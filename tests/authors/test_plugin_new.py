@@ -1,5 +1,6 @@
 """`edge-agent plugin new` and `plugin build`: a folder that builds and passes its tests at once."""
 
+import configparser
 import importlib.util
 import os
 import subprocess
@@ -200,6 +201,22 @@ def test_any_bytes_are_read_without_another_error(tail: bytes, at: int, put: byt
             manifest.embed(damaged, TEXT)
         except (ConfigError, ModuleError):
             pass
+
+
+def test_the_python_package_brings_every_file_of_the_templates() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    package = project.TEMPLATES.parent
+    brought = {
+        path
+        for pattern in config["options.package_data"]["edge_agent.authors"].split(",")
+        for path in package.glob(pattern.strip())
+        if path.is_file()
+    }
+    folders = [project.TEMPLATES, project.TEMPLATES / "c" / "sdk"]
+    wanted = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    assert wanted <= brought
+    assert wanted
 
 
 def test_the_templates_are_those_of_the_shelf() -> None:
