@@ -113,9 +113,8 @@ def _nacl(arch: str) -> Iterator[tuple[str, Link]]:
 def _modules() -> Iterator[tuple[str, File]]:
     """Each file of the Python package, as "edge_agent/...", in order."""
     for path in sorted((ROOT / "edge_agent").rglob("*")):
-        if (
-            "templates" in path.parts
-        ):  # of `edge-agent plugin new`: nobody writes plugins on a board
+        # Of `edge-agent plugin new`: nobody writes plugins on a board.
+        if "templates" in path.parts:
             continue
         if path.is_file() and path.suffix in PACKAGED:
             yield str(path.relative_to(ROOT)), File(path.read_bytes())
