@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 # Generous: a busy machine of two cores compiles a Go module for half a minute. A test that passes
 # never waits that long.
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
