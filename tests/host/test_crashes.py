@@ -28,9 +28,10 @@ def runtime(tmp_path: Path) -> Iterator[SimRuntime]:
         yield runtime
 
 
-def agent_of(runtime: SimRuntime, folder: Path) -> Agent:
+def agent_of(runtime: SimRuntime, folder: Path, *, alone: bool = False) -> Agent:
     agent = Agent(folder, sockets=[Path(runtime.path)], limits=LONG)
-    agent.put("20-edge", guest("edge"))
+    if not alone:
+        agent.put("20-edge", guest("edge"))
     return agent
 
 
@@ -42,12 +43,11 @@ def at_work(agent: Agent, slot: int) -> str:
 
 
 def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
-    """Wait until this guest is at work on that thread, and end the process there."""
-    # Alone: beside the loader, the loop's thread may just be starting another plugin.
-    wait_until(
-        lambda: at_work(agent, slot) == identity and at_work(agent, LOOP) in ("", identity),
-        f"{identity} is at work",
-    )
+    """Wait until this guest is at work on that thread, and end the process there.
+
+    Other plugins run or are not there: one that is just being started may be the cause too.
+    """
+    wait_until(lambda: at_work(agent, slot) == identity, f"{identity} is at work")
     process, fault = agent.process, agent.control_socket.with_name("control.fault")
 
     def dies() -> bool:
@@ -63,8 +63,34 @@ def kill_at_work(agent: Agent, identity: str, slot: int, number: int) -> None:
         return True
 
     wait_until(dies, "it dies")
-    assert process.returncode == -number
+    # What writes the fault down reads the frames of threads that run, and may meet a fault itself.
+    assert process.returncode == -number or (
+        process.returncode == -signal.SIGSEGV and number != signal.SIGKILL
+    )
     agent.kill()  # so that it can be started again
+
+
+def kill_until_quarantined(agent: Agent, identity: str, slot: int) -> None:
+    """End the process at work of this guest, which is alone, until that was counted twice.
+
+    What is at work is read from outside, so the signal may come when it no longer is: such an end
+    counts for nothing, and rightly.
+    """
+
+    def quarantined() -> bool:
+        return any(each["status"] == "quarantined" for each in agent.entries(identity))
+
+    for killed in range(8):
+        agent.start()
+        wait_until(
+            lambda: quarantined() or at_work(agent, slot) == identity, f"{identity} is at work"
+        )
+        if quarantined():
+            assert killed >= 2
+            agent.stop()
+            return
+        kill_at_work(agent, identity, slot, signal.SIGABRT)
+    raise AssertionError(f"killed 8 times, and {identity} is not quarantined")
 
 
 def dies(process: subprocess.Popen[bytes], why: str) -> None:
@@ -98,7 +124,7 @@ def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
         assert entry["status"] == "quarantined"
         assert "the agent died while it ran, 2 times" in entry["error"]
         assert agent.entry("20-edge")["status"] == "running"
-        assert "its last words: Fatal Python error: " in agent.log()
+        agent.wait_for_line("its last words: Fatal Python error: ")
         agent.wait_for(lambda _: "refusing" in agent.entry("10-hostile"), "it is not missed")
         pod = runtime.run_pod("p").pod
         refused = runtime.create_container(pod, "c").error
@@ -115,12 +141,11 @@ def test_a_guest_in_whose_call_the_agent_dies_twice_is_quarantined(
 def test_a_guest_that_takes_the_agent_with_it_while_it_starts_is_quarantined(
     tmp_path: Path, runtime: SimRuntime
 ) -> None:
-    agent = agent_of(runtime, tmp_path / "agent")
+    agent = agent_of(runtime, tmp_path / "agent", alone=True)
     endless = '(func (export "_initialize") (loop (br 0)))'
     agent.put("10-endless", constant({"plugin_create_container": b""}, "", endless))
-    for _ in range(2):
-        agent.start()
-        kill_at_work(agent, "10-endless", LOADER, signal.SIGABRT)
+    kill_until_quarantined(agent, "10-endless", LOADER)
+    agent.put("20-edge", guest("edge"))
     with agent:
         agent.wait_running("20-edge")
         assert agent.entry("10-endless")["status"] == "quarantined"
@@ -148,11 +173,10 @@ def test_an_agent_that_ends_while_a_guest_is_made_ends_in_order(
 def test_one_that_takes_the_agent_with_it_in_its_synchronisation_is_quarantined(
     tmp_path: Path, runtime: SimRuntime
 ) -> None:
-    agent = agent_of(runtime, tmp_path / "agent")
+    agent = agent_of(runtime, tmp_path / "agent", alone=True)
     agent.put("10-hostile", guest("hostile"), config="synchronize:loop\n")
-    for _ in range(2):
-        agent.start()
-        kill_at_work(agent, "10-hostile", LOOP, signal.SIGABRT)
+    kill_until_quarantined(agent, "10-hostile", LOOP)
+    agent.put("20-edge", guest("edge"))
     with agent:
         agent.wait_running("20-edge")
         assert agent.entry("10-hostile")["status"] == "quarantined"
@@ -176,7 +200,7 @@ def test_a_kill_from_outside_is_held_against_nobody(tmp_path: Path, runtime: Sim
         creation.join()
     with agent:
         agent.wait_running("10-hostile", "20-edge")
-        assert "does not count: it was killed from outside" in agent.log()
+        agent.wait_for_line("does not count: it was killed from outside")
     assert not (tmp_path / "agent" / "state" / "crashes").exists()
 
 
@@ -248,7 +272,7 @@ def test_damaged_code_is_held_against_nobody_and_compiled_again(
         agent.kill()
     with agent:
         agent.wait_running("20-edge")
-        assert f"{artifact} was damaged" in agent.log()
+        agent.wait_for_line(f"{artifact} was damaged")
         pod = runtime.run_pod("p").pod
         assert runtime.create_container(pod, "c").ok
     assert not (tmp_path / "agent" / "state" / "crashes").exists()
@@ -276,7 +300,7 @@ def test_the_command_lifts_a_quarantine(
     agent.put("10-hostile", guest("hostile"), config="create_container:loop\n")
     for attempt in range(2):
         agent.start()
-        agent.wait_running("10-hostile")
+        agent.wait_running("10-hostile", "20-edge")
         creation = create(runtime, f"c{attempt}")
         kill_at_work(agent, "10-hostile", LOOP, signal.SIGABRT)
         creation.join()
