@@ -16,6 +16,7 @@ from tests.support.blobs import cut, module
 from tests.support.gobuild import require_go
 from tests.support.mosquitto import OPENSSL, Certificates
 from tests.support.registry import Registry, docker_config
+from tests.support.wait import wait_until
 from tests.support.webserver import Handler, WebServer
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -106,7 +107,8 @@ def test_broken_transfer_goes_on(pushed: Registry, partial: Path) -> None:
     handle = Handle()
     oci(f"oci://{pushed.host}/fleet/plugin", BLOB, partial, handle, None)
     assert partial.read_bytes() == DATA
-    assert '" 206 ' in pushed.requests()[-1]
+    # The registry writes its log after it has answered.
+    wait_until(lambda: '" 206 ' in pushed.requests()[-1], "a part was asked for")
 
 
 @pytest.mark.system
