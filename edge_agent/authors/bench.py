@@ -100,7 +100,7 @@ def _begin(trial: Trial, plugin: PluginFile, method: str, request: Message) -> O
     trial.check(method, request)
     trial.begin(message(events.SYNCHRONIZE))
     outcome = trial.event(method, request)
-    if outcome.kind not in ("ok", "error", "rejected"):
+    if outcome.step != method or outcome.kind not in ("ok", "error", "rejected"):
         raise ConfigError(
             f"{plugin.path}: {outcome.step}: {outcome.kind}: {outcome.error}; nothing is measured"
         )

@@ -13,6 +13,7 @@ from edge_agent.authors.cases import Expectation, Step
 from edge_agent.authors.trial import LEVELS, Outcome
 from edge_agent.config.units import format_duration
 from edge_agent.nri.difference import message_types
+from edge_agent.nri.events import CONFIGURE
 
 Snapshot = dict[str, Any]
 """An outcome as it is accepted, in JSON: what does not change from run to run."""
@@ -41,6 +42,10 @@ def snapshot(outcome: Outcome) -> Snapshot:
 
 
 def _against(expected: Expectation, method: str, outcome: Outcome) -> Iterator[str]:
+    before = outcome.step not in (method, *(("start",) if method == CONFIGURE else ()))
+    if before:  # how it ends there says nothing of the event
+        yield f"it failed before {method}, in {outcome.step}: {outcome.kind}: {outcome.error}"
+        return
     if outcome.kind != expected.ending:
         yield f"- ending {expected.ending}"
         yield f"+ ending {outcome.kind}" + (f": {outcome.error}" if outcome.error else "")

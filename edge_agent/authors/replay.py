@@ -37,7 +37,7 @@ def replay(
     """Each event at a lasting instance of `new`, and of `old` unless the recorded answers count.
 
     ModuleError, EngineError, StoreError: a plugin could not be started. ConfigError: the recording
-    is damaged.
+    is damaged, or a plugin refused its configuration or failed before the first event.
     """
     with _Side(new, runtime, engine) as ours:
         theirs = _Side(old, runtime, engine) if old is not None else None
@@ -78,7 +78,12 @@ class _Side:
         """What it does with the event, a line for each change; none: nothing, or not asked."""
         if self._trial is None:
             self._trial = Trial(self._plugin, self._runtime, engine=self._engine)
-            self._trial.begin(message(events.SYNCHRONIZE))
+            begun = self._trial.begin(message(events.SYNCHRONIZE))
+            if begun.kind != "ok":  # alike in both versions it would look like no difference
+                raise ConfigError(
+                    f"{self._plugin.path}: {begun.step}: {begun.kind}: {begun.error};"
+                    " nothing is compared"
+                )
         try:
             self._trial.check(method, request)
         except ConfigError:

@@ -96,6 +96,9 @@ def test_a_plugin_that_fails_is_not_measured(run: Run, tmp_path: Path) -> None:
     code, said = run(path)
     assert code == 1
     assert "Configure: trap" in said
+    path.with_suffix(".conf").write_text("configure:error")
+    code, said = run(path)
+    assert (code, "nothing is measured" in said) == (1, True), said
 
 
 def test_an_error_reply_is_a_reply(run: Run, tmp_path: Path) -> None:

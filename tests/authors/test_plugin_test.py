@@ -154,7 +154,12 @@ event = "configure"
 config = "configure:trap"
 expect.ending = "trap"
 [[case]]
-name = "traps when it is synchronised, before the event"
+name = "traps when it is synchronised"
+event = "synchronize"
+config = "synchronize:trap"
+expect.ending = "trap"
+[[case]]
+name = "traps before the event"
 config = "synchronize:trap"
 expect.ending = "trap"
 [[case]]
@@ -177,7 +182,8 @@ def test_each_way_to_fail_is_an_ending(run: Run, cases: Write) -> None:
     plugin.with_suffix(".toml").write_text('[limits]\ndeadline = "100ms"\n')
     code, said = run(plugin)
     assert code == 1
-    assert re.findall("^(ok|FAIL)", said, re.MULTILINE) == ["ok", "ok", "ok", "FAIL"]
+    assert re.findall("^(ok|FAIL)", said, re.MULTILINE) == ["ok", "ok", "FAIL", "ok", "FAIL"]
+    assert "it failed before CreateContainer, in Synchronize: trap" in said
     assert "- ending ok\n     + ending timeout: plugin_create_container: stopped after" in said
 
 

@@ -167,6 +167,17 @@ def test_a_plugin_that_faults_goes_on_with_a_new_instance(
         assert "before: + annotation team: a" in each["lines"]
 
 
+def test_versions_that_do_not_start_are_not_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = ROOT / "plugins" / "event-logger" / "event-logger.wasm"
+    config = tmp_path / "wrong.conf"
+    config.write_text("log = loudly")
+    words = ["--against", str(logger), "--config", str(config)]
+    assert main(["plugin", "replay", str(logger), str(written(tmp_path, EVENT)), *words]) == 1
+    assert "nothing is compared" in capsys.readouterr().err
+
+
 def test_a_state_change_of_an_older_runtime_is_replayed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
