@@ -16,11 +16,12 @@ from edge_agent.sim.runtime import SimRuntime
 from tests.operator.conftest import GUARD, ROOT, Home
 from tests.operator.gate import Gate
 from tests.support.agent import Agent
-from tests.support.brokers import BROKERS, Foreign, NatsCluster
+from tests.support.brokers import BROKERS, BrokerHangs, Foreign, NatsCluster
 from tests.support.mosquitto import Mosquitto
 from tests.support.wait import TIMEOUT_S, wait_until
 
 Broker = Mosquitto | Foreign | NatsCluster
+ATTEMPTS = 3  # mochi 2.7.9 came to a standstill in one of some fifty runs
 PAGE = (ROOT / "docs" / "brokers.md").read_text()
 
 
@@ -39,9 +40,13 @@ def broker(name: str, tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def home(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Home:
-    made = Home(tmp_path / "operator", broker.port, capsys)
+    return home_at(tmp_path / "operator", broker.port, capsys)
+
+
+def home_at(path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> Home:
+    made = Home(path, port, capsys)
     made.fleet("keygen", "alice")
-    made.fleet("init", str(made.path), "--broker", f"mqtt://127.0.0.1:{broker.port}")
+    made.fleet("init", str(made.path), "--broker", f"mqtt://127.0.0.1:{port}")
     return made
 
 
@@ -67,13 +72,35 @@ def table() -> dict[str, dict[str, str]]:
     }
 
 
-def test_what_doctor_finds_is_what_the_page_says(name: str, broker: Broker, home: Home) -> None:
-    found = findings(home)
-    broker.stop()
-    broker.start()
-    found |= findings(home, "--restarted")
-    assert {subject: found.get(subject, "-") for subject in table()[name]} == table()[name]
-    assert not found.keys() - table()[name].keys() - {"connection"}
+def test_what_doctor_finds_is_what_the_page_says(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            found = before_and_after_a_restart(name, tmp_path / f"{attempt}", capsys)
+        except BrokerHangs as hangs:
+            print(hangs)
+            continue
+        assert {subject: found.get(subject, "-") for subject in table()[name]} == table()[name]
+        assert not found.keys() - table()[name].keys() - {"connection"}
+        return
+    pytest.fail(f"{name} hung {ATTEMPTS} times")
+
+
+def before_and_after_a_restart(
+    name: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> dict[str, str]:
+    """BrokerHangs: what was found says nothing."""
+    folder = path / "broker"
+    folder.mkdir(parents=True)
+    with BROKERS[name](folder) as broker:
+        home = home_at(path / "operator", broker.port, capsys)
+        found = findings(home)
+        broker.stop()
+        broker.start()
+        found |= findings(home, "--restarted")
+        broker.stop()
+    return found
 
 
 def test_what_went_to_a_connection_that_was_ending_is_not_lost(
@@ -84,9 +111,7 @@ def test_what_went_to_a_connection_that_was_ending_is_not_lost(
     folder.mkdir()
     with BROKERS["nats"](folder) as broker, Gate(broker.port) as gate:
         gate.late_end = True
-        home = Home(tmp_path / "operator", gate.port, capsys)
-        home.fleet("keygen", "alice")
-        home.fleet("init", str(home.path), "--broker", f"mqtt://127.0.0.1:{gate.port}")
+        home = home_at(tmp_path / "operator", gate.port, capsys)
         assert findings(home)["session"] == "ok"
 
 

@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ from tests.support.wait import TIMEOUT_S, wait_until
 
 PEERS = ROOT / "tests" / "peers"
 BUILD_TIMEOUT_S = 900
+END_S = 60.0
+LOG_CHARACTERS = 40_000
 
 _NATS = """\
 server_name: edge
@@ -51,6 +55,10 @@ cluster {{ name: "edge", listen: "127.0.0.1:{own}", routes: [{routes}] }}
 """
 
 
+class BrokerHangs(AssertionError):
+    """A broker does not end when it is told to."""
+
+
 class Foreign:
     """One broker as a process; a context manager. Started again it keeps port and files."""
 
@@ -65,7 +73,9 @@ class Foreign:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def start(self) -> None:
         """Start it and wait until it listens."""
@@ -74,11 +84,20 @@ class Foreign:
         wait_until(self._listens, "the broker listens")
 
     def stop(self) -> None:
-        """In order."""
+        """In order. BrokerHangs, with what its threads are at: it does not end."""
         process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)  # Go and Java tell their threads
+            time.sleep(1)
+            process.kill()
             process.wait()
+            said = self.log_file.read_text(errors="replace")[-LOG_CHARACTERS:]
+            raise BrokerHangs(f"the broker did not end in {END_S} s: {said}") from None
 
     def _listens(self) -> bool:
         assert self._process is not None
@@ -139,7 +158,8 @@ class NatsCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        for each in self.members:
+            each.__exit__()
 
     def start(self) -> None:
         """Start all, and wait until they accept a client and have a leader for all they keep."""
