@@ -1,8 +1,8 @@
 """The files that a board boots from: Debian's kernel, an initrd, and a disk with Debian 13.
 
 Made once from Debian's packages and kept in the user's cache. `mmdebstrap` installs Debian under
-QEMU's emulator of programs, in some minutes for each architecture; `mke2fs -d` makes a disk of
-it in seconds, without mounting anything.
+QEMU's emulator of programs, in some minutes for each architecture; a disk is made of it in seconds,
+without mounting anything (tests.boards.filesystems).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.boards.filesystems import FILESYSTEMS, IDENTITY, PATH, Filesystem
 from tests.boards.hardware import SUITE, Hardware
-from tests.boards.initrd import initrd, modules_of
+from tests.boards.initrd import MODULES, initrd, modules_of
 from tests.support.containerd_image import image_archive
 from tests.support.containerd_system import APPLETS, IMAGE, debian_mirrors
 from tests.support.debian import DebianUnreachable
@@ -42,12 +43,8 @@ ENABLED = {
     "sockets.target.wants": "test-commands.socket",
 }
 DISK_BYTES = 3 << 30  # sparse
-# Always the same: two disks of one recipe differ in nothing that ext4 is given.
-IDENTITY = "0f51e7a2-6f0a-4a0c-9d0d-1c6f3a9f7b11"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
-    "mke2fs": "e2fsprogs",
     "arch-test": "arch-test",
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-arm": "qemu-system-arm",
@@ -59,15 +56,17 @@ PROGRAMS = {
 class BoardFiles(NamedTuple):
     kernel: Path
     initrd: Path
-    disk: Path  # to be copied: a raw ext4, without a partition table
+    disk: Path  # to be copied: raw, without a partition table
+    filesystem: Filesystem
 
 
-def why_not(hardware: Hardware) -> str:
+def why_not(hardware: Hardware, filesystem: Filesystem = FILESYSTEMS["ext4"]) -> str:
     """Why no such board can be had here, or "". Registers the emulator where it is not."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Debian: packages are installed, an emulator is registered"
-    wanted = ("mmdebstrap", "mke2fs", "arch-test", hardware.qemu)
-    missing = [PROGRAMS[each] for each in wanted if shutil.which(each, path=_PATH) is None]
+    packages = {each: PROGRAMS[each] for each in ("mmdebstrap", "arch-test", hardware.qemu)}
+    packages |= dict.fromkeys(filesystem.programs(), filesystem.package)
+    missing = {packages[each]: None for each in packages if shutil.which(each, path=PATH) is None}
     if missing:
         return f"not installed; apt-get install --no-install-recommends {' '.join(missing)}"
     if not go_is_installed():
@@ -75,7 +74,11 @@ def why_not(hardware: Hardware) -> str:
     return registered(hardware.emulator) if hardware.emulator else ""
 
 
-def board_files(hardware: Hardware, tell: Callable[[str], None] = print) -> BoardFiles:
+def board_files(
+    hardware: Hardware,
+    filesystem: Filesystem = FILESYSTEMS["ext4"],
+    tell: Callable[[str], None] = print,
+) -> BoardFiles:
     """Made at the first call. DebianUnreachable; PeerError if crictl cannot be built."""
     packages = (*PACKAGES, *hardware.packages)
     system = _kept(
@@ -92,18 +95,18 @@ def board_files(hardware: Hardware, tell: Callable[[str], None] = print) -> Boar
     )
     recipe = b"".join(
         [
-            repr((system, kernel, hardware)).encode(),
+            repr((system, kernel, hardware, filesystem)).encode(),
             *(path.read_bytes() for path in sorted(Path(__file__).parent.glob("i*.py"))),
             *(path.read_bytes() for path in sorted(GUEST.rglob("*")) if path.is_file()),
         ]
     )
     board = _kept(
-        f"board-{hardware.arch}",
+        f"{filesystem.name}-{hardware.arch}",
         recipe,
-        lambda folder: _assemble(hardware, system / "root", kernel / "root", folder),
-        lambda: tell(f"making the disk for {hardware.arch}"),
+        lambda folder: _assemble(hardware, filesystem, system / "root", kernel / "root", folder),
+        lambda: tell(f"making the disk for {hardware.arch}, {filesystem.name}"),
     )
-    return BoardFiles(board / "kernel", board / "initrd", board / "disk")
+    return BoardFiles(board / "kernel", board / "initrd", board / "disk", filesystem)
 
 
 def cache_folder() -> Path:
@@ -180,13 +183,15 @@ def _mmdebstrap(
     raise DebianUnreachable(f"no Debian {SUITE} {hardware.arch} could be had: {'; '.join(reasons)}")
 
 
-def _assemble(hardware: Hardware, system: Path, kernel: Path, folder: Path) -> None:
+def _assemble(
+    hardware: Hardware, filesystem: Filesystem, system: Path, kernel: Path, folder: Path
+) -> None:
     """kernel, initrd and disk in `folder`."""
     # One is the compressed kernel; on riscv64 it is named vmlinux.
     (image,) = (kernel / "boot").glob("vmlinu[xz]-*")
     shutil.copyfile(image, folder / "kernel")
     busybox = (kernel / "usr" / "bin" / "busybox").read_bytes()
-    modules = modules_of(kernel / "usr" / "lib" / "modules")
+    modules = modules_of(kernel / "usr" / "lib" / "modules", (*MODULES, filesystem.name))
     (folder / "initrd").write_bytes(initrd(busybox, (GUEST / "init").read_bytes(), modules))
 
     root = folder / "root"
@@ -213,10 +218,5 @@ def _assemble(hardware: Hardware, system: Path, kernel: Path, folder: Path) -> N
 
     with (folder / "disk").open("wb") as disk:
         disk.truncate(DISK_BYTES)
-    subprocess.run(
-        ["mke2fs", "-q", "-t", "ext4", "-U", IDENTITY, "-d", str(root), str(folder / "disk")],
-        env={**os.environ, "PATH": _PATH},
-        check=True,
-        capture_output=True,
-    )
+    filesystem.write(root, folder / "disk")
     shutil.rmtree(root)

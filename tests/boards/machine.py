@@ -195,6 +195,7 @@ class Machine:
         kernel = {
             "console": hardware.console,
             "root": "/dev/vda",
+            "rootfstype": self._files.filesystem.name,
             "net.ifnames": "0",
             "systemd.getty_auto": "no",
             "systemd.show_status": "no",

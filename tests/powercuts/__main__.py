@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from tests.boards import image
+from tests.boards.filesystems import FILESYSTEMS
 from tests.boards.fleet import FleetSide
 from tests.boards.hardware import BOARDS
 from tests.boards.packages import VERSIONS, agent_package
@@ -38,6 +39,12 @@ def main() -> int:
     )
     parser.add_argument("--board", choices=BOARDS, help="of a whole board, as Debian names it")
     parser.add_argument(
+        "--filesystem",
+        choices=FILESYSTEMS,
+        default="ext4",
+        help="of the board (default: %(default)s)",
+    )
+    parser.add_argument(
         "--boots",
         type=int,
         default=4,
@@ -52,12 +59,15 @@ def main() -> int:
     # What runs and is mounted is ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     board = arguments.board
-    reason = image.why_not(BOARDS[board]) if board else disk.why_not()
+    filesystem = FILESYSTEMS[arguments.filesystem]
+    if filesystem.name != "ext4" and not board:
+        parser.error("--filesystem goes with --board: this machine's own kernel need not have it")
+    reason = image.why_not(BOARDS[board], filesystem) if board else disk.why_not()
     if not reason and (MOSQUITTO is None or OPENSSL is None):
         reason = "not installed; apt-get install mosquitto openssl"
     if reason:
         sys.exit(f"test-power-cuts: {reason}")
-    transcript = Transcript(f"power cuts, {board}" if board else "power cuts")
+    transcript = Transcript(f"power cuts, {board}, {filesystem.name}" if board else "power cuts")
     with tempfile.TemporaryDirectory(prefix="edge-cuts-") as name:
         folder = Path(name)
         try:
@@ -88,7 +98,7 @@ def tested(
         transcript,
         folder,
         hardware=hardware,
-        files=image.board_files(hardware),
+        files=image.board_files(hardware, FILESYSTEMS[arguments.filesystem]),
         packages=(first, second),
         count=count,
         boots=arguments.boots,

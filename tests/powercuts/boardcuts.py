@@ -148,7 +148,8 @@ class BoardCuts:
         folder = self._folder / "looks"
         folder.mkdir()
         with Machine(self._hardware, files, folder) as machine:
-            looking = LookingBoard(machine, self._fleet, self._log, self._base, folder)
+            filesystem = files.filesystem
+            looking = LookingBoard(machine, self._fleet, filesystem, self._log, self._base, folder)
             with transcript.step("a board that looks at disks"):
                 looking.boot()
             with transcript.step("a disk that lost what was flushed"):
@@ -204,7 +205,7 @@ class BoardCuts:
                 board.pods.remove_all()
                 machine.power_off()
                 wait_until(lambda: said_goodbye(observer.told), "its goodbye", PATIENCE_S)
-                run("e2fsck", "-f", "-n", str(machine.disk))
+                run(*self._files.filesystem.checking(machine.disk))
                 return facts, list(observer.told)
         finally:
             shutil.rmtree(folder)

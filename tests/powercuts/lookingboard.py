@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.boards.board import NRI_SOCKET, UNIT, Board
+from tests.boards.filesystems import Filesystem
 from tests.boards.fleet import FleetSide
 from tests.boards.machine import BoardError, Machine, drive
 from tests.boards.pods import container_config
@@ -25,7 +26,7 @@ LOOK_EVERY_S = 20.0
 # A cut that breaks nothing takes some ten seconds of an emulated processor. Beside other work an
 # emulator got a twentieth of a real one.
 PATIENCE_S = 1800.0
-# The first sector is nobody's in ext4; the mark that is put there shows that nothing of the cut
+# The first sector is no file system's here; the mark put there shows that nothing of the cut
 # before is in the kernel's memory.
 MOUNT = f"""
 set -e
@@ -34,7 +35,7 @@ blockdev --flushbufs "$disk"
 found=$(head -c MARK_BYTES "$disk")
 [ "$found" = "MARK" ] || {{ echo "an old disk: $found"; exit 1; }}
 mkdir -p /cut
-mount -t ext4 "$disk" /cut
+mount -t FILESYSTEM "$disk" /cut
 """
 # Another boot, as far as the kernel says.
 SERVE = f"""
@@ -69,10 +70,16 @@ class LookingBoard:
     """
 
     def __init__(
-        self, machine: Machine, fleet: FleetSide, log: Path, base: Path, folder: Path
+        self,
+        machine: Machine,
+        fleet: FleetSide,
+        filesystem: Filesystem,
+        log: Path,
+        base: Path,
+        folder: Path,
     ) -> None:
         self.disk = folder / "cut"
-        self._machine, self._fleet = machine, fleet
+        self._machine, self._fleet, self._filesystem = machine, fleet, filesystem
         self._written = folder / "written"  # to `disk`, by the board
         self._seen = 0  # bytes of that log
         self._turns = 0
@@ -104,6 +111,7 @@ class LookingBoard:
         with self.disk.open("r+b") as file:
             file.write(mark.encode())
         mount = MOUNT.replace("MARK_BYTES", str(len(mark))).replace("MARK", mark)
+        mount = mount.replace("FILESYSTEM", self._filesystem.name)
         with Observer(self._fleet, lambda: 0) as observer:
             try:
                 machine.run(f"{mount}{damage}\n{SERVE}")
@@ -115,7 +123,7 @@ class LookingBoard:
                 said = machine.run(f"journalctl --unit={INSIDE} --lines=30 --no-pager", fails=True)
                 machine.run(STOP, fails=True)
                 raise BoardError(f"{error}\n{said}") from None
-        run("e2fsck", "-f", "-n", str(self.disk))
+        run(*self._filesystem.checking(self.disk))
         return facts, after
 
 
