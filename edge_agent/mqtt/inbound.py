@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import NodeTopics, is_plain
-from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S
+from edge_agent.mqtt.channels import ACKNOWLEDGE_TIMEOUT_S
 from edge_agent.pacing import backoff_s
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,12 @@ from edge_agent.mqtt.channels import (
     Document,
     DocumentChannel,
     OutboxChannel,
+    Publisher,
     StatusChannel,
+    Wire,
 )
 from edge_agent.mqtt.journal import Journal
 from edge_agent.mqtt.outbox import Describe, Outbox
-from edge_agent.mqtt.publisher import Publisher, Wire
 from edge_agent.store import files
 
 log = logging.getLogger(__name__)

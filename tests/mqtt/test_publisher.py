@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.channels import (
+    ACKNOWLEDGE_TIMEOUT_S,
     ANSWERS,
     BATCH_BURST,
     BATCHES_PER_S,
@@ -17,11 +18,11 @@ from edge_agent.mqtt.channels import (
     DocumentChannel,
     Message,
     OutboxChannel,
+    Publisher,
     StatusChannel,
 )
 from edge_agent.mqtt.outbound import PACK_AT_ONCE, PAUSE_S, Batcher
 from edge_agent.mqtt.outbox import Outbox
-from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S, Publisher
 
 
 class Sent(NamedTuple):

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.errors import LinkError
+from edge_agent.mqtt.channels import ACKNOWLEDGE_TIMEOUT_S
 from edge_agent.mqtt.inbound import FORMER_TOPICS, STRANGERS, TOPICS_AT_ONCE, Subscriptions
-from edge_agent.mqtt.publisher import ACKNOWLEDGE_TIMEOUT_S
 
 
 class MemoryWire:
