@@ -89,8 +89,8 @@ HEAVY = {
 }
 WITH_UPDATES = WITH_MQTT | _named(
     """
-    edge_agent.fleet: accepted documents plan transfer trustkeeper updater worker
-    edge_agent.fleet.transfer: fetch fetch_queue parts web
+    edge_agent.fleet: blobs documents plan transfer trustfiles updater
+    edge_agent.fleet.transfer: fetch parts web
     edge_agent.fleet_protocol: deployment form trust
     edge_agent.node: updates
     edge_agent.store: artifact catalogue catalogue_store layout

@@ -248,11 +248,11 @@ def _trust(config: AgentConfig) -> tuple[str, str | None]:
     """The first trusted keys, and whether signatures can be checked here."""
     if config.updates is None:
         return "", None
-    from edge_agent.fleet import trustkeeper
+    from edge_agent.fleet import trustfiles
     from edge_agent.fleet_protocol.keys import verify
 
     try:
-        trust = trustkeeper.read_root(
+        trust = trustfiles.read_root(
             config.updates.trust_dir, fleet=config.fleet, threshold=config.updates.threshold
         )
         for key in trust.keys:

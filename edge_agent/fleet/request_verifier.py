@@ -1,6 +1,6 @@
 """Verifies signed requests: by a trusted key, for this node, in time, and carried out once.
 
-For the thread of edge_agent.fleet.worker: a signature costs a slow board a millisecond, and what
+For the thread of edge_agent.node.updates: a signature costs a slow board a millisecond, and what
 was asked has to be on the disk before it is done, or it could be sent again after a restart.
 """
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_agent.errors import CryptoError, RefusedError, RequestError, StoreError
-from edge_agent.fleet.trustkeeper import TrustInForce
+from edge_agent.fleet.documents import TrustInForce
 from edge_agent.fleet_protocol import signed_requests
 from edge_agent.fleet_protocol.requests import Request, Sealed
 from edge_agent.fleet_protocol.signed_requests import Addressed, Memory

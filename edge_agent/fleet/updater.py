@@ -7,7 +7,7 @@
 
 The catalogue on disk and the documents decide all of it; whenever the process ends, the next
 one goes on from there. Nothing here waits for the network; disk and signatures take the time
-they take, so this belongs to a thread of its own (edge_agent.fleet.worker), or, in the
+they take, so this belongs to a thread of its own (edge_agent.node.updates), or, in the
 benchmark, a thousand of these to one.
 """
 
@@ -21,14 +21,12 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.config import UpdatesConfig
 from edge_agent.errors import StoreError
 from edge_agent.fleet import plan
-from edge_agent.fleet.accepted import MAX_REPORTED, AcceptedDeployments, Modules
-from edge_agent.fleet.documents import Documents
-from edge_agent.fleet.plan import Node, Plan, Target
+from edge_agent.fleet.blobs import FetchQueue, Modules
+from edge_agent.fleet.documents import Documents, TrustInForce
+from edge_agent.fleet.plan import MAX_REPORTED, AcceptedDeployments, Node, Plan, Target
 from edge_agent.fleet.transfer.fetch import FetchContext
-from edge_agent.fleet.transfer.fetch_queue import FetchQueue
 from edge_agent.fleet.transfer.parts import BrokerPort
 from edge_agent.fleet.transfer.web import TransferThread
-from edge_agent.fleet.trustkeeper import TrustInForce
 from edge_agent.fleet_protocol.deployment import MAX_FORM, Deployment
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, TRUST, DocumentOf, FleetTopics, PartOf
 from edge_agent.store import catalogue as catalogues

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_agent.config.units import Validity
 from edge_agent.errors import OperatorError, StoreError
-from edge_agent.fleet.trustkeeper import written_validity
+from edge_agent.fleet.trustfiles import written_validity
 from edge_agent.fleet_protocol.keys import PublicKey, public_pem
 from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.operator.fleet_toml import FleetSettings, load_settings
@@ -97,7 +97,7 @@ class FleetFolder:
     def write_trust(
         self, keys: Mapping[str, PublicKey], version: int, validity: Validity | None
     ) -> None:
-        """Make trust/ what nodes read as their first keys (fleet/trustkeeper): these and no others.
+        """Make trust/ what nodes read as their first keys (fleet/trustfiles): these and no others.
 
         OperatorError.
         """

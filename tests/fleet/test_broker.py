@@ -13,12 +13,12 @@ from edge_agent.config import MqttConfig, UpdatesConfig
 from edge_agent.fleet.plan import Node, Plan
 from edge_agent.fleet.transfer import parts
 from edge_agent.fleet.updater import Updater
-from edge_agent.fleet.worker import Worker
 from edge_agent.fleet_protocol import keys
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
 from edge_agent.mqtt.client import MAX_PUBLISH_BYTES
 from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
+from edge_agent.node.updates import Worker
 from edge_agent.sim.mqttwire import Message
 from edge_agent.store.layout import Layout
 from edge_agent.store.release import PluginId

@@ -12,7 +12,7 @@ from edge_agent import strictjson
 from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError, RefusedError, RequestError
 from edge_agent.fleet.request_verifier import RequestVerifier
-from edge_agent.fleet.trustkeeper import read_root, written_validity
+from edge_agent.fleet.trustfiles import read_root, written_validity
 from edge_agent.fleet.updater import EXPIRY_LOOK_S
 from edge_agent.fleet_protocol import deployment, requests, signed_requests, trust
 from edge_agent.fleet_protocol.requests import Sealed

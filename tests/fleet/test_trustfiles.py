@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.fleet.trustkeeper import read_root
+from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol.keys import public_pem
 from edge_agent.fleet_protocol.trust import TrustSet
 from tests.fleet_protocol.papers import FLEET, KEYS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_agent import VERBS
 from edge_agent.config.table import MAX_ENTRIES
-from edge_agent.fleet import accepted
+from edge_agent.fleet import plan
 from edge_agent.fleet.transfer import fetch, parts, web
 from edge_agent.fleet_protocol import (
     deployment,
@@ -143,7 +143,7 @@ def test_the_page_tells_how_this_agent_fetches() -> None:
         f"up to {fetch.TRIES} times in a row",
         f"another module {fetch.WRONG_LIMIT} times",
         f"after {fetch.PAUSE_MIN_S:.0f} s, doubled each time up to an hour",
-        f"the latest {accepted.MAX_REPORTED}:",
+        f"the latest {plan.MAX_REPORTED}:",
     ):
         assert text in PAGE, text
     assert web.SLOWEST_BYTES_PER_S == 1024

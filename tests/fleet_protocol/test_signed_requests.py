@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from edge_agent import strictjson
 from edge_agent.errors import RefusedError, RepeatedError, RequestError
+from edge_agent.fleet.documents import TrustInForce
 from edge_agent.fleet.request_verifier import RequestVerifier
-from edge_agent.fleet.trustkeeper import TrustInForce
 from edge_agent.fleet_protocol import envelope, requests, signed_requests, topics, trust
 from edge_agent.fleet_protocol.keys import PublicKey, SigningKey
 from edge_agent.fleet_protocol.requests import Request, Sealed

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.cli import fleet_upkeep
 from edge_agent.errors import ConfigError
-from edge_agent.fleet.trustkeeper import read_root
+from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol import trust
 from edge_agent.mqtt import certificate
 from edge_agent.operator.fleet_toml import load_settings

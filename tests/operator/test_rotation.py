@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from edge_agent.cli import fleet_watch
-from edge_agent.fleet.trustkeeper import read_root
+from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol import trust
 from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.rollout import Course

@@ -1,10 +1,12 @@
-"""Several blobs, fetched one after the other: what a node takes from the network is bounded.
+"""A node's blobs: those on its disk, and those that are fetched, one after the other.
 
-One that must pause lets the next one try.
+What a node takes from the network is bounded: a fetch that must pause lets the next one try.
+`FetchQueue` has the network, `Modules` has the disk.
 """
 
+import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,9 +14,11 @@ from edge_agent.errors import StoreError
 from edge_agent.fleet.transfer.fetch import Fetch, FetchContext
 from edge_agent.fleet_protocol.deployment import Blob
 from edge_agent.store.digest import Digest
+from edge_agent.store.layout import Layout
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import FetchState
+log = logging.getLogger(__name__)
 
 
 class FetchRequest(NamedTuple):
@@ -117,6 +121,71 @@ class FetchQueue:
         fetch = Fetch(request.blob, request.sources, folder, self._context, now)
         fetch.last_error = request.reason
         return fetch
+
+
+class Modules:
+    """The modules and machine code on this node's disk. Waits for it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._damaged: set[Digest] = set()  # on a disk that they cannot be removed from
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a good blob with this digest is on the disk, as far as `check` has seen."""
+        return digest not in self._damaged and self._layout.has(digest)
+
+    def path(self, digest: Digest) -> Path:
+        """The path of the blob, whether it is there or not."""
+        return self._layout.blob(digest)
+
+    def check(self, needed: Iterable[Digest], wanted: Collection[Digest]) -> StoreError | None:
+        """Every blob against its digest; what is damaged is gone, or is not `has` any more. What
+        came of modules that are not `wanted`, or are here by now, is gone too.
+
+        The error of a disk that takes nothing; then only `needed` were compared.
+        """
+        problem = None
+        try:
+            damaged = self._layout.check()
+            self._damaged = set()
+        except StoreError as error:
+            problem = error
+            here = filter(self._layout.has, needed)
+            damaged = [digest for digest in here if not self._layout.good(digest)]
+            self._damaged = set(damaged)
+        for digest in damaged:
+            log.error("%s is damaged on the disk; it is fetched again if it is needed", digest)
+        try:
+            transfers = self._layout.transfers()
+        except StoreError as error:  # no reason not to run what is here
+            return problem or error
+        for folder in transfers:
+            named = next((each for each in wanted if each.hex == folder.name), None)
+            if named is None or self.has(named):
+                empty(folder)
+        return problem
+
+    def add(self, digest: Digest, path: Path, names: Collection[tuple[str, str]]) -> None:
+        """Put a checked file in its place, as these names and versions. StoreError."""
+        for name, version in sorted(names):
+            stored = self._layout.add_module(name, version, path)
+            if stored != digest:
+                raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+            path = self._layout.blob(digest)
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+
+    def add_code(self, digest: Digest, path: Path) -> None:
+        """Put a checked file of machine code in its place. StoreError."""
+        stored = self._layout.add_blob(path)
+        if stored != digest:
+            raise StoreError(f"{path}: was {digest} and is {stored} now; is the disk bad?")
+        self._damaged.discard(digest)
+        empty(self._layout.incoming(digest))
+
+    def collect(self, needed: Collection[Digest]) -> None:
+        """Remove all others. StoreError."""
+        self._layout.collect(needed)
 
 
 def empty(folder: Path) -> None:

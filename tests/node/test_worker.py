@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from edge_agent.config import UpdatesConfig
-from edge_agent.fleet import worker as workers
 from edge_agent.fleet.plan import Node
 from edge_agent.fleet.updater import Updater
-from edge_agent.fleet.worker import MAX_PARTS, Worker
 from edge_agent.fleet_protocol.topics import DocumentOf, PartOf
+from edge_agent.node import updates as workers
+from edge_agent.node.updates import MAX_PARTS, Worker
 from edge_agent.store.release import PluginId
 from tests.support.fleetnode import (
     FLEET,
@@ -179,7 +179,7 @@ def test_stop_before_start_is_nothing(place: Place) -> None:
 
 LOADED = """
 import sys
-import edge_agent.fleet.worker, edge_agent.fleet.updater
+import edge_agent.node.updates, edge_agent.fleet.updater
 print(*sys.modules)
 """
 # With what each would cost; they are loaded when a source or a signature needs them.
