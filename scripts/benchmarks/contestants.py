@@ -84,7 +84,7 @@ class Floor(Contestant):
         self.runtime = stack.enter_context(NriRuntime(socket, owners=False))
         began = time.monotonic()
         process = subprocess.Popen([program, socket, *self._said()], stdin=subprocess.DEVNULL)
-        stack.callback(_end, process)
+        stack.callback(end, process)
         self.pid = process.pid
         wait_for(self.runtime, "10-floor", alive=lambda: process.poll() is None)
         self.start_s = time.monotonic() - began
@@ -198,7 +198,7 @@ class Agent(Contestant):
             stderr=log,
             cwd=ROOT,
         )
-        stack.callback(_end, process)
+        stack.callback(end, process)
         self.pid = process.pid
         try:
             wait_for(self.runtime, *sorted(self._modules), alive=lambda: process.poll() is None)
@@ -234,14 +234,26 @@ class Agent(Contestant):
 
 def wait_for(runtime: NriRuntime, *names: str, alive: Callable[[], bool] = lambda: True) -> None:
     """Return once exactly these plugins are registered at the runtime. TimeoutError."""
+    _wait(runtime, lambda: runtime.plugins().present == list(names), f"wanted {names}", alive)
+
+
+def wait_for_any(runtime: NriRuntime, alive: Callable[[], bool]) -> None:
+    """Return once a plugin is registered at the runtime, whatever its name. TimeoutError."""
+    _wait(runtime, lambda: bool(runtime.plugins().present), "wanted a plugin", alive)
+
+
+def _wait(
+    runtime: NriRuntime, there: Callable[[], bool], wanted: str, alive: Callable[[], bool]
+) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while runtime.plugins().present != list(names):
+    while not there():
         if time.monotonic() > deadline or not alive():
-            raise TimeoutError(f"wanted {names}, have {runtime.plugins().present}; {runtime.log()}")
+            raise TimeoutError(f"{wanted}, have {runtime.plugins().present}; {runtime.log()}")
         time.sleep(LOOK_S)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """In order, or else at once."""
     process.terminate()
     try:
         process.wait(5)
