@@ -35,7 +35,7 @@ from edge_agent.node.state_publisher import State, StatePublisher, summary
 from edge_agent.notify import Notifier, Readiness
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
-from edge_agent.wasm.artifacts import Artifacts
+from edge_agent.wasm.artifacts import Artifacts, machine_of
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.guestlog import AgentLog
 
@@ -311,9 +311,7 @@ class Agent:
         refused."""
         if config.compiled != "accept":
             return None
-        from edge_agent.wasm import fleetcode
-
-        found = fleetcode.machine(self._engine)
+        found = machine_of(self._engine)
         if found is None:
             log.warning(
                 "the engine %s %s loads no code from elsewhere: plugins are compiled here",

@@ -27,10 +27,10 @@ from edge_agent.operator.folder import FleetFolder
 from edge_agent.operator.node_state import Node
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import Code
-from edge_agent.wasm import compiler, fleetcode
+from edge_agent.wasm import compiler
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler_process import Portably
-from edge_agent.wasm.engine import Engine, Portable
+from edge_agent.wasm.engine import Engine, Portable, metered_settings
 
 ENGINE = "wasmer"  # the only engine that compiles for other processors
 # Debian's names.
@@ -150,7 +150,8 @@ class Maker:
         return sorted(found)
 
     def _settings(self, wide: bool, metered: bool) -> str:
-        return fleetcode.settings_of(self._portable.settings_for(wide), metered)
+        settings = self._portable.settings_for(wide)
+        return metered_settings(settings) if metered else settings
 
 
 _TEXT = """\

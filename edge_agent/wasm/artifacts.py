@@ -8,6 +8,9 @@
 An engine runs whatever it is given, so nothing damaged, foreign or half may reach it:
 what does not verify is compiled again. What was verified is what is mapped: both go
 through one open descriptor, and no file is ever changed in place.
+
+Machine code that the fleet made for this node (docs/adr/0050) is the one exception: what the signed
+deployment names by its digest, compared each time with the bytes behind that descriptor.
 """
 
 import logging
@@ -15,12 +18,14 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from edge_agent.errors import EngineError, StoreError
 from edge_agent.store import files
-from edge_agent.store.digest import Digest, keyed, sha256_hex
+from edge_agent.store.digest import Digest, keyed, sha256, sha256_hex
+from edge_agent.store.release import Machine
 from edge_agent.wasm import compiler
-from edge_agent.wasm.engine import FUEL_RULES, Engine, Module
+from edge_agent.wasm.engine import FUEL_RULES, Engine, Module, Portable, metered_settings
 from edge_agent.wasm.modulefile import ModuleFile
 
 log = logging.getLogger(__name__)
@@ -256,15 +261,40 @@ def mapped(engine: Engine, fd: int, named: Path, source: ModuleFile) -> Module:
 
 def _of_the_fleet(engine: Engine, source: ModuleFile) -> Module | None:
     """The module from the fleet's machine code; None: there is none that can be used."""
-    if source.code is None:
+    code = source.code
+    if code is None:
         return None
-    from edge_agent.wasm import fleetcode  # most nodes have none
-
     try:
-        return fleetcode.load(engine, source.code, source)
-    except EngineError as error:
-        log.warning("machine code of the fleet's: %s; compiling here", error)
+        fd = os.open(code.path, OPENED)
+        try:
+            digest = sha256()
+            _feed(digest, fd)
+            if Digest.made(digest) != code.digest:
+                raise EngineError(f"{code.path} is refused: it is not what the deployment names")
+            return mapped(engine, fd, code.path, source)
+        finally:
+            os.close(fd)
+    except (EngineError, OSError) as error:
+        why = error if isinstance(error, EngineError) else files.failure("read", code.path, error)
+        log.warning("machine code of the fleet's: %s; compiling here", why)
         return None
+
+
+def machine_of(engine: Engine) -> Machine | None:
+    """The machine that code must be made for to run here; None: the engine loads no code of other
+    machines."""
+    features = engine.features() if isinstance(engine, Portable) else None
+    if features is None:
+        return None
+    settings = engine.settings()
+    return Machine(
+        engine=engine.name,
+        version=engine.version,
+        target=os.uname().machine,
+        settings=settings,
+        metered=metered_settings(settings),
+        features=features,
+    )
 
 
 def artifact_key(digest: Digest, engine: Engine, cpu: str, metered: bool = False) -> str:
@@ -280,13 +310,19 @@ def sidecar(secret: bytes, key: str, fd: int) -> bytes:
     size = os.fstat(fd).st_size
     mac = keyed(secret)
     mac.update(f"{_FORMAT}\0{key}\0{size}\0".encode())
+    read = _feed(mac, fd)
+    return f"{_FORMAT} {read} {mac.hexdigest()}\n".encode()
+
+
+def _feed(digest: Any, fd: int) -> int:
+    """Feed a digest with what is behind a descriptor; how many bytes that is. OSError."""
     buffer = bytearray(_PART_BYTES)
     view = memoryview(buffer)
     at = 0
     while count := os.preadv(fd, [buffer], at):
-        mac.update(view[:count])
+        digest.update(view[:count])
         at += count
-    return f"{_FORMAT} {at} {mac.hexdigest()}\n".encode()
+    return at
 
 
 def cpu_features() -> str:

@@ -19,6 +19,11 @@ FUEL_EXPORT = "edge-agent:fuel"  # the global of a metered module, edge_agent.wa
 FUEL_RULES = 2
 
 
+def metered_settings(settings: str) -> str:
+    """An engine's settings, of code that counts its fuel."""
+    return f"{settings},fuel={FUEL_RULES}"
+
+
 class Guest(Protocol):
     """The running instance, as a host function sees it. Raises GuestFault.
 

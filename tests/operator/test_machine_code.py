@@ -12,7 +12,7 @@ from edge_agent.errors import EngineError, OperatorError
 from edge_agent.operator import blobs, releases
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.releases import Kind, Maker
-from edge_agent.wasm import fleetcode
+from edge_agent.wasm.engine import metered_settings
 from edge_agent.wasm.engines.native import WasmerEngine
 from tests.operator.conftest import GUARD, LOGGER, Home
 from tests.operator.peer import Peer
@@ -87,7 +87,7 @@ def test_what_is_made_says_what_it_assumes(maker: Maker) -> None:
     made = maker.make(wasm, Kind("aarch64", True, True))
     assert (made.engine, made.version, made.target) == ("wasmer", maker.version, "aarch64")
     assert made.features == ("neon",)
-    assert made.settings == fleetcode.settings_of(WasmerEngine(True).settings(), True)
+    assert made.settings == metered_settings(WasmerEngine(True).settings())
     assert made.data.startswith(b"\x7fELF")
     assert maker.make(wasm, Kind("aarch64", True, True)) == made
     assert maker.make(wasm, Kind("aarch64", True, False)).data != made.data

@@ -12,8 +12,8 @@ import pytest
 from edge_agent.errors import EngineError, ModuleError
 from edge_agent.store.digest import Digest, sha256_hex
 from edge_agent.store.release import Code
-from edge_agent.wasm import compiler, fleetcode
-from edge_agent.wasm.artifacts import Artifacts
+from edge_agent.wasm import compiler
+from edge_agent.wasm.artifacts import Artifacts, machine_of
 from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import FUEL_RULES, Bounds, Engine, Module, Portable
@@ -198,7 +198,7 @@ def test_what_is_not_what_was_signed_for_is_compiled_here(
 
 def test_machine_is_what_its_engine_says() -> None:
     engine = wasmer()
-    machine = fleetcode.machine(engine)
+    machine = machine_of(engine)
     assert machine is not None
     assert (machine.engine, machine.version, machine.target) == ("wasmer", engine.version, HERE)
     assert machine.settings == engine.settings()
@@ -213,7 +213,7 @@ def test_engines_without_such_code_take_none(name: str) -> None:
     except EngineError as error:
         pytest.skip(f"needs {name}: {error}")
     assert not isinstance(engine, Portable)
-    assert fleetcode.machine(engine) is None
+    assert machine_of(engine) is None
 
 
 def test_library_that_makes_none_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_library_that_makes_none_takes_none(monkeypatch: pytest.MonkeyPatch) -> 
         """edge-agent-engines 0.2.0."""
 
     monkeypatch.setattr(engine, "native", Older())
-    assert fleetcode.machine(engine) is None
+    assert machine_of(engine) is None
 
 
 # --- the compiler's child
