@@ -83,6 +83,16 @@ def tls_context(config: MqttConfig) -> ssl.SSLContext:
     return context
 
 
+def _password(config: MqttConfig) -> str | None:
+    path = config.password_file
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise LinkError(f"password_file {path}: {error}") from error
+
+
 def explain(error: Exception) -> str:
     """What happened, in an operator's words, and what to do where that is known."""
     match error:
@@ -172,6 +182,13 @@ class BoundedClient(paho.Client):
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         self.messages = TokenBucket(MESSAGE_BURST, MESSAGES_PER_S)
+
+    def take_credentials(self, config: MqttConfig, *, tls: bool) -> None:
+        """Name, password and certificate, as the configuration has them. LinkError."""
+        if config.username is not None:
+            self.username_pw_set(config.username, _password(config))
+        if tls:
+            self.tls_set_context(tls_context(config))
 
     def _create_socket_connection(self) -> socket.socket:
         address = (plain(self._host), self._port)

@@ -30,7 +30,6 @@ from edge_agent.mqtt.client import (
     publish_properties,
     refusal,
     refused,
-    tls_context,
 )
 from edge_agent.mqtt.inbound import Inbound, InboundMessage
 
@@ -224,27 +223,21 @@ class Connection:
         client.connect_timeout = CONNECT_TIMEOUT_S
         topic, payload = self._will
         client.will_set(topic, payload, qos=1, retain=True)
-        if self._config.username is not None:
-            client.username_pw_set(self._config.username, self._password())
-        if self._broker.tls:
-            client.tls_set_context(tls_context(self._config))
+        client.take_credentials(self._config, tls=self._broker.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = self._on_unsubscribe
+        client.on_publish = lambda _c, _u, packet_id, reason, _p: self._answers.append(
+            Answer(packet_id, [refusal(reason)])
+        )
+        client.on_subscribe = lambda _c, _u, packet_id, reasons, _p: self._answers.append(
+            Answer(packet_id, [refusal(reason) for reason in reasons])
+        )
+        client.on_unsubscribe = lambda _c, _u, packet_id, _reasons, _p: self._answers.append(
+            Answer(packet_id, ())
+        )
         client.on_message = self._on_message
         client.too_large = self._too_large
         return client
-
-    def _password(self) -> str | None:
-        path = self._config.password_file
-        if path is None:
-            return None
-        try:
-            return path.read_text("utf-8").rstrip("\r\n")
-        except (OSError, ValueError) as error:
-            raise LinkError(f"password_file {path}: {error}") from error
 
     def _on_connect(
         self,
@@ -292,36 +285,6 @@ class Connection:
         self._lost = (
             left(problem) if problem else ended(str(reason), accepted=self.accepted, said=said)
         )
-
-    def _on_publish(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        self._answers.append(Answer(packet_id, [refusal(reason)]))
-
-    def _on_subscribe(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        codes: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        self._answers.append(Answer(packet_id, list(map(refusal, codes))))
-
-    def _on_unsubscribe(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        _codes: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        self._answers.append(Answer(packet_id, ()))
 
     def _on_message(
         self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage

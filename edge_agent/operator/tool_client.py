@@ -1,6 +1,6 @@
 """The operator's MQTT client, with bounds on what a broker can send and on what waits here.
 
-A tool reads as fast as it can and asks for much, so unlike a node (mqtt/bounded_client) it does not
+A tool reads as fast as it can and asks for much, so unlike a node (mqtt/client) it does not
 limit the number of packets. It bounds their size and kinds, the acknowledgements that the broker
 does not read, and the messages that the tool has not taken yet.
 """
@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 
 from edge_agent.config import MqttConfig
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.client import BoundedClient, tls_context
+from edge_agent.mqtt.client import BoundedClient
 
 # Of one received message; the fleet's largest are a deployment and a part, with 64 KiB each.
 MAX_PACKET_BYTES = 1 << 20
@@ -84,21 +84,8 @@ def tool_client(
         # Until the broker has accepted it once: a refusal ends the attempt.
         reconnect_on_failure=False,
     )
-    if config.username is not None:
-        client.username_pw_set(config.username, _password(config))
-    if tls:
-        client.tls_set_context(tls_context(config))
+    client.take_credentials(config, tls=tls)
     return client
-
-
-def _password(config: MqttConfig) -> str | None:
-    path = config.password_file
-    if path is None:
-        return None
-    try:
-        return path.read_text("utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        raise LinkError(f"password_file {path}: {error}") from error
 
 
 def client_id() -> str:
