@@ -22,7 +22,7 @@ from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.control import ControlServer, Deferred, Verb
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_marker import CrashMarker, look_back
-from edge_agent.host.crash_policy import CrashPolicy
+from edge_agent.host.crash_policy import CrashPolicy, Quarantine
 from edge_agent.host.loader import Loader
 from edge_agent.host.pluginstates import PluginStates
 from edge_agent.host.supervisor import Supervisor
@@ -30,7 +30,6 @@ from edge_agent.logs import set_level
 from edge_agent.loop import Loop
 from edge_agent.node.exposure import Exposure
 from edge_agent.node.plugin_sources import LocalFiles, PluginSources
-from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.state_publisher import State, StatePublisher, summary
 from edge_agent.notify import Notifier, Readiness
 from edge_agent.store.digest import Digest
@@ -113,7 +112,7 @@ class Agent:
         )
         self._readiness = Readiness(loop, notifier, config.ready_wait_s, self._supervisor.unsettled)
         self._updates: Updates | None = None
-        self._quarantine = Quarantine(self._supervisor, lambda: self._updates)
+        self._quarantine = Quarantine(self._supervisor.unquarantine, lambda: self._updates)
         self._remote = self._make_remote(config)
         self._plugin_sources = PluginSources(self._apply, self._keep, config.updates is not None)
         self._updates = self._make_updates(config)

@@ -4,9 +4,9 @@
                        "code": true in one is of machine code that the fleet had compiled
 
 The first time may be bad luck: that a guest was at work is all that is known. The second time
-the module is quarantined under this name, for good: until somebody lifts that
-(edge_agent.node.quarantine), or another module takes its place. Bad luck is forgotten after a
-week, or when the plugin has answered for an hour since (docs/adr/0037). On probation the allowed
+the module is quarantined under this name, for good: until somebody lifts that (`Quarantine`), or
+another module takes its place. Bad luck is forgotten after a week, or when the plugin has answered
+for an hour since (docs/adr/0037). On probation the allowed
 failures count, so that a new release is not given a second chance to end the agent.
 
 Where machine code of the fleet's ran, the first time is the code's: the module is compiled here
@@ -17,7 +17,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from edge_agent.errors import StoreError
 from edge_agent.fleet_protocol.event_result import OK, REJECTED, EventResult
@@ -207,3 +209,70 @@ def _record(record: object) -> tuple[Suspect, int, float] | None:
         return Suspect(plugin, Digest.of_hex(digest), by_code), count, float(when)
     except ValueError:
         return None
+
+
+class Updates(Protocol):
+    """The fleet's part (edge_agent.node.updates), where one is configured."""
+
+    def unquarantine(self, identity: PluginId, done: Callable[[int | None], None]) -> bool:
+        """Hold nothing against this plugin's modules any more; `done` gets how many that
+        concerned, or None for a defect, on another thread. False: too much else waits."""
+
+
+class Lifted(NamedTuple):
+    """The crashes and quarantines of a plugin that were lifted."""
+
+    crashes: bool  # the host's
+    modules: int  # of the fleet's part
+    problem: str = ""  # why that is nothing, or not all
+
+    @property
+    def answer(self) -> dict[str, object]:
+        """For the control socket. `released` is what the command's first version looked at."""
+        return {"released": not self.problem, **self._asdict()}
+
+
+class Quarantine:
+    """Lifts what is held against a plugin, by the host and by the fleet's part, which remembers
+    modules not to run since it decides from its own disk (docs/adr/0022).
+
+    The answer waits for both: it is the same, and true, wherever the plugin is held and whoever
+    asks.
+    """
+
+    def __init__(
+        self, forget: Callable[[PluginId], bool], updates: Callable[[], Updates | None]
+    ) -> None:
+        """`forget` forgets the host's crashes; False: there were none. `updates` may come later
+        than this; None: the node takes no deployments."""
+        self._forget = forget
+        self._updates = updates
+
+    def lift(self, name: str, done: Callable[[Lifted], None]) -> None:
+        """Let the plugin NN-name run again, whatever is held against it. On the loop; `done` is
+        called once, on any thread."""
+        identity = PluginId.parse(name)
+        if identity is None:
+            done(_lifted(name, False, 0))
+            return
+        crashes = self._forget(identity)
+        lifted = partial(_lifted, identity, crashes)
+        updates = self._updates()
+        if updates is None:
+            done(lifted(0))
+        elif not updates.unquarantine(identity, lambda modules: done(lifted(modules))):
+            done(Lifted(crashes, 0, _partly(crashes, "it is busy; is the disk slow? Try again")))
+
+
+def _lifted(name: str, crashes: bool, modules: int | None) -> Lifted:
+    if modules is None:
+        return Lifted(crashes, 0, _partly(crashes, "it failed; the agent's log says why"))
+    if crashes or modules:
+        return Lifted(crashes, modules)
+    nothing = f"nothing is held against {name}: no crash, no quarantine, no rejection"
+    return Lifted(crashes, modules, nothing)
+
+
+def _partly(crashes: bool, why: str) -> str:
+    rest = "what the fleet's part holds against it stays: "
+    return ("its crashes are forgotten; " if crashes else "") + rest + why

@@ -19,9 +19,9 @@ from typing import NamedTuple, Protocol
 
 from edge_agent import process
 from edge_agent.errors import RequestError
+from edge_agent.host.crash_policy import Lifted, Quarantine
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.logs import message_of, plugin_of
-from edge_agent.node.quarantine import Lifted, Quarantine
 from edge_agent.node.requests import Action, Job
 from edge_agent.process import command
 from edge_agent.store.release import PluginId

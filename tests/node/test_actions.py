@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 
 from edge_agent.fleet_protocol.requests import Request
+from edge_agent.host.crash_policy import Quarantine
 from edge_agent.host.supervisor import Supervisor
 from edge_agent.node.actions import Actions, LogBuffer
-from edge_agent.node.quarantine import Quarantine
 from edge_agent.node.requests import Job, Ticket
 
 LATER = "subprocess"  # for `doctor` in a child

@@ -7,14 +7,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from edge_agent.__main__ import main
 from edge_agent.control import ask
-from edge_agent.host.supervisor import Supervisor
-from edge_agent.node.quarantine import Lifted, Quarantine, Updates
+from edge_agent.host.crash_policy import Lifted, Quarantine, Updates
 from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store import catalogue_store
 from tests.support.agent import Agent
@@ -121,9 +119,9 @@ class FleetPart:
 def test_the_answer_is_true_wherever_the_quarantine_came_from(
     crashes: bool, updates: Updates | None, modules: int, problem: str
 ) -> None:
-    host = cast(Supervisor, Host("10-a") if crashes else Host())
+    host = Host("10-a") if crashes else Host()
     answers: list[Lifted] = []
-    Quarantine(host, lambda: updates).lift("10-a", answers.append)
+    Quarantine(host.unquarantine, lambda: updates).lift("10-a", answers.append)
     [lifted] = answers
     assert (lifted.crashes, lifted.modules) == (crashes, modules)
     assert problem in lifted.problem
