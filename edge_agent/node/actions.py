@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent import process
 from edge_agent.errors import RequestError
@@ -25,6 +25,9 @@ from edge_agent.logs import message_of, plugin_of
 from edge_agent.node.requests import Action, Job
 from edge_agent.process import command
 from edge_agent.store.release import PluginId
+
+if TYPE_CHECKING:
+    from edge_agent.node.updates import Updates
 
 MAX_LINES = 500
 MAX_BYTES = 128 * 1024  # what a board can spare for looking back
@@ -117,13 +120,6 @@ MAX_DIAGNOSIS_BYTES = 256 * 1024
 _MAIN = "from edge_agent.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
-class Updates(Protocol):
-    """The part of the updates that requests are about; any thread, never waits."""
-
-    def sync(self) -> bool:
-        """Look at everything that the broker holds once more. False: too much else waits."""
-
-
 class Actions:
     """`restart` takes the job of a restart of the whole agent."""
 
@@ -133,7 +129,7 @@ class Actions:
         log_buffer: LogBuffer,
         config_path: Path,
         restart: Callable[[Job], None],
-        updates: Callable[[], Updates | None],
+        updates: Callable[[], "Updates | None"],
         quarantine: Quarantine,
     ) -> None:
         self._supervisor = supervisor
