@@ -44,7 +44,7 @@ ALWAYS = _named(
     edge_agent.host: placeholder plugin pluginstates probation runtime_endpoint
     edge_agent.host: slot slot_sessions slot_state slot_stats supervisor
     edge_agent.node: exposure plugin_sources state_publisher
-    edge_agent.nri: applied capabilities difference events link messages permissions session
+    edge_agent.nri: applied capabilities difference events link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files release
     edge_agent.wasm: abi artifacts choice compiler compiler_process engine guestlog imports

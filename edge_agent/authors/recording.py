@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from edge_agent.errors import ConfigError
 from edge_agent.nri import events
 from edge_agent.nri.difference import message_types
-from edge_agent.nri.messages import message_type
+from edge_agent.nri.events import message_type
 
 FORMAT = "edge-agent recording 1"
 MAX_LINE_BYTES = 16 << 20

@@ -13,7 +13,7 @@ from edge_agent.nri import events, permissions
 from edge_agent.nri.applied import asked_fields
 from edge_agent.nri.capabilities import carrier
 from edge_agent.nri.difference import changes
-from edge_agent.nri.messages import DECODE_ERRORS
+from edge_agent.nri.events import DECODE_ERRORS
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import wasi
 from edge_agent.wasm.choice import AUTO

@@ -5,7 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 from edge_agent.nri import events
-from edge_agent.nri.messages import DECODE_ERRORS, message_type
+from edge_agent.nri.events import DECODE_ERRORS, message_type
 from edge_agent.nri.permissions import NotPermitted, touched
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId

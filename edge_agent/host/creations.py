@@ -18,7 +18,7 @@ from typing import NamedTuple
 from edge_agent.fleet_protocol.event_result import CONFLICT, DROPPED, UNSUPPORTED, VALIDATION
 from edge_agent.loop import Loop
 from edge_agent.nri.capabilities import Carrier, carrier, fails_creations
-from edge_agent.nri.messages import DECODE_ERRORS
+from edge_agent.nri.events import DECODE_ERRORS
 from edge_agent.nri.session import Call, RuntimeInfo
 from edge_agent.pb import nri_pb2
 from edge_agent.store.release import PluginId

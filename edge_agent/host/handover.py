@@ -20,8 +20,7 @@ from edge_agent.host.guest import CREATE
 from edge_agent.host.plugin import Plugin, Role
 from edge_agent.loop import Loop
 from edge_agent.nri import events
-from edge_agent.nri.events import forgives_lost_validators
-from edge_agent.nri.messages import DECODE_ERRORS, message_type
+from edge_agent.nri.events import DECODE_ERRORS, forgives_lost_validators, message_type
 from edge_agent.nri.session import Call
 
 SETTLE_S = 1.0

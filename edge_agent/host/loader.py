@@ -23,7 +23,7 @@ from edge_agent.errors import EdgeAgentError, EngineError, GuestFault, ModuleErr
 from edge_agent.host.crash_marker import LOADER, NOBODY, CrashMarker, Mark
 from edge_agent.host.loaded_modules import LoadedModules, Stored, UncompiledError, read_module
 from edge_agent.loop import Loop
-from edge_agent.nri.messages import MAX_REPLY_BYTES
+from edge_agent.nri.events import MAX_REPLY_BYTES
 from edge_agent.store.release import Release
 from edge_agent.wasm import abi
 from edge_agent.wasm.engine import Bounds, Instance, Module

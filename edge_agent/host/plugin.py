@@ -21,8 +21,8 @@ from edge_agent.host.loader import Prepared
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
 from edge_agent.nri.capabilities import why_skipped
+from edge_agent.nri.events import DECODE_ERRORS
 from edge_agent.nri.link import Link, SocketFile
-from edge_agent.nri.messages import DECODE_ERRORS
 from edge_agent.nri.session import (
     MAX_UNANSWERED,
     Call,

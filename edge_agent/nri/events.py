@@ -1,15 +1,24 @@
-"""The one table of NRI's events and methods (containerd/nri, pkg/api/api.proto, event.go), and
-which of them a runtime knows.
+"""The one table of NRI's events and methods (containerd/nri, pkg/api/api.proto, event.go), which of
+them a runtime knows, and the bodies of the messages that carry them.
 
 A bit that a runtime does not know makes it drop the plugin. From NRI 0.12 the runtime says its
 version; before that it is inferred from the runtime's own name and version, as upstream's stub does
 (containerd/nri, pkg/api/version.go). In doubt the older generation is assumed: a plugin that misses
 new events still works.
+
+A body is a payload or a status; a payload is opaque here. What is decoded from the peer's bytes
+goes through `decode`, which knows how each protobuf backend complains.
 """
 
 import re
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError, Message
+
+from edge_agent import wire
+from edge_agent.errors import GuestFault, ProtocolError
+from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.wasm.abi import METHOD_PREFIX
 
 PLUGIN_SERVICE = "nri.pkg.api.v1alpha1.Plugin"
@@ -113,3 +122,74 @@ def forgives_lost_validators(nri_version: str) -> bool:
     before, its next CreateContainer fails."""
     found = re.match(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})", nri_version)
     return found is not None and tuple(map(int, found.groups())) >= (0, 12, 5)
+
+
+MAX_STATUS_TEXT = 2048  # ours: what a person reads in an event of the orchestrator
+
+# What is left for a reply: a response adds a tag and a length of four bytes.
+MAX_REPLY_BYTES = wire.MAX_MESSAGE_BYTES - 5
+
+DECODE_ERRORS = (DecodeError, UnicodeDecodeError)  # the latter: protobuf's pure Python
+
+EMPTY_BODY = b""  # a response without status and payload
+
+_PAYLOAD = b"\x12"  # field 2 of Response, a length and bytes follow
+
+M = TypeVar("M", bound=Message)
+
+
+def message_type(export: str, event: str) -> Any:
+    """The request message behind an export of the guest ABI."""
+    if export == EXPORTS[STATE_CHANGE]:
+        return nri_pb2.StateChangeEvent
+    return getattr(nri_pb2, f"{event}Request")
+
+
+def decode(what: str, kind: type[M], body: bytes) -> M:
+    """A message of the peer. ProtocolError: it is none.
+
+    Never parse into a message that is kept: upb frees what a message ever held only
+    together with the message, so an event's bytes would stay for the session's life.
+    """
+    try:
+        return kind.FromString(body)
+    except DECODE_ERRORS as error:
+        raise ProtocolError(f"{what}: bytes that are no {kind.__name__}") from error
+
+
+def request_body(service: str, method: str, payload: bytes) -> bytes:
+    """The body of a request. GuestFault: a guest's payload that no message can carry."""
+    body = ttrpc_pb2.Request(service=service, method=method, payload=payload)
+    return _bounded(method, body.SerializeToString())
+
+
+def reply_body(payload: bytes) -> bytes:
+    """The body of a response. GuestFault: a guest's reply that no message can carry."""
+    if not payload:
+        return EMPTY_BODY
+    # Written out: this is the hot path, and building a message takes three times as long.
+    return _bounded("reply", _PAYLOAD + _varint(len(payload)) + payload)
+
+
+def status_body(code: int, text: str) -> bytes:
+    """The body of a response that refuses, with a google.rpc.Code and a text for people."""
+    readable = text[:MAX_STATUS_TEXT].encode(errors="replace").decode()  # no lone surrogates
+    refusal = ttrpc_pb2.Status(code=code, message=readable)
+    return ttrpc_pb2.Response(status=refusal).SerializeToString()
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    return bytes((value & 0x7F | 0x80,)) + _varint(value >> 7)
+
+
+def _bounded(what: str, body: bytes) -> bytes:
+    if len(body) > wire.MAX_MESSAGE_BYTES:
+        raise GuestFault(
+            "abi",
+            f"its {what} is {len(body)} bytes with envelope; ttRPC has {wire.MAX_MESSAGE_BYTES}",
+        )
+    return body

@@ -12,9 +12,15 @@ from enum import Enum
 
 from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
-from edge_agent.nri import events, messages
-from edge_agent.nri.events import CONFIGURE, EXPORTS, STATE_CHANGE, SYNCHRONIZE
-from edge_agent.nri.messages import DECODE_ERRORS, decode
+from edge_agent.nri import events
+from edge_agent.nri.events import (
+    CONFIGURE,
+    DECODE_ERRORS,
+    EXPORTS,
+    STATE_CHANGE,
+    SYNCHRONIZE,
+    decode,
+)
 from edge_agent.pb import nri_pb2, ttrpc_pb2
 from edge_agent.wire import PLUGIN_SERVICE, RUNTIME_SERVICE, MuxReader
 
@@ -153,11 +159,11 @@ class Session:
             reply = self._configured(reply)
         elif call.event == SYNCHRONIZE:
             self.state = State.SYNCHRONISED
-        self._respond(call.stream, messages.reply(reply))
+        self._respond(call.stream, events.reply_body(reply))
 
     def refuse(self, call: Call, code: int, text: str) -> None:
         """An error status instead of a reply; `text` reaches the creator of the container."""
-        self._respond(call.stream, messages.status(code, text))
+        self._respond(call.stream, events.status_body(code, text))
 
     def take_output(self) -> list[bytes]:
         """Take the frames to be sent, in order."""
@@ -219,7 +225,7 @@ class Session:
     def _state_change(self, stream: int, payload: bytes, timeout_s: float) -> Call | None:
         event = events.BY_NUMBER.get(_event_number(payload))
         if event is None or not event.in_state_change:
-            self._respond(stream, messages.EMPTY)
+            self._respond(stream, events.EMPTY_BODY)
             return None
         if not self.subscribed & event.bit:
             return self._not_for_the_guest(stream, event, payload, timeout_s, True)
@@ -244,7 +250,7 @@ class Session:
     ) -> Call | None:
         if self._extra_events & event.bit:
             return Call(stream, event.method, "", payload, timeout_s, state_change)
-        self._respond(stream, messages.EMPTY)
+        self._respond(stream, events.EMPTY_BODY)
         return None
 
     def _configure(self, payload: bytes) -> bytes:
@@ -325,7 +331,7 @@ class Session:
         return Updated(tuple(update.container_id for update in reply.failed), "")
 
     def _send_request(self, method: str, payload: bytes) -> None:
-        body = messages.request(events.RUNTIME_SERVICE, method, payload)
+        body = events.request_body(events.RUNTIME_SERVICE, method, payload)
         stream = self._next_stream
         self._next_stream += 2
         self._waiting[stream] = method
@@ -333,13 +339,13 @@ class Session:
 
     def _unimplemented(self, stream: int, what: str) -> None:
         text = f"{what} is not implemented by {self._index}-{self._name}"
-        self._respond(stream, messages.status(wire.UNIMPLEMENTED, text))
+        self._respond(stream, events.status_body(wire.UNIMPLEMENTED, text))
 
     def _respond(self, stream: int, body: bytes) -> None:
         self._output += wire.message(PLUGIN_SERVICE, stream, wire.RESPONSE, body)
 
 
-_MORE = messages.reply(nri_pb2.SynchronizeResponse(more=True).SerializeToString())
+_MORE = events.reply_body(nri_pb2.SynchronizeResponse(more=True).SerializeToString())
 _NO_MORE = b"\x18\x00"  # SynchronizeRequest.more = false, written out
 
 

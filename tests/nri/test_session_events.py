@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
-from edge_agent.nri import events, messages, session
+from edge_agent.nri import events, session
 from edge_agent.nri.events import BY_METHOD
 from edge_agent.nri.session import Session, Updated
 from edge_agent.pb import nri_pb2, ttrpc_pb2
@@ -88,7 +88,7 @@ def test_a_refusals_text_is_made_fit_for_protobuf() -> None:
 def test_a_refusals_text_is_bounded() -> None:
     runtime = serving()
     runtime.session.refuse(runtime.call("CreateContainer"), wire.INTERNAL, "x" * (5 << 20))
-    assert runtime.answered().status.message == "x" * messages.MAX_STATUS_TEXT
+    assert runtime.answered().status.message == "x" * events.MAX_STATUS_TEXT
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_the_time_for_an_answer_is_the_runtimes_or_upstreams_default(
 
 def test_the_largest_reply_fits_and_the_next_is_the_guests_fault() -> None:
     runtime = serving()
-    runtime.session.answer(runtime.call("CreateContainer"), bytes(messages.MAX_REPLY_BYTES))
+    runtime.session.answer(runtime.call("CreateContainer"), bytes(events.MAX_REPLY_BYTES))
     [(_, message)] = runtime.sent()
     assert len(message.body) == wire.MAX_MESSAGE_BYTES
     call = runtime.call("CreateContainer")
     with pytest.raises(GuestFault, match="its reply is 4194305 bytes with envelope"):
-        runtime.session.answer(call, bytes(messages.MAX_REPLY_BYTES + 1))
+        runtime.session.answer(call, bytes(events.MAX_REPLY_BYTES + 1))
     assert runtime.sent() == []
 
 
