@@ -46,12 +46,14 @@ class GuestFault(EdgeAgentError):
 
     `kind` is a word for reports: `trap`, `timeout`, `fuel`, `calls` (too many of host functions),
     `memory` (its malloc gave nothing), `abi`, `start` (it refused to be configured) or `closed`
-    (called after its end).
+    (called after its end). `frames` are the guest's calls at its end, the innermost first, as far
+    as the engine tells them: the function's index, and an offset in the module's file.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, frames: tuple[tuple[int, int], ...] = ()) -> None:
         super().__init__(message)
         self.kind = kind
+        self.frames = frames
 
 
 class StoreError(EdgeAgentError):

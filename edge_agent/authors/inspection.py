@@ -65,14 +65,14 @@ def anatomy(wasm: bytes) -> Anatomy:
     names: dict[int, str] = {}
     producers: dict[str, list[str]] = {}
     bodies: list[int] = []
-    for number, content in _sections(wasm):
+    for number, content in sections_of(wasm):
         name = _SECTIONS.get(number, f"section {number}")
         if number == _CUSTOM:
-            title, rest = _custom(content)
+            title, rest = custom_section(content)
             name = f"custom {title}"
             try:
                 if title == "name":
-                    names = _function_names(rest)
+                    names = function_names(rest)
                 elif title == "producers":
                     producers = _producers(rest)
             except (IndexError, ModuleError):
@@ -81,7 +81,7 @@ def anatomy(wasm: bytes) -> Anatomy:
             bodies = _bodies(content)
         sections.append(Size(name, len(content)))
     imported = sum(each.kind == "func" for each in info.imports)
-    exported = {} if names else _exported(wasm)
+    exported = {} if names else exported_names(wasm)
     functions = []
     for number, size in enumerate(bodies, imported):
         functions.append(Size(names.get(number) or exported.get(number) or f"#{number}", size))
@@ -161,7 +161,7 @@ def _imports(imports: list[dict[str, str]]) -> Iterator[tuple[str, str]]:
         yield "imports", "none"
 
 
-def _sections(wasm: bytes) -> Iterator[tuple[int, bytes]]:
+def sections_of(wasm: bytes) -> Iterator[tuple[int, bytes]]:
     """Each section's number and content, of a module that `inspect` took."""
     at = len(MAGIC + CORE_VERSION)
     while at < len(wasm):
@@ -178,7 +178,8 @@ def _text(content: bytes, at: int) -> tuple[str, int]:
     return content[start : start + min(size, MAX_NAME_BYTES)].decode(errors="replace"), start + size
 
 
-def _custom(content: bytes) -> tuple[str, bytes]:
+def custom_section(content: bytes) -> tuple[str, bytes]:
+    """The name of a custom section, and what follows it."""
     try:
         title, at = _text(content, 0)
     except (IndexError, ModuleError):
@@ -186,7 +187,8 @@ def _custom(content: bytes) -> tuple[str, bytes]:
     return title, content[at:]
 
 
-def _function_names(content: bytes) -> dict[int, str]:
+def function_names(content: bytes) -> dict[int, str]:
+    """By index, of the custom section "name". IndexError, ModuleError: it is damaged."""
     at = 0
     while at < len(content):
         kind = content[at]
@@ -234,9 +236,9 @@ def _bodies(content: bytes) -> list[int]:
     return sizes
 
 
-def _exported(wasm: bytes) -> dict[int, str]:
+def exported_names(wasm: bytes) -> dict[int, str]:
     """Function -> the name under which it is exported, for a module without names."""
-    content = next((content for number, content in _sections(wasm) if number == _EXPORT), b"\0")
+    content = next((content for number, content in sections_of(wasm) if number == _EXPORT), b"\0")
     found: dict[int, str] = {}
     count, at = read_u32(content, 0)
     for _ in range(count):

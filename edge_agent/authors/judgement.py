@@ -49,6 +49,7 @@ def _against(expected: Expectation, method: str, outcome: Outcome) -> Iterator[s
     if outcome.kind != expected.ending:
         yield f"- ending {expected.ending}"
         yield f"+ ending {outcome.kind}" + (f": {outcome.error}" if outcome.error else "")
+        yield from (f"  at {frame}" for frame in outcome.frames)
         return
     if expected.error is not None and outcome.error != expected.error:
         yield f"- error {expected.error}"

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
+from edge_agent.authors import backtrace
 from edge_agent.authors.tryout import PluginFile, Runtime, Tryout
 from edge_agent.config.units import format_size
 from edge_agent.errors import ConfigError, GuestError, GuestFault
@@ -34,6 +35,7 @@ class Outcome:
 
     kind: str = "ok"
     error: str = ""
+    frames: list[str] = field(default_factory=list)  # where a fault was, the innermost call first
     step: str = ""  # where it failed: start, Configure, Synchronize or the event
     export: str = ""
     duration_us: int = 0
@@ -168,6 +170,9 @@ class Trial:
             outcome.kind, outcome.error = "error", str(error)
         except GuestFault as fault:
             outcome.kind, outcome.error = fault.kind, str(fault)
+            outcome.frames = backtrace.described(
+                tryout.plugin.wasm, fault.frames, lines=not tryout.counts_fuel
+            )
         except permissions.NotPermitted as error:
             outcome.kind, outcome.error = "denied", str(error)
         self._take_lines(outcome)
@@ -250,6 +255,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "outcome": outcome.kind,
         "error": outcome.error,
+        "frames": outcome.frames,
         "step": outcome.step,
         "export": outcome.export,
         "duration_us": outcome.duration_us,
@@ -288,6 +294,9 @@ def as_text(outcome: Outcome, title: str) -> list[tuple[str, str]]:
         words = {"error": "the plugin refuses", "denied": "not permitted"}
         word = words.get(outcome.kind, outcome.kind)
         found.append(("failed", f"{outcome.step}: {word}: {outcome.error}"))
+    found += [("at", frame) for frame in outcome.frames]
+    if outcome.kind in ("trap", "timeout") and not outcome.frames:
+        found.append(("at", "not told by this engine: --engine wasmtime"))
     found += [("", str(change)) for change in outcome.changes if change.field != "reject"]
     found += [("asks for", str(change)) for change in outcome.asked]
     for report in outcome.reports:

@@ -237,6 +237,7 @@ class Tryout:
         self.plugin = plugin
         limit = plugin.settings.limits.fuel
         self._fuel = limit or (MAX_FUEL if count_fuel else None)
+        self.counts_fuel = self._fuel is not None
         self.fuel_used: dict[str, int] = {}  # by export, of its latest call, where it is counted
         self.lines: list[tuple[int, str]] = []
         self.state = WatchedState()

@@ -9,7 +9,17 @@ import ctypes
 import importlib.util
 import os
 from collections.abc import Collection
-from ctypes import POINTER, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +27,7 @@ from edge_agent.errors import EngineError, NotInstalledError
 
 VERSION = "50.0.1"  # whose C API is declared here; setup.cfg pins the same
 
+MAX_FRAMES = 20  # of a guest's calls, told with a trap
 MAX_MESSAGE_CHARS = 500  # of the library's own, which quote names out of the module
 
 # Kinds (wasm.h, val.h, extern.h) and trap codes (trap.h) by number.
@@ -50,6 +61,10 @@ class ByteVec(ctypes.Structure):
 
 
 class TypeVec(ctypes.Structure):
+    _fields_ = (("size", c_size_t), ("data", POINTER(c_void_p)))
+
+
+class FrameVec(ctypes.Structure):
     _fields_ = (("size", c_size_t), ("data", POINTER(c_void_p)))
 
 
@@ -161,6 +176,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_trap_code": (c_bool, [c_void_p, POINTER(c_uint8)]),
     "wasm_trap_message": (None, [c_void_p, POINTER(ByteVec)]),
     "wasm_trap_delete": (None, [c_void_p]),
+    "wasm_trap_trace": (None, [c_void_p, POINTER(FrameVec)]),
+    "wasmtime_error_wasm_trace": (None, [c_void_p, POINTER(FrameVec)]),
+    "wasm_frame_func_index": (c_uint32, [c_void_p]),
+    "wasm_frame_module_offset": (c_size_t, [c_void_p]),
+    "wasm_frame_vec_delete": (None, [POINTER(FrameVec)]),
     "wasm_byte_vec_delete": (None, [POINTER(ByteVec)]),
     # Runs guest code: the GIL is released.
     "wasmtime_func_call_unchecked": (
@@ -218,6 +238,20 @@ class Library:
         if known:
             return TRAP_NAMES.get(code.value, f"trap {code.value}")
         return " ".join(message.strip("\0").split())[:MAX_MESSAGE_CHARS]
+
+    def frames(self, error: int | None, trap: int | None) -> tuple[tuple[int, int], ...]:
+        """The guest's calls: function and offset in the module, the innermost first."""
+        vector = FrameVec()
+        if error:
+            self.wasmtime_error_wasm_trace(error, ctypes.byref(vector))
+        else:
+            self.wasm_trap_trace(trap, ctypes.byref(vector))
+        found = tuple(
+            (self.wasm_frame_func_index(each), self.wasm_frame_module_offset(each))
+            for each in vector.data[: min(vector.size, MAX_FRAMES)]
+        )
+        self.wasm_frame_vec_delete(ctypes.byref(vector))
+        return found
 
     def exported_functions(
         self, module: c_void_p, names: Collection[str]

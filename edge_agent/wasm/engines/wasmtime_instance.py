@@ -214,10 +214,12 @@ class WasmtimeInstance(AbiInstance):
         """Raise what ended a call: `error`, or the trap. Either may stand for `raised`."""
         raised, self.raised = self.raised, None
         trap, self._trap.value = self._trap.value, None
+        frames = self._c.frames(error, trap)
         message = self._c.error(error) if error else self._c.trap(trap)
         if raised is not None:
             (module, name), exception = raised
             raise self._unwound(what, f"{module}.{name}", exception)
-        if self._late:
-            raise self._timed_out(what, self._limit_s)
-        raise self._trapped(what, message)
+        late = self._late
+        fault = self._timed_out(what, self._limit_s) if late else self._trapped(what, message)
+        fault.frames = frames
+        raise fault
