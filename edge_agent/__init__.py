@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 RELEASED = "2026-11-23"
 
 # Verbs of the fleet's requests, as topics, `[requests]` and commands name them: the one list.
-Verb = Literal["sync", "restart", "logs", "diagnose", "release"]
+Verb = Literal["sync", "restart", "logs", "diagnose", "release", "record"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
 REQUEST_COMMANDS: dict[str, Verb] = {**{verb: verb for verb in VERBS}, "unquarantine": "release"}

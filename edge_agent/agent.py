@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edge_agent.mqtt.certificate import CertificateWatch
     from edge_agent.node.recorder import Recorder
     from edge_agent.node.remote import Remote
+    from edge_agent.node.requests import Job
     from edge_agent.node.updates import Updates
     from edge_agent.store.release import Machine
 
@@ -331,6 +332,14 @@ class Agent:
         log_buffer = LogBuffer()
         run, loop = self._loader.run, self._loop
         restart = Restart(loop, run, loop.stop, config.state_dir)
+        key = NodeKey(loop, run, self._state_publisher.changed, config.state_dir)
+
+        def record(job: "Job") -> Callable[[], None]:
+            """On a thread of its own, which may read files."""
+            from edge_agent.node import fleet_recording
+
+            return fleet_recording.record(job, config, self._config_path, key.seal, remote.offer)
+
         actions = Actions(
             self._supervisor,
             log_buffer,
@@ -338,9 +347,9 @@ class Agent:
             restart.perform,
             lambda: self._updates,
             self._quarantine,
+            record,
         )
-        key = NodeKey(loop, run, self._state_publisher.changed, config.state_dir)
-        return Remote(
+        remote = Remote(
             loop,
             config,
             lambda: self._state_publisher.state,
@@ -349,6 +358,7 @@ class Agent:
             key,
             restart,
         )
+        return remote
 
 
 class _signals:

@@ -8,10 +8,16 @@ import ctypes
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +74,38 @@ def _search_path() -> list[str]:
     """Where the child looks for modules: this package first, then as this process does."""
     package = Path(__file__).parents[1]
     return [str(package), *(entry for entry in sys.path if os.path.isabs(entry))]  # noqa: PTH117
+
+
+@contextmanager
+def child(
+    words: Sequence[str], timeout_s: float, *, errors: bool = False
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A child whose output is read inside, and whose errors are, if wanted; ended afterwards.
+
+    It and all that it started are killed after `timeout_s`, so a reader need not wait longer.
+    Where it was killed, TimeoutError follows. OSError: it cannot be started.
+    """
+    import subprocess  # costs memory, and most nodes are never asked
+
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if errors else subprocess.DEVNULL,
+        start_new_session=True,  # so that it can be killed with all that it started
+    )
+    watch = threading.Timer(timeout_s, os.killpg, (process.pid, signal.SIGKILL))
+    watch.start()
+    try:
+        yield process
+    finally:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+        watch.cancel()
+    if process.returncode < 0:
+        raise TimeoutError(f"ended by {signal.Signals(-process.returncode).name}")
 
 
 # The size is the process's: between setting and starting, another start would take it.

@@ -55,7 +55,7 @@ class PluginUnderTest:
     def event(self, name: str, fields: Mapping[str, Any] | None = None) -> Outcome:
         """Call the plugin once. ConfigError: it does not take this event. ValueError: there is no
         such event or field."""
-        method = tryout.method_named(name)
+        method = events.method_named(name)
         if method is None:
             raise ValueError(f"there is no event {name}")
         request = tryout.sample(method)
@@ -68,7 +68,7 @@ class PluginUnderTest:
         return self._trial.event(method, message)
 
     def __getattr__(self, name: str) -> Callable[..., Outcome]:
-        if tryout.method_named(name) is None:
+        if events.method_named(name) is None:
             raise AttributeError(name)
         return lambda fields=None: self.event(name, fields)
 

@@ -283,3 +283,28 @@ def test_a_file_that_is_not_text_names_the_line(tmp_path: Path) -> None:
     file.write_bytes(b"# ok\nnode = \xff\n")
     with pytest.raises(ConfigError, match=r"agent\.toml:2: not UTF-8"):
         load_agent_config(file)
+
+
+def test_recording_for_the_fleet_is_what_somebody_wrote_down() -> None:
+    plain = parse("").requests
+    assert "record" not in plain.allow
+    assert plain.allow == ("sync", "restart", "logs", "diagnose", "release")
+    assert plain.record_hides[0] == "env"
+    text = '[requests]\nallow = ["record"]\nrecord_hides = ["labels", "env:TOKEN*"]'
+    assert parse(text).requests.allow == ("record",)
+    assert parse(text).requests.record_hides == ("labels", "env:TOKEN*")
+    assert parse("[requests]\nrecord_hides = []").requests.record_hides == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('record_hides = "env"', "requests.record_hides: must be a list"),
+        ('record_hides = ["enf"]', "must be env, annotations, labels, args, or one of them with"),
+        ('record_hides = ["env:A,labels"]', "requests.record_hides: must be a list"),
+        (f"record_hides = {['env'] * 17}", "requests.record_hides: must have at most 16 entries"),
+        ('unsigned = ["sync", "record"]', "requests.unsigned: cannot name record"),
+    ],
+)
+def test_a_mistake_in_what_is_hidden_is_named(text: str, said: str) -> None:
+    assert said in problem(f"[requests]\n{text}")

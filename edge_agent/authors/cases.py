@@ -135,7 +135,7 @@ def _read_case(table: Table, default_method: str) -> Case:
 def _read_step(table: Table, default_method: str) -> Step:
     method = default_method
     if (word := table.text("event", None)) is not None:
-        named = tryout.method_named(word)
+        named = events.method_named(word)
         if named is None:
             known = [events.export_name(each).removeprefix("plugin_") for each in events.EXPORTS]
             table.unknown_word("event", word, known)

@@ -1,33 +1,35 @@
 """Files of recorded events, NAME.edgerec: what plugins were asked and what they answered.
 
 gzip of lines of JSON. The first is {"format": "edge-agent recording 1", ...}; each further one is
-an event, as `edge_agent.node.recorder` tells it. A reader takes a file as hostile input.
+an event, as `edge_agent.node.recorder` tells it. A reader takes a file as hostile input, also one
+that came from a node of a fleet.
 """
 
 import binascii
 import fnmatch
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
+from edge_agent.config.model import REDACTABLE
 from edge_agent.errors import ConfigError
 from edge_agent.nri import events
 from edge_agent.nri.difference import message_types
 from edge_agent.nri.events import message_type
 
 FORMAT = "edge-agent recording 1"
-MAX_LINE_BYTES = 16 << 20
+# Of an event with 256 KiB, the most that an agent records, whose every value became longer.
+MAX_LINE_BYTES = 4 << 20
 MAX_FILE_BYTES = 256 << 20  # decompressed
 MAX_EVENTS = 100_000
 HIDDEN = "redacted"
-# What can be redacted: fields of containers and pods, and of replies that adjust containers.
-KINDS = ("env", "annotations", "labels", "args")
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class Redaction:
         self._globs: dict[str, list[str]] = {}
         for rule in self.rules:
             kind, _, glob = rule.partition(":")
-            if kind not in KINDS:
-                raise ConfigError(f"--redact {rule}: can be {', '.join(KINDS)}, or KIND:GLOB")
+            if kind not in REDACTABLE:
+                raise ConfigError(f"--redact {rule}: can be {', '.join(REDACTABLE)}, or KIND:GLOB")
             self._globs.setdefault(kind, []).append(glob or "*")
 
     def clean(self, message: Message) -> None:
@@ -168,34 +170,115 @@ def as_json(event: Recorded) -> dict[str, object]:
     }
 
 
+class Writer:
+    """The bytes of a file, packed as events come, so that a long recording takes little memory."""
+
+    def __init__(self, max_bytes: int = MAX_FILE_BYTES) -> None:
+        """At most `max_bytes` of a file."""
+        self.count = 0
+        self._room = max_bytes - HEAD_BYTES
+        self._lines_bytes = 0
+        self._packer = zlib.compressobj(wbits=_GZIP)
+        self._packed = bytearray()
+
+    def add(self, event: Recorded) -> bool:
+        """False: it does not fit any more, and is left out."""
+        line = json.dumps(as_json(event)).encode() + b"\n"
+        lines_bytes = self._lines_bytes + len(line)
+        # Deflate makes nothing longer by more than 5 bytes in 16 KiB; a flush adds as much.
+        most = len(self._packed) + len(line) + len(line) // 2000 + _FLUSH_BYTES
+        if most > self._room or lines_bytes > MAX_FILE_BYTES or self.count == MAX_EVENTS:
+            return False
+        self._packed += self._packer.compress(line) + self._packer.flush(zlib.Z_SYNC_FLUSH)
+        self._lines_bytes = lines_bytes
+        self.count += 1
+        return True
+
+    def end(self, head: dict[str, object]) -> bytes:
+        """The file; nothing can be added any more. `head` stands in its first line."""
+        line = json.dumps({"format": FORMAT, **head}).encode() + b"\n"
+        packer = zlib.compressobj(wbits=_GZIP)  # what is known last stands first: two members
+        return packer.compress(line) + packer.flush() + self._packed + self._packer.flush()
+
+
+_GZIP = 31  # zlib's word for gzip's own frame; it has no time in it
+HEAD_BYTES = 8 << 10  # for the first line, which has some rules of redaction
+_FLUSH_BYTES = 64  # and the end of a member
+
+
 def encoded(head: dict[str, object], recorded: Iterable[Recorded]) -> bytes:
-    """The bytes of a file."""
-    lines = [json.dumps({"format": FORMAT, **head})]
-    lines += [json.dumps(as_json(each)) for each in recorded]
-    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
+    """The bytes of a file with these events, all of which must fit."""
+    writer = Writer()
+    for each in recorded:
+        if not writer.add(each):
+            raise ValueError("larger than a recording can be")
+    return writer.end(head)
+
+
+class Head(NamedTuple):
+    """What the first line says, as far as it is of the right form."""
+
+    agent: str = ""
+    redacted: tuple[str, ...] = ()
+    dropped: int = 0
+    ended: str = ""  # by what: "count", "time", "size" or "interrupt"
 
 
 def read(path: Path) -> Iterator[Recorded]:
     """The events of a file. ConfigError: it cannot be read, is damaged or too large."""
     try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as file:
-            head = json.loads(_line(path, file))
-            if not isinstance(head, dict) or head.get("format") != FORMAT:
-                raise ConfigError(f"{path}: not of the format {FORMAT}")
-            size = count = 0
-            while line := _line(path, file):
-                size, count = size + len(line), count + 1
-                if size > MAX_FILE_BYTES or count > MAX_EVENTS:
-                    raise ConfigError(f"{path}: larger than a recording can be")
-                yield from_json(json.loads(line))
+        with path.open("rb") as raw:
+            yield from _events(str(path), raw, [])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def looked_at(name: str, data: bytes) -> tuple[Head, int]:
+    """What the first line says, and how many events follow, each decoded once and dropped.
+
+    ConfigError: as of `read`, and where an event's messages are none. `name` is for errors.
+    """
+    heads: list[Head] = []
+    count = 0
+    for each in _events(name, io.BytesIO(data), heads):
+        each.message()
+        each.answer()
+        count += 1
+    return heads[0], count
+
+
+def _events(name: str, raw: BinaryIO, heads: list[Head]) -> Iterator[Recorded]:
+    """The events; before the first of them, what the first line says is put into `heads`."""
+    try:
+        with gzip.GzipFile(fileobj=raw) as file:
+            heads.append(_head(name, json.loads(_line(name, file))))
+            size = count = 0
+            while line := _line(name, file):
+                size, count = size + len(line), count + 1
+                if size > MAX_FILE_BYTES or count > MAX_EVENTS:
+                    raise ConfigError(f"{name}: larger than a recording can be")
+                yield from_json(json.loads(line))
+    except gzip.BadGzipFile as error:
+        raise ConfigError(f"{name}: damaged: {error}") from error
     except (ValueError, EOFError, RecursionError, zlib.error) as error:
-        raise ConfigError(f"{path}: damaged: {error}") from error
+        raise ConfigError(f"{name}: damaged: {error}") from error
 
 
-def _line(path: Path, file: gzip.GzipFile) -> bytes:
+def _head(name: str, told: object) -> Head:
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ConfigError(f"{name}: not of the format {FORMAT}")
+    agent, redacted, ended = told.get("agent"), told.get("redacted"), told.get("ended")
+    dropped = told.get("dropped")
+    return Head(
+        agent if isinstance(agent, str) else "",
+        tuple(map(str, redacted)) if isinstance(redacted, list) else (),
+        dropped if type(dropped) is int else 0,
+        ended if isinstance(ended, str) else "",
+    )
+
+
+def _line(name: str, file: gzip.GzipFile) -> bytes:
     line = file.readline(MAX_LINE_BYTES + 1)
     if len(line) > MAX_LINE_BYTES:
-        raise ConfigError(f"{path}: has a line over {MAX_LINE_BYTES} bytes")
+        raise ConfigError(f"{name}: has a line over {MAX_LINE_BYTES} bytes")
     return line

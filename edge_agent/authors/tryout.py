@@ -21,7 +21,6 @@ from edge_agent.config.model import MAX_FUEL
 from edge_agent.errors import ConfigError, GuestFault, ModuleError
 from edge_agent.nri import events
 from edge_agent.nri.difference import message_types
-from edge_agent.nri.events import EXPORTS
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
 from edge_agent.pb import nri_pb2
 from edge_agent.store import files
@@ -37,12 +36,6 @@ from edge_agent.wasm.modulefile import ModuleFile
 
 MAX_REQUEST_BYTES = 16 << 20  # JSON takes some four times what ttRPC carries
 _CAPTURE = Path(__file__).with_name("create_container_request.bin")  # containerd 2.1.9
-
-
-def method_named(word: str) -> str | None:
-    """CreateContainer for "create_container", "CreateContainer" or the guest's export."""
-    plain = word.lower().removeprefix("plugin_").replace("_", "").replace("-", "")
-    return next((method for method in EXPORTS if method.lower() == plain), None)
 
 
 def read_request(path: Path, method: str) -> Message:
@@ -212,7 +205,7 @@ def asked_events(
     asked = []
     for word in words or [""]:
         name, _, file = word.partition("=")
-        method = method_named(name) if name else default_event(plugin)
+        method = events.method_named(name) if name else default_event(plugin)
         if method is None:
             known = (events.export_name(each).removeprefix("plugin_") for each in events.BY_METHOD)
             raise ConfigError(f"no such event: {name}; there are {', '.join(known)}")

@@ -16,6 +16,7 @@ from edge_agent.cli.fleet_parsers import (
     command,
     key_id,
 )
+from edge_agent.cli.record import add_choice
 
 if TYPE_CHECKING:
     from edge_agent.cli import Subparsers
@@ -153,8 +154,17 @@ def _request(commands: "Subparsers") -> None:
         help="such as plugin=20-guard or lines=50; may be repeated",
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="(default: %(default)g)"
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="(default: 60; of record 120 more than --seconds)",
     )
+    only = parser.add_argument_group(
+        "record", "events of the node's plugins, if its [requests] allow names record"
+    )
+    only.add_argument("-o", "--output", type=Path, metavar="FILE.edgerec")
+    add_choice(only)
+    only.add_argument("--seconds", type=int, metavar="S", help="end after this time (default: 60)")
 
 
 def _results(commands: "Subparsers") -> None:

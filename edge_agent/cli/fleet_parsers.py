@@ -259,6 +259,21 @@ def rollout(commands: "Subparsers") -> None:
         help="the release's own configuration; VERSION may be a published one with +SOMETHING",
     )
     parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE.edgerec",
+        help="first compare it with the release before over these recorded events, and deploy"
+        " nothing unless the differences are those of --expect",
+    )
+    parser.add_argument(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help='with --replay: a difference as plugin replay prints it, such as "now: + env MODE=*";'
+        " may be repeated",
+    )
+    parser.add_argument(
         "--steps",
         metavar="LIST",
         help="percentages, and rings before them such as ring=canary (default: 10,25,50,100)",

@@ -29,6 +29,8 @@ from edge_agent.operator.results import Item
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
 OUTCOME_STYLES = {"ok": PLAIN, "adjusted": CHANGED}
+RECORD = "record"
+DEFAULT_TIMEOUT_S = 60.0
 STATE_STYLES = {"succeeded": GOOD, "failed": BAD}
 
 
@@ -169,6 +171,7 @@ def _clock(seconds: object) -> str:
 def request(arguments: argparse.Namespace) -> int:
     """Send a request and show its answers."""
     given = dict(_argument(text) for text in arguments.arg)
+    _check_options(arguments)
     state = ""
     with opened(arguments) as fleet:
         name = fleet.settings.name
@@ -177,9 +180,14 @@ def request(arguments: argparse.Namespace) -> int:
         signers = fleet.keyring.at_hand(fleet.trust.keys)[:1]  # one is enough for a request
         if not signers and not arguments.json:
             line("none of the trusted keys is here: the request is not signed", QUIET)
+        if arguments.verb == RECORD:
+            from edge_agent.cli.fleet_record import record
+
+            return record(fleet, arguments, given, signers)
+        timeout_s = DEFAULT_TIMEOUT_S if arguments.timeout is None else arguments.timeout
         answers = ask(
             *(fleet.client, name, arguments.node, REQUEST_COMMANDS[arguments.verb], given),
-            *(arguments.timeout, signers),
+            *(timeout_s, signers),
         )
         for answer in answers:
             state = str(answer.get("state"))
@@ -188,6 +196,19 @@ def request(arguments: argparse.Namespace) -> int:
             else:
                 show_answer(arguments.node, arguments.verb, answer)
     return OK if state == "succeeded" else PROBLEM
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """OperatorError: options that this request has no use for, or -o is missing."""
+    if arguments.verb == RECORD:
+        if arguments.output is None:
+            raise OperatorError("record needs -o FILE.edgerec for what the node sends")
+        return
+    for option in ("output", "plugin", "events", "count", "seconds", "redact"):
+        if getattr(arguments, option) is not None:
+            raise OperatorError(
+                f"--{option} is for record alone; {arguments.verb} takes --arg NAME=VALUE"
+            )
 
 
 def _argument(text: str) -> tuple[str, object]:

@@ -21,10 +21,16 @@ from edge_agent.operator.rollout import (
     parse_timeout,
 )
 
+_REPLAYS = "--replay compares before something is deployed, and this deploys nothing"
+
 
 def rollout(arguments: argparse.Namespace) -> int:
     """Begin, advance, hold or watch a rollout."""
     name, version = arguments.name, arguments.version
+    if arguments.expect and arguments.replay is None:
+        raise OperatorError("--expect declares differences over the events of --replay FILE")
+    if arguments.replay is not None and (arguments.pause or arguments.resume):
+        raise OperatorError(_REPLAYS)
     with opened(arguments) as fleet:
         if arguments.pause or arguments.resume:
             rollout_driver.set_paused(fleet, name, version, arguments.pause)
@@ -47,9 +53,16 @@ def rollout(arguments: argparse.Namespace) -> int:
                 config_file=_config_file(fleet, arguments.config_file),
                 remembered={**named, **_remembered(arguments, given)},
             )
-            code = bring(fleet, prepare(fleet, draft, arguments), arguments)
+            prepared = prepare(fleet, draft, arguments)
+            if arguments.replay is not None:
+                from edge_agent.cli.fleet_record import replayed
+
+                replayed(fleet, prepared, name, version, arguments)
+            code = bring(fleet, prepared, arguments)
             if code != OK or not arguments.watch:
                 return code
+        elif arguments.replay is not None:
+            raise OperatorError(_REPLAYS)
         elif not arguments.json:
             show_enrolment(fleet.enrolment)
         from edge_agent.cli.fleet_watch import follow

@@ -3,10 +3,13 @@
 import argparse
 import fnmatch
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from edge_agent.authors import recording
-from edge_agent.authors.replay import replay
-from edge_agent.authors.tryout import Runtime, read_plugin
+from edge_agent.authors.recording import Recorded
+from edge_agent.authors.replay import Replayed, replay
+from edge_agent.authors.tryout import PluginFile, Runtime, read_plugin
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.errors import ConfigError
 from edge_agent.text import printable
@@ -30,36 +33,71 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"it has events of {names}: choose one with --plugin")
     if not events:
         raise ConfigError("it has no event of this plugin; nothing is compared")
-    engine = choose(arguments.engine)[0].name
-    different = unexpected = 0
-    told = []
-    for each in replay(events, new, old, Runtime(), engine):
-        if not each.lines:
-            continue
-        different += 1
-        wrong = [line for line in each.lines if not _fits(line, arguments.expect or ())]
-        unexpected += bool(wrong)
-        if arguments.json:
-            told.append(
-                {
-                    "number": each.number,
-                    "event": each.event,
-                    "subject": each.subject,
-                    "lines": list(each.lines),
-                    "unexpected": wrong,
-                }
-            )
-            continue
-        print(f"event {each.number}, {each.event} of {printable(each.subject)}:")
-        for line in each.lines:
-            mark = "  not expected" if line in wrong and arguments.expect else ""
-            print(f"    {printable(line)}{mark}")
+    expect = arguments.expect or ()
+    found = []
+    for each in differences(events, new, old, arguments.engine, expect):
+        found.append(each)
+        if not arguments.json:
+            show(each, bool(expect))
+    unexpected = sum(bool(each.unexpected) for each in found)
     if arguments.json:
-        print(json.dumps({"events": len(events), "different": told}, indent=2))
+        print(json.dumps(as_json(len(events), found), indent=2))
     else:
-        print(f"{len(events)} events, {different} differ, {unexpected} not as expected")
+        print(summary(len(events), found))
     return PROBLEM if unexpected else OK
 
 
-def _fits(line: str, globs: "list[str] | tuple[()]") -> bool:
-    return any(fnmatch.fnmatchcase(line, glob) for glob in globs)
+class Difference(NamedTuple):
+    """An event at which the versions differ; `unexpected` are lines that fit no --expect."""
+
+    event: Replayed
+    unexpected: list[str]
+
+
+def differences(
+    events: Iterable[Recorded],
+    new: PluginFile,
+    old: PluginFile | None,
+    engine: str,
+    expect: Sequence[str],
+) -> Iterator[Difference]:
+    """The events at which the versions differ. Raises what `replay` does."""
+    for each in replay(events, new, old, Runtime(), choose(engine)[0].name):
+        if each.lines:
+            wrong = [line for line in each.lines if not any(fits(line, glob) for glob in expect)]
+            yield Difference(each, wrong)
+
+
+def fits(line: str, glob: str) -> bool:
+    """Whether a difference is the expected one."""
+    return fnmatch.fnmatchcase(line, glob)
+
+
+def show(found: Difference, marked: bool) -> None:
+    """Print one event; `marked`: say which lines were not expected."""
+    each = found.event
+    print(f"event {each.number}, {each.event} of {printable(each.subject)}:")
+    for line in each.lines:
+        mark = "  not expected" if line in found.unexpected and marked else ""
+        print(f"    {printable(line)}{mark}")
+
+
+def summary(events: int, found: Sequence[Difference]) -> str:
+    """One line about all events."""
+    unexpected = sum(bool(each.unexpected) for each in found)
+    return f"{events} events, {len(found)} differ, {unexpected} not as expected"
+
+
+def as_json(events: int, found: Iterable[Difference]) -> dict[str, object]:
+    """The same for programs."""
+    different = [
+        {
+            "number": each.event.number,
+            "event": each.event.event,
+            "subject": each.event.subject,
+            "lines": list(each.event.lines),
+            "unexpected": each.unexpected,
+        }
+        for each in found
+    ]
+    return {"events": events, "different": different}

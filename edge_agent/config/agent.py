@@ -9,7 +9,10 @@ from edge_agent import Verb
 from edge_agent.config.document import Document, read_text
 from edge_agent.config.model import (
     KIB,
+    MAX_HIDDEN,
     MIB,
+    REDACTION_FORM,
+    REDACTION_PATTERN,
     AgentConfig,
     Broker,
     Compiled,
@@ -194,7 +197,14 @@ def _read_requests(table: Table) -> RequestsConfig:
     requests = RequestsConfig(
         allow=table.words("allow", Verb, default.allow, at_least=0),
         unsigned=table.words("unsigned", Verb, default.unsigned, at_least=0),
+        record_hides=table.texts(
+            "record_hides", default.record_hides, pattern=REDACTION_PATTERN, form=REDACTION_FORM
+        ),
     )
+    if len(requests.record_hides) > MAX_HIDDEN:
+        table.problem("record_hides", f"must have at most {MAX_HIDDEN} entries")
+    if "record" in requests.unsigned:
+        table.problem("unsigned", "cannot name record, which hands out what containers are")
     table.end()
     return requests
 

@@ -54,6 +54,15 @@ PERMISSIONS = (
     "evict",
 )
 
+# What a recording of events can hide: fields of containers and pods, and of replies that adjust
+# containers. KIND, or KIND:GLOB for some names.
+REDACTABLE = ("env", "annotations", "labels", "args")
+REDACTION_PATTERN = rf"(?:{'|'.join(REDACTABLE)})(?::[!-+\--~]{{1,128}})?"
+REDACTION_FORM = f"{', '.join(REDACTABLE)}, or one of them with names, such as annotations:secret*"
+# kubectl keeps a pod's whole manifest, values of variables included, in an annotation.
+MAX_HIDDEN = 16  # rules, of a node's configuration and of a request each
+HIDDEN_BY_DEFAULT = ("env", "annotations:kubectl.kubernetes.io/last-applied-configuration")
+
 # What the runtimes call themselves in Configure; any other one is named by its socket.
 RUNTIMES = ("containerd", "cri-o", "docker")
 
@@ -157,9 +166,12 @@ class UpdatesConfig:
 class RequestsConfig:
     """What the fleet may ask this node to do at once (docs/fleet-protocol.md, "Requests")."""
 
-    allow: tuple[Verb, ...] = VERBS
+    # "record" hands out what containers are: only where the node's own configuration says so.
+    allow: tuple[Verb, ...] = tuple(verb for verb in VERBS if verb != "record")
     # Those for which no signature is needed: every client that may publish has them done.
     unsigned: tuple[Verb, ...] = ("sync",)
+    # In every recording for the fleet, beside what the request asks to hide.
+    record_hides: tuple[str, ...] = HIDDEN_BY_DEFAULT
 
 
 @dataclass(frozen=True)

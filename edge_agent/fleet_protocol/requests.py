@@ -19,8 +19,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from edge_agent import VERBS, strictjson
+from edge_agent.config.model import (
+    HIDDEN_BY_DEFAULT,
+    MAX_HIDDEN,
+    REDACTION_FORM,
+    REDACTION_PATTERN,
+)
 from edge_agent.errors import RequestError
 from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
+from edge_agent.nri import events
 from edge_agent.store.release import PluginId
 from edge_agent.text import printable
 
@@ -30,6 +37,8 @@ MAX_REASON_CHARS = 500
 MAX_OPEN = 4  # requests being carried out: each may cost a thread or a child
 MAX_REMEMBERED = 64  # ids, the latest, that are not carried out again
 MAX_LINES = 500  # of the log; the answer's own bound comes first
+# Of a recording; the size of what is sent comes first (recorded_parts.MAX_BYTES).
+MAX_RECORDED, MAX_RECORD_S = 1000, 600
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _LEVELS = ("debug", "info", "warning", "error")
@@ -60,8 +69,27 @@ def _plugin(value: object) -> bool:
     return isinstance(value, str) and PluginId.parse(value) is not None
 
 
-def _lines(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_LINES
+def _up_to(most: int) -> "_Argument":
+    """A whole number from 1."""
+    return _Argument(
+        lambda value: type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
+    )
+
+
+def _events(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= len(events.EVENTS)
+        and all(isinstance(each, str) and each in events.BY_METHOD for each in value)
+    )
+
+
+def _rules(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_HIDDEN
+        and all(isinstance(each, str) and re.fullmatch(REDACTION_PATTERN, each) for each in value)
+    )
 
 
 class _Argument(NamedTuple):
@@ -79,11 +107,20 @@ ARGUMENTS: Mapping[str, Mapping[str, _Argument]] = {
         "force": _Argument(_flag, "true or false"),
     },
     "logs": {
-        "lines": _Argument(_lines, f"a whole number from 1 to {MAX_LINES}", 100),
+        "lines": _up_to(MAX_LINES)._replace(default=100),
         "level": _Argument(lambda value: value in _LEVELS, f"one of {', '.join(_LEVELS)}", "debug"),
         "plugin": _Argument(_plugin, _A_PLUGIN),
     },
     "release": {"plugin": _Argument(_plugin, _A_PLUGIN, required=True)},
+    "record": {
+        "plugin": _Argument(_plugin, _A_PLUGIN),
+        "events": _Argument(_events, f"a list of {', '.join(events.BY_METHOD)}"),
+        "count": _up_to(MAX_RECORDED)._replace(default=200),
+        "seconds": _up_to(MAX_RECORD_S)._replace(default=60),
+        "redact": _Argument(
+            _rules, f"a list of at most {MAX_HIDDEN} of {REDACTION_FORM}", list(HIDDEN_BY_DEFAULT)
+        ),
+    },
 }
 
 

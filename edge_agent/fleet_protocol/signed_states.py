@@ -53,8 +53,8 @@ class SignedState(NamedTuple):
             return None
         return keys.public_key(self.key)
 
-    def check(self, key: PublicKey) -> None:
-        """UnprovenError unless the owner of `key` signed it."""
+    def check(self, key: PublicKey, payload_type: str = PAYLOAD_TYPE) -> None:
+        """UnprovenError unless the owner of `key` signed it, as a message of this type."""
         if self.algorithm != key.algorithm:
             raise UnprovenError(
                 "algorithm", f"it is signed by {self.algorithm}, its key is one of {key.algorithm}"
@@ -62,7 +62,7 @@ class SignedState(NamedTuple):
         if self.key != key.raw:
             raise UnprovenError("key", "it is signed by another key than the enrolled one")
         try:
-            good = keys.verify(key, to_sign(self.document), self.signature)
+            good = keys.verify(key, to_sign(self.document, payload_type), self.signature)
         except CryptoError as error:
             raise UnprovenError("algorithm", f"it cannot be checked here: {error}") from None
         if not good:
@@ -93,9 +93,9 @@ def sealed(document: bytes, public: bytes, signature: bytes) -> bytes:
     return document.removesuffix(b"}") + member
 
 
-def to_sign(document: bytes) -> bytes:
+def to_sign(document: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """What the signature of this JSON object covers."""
-    return pae(PAYLOAD_TYPE, document)
+    return pae(payload_type, document)
 
 
 def read(message: bytes) -> SignedState:

@@ -170,11 +170,13 @@ class AnswersChannel(Channel):
         self._sent: Message | None = None
         self._tries = 0  # with `_sent`
 
-    def put(self, message: Message) -> bool:
-        """Any thread. False: there is no room, and it is dropped."""
+    def put(self, message: Message, spare: int = 0) -> bool:
+        """Any thread. False: there is no room, and it is dropped; with `spare`, which leaves so
+        many places to others, it may be put again."""
         with self._lock:
-            if len(self._waiting) >= ANSWERS or len(message.payload) > MAX_MESSAGE_BYTES:
-                self.dropped += 1
+            full = len(self._waiting) >= ANSWERS - spare
+            if full or len(message.payload) > MAX_MESSAGE_BYTES:
+                self.dropped += not spare
                 return False
             self._waiting.append(message)
         return True

@@ -153,17 +153,24 @@ class Link:
             self._poller.wake()
 
     def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        correlation: bytes | None = None,
+        spare: int = 0,
     ) -> bool:
         """Hand over an answer of at most 64 KiB; False: too many wait, it is dropped.
 
+        With `spare`, which leaves so many places to others, it is the caller's still.
         It goes out before results do, again after a broken connection, and once only where the
         broker refuses it. ValueError for a topic to which nothing can be published.
         """
         if not is_plain(topic):
             raise ValueError(f"{topic!r}: nothing can be published there")
         message = Message(payload, topic=topic, retain=retain, correlation=correlation)
-        taken = self._outbound.answers.put(message)
+        taken = self._outbound.answers.put(message, spare)
         self._poller.wake()
         return taken
 

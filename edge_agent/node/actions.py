@@ -7,9 +7,6 @@ and everybody's warnings stay.
 
 import json
 import logging
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -117,11 +114,13 @@ _NEEDED = (
 DIAGNOSIS_STACK_BYTES = 256 * 1024
 DIAGNOSIS_TIMEOUT_S = 60.0  # the broker's five seconds and a slow board's imports fit many times
 MAX_DIAGNOSIS_BYTES = 256 * 1024
+RECORDING_STACK_BYTES = 256 * 1024
 _MAIN = "from edge_agent.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
 class Actions:
-    """`restart` takes the job of a restart of the whole agent."""
+    """`restart` takes the job of a restart of the whole agent. `record` carries a recording out,
+    on a thread of its own, and returns what ends its job."""
 
     def __init__(
         self,
@@ -131,7 +130,10 @@ class Actions:
         restart: Callable[[Job], None],
         updates: Callable[[], "Updates | None"],
         quarantine: Quarantine,
+        record: Callable[[Job], Callable[[], None]],
     ) -> None:
+        self._record_events = record
+        self._recording = False
         self._supervisor = supervisor
         self._log_buffer = log_buffer
         self._config_path = config_path
@@ -144,6 +146,7 @@ class Actions:
             "logs": self._logs,
             "diagnose": self._diagnose,
             "release": self._unquarantine,
+            "record": self._record,
         }
 
     def _sync(self, job: Job) -> None:
@@ -183,6 +186,23 @@ class Actions:
             stack_bytes=DIAGNOSIS_STACK_BYTES,
         )
 
+    def _record(self, job: Job) -> None:
+        """One at a time. RequestError: another runs."""
+        if self._recording:
+            raise RequestError(job.request.id, "another recording for the fleet runs here")
+
+        def record() -> None:
+            end = self._record_events(job)
+            self._recording = False  # before the answer: then the next may be asked for
+            end()
+
+        self._recording = True
+        try:
+            process.start(record, name="record", stack_bytes=RECORDING_STACK_BYTES)
+        except RuntimeError as error:
+            self._recording = False
+            raise RequestError(job.request.id, f"no thread for it: {error}") from error
+
     def _unquarantine(self, job: Job) -> None:
         self._quarantine.lift(job.arguments["plugin"], partial(_end_unquarantine, job))
 
@@ -210,26 +230,10 @@ def examine(job: Job, config_path: Path) -> None:
 
 
 def _findings(config_path: Path) -> dict[str, object]:
-    import subprocess  # costs memory, and most nodes are never asked
-
-    child = subprocess.Popen(
-        command(_MAIN, "doctor", "--json", "-c", str(config_path)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # so that it can be killed with all that it started
-    )
-    assert child.stdout is not None
-    watch = threading.Timer(DIAGNOSIS_TIMEOUT_S, os.killpg, (child.pid, signal.SIGKILL))
-    watch.start()
-    try:
-        said = child.stdout.read(MAX_DIAGNOSIS_BYTES)
-    finally:
-        child.stdout.close()
-        child.wait()
-        watch.cancel()
-    if child.returncode < 0:
-        raise TimeoutError(f"ended by {signal.Signals(-child.returncode).name}")
+    words = command(_MAIN, "doctor", "--json", "-c", str(config_path))
+    with process.child(words, DIAGNOSIS_TIMEOUT_S) as doctor:
+        assert doctor.stdout is not None
+        said = doctor.stdout.read(MAX_DIAGNOSIS_BYTES)
     found = json.loads(said)
     if not isinstance(found, dict):
         raise ValueError("its findings are no object")

@@ -42,7 +42,7 @@ class KeyStatus(TypedDict, total=False):
 
 
 class NodeKey:
-    """`begin` and `status` belong to the loop's thread; any one thread may seal."""
+    """`begin` and `status` belong to the loop's thread; any thread may seal."""
 
     def __init__(
         self,
@@ -64,13 +64,16 @@ class NodeKey:
         """Read the key, or make it."""
         self._run(self._look)
 
-    def seal(self, document: bytes) -> bytes:
-        """The state, a JSON object in bytes, with its signature; as it is while there is no key."""
+    def seal(self, document: bytes, payload_type: str = signed_states.PAYLOAD_TYPE) -> bytes:
+        """The state, a JSON object in bytes, with its signature; as it is while there is no key.
+
+        Other messages have another `payload_type`, so that none passes for a state.
+        """
         key = self._key
         if key is None:
             return document
         try:
-            signature = libcrypto.sign(key.seed, signed_states.to_sign(document))
+            signature = libcrypto.sign(key.seed, signed_states.to_sign(document, payload_type))
         except CryptoError as error:
             self._failed(str(error))
             return document

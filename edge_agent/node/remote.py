@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
+from edge_agent.fleet_protocol import requests as protocol
 from edge_agent.fleet_protocol.event_result import OK, EventResult, describe, load_messages
 from edge_agent.fleet_protocol.reported_state import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
@@ -19,12 +20,14 @@ from edge_agent.mqtt.inbound import InboundMessage
 from edge_agent.mqtt.link import Link
 from edge_agent.node.actions import LogBuffer
 from edge_agent.node.nodekey import NodeKey
-from edge_agent.node.requests import Action, Requests, Restart, answer
+from edge_agent.node.requests import Action, Job, Requests, Restart, answer
 
 if TYPE_CHECKING:
     from edge_agent.node.updates import Updates
 
 log = logging.getLogger(__name__)
+
+SPARE_ANSWERS = 8  # places that parts leave to other answers
 
 
 class Remote:
@@ -85,6 +88,12 @@ class Remote:
     def report(self, result: EventResult) -> None:
         """A result on its way; never waits."""
         self.link.report(result, result.size, important=result.kind != OK)
+
+    def offer(self, job: Job, result: Mapping[str, object]) -> bool:
+        """Send a part of a large answer; False: too many answers wait, try again. Any thread."""
+        payload = protocol.answer(job.ticket.id, job.ticket.verb, "running", result=result)
+        topic, correlation = job.ticket.topic, job.ticket.correlation
+        return self.link.publish(topic, payload, correlation=correlation, spare=SPARE_ANSWERS)
 
     def answer_kept(self) -> None:
         """Where this process began because a request asked for it: say so, once. Reads a file, so

@@ -36,6 +36,7 @@ TELL_S = 600.0
 
 # (topic, payload, correlation data): at once, from any thread.
 Publish = Callable[[str, bytes, bytes | None], object]
+Seal = Callable[[bytes], bytes]  # a JSON object in bytes; signed, or as it is
 
 
 class Ticket(NamedTuple):
@@ -70,28 +71,28 @@ class Job:
         """Tell that the request is being carried out."""
         self._answer("running")
 
-    def succeeded(self, result: Mapping[str, object] | None = None) -> None:
-        """Tell that the request is done."""
-        self._end("succeeded", result=result)
+    def succeeded(self, result: Mapping[str, object] | None = None, seal: Seal = bytes) -> None:
+        """Tell that the request is done; `seal` may sign the answer."""
+        self._end("succeeded", seal, result=result)
 
     def failed(self, reason: str) -> None:
         """Tell that the request could not be done, and why."""
         log.warning("the fleet's request %s failed: %s", self.request.verb, reason)
         self._end("failed", reason=reason)
 
-    def _end(self, state: State, **more: Any) -> None:
+    def _end(self, state: State, seal: Seal = bytes, **more: Any) -> None:
         finished, self._finished = self._finished, None
         if finished is not None:
             finished(self.request)
-            self._answer(state, **more)
+            self._answer(state, seal, **more)
 
-    def _answer(self, state: State, **more: Any) -> None:
-        answer(self._publish, self.ticket, state, **more)
+    def _answer(self, state: State, seal: Seal = bytes, **more: Any) -> None:
+        answer(self._publish, self.ticket, state, seal, **more)
 
 
-def answer(publish: Publish, ticket: Ticket, state: State, **more: Any) -> None:
+def answer(publish: Publish, ticket: Ticket, state: State, seal: Seal = bytes, **more: Any) -> None:
     """Say what became of a request; `more` as in edge_agent.fleet_protocol.requests.answer."""
-    payload = protocol.answer(ticket.id, ticket.verb, state, **more)
+    payload = seal(protocol.answer(ticket.id, ticket.verb, state, **more))
     publish(ticket.topic, payload, ticket.correlation)
 
 

@@ -81,6 +81,12 @@ EXPORTS = {
 }
 
 
+def method_named(word: str) -> str | None:
+    """CreateContainer for "create_container", "CreateContainer" or the guest's export."""
+    plain = word.lower().removeprefix(METHOD_PREFIX).replace("_", "").replace("-", "")
+    return next((method for method in EXPORTS if method.lower() == plain), None)
+
+
 def servable(exports: frozenset[str]) -> int:
     """The mask of events that a guest with these exports can serve, by either way."""
     state_change = EXPORTS[STATE_CHANGE] in exports

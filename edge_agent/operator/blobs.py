@@ -1,4 +1,5 @@
-"""Blobs at the broker: a module is compressed, cut into parts, uploaded, and cleared at the end.
+"""Blobs at the broker: a module is compressed, cut into parts, uploaded, fetched again where a tool
+needs it, and cleared at the end.
 
 An interrupted upload continues: the tool first asks which parts the broker has. Parts are uploaded
 in order, so a blob of which anything is there has its part 0, and an interrupted upload left its
@@ -167,6 +168,38 @@ def _missing(client: BrokerClient, names: list[str], parts: tuple[bytes, ...]) -
         if missing:
             return [*missing, *range(window.stop, len(names))]
     return []
+
+
+def download(client: BrokerClient, topics: FleetTopics, blob: Blob) -> bytes:
+    """The module, from its parts at the broker. OperatorError: they are not there, or are not it.
+
+    LinkError: the broker does not answer.
+    """
+    if not blob.parts:
+        raise OperatorError(f"{blob.digest.short}: has no parts at the broker")
+    unpacker = zlib.decompressobj() if blob.encoding == "zlib" else None
+    found = bytearray()
+    for at in range(0, blob.parts, WINDOW_PARTS):
+        window = range(at, min(at + WINDOW_PARTS, blob.parts))
+        names = [topics.blob_part(blob.digest, number) for number in window]
+        kept = client.retained(names)
+        for name in names:
+            part = kept.get(name, b"")
+            if not 0 < len(part) <= blob.part_size:
+                raise OperatorError(f"{name}: is not at the broker; publish the version again")
+            try:
+                # One byte more than there may be tells, and nothing larger is unpacked.
+                left = blob.size + 1 - len(found)
+                found += unpacker.decompress(part, left) if unpacker else part
+            except zlib.error as error:
+                raise OperatorError(f"{name}: damaged: {error}") from error
+            if len(found) > blob.size:
+                raise OperatorError(f"{name}: is of another module than {blob.digest.short}")
+    if Digest.of(bytes(found)) != blob.digest:
+        raise OperatorError(
+            f"the broker's parts of {blob.digest.short} are another module; publish it again"
+        )
+    return bytes(found)
 
 
 # --- clearing

@@ -49,6 +49,20 @@ def ask(
     Without `signers` the request is unsigned, and nodes do little for it. OperatorError: an invalid
     request, or no final answer in time.
     """
+    for _, answer in answers(client, fleet, node, verb, arguments, timeout_s, signers):
+        yield answer
+
+
+def answers(
+    client: BrokerClient,
+    fleet: str,
+    node: str,
+    verb: str,
+    arguments: Mapping[str, object],
+    timeout_s: float,
+    signers: Sequence[Signer] = (),
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The same as `ask`, each answer with the bytes of its message."""
     topics = node_topics(fleet, node)
     identity = os.urandom(8).hex()
     try:  # check by the node's own rules before sending
@@ -71,14 +85,15 @@ def ask(
         while (left := deadline - time.monotonic()) > 0:
             message = subscription.take(left)
             answer = read_answer(message.payload, identity) if message else None
-            if answer is not None:
+            if message is not None and answer is not None:
                 last = str(answer.get("state"))
-                yield answer
+                yield message.payload, answer
                 if last in FINAL:
                     return
+    older = f" An agent of before {verb} does not hear it." if last == "nothing" else ""
     raise OperatorError(
         f"{node}: no final answer to {verb} within {timeout_s:g} s (last: {last}); is it online?"
-        f" `edge-agent fleet node {node}`"
+        f" `edge-agent fleet node {node}`{older}"
     )
 
 

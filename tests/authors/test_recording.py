@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -136,6 +137,39 @@ def test_any_damage_is_an_error_in_words(at: int, put: bytes) -> None:
                 each.answer()
         except ConfigError:
             pass
+
+
+def test_what_comes_is_packed_until_the_file_is_full() -> None:
+    most = 40_000
+    writer = recording.Writer(most)
+    added = 0
+    while writer.add(replace(EVENT, time_ns=added)):
+        added += 1
+    data = writer.end({"agent": "9", "redacted": ["env"], "dropped": 3, "ended": "size"})
+    assert most / 2 < len(data) <= most
+    assert 5 < added == writer.count
+    head, count = recording.looked_at("it", data)
+    assert head == recording.Head("9", ("env",), 3, "size")
+    assert count == added
+
+
+def test_an_event_that_cannot_be_packed_smaller_still_fits_or_is_left_out() -> None:
+    noise = replace(EVENT, request=os.urandom(20_000), reply=os.urandom(20_000))
+    for most in range(50_000, 70_000, 500):
+        writer = recording.Writer(most)
+        writer.add(noise)
+        assert len(writer.end({})) <= most
+    assert writer.count == 1
+
+
+def test_what_a_node_sends_is_looked_through_to_its_end() -> None:
+    for each in (replace(EVENT, request=b"\xff"), replace(EVENT, reply=b"\xff")):
+        with pytest.raises(ConfigError, match="an event CreateContainer is none"):
+            recording.looked_at("it", recording.encoded({}, [EVENT, each]))
+    with pytest.raises(ConfigError, match="it: damaged"):
+        recording.looked_at("it", b"\x1f\x8b garbage")
+    hostile = {"agent": [], "redacted": {}, "dropped": "many", "ended": 7}
+    assert recording.looked_at("it", recording.encoded(hostile, [])) == (recording.Head(), 0)
 
 
 # --- replay
@@ -295,7 +329,8 @@ def test_without_an_agent_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["record", "-c", str(config), "-o", str(tmp_path / "x.edgerec")]
     assert main(words) == 1
     assert "no agent listens" in capsys.readouterr().err
-    for wrong in (["--events", "none"], ["--redact", "enf"]):
+    wrongs = (["--events", "none"], ["--events", "configure"], ["--redact", "enf"])
+    for wrong in (*wrongs, ["--max-size", "1KiB"], ["--max-size", "many"]):
         assert main([*words, *wrong]) == 1
         assert capsys.readouterr().err
     assert not (tmp_path / "x.edgerec").exists()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.authors.tryout import method_named, read_request, sample
+from edge_agent.authors.tryout import read_request, sample
 from edge_agent.errors import ConfigError
-from edge_agent.nri.events import BY_METHOD, EXPORTS
+from edge_agent.nri.events import BY_METHOD, EXPORTS, method_named
 from edge_agent.pb import nri_pb2
 from tests.support.costly import wasmtime
 from tests.support.wat import MEMORY, PLUGIN, constant, module

@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 
 from edge_agent import VERBS
+from edge_agent.config.model import MAX_HIDDEN
 from edge_agent.config.table import MAX_ENTRIES
 from edge_agent.fleet import plan
 from edge_agent.fleet.transfer import fetch, parts, web
@@ -15,8 +16,10 @@ from edge_agent.fleet_protocol import (
     deployment,
     envelope,
     form,
+    recorded_parts,
     requests,
     signed_requests,
+    signed_states,
     topics,
     trust,
 )
@@ -34,7 +37,9 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, SECOND, CODE, SIGNED, REQUEST, ANSWER, SEALED, PAYLOAD, ENVELOPE = EXAMPLES
+_, TRUST, DEPLOYMENT, SECOND, CODE, SIGNED, REQUEST, ANSWER, *PARTS, SEALED, PAYLOAD, ENVELOPE = (
+    EXAMPLES
+)
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -175,16 +180,39 @@ def test_the_requests_of_the_page_are_those_that_are_read() -> None:
     assert json.loads(envelope.read(SEALED.encode()).payload) == json.loads(SIGNED)
     section = PAGE.partition("## Requests")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\| ", section, re.MULTILINE)
-    told = {verb: set(re.findall(r"`(lines|level|plugin|force)`", words)) for verb, words in rows}
+    told = {
+        verb: set(re.findall(r"`(lines|level|plugin|force|events|count|seconds|redact)`", words))
+        for verb, words in rows
+    }
     assert told == {verb: set(requests.ARGUMENTS.get(verb, {})) for verb in VERBS}
     for number, words in (
         (topics.MAX_REQUEST_BYTES, "at most {} bytes"),
         (requests.MAX_REMEMBERED, "one of the last {}"),
         (requests.MAX_OPEN, "({} at a time)"),
         (requests.MAX_LINES, "1 to {}"),
+        (requests.MAX_RECORDED, "1 to {}, 200"),
+        (requests.MAX_RECORD_S, "1 to {}, 60"),
+        (MAX_HIDDEN, "at most {} rules"),
+        (recorded_parts.MAX_PARTS, "at most {} parts"),
+        (f"{recorded_parts.PART_BYTES:,}", "at most {} bytes in base64"),
+        (f"{recorded_parts.MAX_BYTES:,}", "more than {} bytes"),
         (signed_requests.MAX_VALID_S // 3600, "at most {} h after"),
         (signed_requests.MAX_SEEN, "the {} ids that expire last"),
     ):
         assert words.format(number) in section
     assert section.count("`accepted`") == section.count("`succeeded`") == 1
     assert set(typing.get_args(requests.State)) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_the_recording_of_the_page_is_sent_as_it_says() -> None:
+    part, last = map(json.loads, PARTS)
+    sent = requests.answer("8f1c", "record", "running", result=recorded_parts.part(0, b"x"))
+    assert {**json.loads(sent), "result": None} == {**part, "result": None}
+    assert part["result"].keys() == recorded_parts.part(0, b"x").keys()
+    whole = recorded_parts.whole("greenhouse", "board-7", 3, 130211, NO_DIGEST)
+    assert last["result"] == {**whole, "digest": "sha256:..."}
+    document = requests.answer("8f1c", "record", "succeeded", result=whole)
+    sealed = json.loads(signed_states.sealed(document, bytes(32), bytes(64)))
+    assert sealed.keys() == last.keys()
+    assert sealed["signed"].keys() == last["signed"].keys()
+    assert f"`{recorded_parts.PAYLOAD_TYPE}`" in PAGE

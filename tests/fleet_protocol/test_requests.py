@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent import VERBS
+from edge_agent.config.model import HIDDEN_BY_DEFAULT
 from edge_agent.errors import RequestError
 from edge_agent.fleet_protocol.requests import (
     ARGUMENTS,
@@ -27,6 +28,15 @@ from edge_agent.store.release import MAX_NAME_CHARS
 LONGEST = "10-" + "n" * MAX_NAME_CHARS  # with .wasm a file's longest name
 
 
+RECORD = {
+    "plugin": "10-guard",
+    "events": ["CreateContainer"],
+    "count": 1000,
+    "seconds": 600,
+    "redact": ["labels", "annotations:secret*/[a-z]?"],
+}
+
+
 def request(**document: Any) -> bytes:
     return json.dumps(document).encode()
 
@@ -42,6 +52,9 @@ def request(**document: Any) -> bytes:
         ("logs", {"lines": 500, "level": "error"}, {"lines": 500, "level": "error"}),
         ("diagnose", {}, {}),
         ("release", {"plugin": "10-guard"}, {"plugin": "10-guard"}),
+        ("record", {}, {"count": 200, "seconds": 60, "redact": list(HIDDEN_BY_DEFAULT)}),
+        ("record", RECORD, RECORD),
+        ("record", {**RECORD, "redact": []}, {**RECORD, "redact": []}),
     ],
 )
 def test_a_request_is_read_and_completed(
@@ -80,6 +93,19 @@ def test_arguments_may_be_absent_and_other_fields_are_ignored() -> None:
         ("release", request(id="a", arguments={"plugin": "guard"}), "a", "plugin must be"),
         ("restart", request(id="a", arguments={"plugin": "10-../x"}), "a", "plugin must be"),
         ("restart", request(id="a", arguments={"plugin": LONGEST + "n"}), "a", "plugin must be"),
+        *(
+            ("record", request(id="a", arguments={name: value}), "a", f"{name} must be")
+            for name, value in (
+                *(("count", each) for each in (0, 1001, 10**9, True, 1.5, "9")),
+                *(("seconds", each) for each in (0, 601, -1, True)),
+                *(("events", each) for each in ([], ["None"], "CreateContainer", [["x"]], [7])),
+                ("events", ["CreateContainer"] * 15),
+                *(("redact", each) for each in ("env", ["enf"], [7], ["env:a,b"], ["env:a b"])),
+                *(("redact", each) for each in (["env:"], ["env:" + "x" * 129], ["env\n"])),
+                ("redact", ["env"] * 17),
+                ("plugin", "x --redact none"),
+            )
+        ),
     ],
 )
 def test_a_wrong_request_is_refused_with_its_reason(
@@ -163,6 +189,7 @@ def test_what_an_earlier_process_carried_out_is_not_carried_out_again() -> None:
 NESTED = """
 import sys
 from edge_agent import process
+from edge_agent.config.model import HIDDEN_BY_DEFAULT
 from edge_agent.errors import RequestError
 from edge_agent.fleet_protocol.topics import MAX_REQUEST_BYTES
 from edge_agent.fleet_protocol.requests import read

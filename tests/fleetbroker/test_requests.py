@@ -169,6 +169,7 @@ def test_the_whole_agent_is_restarted_and_says_so_afterwards(fleet: Fleet) -> No
         ("release", {}, "plugin must be"),
         ("logs", {"lines": 10_000}, "lines must be"),
         ("diagnose", {"deep": True}, "unknown argument deep"),
+        ("record", {}, "not allowed here: record is not in [requests] allow"),
     ],
 )
 def test_what_cannot_be_done_fails_with_its_reason(

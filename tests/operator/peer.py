@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -86,7 +86,7 @@ class Peer:
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> Self:
         self._client.connect("127.0.0.1", self._port)
         self._client.loop_start()
         assert self._ready.wait(TIMEOUT_S)
