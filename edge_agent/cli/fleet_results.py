@@ -203,6 +203,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.verb == RECORD:
         if arguments.output is None:
             raise OperatorError("record needs -o FILE.edgerec for what the node sends")
+        if not arguments.output.parent.is_dir():
+            raise OperatorError(f"{arguments.output}: there is no such folder")
         return
     for option in ("output", "plugin", "events", "count", "seconds", "redact"):
         if getattr(arguments, option) is not None:

@@ -138,9 +138,13 @@ class _Taken:
         self._redaction = redaction
         self._writer = writer
         self._full = False
-        self.dropped = 0
-        self._lost_here = 0
+        self._lost_there = self._lost_here = 0
         self._number = self._ask(begin=begin)["recording"]
+
+    @property
+    def dropped(self) -> int:
+        """Events that the agent had no room for, and those that could not be redacted."""
+        return self._lost_there + self._lost_here
 
     def until(self, seconds: float | None) -> str:
         """Take until all are here, the file is full, the time is over or Ctrl-C; which it was."""
@@ -167,6 +171,7 @@ class _Taken:
         while True:
             answer = self._ask(take=self._number)
             told, left = answer.get("events"), answer.get("left")
+            self._lost_there = int(str(answer.get("dropped", 0)))
             for each in told if isinstance(told, list) else []:
                 event = recording.redacted(recording.from_json(each), self._redaction)
                 if event is None:
@@ -174,7 +179,6 @@ class _Taken:
                 elif not self._writer.add(event):
                     self._full = True
                     return True
-            self.dropped = int(str(answer.get("dropped", 0))) + self._lost_here
             if left == 0:
                 return True
             if not told:

@@ -157,6 +157,7 @@ def test_the_options_are_the_arguments_of_the_request(home: Home) -> None:
     ("words", "reason"),
     [
         (("record",), "record needs -o FILE"),
+        (("record", "-o", "/nowhere/x"), "/nowhere/x: there is no such folder"),
         (("record", "-o", "x", "--count", "1000000"), "count must be a whole number from 1 to"),
         (("record", "-o", "x", "--seconds", "86400"), "seconds must be a whole number from 1 to"),
         (("record", "-o", "x", "--redact", "enf"), "redact must be a list"),
