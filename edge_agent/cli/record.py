@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import OK, PROBLEM, add_config_option
-from edge_agent.config.model import HIDDEN_BY_DEFAULT
 
 if TYPE_CHECKING:
     from edge_agent.authors.recording import Redaction, Writer
@@ -53,7 +52,7 @@ def add_choice(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
         "--redact",
         metavar="KIND[:GLOB],...",
         help="hide values of env, annotations, labels or args, by the names that fit"
-        f' (default: {",".join(HIDDEN_BY_DEFAULT)}; "none" hides nothing)',
+        ' (default: env, and the annotation that has kubectl\'s manifest; "none" hides nothing)',
     )
 
 
@@ -72,6 +71,8 @@ def chosen_events(arguments: argparse.Namespace) -> list[str]:
 
 def chosen_rules(arguments: argparse.Namespace) -> list[str]:
     """What --redact hides."""
+    from edge_agent.config.model import HIDDEN_BY_DEFAULT
+
     if arguments.redact is None:
         return list(HIDDEN_BY_DEFAULT)
     return [] if arguments.redact == "none" else str(arguments.redact).split(",")
