@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Self
 
 from edge_agent.errors import GuestError, GuestFault, ModuleError
-from edge_agent.wasm.engine import Bounds, GuestExit
+from edge_agent.wasm.engine import Bounds, GuestExit, HostFunction, HostFunctions
 from edge_agent.wasm.module import FuncType, ModuleInfo
 
 API_VERSION = 1
@@ -65,6 +65,30 @@ def methods(info: ModuleInfo) -> frozenset[str]:
                 raise ModuleError(f"the export {name} has the type {found}, not {METHOD}")
             exported.add(name)
     return frozenset(exported)
+
+
+def called(info: ModuleInfo) -> frozenset[str]:
+    """The exports of a module that are called. ModuleError as above."""
+    return methods(info) | (info.functions.keys() & (REQUIRED.keys() | OPTIONAL.keys()))
+
+
+def offered(info: ModuleInfo, functions: HostFunctions, bounds: Bounds) -> list[HostFunction]:
+    """The functions that a module imports, in its order.
+
+    ModuleError: one of them is not offered, or the memory begins above its bound.
+    """
+    if info.memory_bytes > bounds.memory_bytes:
+        raise ModuleError(
+            f"the module begins with {info.memory_bytes} bytes of memory; "
+            f"its limit is {bounds.memory_bytes}"
+        )
+    found = []
+    for needed in info.imports:
+        function = functions.get((needed.module, needed.name))
+        if function is None or function.type != needed.type:
+            raise ModuleError(f"the import {needed} is not offered")
+        found.append(function)
+    return found
 
 
 class AbiInstance(ABC):

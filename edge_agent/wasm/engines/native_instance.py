@@ -4,17 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.errors import EngineError, GuestFault, ModuleError
-from edge_agent.wasm.abi import (
-    FREE,
-    INITIALIZE,
-    MALLOC,
-    MAX_ERROR_TEXT_BYTES,
-    START,
-    VERSION,
-    AbiInstance,
-    methods,
-)
+from edge_agent.errors import EngineError, GuestFault
+from edge_agent.wasm.abi import MAX_ERROR_TEXT_BYTES, AbiInstance, called, offered
 from edge_agent.wasm.engine import FUEL_EXPORT, Bounds, HostFunctions
 from edge_agent.wasm.module import ModuleInfo
 
@@ -71,23 +62,15 @@ class NativeInstance(AbiInstance):
 
     def _instantiate(self) -> None:
         info = self._module.info
-        if info.memory_bytes > self._bounds.memory_bytes:
-            raise ModuleError(
-                f"the module begins with {info.memory_bytes} bytes of memory; "
-                f"its limit is {self._bounds.memory_bytes}"
-            )
-        wanted = {VERSION, MALLOC, FREE, INITIALIZE, START} & info.functions.keys() | methods(info)
-        offered = []
-        for needed in info.imports:
-            function = self._functions.get((needed.module, needed.name))
-            if function is None or function.type != needed.type:
-                raise ModuleError(f"the import {needed} is not offered")
-            kind = function.type
-            offered.append((list(kind.params), list(kind.results), _admitted(function.call)))
+        wanted = called(info)
+        imports = [
+            (list(each.type.params), list(each.type.results), _admitted(each.call))
+            for each in offered(info, self._functions, self._bounds)
+        ]
         try:
             self._native = self._module.native.instantiate(
                 self,
-                offered,
+                imports,
                 sorted(wanted),
                 FUEL_EXPORT,
                 self._bounds.memory_bytes,
@@ -100,7 +83,7 @@ class NativeInstance(AbiInstance):
         else:
             if self._bounds.fuel is not None and self._native.fuel() is None:
                 raise EngineError("it has a limit of fuel, and was compiled without counting it")
-            self._exports = frozenset(wanted)
+            self._exports = wanted
             return
         raise self._failure(what, cause)
 

@@ -9,8 +9,8 @@ import time
 from ctypes import byref, c_size_t, c_uint64, c_void_p
 from typing import TYPE_CHECKING, NoReturn
 
-from edge_agent.errors import EngineError, GuestFault, ModuleError
-from edge_agent.wasm.abi import FREE, INITIALIZE, MALLOC, START, VERSION, AbiInstance, methods
+from edge_agent.errors import EngineError, GuestFault
+from edge_agent.wasm.abi import AbiInstance, called, offered
 from edge_agent.wasm.engine import (
     FUEL_EXPORT,
     MEMORY_EXPORT,
@@ -68,20 +68,12 @@ class WasmtimeInstance(AbiInstance):
     def _instantiate(self) -> None:
         """Link the imports, instantiate, look the exports up."""
         c, info = self._c, self._module.info
-        if info.memory_bytes > self._bounds.memory_bytes:
-            raise ModuleError(
-                f"the module begins with {info.memory_bytes} bytes of memory; "
-                f"its limit is {self._bounds.memory_bytes}"
-            )
-        wanted = {VERSION, MALLOC, FREE, INITIALIZE, START} & info.functions.keys() | methods(info)
-        externs = (capi.Extern * len(info.imports))()
-        for extern, needed in zip(externs, info.imports, strict=True):
-            key = (needed.module, needed.name)
-            function = self.functions.get(key)
-            if function is None or function.type != needed.type:
-                raise ModuleError(f"the import {needed} is not offered")
+        wanted = called(info)
+        functions = offered(info, self.functions, self._bounds)
+        externs = (capi.Extern * len(functions))()
+        for extern, needed, function in zip(externs, info.imports, functions, strict=True):
             extern.kind = capi.EXTERN_FUNC
-            self._link(key, function, extern)
+            self._link((needed.module, needed.name), function, extern)
         self._engine.instances[self._number] = self
         handle = capi.Instance()
         error = c.wasmtime_instance_new(
