@@ -233,6 +233,17 @@ def read(path: Path) -> Iterator[Recorded]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def hidden_in(path: Path) -> Redaction:
+    """What was hidden before the file was written. ConfigError: as of `read`."""
+    heads: list[Head] = []
+    try:
+        with path.open("rb") as raw:
+            next(_events(str(path), raw, heads), None)
+        return Redaction(heads[0].redacted)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def looked_at(name: str, data: bytes) -> tuple[Head, int]:
     """What the first line says, and how many events follow, each decoded once and dropped.
 

@@ -1,12 +1,13 @@
 """Recorded events at another version of a plugin: what it does otherwise than before."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from edge_agent.authors.recording import Recorded
-from edge_agent.authors.trial import Trial
+from edge_agent.authors.recording import Recorded, Redaction, redacted
+from edge_agent.authors.trial import Outcome, Trial
 from edge_agent.authors.tryout import PluginFile, Runtime, message
 from edge_agent.errors import ConfigError
 from edge_agent.nri import events
@@ -14,6 +15,7 @@ from edge_agent.nri.difference import changes, message_types
 from edge_agent.pb import nri_pb2
 
 _LIVES_ON = ("ok", "error", "rejected", "denied")
+NOTHING_HIDDEN = Redaction(())
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ def replay(
     old: PluginFile | None,
     runtime: Runtime,
     engine: str,
+    redaction: Redaction = NOTHING_HIDDEN,
 ) -> Iterator[Replayed]:
     """Each event at a lasting instance of `new`, and of `old` unless the recorded answers count.
+
+    What `redaction`, the recording's, hid in the recorded answers is hidden in those of `new`, or
+    each hidden value would be a difference. Updates that a plugin asks for are not in a recording.
 
     ModuleError, EngineError, StoreError: a plugin could not be started. ConfigError: the recording
     is damaged, or a plugin refused its configuration or failed before the first event.
@@ -44,8 +50,12 @@ def replay(
         try:
             for number, each in enumerate(recorded, 1):
                 request = _request(each)
-                before = theirs.lines(each.event, request) if theirs else _recorded(each, request)
-                after = ours.lines(each.event, request)
+                now = ours.event(each.event, request)
+                if theirs:
+                    before, after = _lines(theirs.event(each.event, request)), _lines(now)
+                else:
+                    before = _recorded(each, request)
+                    after = _recorded(_as_recorded(each, now, redaction), request) if now else []
                 lines = [f"before: {line}" for line in before if line not in after]
                 lines += [f"now: {line}" for line in after if line not in before]
                 yield Replayed(number, each.event, _subject(request), tuple(lines))
@@ -74,8 +84,8 @@ class _Side:
         if trial is not None:
             trial.__exit__(None, None, None)
 
-    def lines(self, method: str, request: Message) -> list[str]:
-        """What it does with the event, a line for each change; none: nothing, or not asked."""
+    def event(self, method: str, request: Message) -> Outcome | None:
+        """None: the plugin does not take it."""
         if self._trial is None:
             self._trial = Trial(self._plugin, self._runtime, engine=self._engine)
             begun = self._trial.begin(message(events.SYNCHRONIZE))
@@ -87,13 +97,29 @@ class _Side:
         try:
             self._trial.check(method, request)
         except ConfigError:
-            return []
+            return None
         outcome = self._trial.event(method, request)
         if outcome.kind not in _LIVES_ON:
             self.close()
-        if outcome.kind != "ok":
-            return [f"{outcome.kind}: {outcome.error}"]
-        return [str(change) for change in (*outcome.changes, *outcome.asked)]
+        return outcome
+
+
+def _lines(outcome: Outcome | None) -> list[str]:
+    """A line for each change."""
+    if outcome is None:
+        return []
+    if outcome.kind != "ok":
+        return [f"{outcome.kind}: {outcome.error}"]
+    return [str(change) for change in (*outcome.changes, *outcome.asked)]
+
+
+def _as_recorded(each: Recorded, now: Outcome, redaction: Redaction) -> Recorded:
+    """The event with this answer, as a recording would have it."""
+    reply = ParseDict(now.reply, message_types(each.event)[1]())
+    answered = replace(each, kind=now.kind, error=now.error, reply=reply.SerializeToString())
+    cleaned = redacted(answered, redaction)
+    assert cleaned is not None  # it was decoded before
+    return cleaned
 
 
 def _recorded(each: Recorded, request: Message) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from edge_agent.authors import recording
-from edge_agent.authors.recording import Recorded
-from edge_agent.authors.replay import Replayed, replay
+from edge_agent.authors.recording import Recorded, Redaction
+from edge_agent.authors.replay import NOTHING_HIDDEN, Replayed, replay
 from edge_agent.authors.tryout import PluginFile, Runtime, read_plugin
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.errors import ConfigError
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("it has no event of this plugin; nothing is compared")
     expect = arguments.expect or ()
     found = []
-    for each in differences(events, new, old, arguments.engine, expect):
+    hidden = recording.hidden_in(arguments.recording)
+    for each in differences(events, new, old, arguments.engine, expect, hidden):
         found.append(each)
         if not arguments.json:
             show(each, bool(expect))
@@ -60,9 +61,10 @@ def differences(
     old: PluginFile | None,
     engine: str,
     expect: Sequence[str],
+    hidden: Redaction = NOTHING_HIDDEN,
 ) -> Iterator[Difference]:
     """The events at which the versions differ. Raises what `replay` does."""
-    for each in replay(events, new, old, Runtime(), choose(engine)[0].name):
+    for each in replay(events, new, old, Runtime(), choose(engine)[0].name, hidden):
         if each.lines:
             wrong = [line for line in each.lines if not any(fits(line, glob) for glob in expect)]
             yield Difference(each, wrong)

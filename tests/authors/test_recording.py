@@ -212,6 +212,31 @@ def test_versions_that_do_not_start_are_not_alike(
     assert "nothing is compared" in capsys.readouterr().err
 
 
+def test_what_the_recording_hid_is_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """bench.wasm sets a variable; its value is hidden in the recorded reply."""
+    reply = nri_pb2.CreateContainerResponse()
+    reply.adjust.annotations["edge.bench/plugin"] = "c"
+    reply.adjust.env.add(key="EDGE_BENCH", value="c")
+    event = replace(EVENT, reply=reply.SerializeToString())
+    hidden = recording.redacted(event, Redaction(["env"]))
+    assert hidden is not None
+    path = tmp_path / "events.edgerec"
+    words = ["plugin", "replay", str(GUESTS / "bench.wasm"), str(path)]
+    path.write_bytes(recording.encoded({"redacted": ["env"]}, [hidden]))
+    assert main(words) == 0
+    reply.adjust.env[0].key = "ANOTHER"  # names are compared
+    hidden = recording.redacted(replace(EVENT, reply=reply.SerializeToString()), Redaction(["env"]))
+    assert hidden is not None
+    path.write_bytes(recording.encoded({"redacted": ["env"]}, [hidden]))
+    assert main(words) == 1
+    assert "now: + env EDGE_BENCH=redacted" in capsys.readouterr().out
+    path.write_bytes(recording.encoded({"redacted": ["secrets"]}, [hidden]))
+    assert main(words) == 1
+    assert "can be env, annotations" in capsys.readouterr().err
+
+
 def test_a_state_change_of_an_older_runtime_is_replayed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
