@@ -48,7 +48,7 @@ ALWAYS = _named(
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files release
     edge_agent.wasm: abi artifacts choice compiler compiler_process engine guestlog imports
-    edge_agent.wasm: module modulefile wasi
+    edge_agent.wasm: module modulefile spare_memory wasi
     edge_agent.wasm.engines: wasmtime wasmtime_capi wasmtime_instance
     """
 )

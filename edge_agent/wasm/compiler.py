@@ -76,25 +76,31 @@ def compile_module(
     portably: Portably | None = None,
     timeout_s: float = TIMEOUT_S,
     memory_bytes: int = MEMORY_BYTES,
+    system: Path = Path("/"),
 ) -> None:
     """Compile the module in `wasm`, which has this digest, into the new file
     `output`. Waits: only for worker threads.
+
+    It may take `memory_bytes`, and less where `system` has less free (wasm/spare_memory.py).
 
     ModuleError: the engine refuses the module. SupersededError: it is another by now.
     EngineError: the compiler ran out of time or memory, crashed or could not be started.
     StoreError: the artifact could not be written. `output` does not exist after an error.
     """
+    from edge_agent.wasm.spare_memory import compilers_share  # most starts compile nothing
+
     try:
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     except OSError as error:
         raise StoreError(f"{output}: cannot be made: {os.strerror(error.errno or 0)}") from error
     try:
         how = "metered" if metered else "plain"
-        bounds = (str(MAX_MODULE_BYTES), str(memory_bytes))
+        share = compilers_share(memory_bytes, system)
+        bounds = (str(MAX_MODULE_BYTES), str(share))
         task = (engine_name, digest, how, *bounds, _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
         if code:
-            raise explain(code, said, memory_bytes)
+            raise explain(code, said, share, scarce=share < memory_bytes)
         _tell_lacking(said)
     except BaseException:
         output.unlink(missing_ok=True)
@@ -180,10 +186,19 @@ def _attend(child: "subprocess.Popen[bytes]", until: float) -> bytes:
     raise TimeoutError
 
 
-def explain(code: int, said: str, memory_bytes: int) -> EdgeAgentError:
-    """The error behind a child's end; `code` is negative for a signal (as in subprocess)."""
+def explain(code: int, said: str, memory_bytes: int, *, scarce: bool = False) -> EdgeAgentError:
+    """The error behind a child's end; `code` is negative for a signal (as in subprocess).
+
+    `scarce`: `memory_bytes` is less than usual, since this node has no more free.
+    """
     words = " ".join(said.split())
     if code == NO_MEMORY or (code not in _EXITS and any(word in said for word in _MEMORY_WORDS)):
+        if scarce:
+            return EngineError(
+                f"the compiler needed more than {format_size(memory_bytes)} of memory, which is "
+                "what this node has to spare; free some memory or make the module smaller, the "
+                "agent tries again when the plugin is next loaded"
+            )
         return EngineError(
             f"the compiler needed more than {format_size(memory_bytes)} of memory: "
             "the module is too large or too intricate for this node; make it smaller"

@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> NoReturn:
         _limit(int(memory_bytes))
         # All that is imported in the middle of it, while files can still be opened.
         compile_here(engine, _EMPTY, metered=kind == "metered", portably=portably)
-        wasm = sys.stdin.buffer.read(int(module_bytes) + 1)
+        # No more: room for the largest module is memory that the limit counts.
+        wasm = sys.stdin.buffer.read(min(os.fstat(0).st_size, int(module_bytes)) + 1)
         if Digest.of(wasm) != digest:
             _leave(SUPERSEDED, "it changed while it was read; it is read again")
         # Nothing looked into the module so far, and nothing is opened from here on.

@@ -157,6 +157,19 @@ def test_too_little_memory_is_said_with_the_limit(output: Path) -> None:
 
 
 @needs_limits
+def test_what_a_board_has_to_spare_is_the_limit(output: Path, tmp_path: Path) -> None:
+    meminfo = tmp_path / "proc" / "meminfo"
+    meminfo.parent.mkdir()
+    meminfo.write_text(f"MemAvailable: {112 << 10} kB\n")
+    with pytest.raises(EngineError, match="more than 64MiB of memory, which is what this node has"):
+        compile_(costly_module(1, 20_000), output, system=tmp_path)
+    assert not output.exists()
+    meminfo.write_text("MemAvailable: 0 kB\n")
+    compile_(BENCH, output, system=tmp_path)  # a small one is tried all the same
+    assert output.exists()
+
+
+@needs_limits
 def test_too_little_memory_to_begin_is_said(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 4MiB of memory"):
         compile_(BENCH, output, memory_bytes=4 << 20)
