@@ -16,17 +16,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.boards import small, story
 from tests.boards.board import Board
 from tests.boards.fleet import FleetSide
 from tests.boards.hardware import BOARDS
 from tests.boards.image import board_files, why_not
 from tests.boards.machine import Machine
 from tests.boards.packages import VERSIONS, agent_package
-from tests.boards.story import Story
 from tests.boards.transcript import Transcript
 from tests.support.debian import DebianUnreachable
 from tests.support.gobuild import PeerError
 from tests.support.mosquitto import MOSQUITTO, OPENSSL
+
+STORIES = {"whole": story.STEPS, "small": small.STEPS}
 
 
 def main() -> int:
@@ -41,7 +43,23 @@ def main() -> int:
     parser.add_argument(
         "--memory", type=int, default=512, metavar="MIB", help="of the board (default: %(default)s)"
     )
+    parser.add_argument(
+        "--story",
+        choices=STORIES,
+        default="whole",
+        help="small: what takes memory, five plugins, a pod, a compilation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--less",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="MIB",
+        help="in the small story: boot the same board with less memory afterwards, each in turn",
+    )
     arguments = parser.parse_args()
+    if arguments.less and arguments.story != "small":
+        parser.error("--less is for --story small")
     os.environ.setdefault("PROFILE", "ci")  # of the engines: the same code, sooner
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     # The machine is switched off, and files are removed.
@@ -69,7 +87,8 @@ def main() -> int:
                 Machine(hardware, files, folder, memory_mib=arguments.memory) as machine,
             ):
                 board = Board(machine, fleet)
-                Story(board, (packages[0], packages[1]), transcript).tell()
+                told = story.Story(board, (packages[0], packages[1]), transcript)
+                told.tell([*STORIES[arguments.story], *map(small.with_less, arguments.less)])
         except AssertionError as error:
             print(f"\ntest-board: {error}")
             return 1

@@ -6,7 +6,7 @@ Each step is a method, in the order of `STEPS`; it tells what a person would see
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.boards.board import (
     name,
 )
 from tests.boards.fleet import NODE
+from tests.boards.memory import fields
 from tests.boards.transcript import Transcript
 from tests.support.agent import guest
 from tests.support.gobuild import go_annotator_module
@@ -32,7 +33,7 @@ DEVICE = "- {path: /dev/relay0, type: c, major: 1, minor: 7, file_mode: 0640, gi
 GUARD = "20-resource-guard"
 INJECTOR = "10-device-injector"
 LARGE = "40-go-annotator"  # 10 MB of Wasm
-COMPILERS_SHARE = 24 << 20  # bytes; it would take some 230 MB
+COMPILERS_SHARE = 48 << 20  # bytes; wasmi's takes 72 MiB, Wasmer's some 230
 
 
 class Story:
@@ -45,10 +46,10 @@ class Story:
         self.transcript = transcript
         self.saw, self.check = transcript.saw, transcript.check
 
-    def tell(self) -> None:
+    def tell(self, steps: Sequence[Step]) -> None:
         """All of it. AssertionError: the first thing that was not so."""
         try:
-            for title, step in STEPS:
+            for title, step in steps:
                 with self.transcript.step(title):
                     step(self)
         except BaseException:
@@ -104,7 +105,7 @@ class Story:
         greedy = self.pods.run_container(pod, "greedy", 900 * MIB)
         modest = self.pods.run_container(pod, "modest", 32 * MIB)
         for container, size in ((without, 128), (greedy, 512), (modest, 32)):
-            self._has_limit(container, size)
+            self.has_limit(container, size)
         found = self._cgroup_file(without, "cpu.max")
         self.check(found == "50000 100000", "cpu.max inside is half a processor", found)
         # tail keeps all of it, since there is no end of a line.
@@ -133,33 +134,27 @@ class Story:
 
     def a_compilation_takes_more_memory_than_there_is(self) -> None:
         engine = self.board.status()["engine"]["name"]
-        if engine == "wasmi":
-            self.saw("wasmi interprets: there is no compiler that could take memory")
-            return
         pid, taken = self.board.unit("MainPID"), int(self.board.unit("MemoryCurrent"))
         limit = "systemctl set-property --runtime edge-agent MemoryMax="
         self.machine.run(f"{limit}{taken + COMPILERS_SHARE}")
-        plugin = f"/etc/edge-agent/plugins/{LARGE}"
-        self.machine.put(b'permissions = []\nfailure_policy = "Ignore"\n', f"{plugin}.toml")
-        self.machine.put(go_annotator_module().read_bytes(), f"{plugin}.wasm")
+        self.copy_large_plugin()
         said: list[str] = []
 
         def told(status: Status) -> bool:
             plugins = status.get("plugins", [])
             said[:] = [str(each.get("error", "")) for each in plugins if name(each) == LARGE]
-            return any("ran out of memory" in each for each in said)
+            return any("what this node has to spare" in each for each in said)
 
         self.board.wait(told, "the compiler ran out of memory")
         self.saw("\n".join(said))
-        events = self.machine.read(
-            f"/sys/fs/cgroup{self.board.unit('ControlGroup')}/memory.events"
-        ).split()
-        killed = int(events[events.index("oom_kill") + 1])
-        self.check(killed > 0, f"the kernel ended {engine}'s compiler, and status says so")
+        self.check(True, f"{engine}'s compiler fails within its share, and status says so")
+        folder = f"/sys/fs/cgroup{self.board.unit('ControlGroup')}"
+        events = fields(self.machine.read(f"{folder}/memory.events"))
+        self.check(events["oom_kill"] == 0, "the kernel had to end nothing", events)
         self.check(self.board.unit("MainPID") == pid, "the agent lives")
-        self._new_containers_have_limits("meanwhile", 128)
-        self.machine.run(f"rm {plugin}.*; {limit}640M")
-        self.board.wait_gone(LARGE)
+        self.new_containers_have_limits("meanwhile", 128)
+        self.machine.run(f"{limit}640M")
+        self.remove_large_plugin()
 
     # --- the fleet
 
@@ -206,7 +201,7 @@ class Story:
         self.board.wait_rejected()
         self.board.wait_version("1.1.0")
         self.saw(self.machine.run("edge-agent status"), 16)
-        self._has_limit(self.pods.run_container(self.pods.run_pod("good"), "after"), 96)
+        self.has_limit(self.pods.run_container(self.pods.run_pod("good"), "after"), 96)
 
     def the_operator_rolls_back(self) -> None:
         for version in ("1.1.0", "1.0.0"):
@@ -220,7 +215,7 @@ class Story:
             )
             self.board.wait_version(version)
             self.check(True, f"{version} is running")
-        self._has_limit(self.pods.run_container(self.pods.run_pod("back"), "after"), 48)
+        self.has_limit(self.pods.run_container(self.pods.run_pod("back"), "after"), 48)
 
     # --- what goes wrong
 
@@ -234,7 +229,7 @@ class Story:
         found = self.pods.inside(lives, "cat /run.txt")
         self.check(found == "still here\n", "a container went on meanwhile")
         self.check(self.board.unit("NRestarts") == "0", "and so did the agent")
-        self._new_containers_have_limits("restarted")
+        self.new_containers_have_limits("restarted")
 
     def the_agent_is_killed(self) -> None:
         pid = self.board.unit("MainPID")
@@ -242,7 +237,7 @@ class Story:
         self.board.wait_restarts(1)
         self.board.wait_running(GUARD, INJECTOR)
         self.check(self.board.unit("MainPID") not in ("0", pid), "systemd started it again")
-        self._new_containers_have_limits("killed")
+        self.new_containers_have_limits("killed")
 
     def the_agent_hangs(self) -> None:
         begin = time.monotonic()
@@ -255,7 +250,7 @@ class Story:
         self.check(any("timeout" in line for line in told), "the watchdog ended it")
         self.board.wait_running(GUARD, INJECTOR)
         self.check(True, f"and it serves again; it was ended within {seconds:.0f} s")
-        self._new_containers_have_limits("hung")
+        self.new_containers_have_limits("hung")
 
     def the_power_is_cut(self) -> None:
         before = self.board.status()["updates"]
@@ -268,7 +263,7 @@ class Story:
             self.check(after[key] == before[key], f"{key} is still {after[key]}", before[key])
         # What containerd knows of pods is from another life of the machine.
         self.pods.remove_all()
-        self._new_containers_have_limits("again")
+        self.new_containers_have_limits("again")
         self.board.wait_online()
         self.check(True, "the operator sees it online")
 
@@ -287,7 +282,7 @@ class Story:
             now["updates"]["generation"] == before["generation"],
             f"generation {before['generation']} runs on",
         )
-        self._new_containers_have_limits("upgraded")
+        self.new_containers_have_limits("upgraded")
 
     def it_is_switched_off_and_on(self) -> None:
         self.pods.remove_all()
@@ -301,7 +296,7 @@ class Story:
             " systemctl show $each --property ActiveEnterTimestampMonotonic --value; done"
         ).split()
         self.check(int(moments[0]) > int(moments[1]), "the agent was ready after containerd")
-        self._new_containers_have_limits("morning")
+        self.new_containers_have_limits("morning")
 
     def it_is_removed_and_purged(self) -> None:
         run = self.machine.run
@@ -323,6 +318,15 @@ class Story:
 
     # --- helpers
 
+    def copy_large_plugin(self) -> None:
+        plugin = f"/etc/edge-agent/plugins/{LARGE}"
+        self.machine.put(b'permissions = []\nfailure_policy = "Ignore"\n', f"{plugin}.toml")
+        self.machine.put(go_annotator_module().read_bytes(), f"{plugin}.wasm")
+
+    def remove_large_plugin(self) -> None:
+        self.machine.run(f"rm /etc/edge-agent/plugins/{LARGE}.*")
+        self.board.wait_gone(LARGE)
+
     def _install(self, package: Path) -> None:
         begin = time.monotonic()
         said = self.board.install(package)
@@ -333,11 +337,11 @@ class Story:
         """What the kernel has, as seen from inside."""
         return self.pods.inside(container, f"cat /sys/fs/cgroup/{file}").strip()
 
-    def _has_limit(self, container: str, mib: int) -> None:
+    def has_limit(self, container: str, mib: int) -> None:
         found = self._cgroup_file(container, "memory.max")
         self.check(found == str(mib * MIB), f"memory.max inside is {mib} MiB", found)
 
-    def _new_containers_have_limits(self, pod: str, mib: int = 48) -> None:
+    def new_containers_have_limits(self, pod: str, mib: int = 48) -> None:
         found = self.board.new_limit(self.pods.run_pod(pod), "after")
         self.check(found == mib * MIB, "a new container has its limit", found)
 
@@ -355,7 +359,9 @@ class Story:
                     self.saw(str(error))
 
 
-STEPS: tuple[tuple[str, Callable[[Story], None]], ...] = (
+Step = tuple[str, Callable[[Story], None]]
+
+STEPS: tuple[Step, ...] = (
     ("it boots", Story.boots),
     ("NRI is switched on", Story.nri_is_switched_on),
     ("the package is installed", Story.is_installed),
