@@ -121,7 +121,10 @@ def show_memory(story: Story) -> None:
     has, free = (board[key] / 1024 for key in ("MemTotal", "MemAvailable"))
     story.saw(f"MiB: {has:.0f} in all, {free:.0f} available")
     for unit in SERVICES:
-        folder = f"/sys/fs/cgroup{story.machine.unit(unit, 'ControlGroup')}"
+        cgroup = story.machine.unit(unit, "ControlGroup")
+        if not cgroup:
+            continue  # it is not installed yet
+        folder = f"/sys/fs/cgroup{cgroup}"
         stat = fields(run(f"cat {folder}/memory.stat"))
         counted = run(f"cd {folder} && cat memory.current memory.peak").split()
         whole, most = (int(each) / MIB for each in counted)
