@@ -4,7 +4,7 @@ Without swap, what a board gives up first when memory runs short is the code of 
 programs, which is read from the disk again at each step: the agent, its runtime and the compiler
 stand still for minutes, and the kernel's out-of-memory killer sees no reason to come. The agent's
 watchdog ends the agent then, and the module is compiled again, and so on. So a compiler is given
-what is free when it starts, and fails for want of memory while all others go on (docs/adr/0055).
+what is free when it starts, and fails for want of memory while all others go on (docs/adr/0056).
 """
 
 from collections.abc import Iterator
