@@ -1,6 +1,7 @@
 """The folder of a plugin's source: made by `edge-agent plugin new`, built by `plugin build`."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -20,9 +21,12 @@ BUILD_TIMEOUT_S = 1800  # the first build of a Go plugin also downloads
 _MAX_SAID = 4000  # characters of what a compiler said
 # In a template's text and names: what the plugin is called. Of go.mod the name of its original.
 _NAME, _MODULE = "PLUGIN_NAME", "go-annotator"
+# Imports nothing of WASI: half the module, and less for an engine to allow.
+_RUST_TARGET = "wasm32-unknown-unknown"
 _MISSING = {
     "c": "there is no compiler for it here: pip install ziglang",
     "go": "there is no Go here: Go 1.24 or later, from your distribution or go.dev",
+    "rust": "there is no Rust here: Rust 1.82 or later, from rustup.rs or your distribution",
 }
 
 
@@ -43,7 +47,12 @@ def create(folder: Path, name: str, language: Language) -> list[Path]:
         raise ConfigError(f"{folder}: {os.strerror(error.errno or 0)}") from error
     written = []
     for source in (TEMPLATES / language, TEMPLATES / "all"):
-        for path in sorted(source.glob("**/*")) + sorted(source.glob("sdk/*")):
+        # `**` does not follow symbolic links.
+        for path in (
+            each
+            for wanted in ("**/*", "sdk/*", "sdk/src/*")
+            for each in sorted(source.glob(wanted))
+        ):
             if path.is_dir():
                 continue
             target = _target(folder, source, path, name, module)
@@ -66,7 +75,9 @@ def build(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="edge-agent-") as name:
         made = Path(name) / said.module_name
         command, environment = _command(folder, said, made)
-        _run(command, folder, environment)
+        output = _run(command, folder, environment)
+        if said.language == "rust":
+            made = _cargo_artifact(folder, output)
         module = manifest.embed(made.read_bytes(), path.read_text())
     exported = inspect(module).functions
     for event in said.events:
@@ -85,6 +96,8 @@ def _command(
             raise ConfigError(_MISSING["go"])
         flags = ["-trimpath", "-buildmode=c-shared", "-ldflags=-s -w -buildid="]
         return ["go", "build", *flags, "-o", made, "."], {"GOOS": "wasip1", "GOARCH": "wasm"}
+    if said.language == "rust":
+        return _cargo(folder)
     if importlib.util.find_spec("ziglang") is None:
         raise ConfigError(_MISSING["c"])
     sources = sorted(path.name for path in folder.glob("*.c"))
@@ -103,7 +116,40 @@ def _command(
     return [sys.executable, "-m", "ziglang", "cc", *flags, *sources, "-o", made], {}
 
 
-def _run(command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> None:
+def _cargo(folder: Path) -> tuple[list[str | Path], Mapping[str, str]]:
+    """Cargo's words and environment. ConfigError: something is missing."""
+    if shutil.which("cargo") is None or shutil.which("rustc") is None:
+        raise ConfigError(_MISSING["rust"])
+    asked: list[str | Path] = ["rustc", "--print", "target-libdir", "--target", _RUST_TARGET]
+    if not Path(_run(asked, folder, {}).decode().strip()).is_dir():
+        raise ConfigError(
+            f"this Rust has no target {_RUST_TARGET}: rustup target add {_RUST_TARGET}, or your"
+            " distribution's package of it (Debian: libstd-rust-dev-wasm32)"
+        )
+    home = os.environ.get("CARGO_HOME") or Path.home() / ".cargo"
+    flags = [
+        # A panic names its place: the same text wherever the folder is.
+        f"--remap-path-prefix={home}=/cargo",
+        f"--remap-path-prefix={folder.resolve()}=.",
+        "-Clink-arg=-zstack-size=65536",  # Rust's own default is 1 MiB for each instance
+    ]
+    command: list[str | Path] = ["cargo", "build", "--release", "--target", _RUST_TARGET]
+    command.append("--message-format=json-render-diagnostics")
+    return command, {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
+
+
+def _cargo_artifact(folder: Path, output: bytes) -> Path:
+    """The module that Cargo says it made. ConfigError: none."""
+    for line in reversed(output.splitlines()):
+        message = json.loads(line) if line.startswith(b"{") else {}
+        for name in message.get("filenames", ()):
+            if name.endswith(".wasm"):
+                return Path(name)
+    raise ConfigError(f'{folder}/Cargo.toml: makes no module: [lib] crate-type = ["cdylib"]')
+
+
+def _run(command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> bytes:
+    """What it printed. ConfigError: it failed."""
     try:
         done = subprocess.run(
             command,
@@ -121,6 +167,7 @@ def _run(command: list[str | Path], folder: Path, environment: Mapping[str, str]
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace").strip()
         raise ConfigError(f"{folder}: the compiler failed:\n{said[:_MAX_SAID]}")
+    return done.stdout
 
 
 def _target(folder: Path, source: Path, path: Path, name: str, module: str) -> Path:

@@ -22,7 +22,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         "new", help="make a folder with the source of a plugin and its tests"
     )
     action.add_argument("name", metavar="NAME", help="such as gpio-guard; also the folder's name")
-    action.add_argument("--lang", default="c", choices=("c", "go"), help="default: c")
+    action.add_argument("--lang", default="c", choices=("c", "go", "rust"), help="default: c")
     action.set_defaults(command=new)
 
     action = actions.add_parser(

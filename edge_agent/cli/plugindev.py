@@ -1,6 +1,7 @@
 """`edge-agent plugin dev`: build and test a plugin again at each change of its folder."""
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -17,6 +18,7 @@ from edge_agent.wasm.choice import choose
 POLL_S = 0.3
 MAX_FILES = 10_000
 _MADE = (".wasm", ".accepted.json")  # by this command itself, or by `plugin test --update`
+_CARGO_MADE = "target"  # a folder
 
 Seen = dict[Path, tuple[int, int]]
 
@@ -90,7 +92,13 @@ def _seen(folder: Path) -> Seen:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in islice(folder.rglob("*"), MAX_FILES):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and not path.name.endswith(_MADE):
-            yield path
+    def walk() -> Iterator[Path]:
+        for where, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if _is_source(name)]
+            yield from (Path(where, name) for name in names if _is_source(name))
+
+    return islice(walk(), MAX_FILES)
+
+
+def _is_source(name: str) -> bool:
+    return not name.startswith(".") and name != _CARGO_MADE and not name.endswith(_MADE)

@@ -3,6 +3,9 @@
 import configparser
 import importlib.util
 import os
+import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +16,11 @@ from hypothesis import strategies as st
 
 from edge_agent.__main__ import main
 from edge_agent.authors import manifest, project
+from edge_agent.cli import plugindev
 from edge_agent.errors import ConfigError, ModuleError
 from edge_agent.wasm.module import inspect
 from tests.support.gobuild import require_go
+from tests.support.rust import cargo, require_rust
 from tests.wasm.lab import ROOT
 from tests.wasm.plugins import NOTHING, plugin
 
@@ -85,6 +90,103 @@ def test_go_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyP
     assert formatted.stdout == ""
 
 
+@pytest.mark.system
+def test_rust_from_nothing_to_a_passing_test(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_rust()
+    assert run("new", "gpio-guard", "--lang", "rust")[0] == 0
+    folder = tmp_path / "gpio-guard"
+    monkeypatch.chdir(folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert "PLUGIN_" not in path.read_text() + path.name
+    locked = Path("Cargo.lock").read_text()
+    code, said = run("build")
+    assert code == 0, said
+    assert Path("Cargo.lock").read_text() == locked
+    module = Path("50-gpio-guard.wasm").read_bytes()
+    assert len(module) < 32 << 10
+    assert "language      rust" in run("inspect", "50-gpio-guard.wasm")[1]
+    code, said = run("test", "--engine", "all")
+    assert code == 0, said
+    assert " 0 failed" in said
+    code, said = run("check", "50-gpio-guard.wasm")
+    assert (code, "0 to set right, 0 to look at" in said) == (0, True), said
+    assert "imports      env.log: all granted" in said
+    assert str(tmp_path).encode() not in module
+    # Reproducible, from another folder too.
+    other = tmp_path / "other" / "place"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("target", "*.wasm"))
+    assert run("build", other)[0] == 0
+    assert (other / "50-gpio-guard.wasm").read_bytes() == module
+    # Its tests without WebAssembly, and what Rust's own tools say of it.
+    assert "test result: ok. 2 passed" in cargo("test", folder=folder, target=tmp_path / "native")
+    cargo("fmt", "--check", folder=folder, target=tmp_path / "native")
+    cargo("clippy", "--", "-D", "warnings", folder=folder, target=tmp_path / "native")
+
+
+@pytest.mark.system
+def test_the_tutorial_for_rust_is_true(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_rust()
+    page = (ROOT / "docs" / "tutorial-rust.md").read_text()
+    commands, rust, cases = (
+        re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)[0]
+        for language in ("sh", "rust", "toml")
+    )
+    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
+    assert [line[0] for line in lines[:2]] == ["pip", "rustup"]
+    assert len(lines) == 7
+    for program, *words in lines[2:]:
+        if program == "cd":
+            monkeypatch.chdir(words[0])
+        elif program == "cargo":
+            cargo(*words, folder=Path(), target=Path("target").resolve())
+        else:
+            assert (program, words.pop(0)) == ("edge-agent", "plugin")
+            code, said = run(*words)
+            assert code == 0, said
+    size = Path("50-marker.wasm").stat().st_size
+    assert f"The module has {size / 1000:.0f} KB" in page
+    Path("src/lib.rs").write_text(rust)
+    Path("50-marker.cases.toml").write_text(cases)
+    assert run("build")[0] == 0
+    code, said = run("test")
+    assert (code, "2 passed, 0 failed" in said) == (0, True), said
+
+
+@pytest.mark.system
+def test_what_keeps_rust_from_building_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_rust()
+    assert run("new", "7fn", "--lang", "rust")[0] == 0  # no name for a crate
+    source = Path("7fn/src/lib.rs")
+    text = source.read_text()
+    source.write_text(text.replace("Marker: create_container", "Marker: create_containr"))
+    code, said = run("build", "7fn")
+    assert (code, "create_containr" in said) == (1, True), said
+    source.write_text(text.replace("plugin!(Marker: create_container", "plugin!(Marker: shutdown"))
+    assert "the module does not export plugin_create_container" in run("build", "7fn")[1]
+    toml = Path("7fn/Cargo.toml")
+    toml.write_text(toml.read_text().replace('"cdylib"', '"rlib"'))
+    assert 'makes no module: [lib] crate-type = ["cdylib"]' in run("build", "7fn")[1]
+    with monkeypatch.context() as without:
+        without.setattr(project, "_RUST_TARGET", "wasm64-unknown-unknown")  # rustup has none
+        assert "rustup target add" in run("build", "7fn")[1]
+    assert not Path("7fn/50-7fn.wasm").exists()
+
+
+@pytest.mark.system
+def test_dev_looks_at_no_file_that_cargo_makes(run: Run) -> None:
+    require_rust()
+    assert run("new", "hello", "--lang", "rust")[0] == 0
+    before = plugindev._seen(Path("hello"))
+    assert Path("hello/src/lib.rs") in before
+    code, said = run("dev", "hello", "--once")
+    assert (code, "3 passed, 0 failed" in said) == (0, True), said
+    assert Path("hello/target").is_dir()
+    assert plugindev._seen(Path("hello")) == before
+
+
 def test_where_the_templates_are_left_out_it_says_where_they_are(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +245,11 @@ def test_a_folder_without_source_or_compiler_is_told(
         without.setenv("PATH", "/nowhere")
         code, said = run("build", "marker")
     assert (code, "there is no Go here" in said) == (1, True)
+    assert run("new", "crab", "--lang", "rust")[0] == 0
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        code, said = run("build", "crab")
+    assert (code, "there is no Rust here" in said) == (1, True)
     require_zig()
     assert run("new", "hello")[0] == 0
     Path("hello/hello.c").unlink()
@@ -215,6 +322,8 @@ def test_the_python_package_brings_every_file_of_the_templates() -> None:
     }
     folders = [project.TEMPLATES, project.TEMPLATES / "c" / "sdk"]
     wanted = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    rust = project.TEMPLATES / "rust" / "sdk"
+    wanted |= {rust / "Cargo.toml", *(rust / "src").iterdir()}
     assert wanted <= brought
     assert wanted
 
@@ -223,6 +332,7 @@ def test_the_templates_are_those_of_the_shelf() -> None:
     """Symbolic links: one text, two places."""
     for link, original in (
         ("c/sdk/edge_nri.h", "sdk/edge_nri.h"),
+        ("rust/sdk", "sdk-rust"),
         ("go/go.mod", "go-annotator/go.mod"),
         ("go/go.sum", "go-annotator/go.sum"),
         ("go/unsubscribed.go", "go-annotator/unsubscribed.go"),
