@@ -35,6 +35,7 @@ from tests.support.wait import wait_until
 
 SIZES = (48, 96)  # MiB that the deployed releases give a container, in turn
 ROUNDS = 3
+KEPT = ("writes", "base")  # files of a run: the log, and the disk before it
 BOTH_CATALOGUES = "/cut/var/lib/edge-agent/store/catalogue*.json"
 
 
@@ -57,7 +58,7 @@ class BoardCuts:
         self._fleet, self._transcript, self._folder = fleet, transcript, folder
         self._hardware, self._files, self._packages = hardware, files, packages
         self._count, self._boots, self._seed = count, boots, seed
-        self._log, self._base = folder / "writes", folder / "base"
+        self._log, self._base = (folder / each for each in KEPT)
         self._judge = Judge(fleet, self._log)
 
     def run(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.boards.fleet import FleetSide
-from tests.powercuts.cutlog import Deployed, Told, broken, known, went_on
+from tests.powercuts.cutlog import Deployed, Told, broken, known, late_releases, went_on
 from tests.powercuts.observer import retain, retained
 from tests.powercuts.writelog import Cut, Write, requests
 
@@ -118,4 +118,5 @@ class Judge:
             numbers = "go on" if same_stream else "begin in a new stream"
             generation = facts["status"]["updates"]["generation"]
             whats += [f"generation {generation:2} runs{how}", f"numbers of results {numbers}{how}"]
+            whats += [f"rejected, {each}{how}" for each in late_releases(facts)]
         self.outcomes.update(whats)

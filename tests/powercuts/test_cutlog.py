@@ -8,7 +8,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from tests.powercuts.cutlog import Deployed, Told, broken, known, went_on
+from tests.powercuts.cutlog import Deployed, Told, broken, known, late_releases, went_on
 
 
 def state(logged: int, accepted: int, runs: int) -> Told:
@@ -24,7 +24,7 @@ def results(logged: int, stream: str, **records: str) -> Told:
 
 
 def facts(accepted: int = 2, runs: int = 1, limit: int = 48, **more: Any) -> dict[str, Any]:
-    updates = {"accepted": accepted, "generation": runs, "trouble": ""}
+    updates = {"accepted": accepted, "generation": runs, "trouble": "", "rejected": {}}
     plugins = [{"name": "guard", "status": "running"}]
     return {
         "status": {"updates": updates, "plugins": plugins},
@@ -50,12 +50,13 @@ def judged(facts: dict[str, Any], after: list[Told], logged: int = 250) -> list[
 
 
 def test_only_what_had_come_before_the_cut_is_known() -> None:
-    assert known(TOLD, 99, DEPLOYED) == (0, 0, {}, DEPLOYED[:1])
+    assert known(TOLD, 99, DEPLOYED) == (0, 0, {}, DEPLOYED[:1], [])
     assert known(TOLD, 150, DEPLOYED)[:3] == (1, 1, {("a", 8): {"seq": 8, "event": "x"}})
     assert known(TOLD, 250, DEPLOYED).accepted == 2
     assert known(TOLD, 250, DEPLOYED).possible == DEPLOYED[:2]
     assert set(known(TOLD, 300, DEPLOYED).records) == {("a", 8), ("a", 9)}
     assert known(TOLD, 400, DEPLOYED).possible == DEPLOYED[2:]
+    assert known(TOLD, 400, DEPLOYED).replaced == DEPLOYED[:2]
 
 
 def test_a_board_that_goes_on_or_begins_anew_is_whole() -> None:
@@ -90,6 +91,22 @@ def test_plugins_and_the_disk_must_be_well() -> None:
     bad["status"]["updates"]["trouble"] = "no space"
     bad["status"]["plugins"].append({"name": "other", "status": "failed"})
     assert len(judged(bad, NEW)) == 2
+
+
+def test_the_release_before_one_that_was_late_may_run() -> None:
+    """A starved emulator: the release on probation is rejected, under the same generation."""
+    found = facts(accepted=3, runs=3, limit=96)
+    rejected = found["status"]["updates"]["rejected"]
+    (wrong,) = judged(found, NEW, 400)
+    assert "a container has 96, of no release" in wrong
+    rejected["sha256:1"] = "timeout: plugin_create_container: stopped after 1 s, its limit"
+    assert judged(found, NEW, 400) == []
+    assert late_releases(found) == [rejected["sha256:1"]]
+    (wrong,) = judged({**found, "limit": 48}, NEW, 400)  # of the one before that
+    assert "a container has 48, of no release" in wrong
+    rejected["sha256:1"] = "trap: unreachable"
+    (wrong,) = judged({**found, "limit": 96}, NEW, 400)
+    assert "trap: unreachable" in wrong
 
 
 def test_a_disk_that_lost_what_was_flushed_is_found() -> None:
