@@ -19,6 +19,7 @@ from scripts.benchmarks import (
     latency,
     memory,
     outbox,
+    plot,
     report,
     restart,
     start,
@@ -29,6 +30,7 @@ from scripts.benchmarks.machine import load, machine, versions
 from tests.support.gobuild import GO_MISSING, ROOT, go_is_installed
 
 BEGIN, END = "<!-- written by scripts/bench --docs -->", "<!-- end -->"  # in the README
+DRAWING = "benchmark-latency.svg"  # in docs/
 PARTS = {
     "latency": latency,
     "engine": engine,
@@ -118,9 +120,17 @@ def _write_docs(result: dict[str, Any], docs: Path) -> None:
     aims = "\n".join(f"- {aim['text']}" for found in parts.values() for aim in found["aims"])
     about = "\n".join(f"    {line}" for line in summary.described(result).split("\n"))
     tables = "\n\n".join(f"## {report.part(name, found)}" for name, found in parts.items())
+    drawing = ""
+    if "latency" in parts:
+        bars = [
+            plot.Bar(name, found["median_us"], found["p99_us"])
+            for name, found in parts["latency"]["contestants"].items()
+        ]
+        (docs / DRAWING).write_text(plot.bars("CreateContainer at the runtime, us", bars))
+        drawing = f"![median and 99th percentile of each host]({DRAWING})\n\n"
     (docs / "benchmark-figures.md").write_text(
         "# Figures\n\nWritten by `scripts/bench --docs`; [benchmark.md](benchmark.md) tells what"
-        f" they mean.\n\n{about}\n\n## Aims\n\n{aims}\n\n{tables}\n"
+        f" they mean.\n\n{about}\n\n## Aims\n\n{aims}\n\n{drawing}{tables}\n"
     )
     if parts.keys() == PARTS.keys():
         shown = (summary.summary(result), summary.board(result), summary.fleet(result), about)

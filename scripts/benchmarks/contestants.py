@@ -20,12 +20,13 @@ from tests.support.gopeers import NriRuntime
 from tests.support.goplugin import NativePlugin
 
 FLOOR = "floor: C, no Wasm, a constant answer"
+FLOOR_PYTHON = "floor in Python: the same, interpreted"
 NATIVE = "native Go daemon"
 WAZERO = "Go Wasm in the runtime's own host (wazero)"
 
 # What the native plugin and upstream's own host do: no line is dropped.
 EVERY_LINE = "log_lines_per_s = 10000"
-_FLOOR = Path(__file__).with_name("floor.c")
+_FLOOR, _FLOOR_PYTHON = (Path(__file__).with_name(f"floor.{kind}") for kind in ("c", "py"))
 _COMPILE = (
     *(sys.executable, "-m", "ziglang", "cc", "-O2", "-std=gnu17"),
     *("-Wall", "-Wextra", "-Werror"),
@@ -77,13 +78,17 @@ class Bare(Contestant):
 class Floor(Contestant):
     """The least that a plugin can do, floor.c: what is above it, a host may save."""
 
-    def _start(self, stack: ExitStack) -> None:
+    def _program(self) -> list[str]:
         program = self.folder / "floor"
         subprocess.run([*_COMPILE, _FLOOR, "-o", program], check=True)
+        return [str(program)]
+
+    def _start(self, stack: ExitStack) -> None:
+        program = self._program()
         socket = self.folder / "nri.sock"
         self.runtime = stack.enter_context(NriRuntime(socket, owners=False))
         began = time.monotonic()
-        process = subprocess.Popen([program, socket, *self._said()], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([*program, socket, *self._said()], stdin=subprocess.DEVNULL)
         stack.callback(end, process)
         self.pid = process.pid
         wait_for(self.runtime, "10-floor", alive=lambda: process.poll() is None)
@@ -114,6 +119,13 @@ class Floor(Contestant):
 
     def log_lines(self) -> int:
         return 0
+
+
+class PythonFloor(Floor):
+    """The least that a plugin in Python can do, floor.py: what is above it is the agent's own."""
+
+    def _program(self) -> list[str]:
+        return [sys.executable, "-I", "-S", str(_FLOOR_PYTHON)]
 
 
 class NativeDaemon(Contestant):

@@ -12,12 +12,14 @@ from edge_agent.wasm.choice import choose, known
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import (
     FLOOR,
+    FLOOR_PYTHON,
     NATIVE,
     WAZERO,
     Agent,
     Contestant,
     Floor,
     NativeDaemon,
+    PythonFloor,
     WazeroHost,
 )
 from scripts.benchmarks.figures import Aim, latency, p99_ratio, ratio
@@ -65,7 +67,15 @@ def measure(folder: Path, quick: bool, say: Callable[[str], None]) -> dict[str, 
                 / (rounds * events)
                 * 1e6,
             }
+    without = {name: name.removesuffix(MQTT) for name in times if name.endswith(MQTT)}
     return {
+        "publishing": {
+            name: {
+                "cpu_us": proof[name]["cpu_us_per_event"] - proof[alone]["cpu_us_per_event"],
+                "p99_to_without": asdict(p99_ratio(times[name], times[alone])),
+            }
+            for name, alone in without.items()
+        },
         "request_bytes": len(request),
         "engines": engines(),
         "rounds": rounds,
@@ -96,6 +106,11 @@ def aims(result: dict[str, Any]) -> list[Aim]:
             made.append(Aim(f"{engine}: {kind} plugin / native daemon", ratio_, limit, ""))
     for name, limit in ((AGENT_C, 1.6), (AGENT_EMPTY, 1.25)):
         made.append(Aim(f"{name} / floor", found[name]["to_floor"]["median"], limit, ""))
+    published = result["publishing"].get(AGENT_C + MQTT)  # where there is a broker
+    if published:
+        p99 = published["p99_to_without"]["median"]
+        made.append(Aim("publishing a result, CPU", published["cpu_us"], 40, "us"))
+        made.append(Aim("C plugin, p99 with MQTT / without", p99, 1.2, ""))
     return made
 
 
@@ -122,6 +137,7 @@ def _contestants(folder: Path, stack: ExitStack) -> dict[str, Contestant]:
     go = {"10-annotator": guests.go_plugin()}
     found: dict[str, Contestant] = {
         FLOOR: Floor(folder / "floor"),
+        FLOOR_PYTHON: PythonFloor(folder / "floor-python"),
         NATIVE: NativeDaemon(folder / "native"),
         WAZERO: WazeroHost(folder / "wazero", "10-annotator", guests.go_plugin()),
         AGENT_C: Agent(folder / "c", c),

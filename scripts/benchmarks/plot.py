@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, LABEL, ROW, PAD = 900, 300, 34, 12  # pixels
+WIDTH, LABEL, ROW, PAD = 1000, 380, 34, 12  # pixels
 STEPS = (1, 2, 5)  # times a power of ten: between two marks of the scale
 MARKS = 6  # at most
 
