@@ -58,7 +58,7 @@ WITH_MQTT = ALWAYS | _named(
     edge_agent.fleet_protocol: envelope keys libcrypto packing reported_state requests
     edge_agent.fleet_protocol: signed_states topics
     edge_agent.mqtt: channels client connection inbound journal journal_lane journal_writer link
-    edge_agent.mqtt: outbound outbox poller segment stream
+    edge_agent.mqtt: outbound outbox segment stream
     edge_agent.node: actions nodekey remote requests
     edge_agent.pb: event_pb2
     """

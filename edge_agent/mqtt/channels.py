@@ -283,8 +283,8 @@ class Publisher:
     """Sends what the channels have, first channel first, within their windows."""
 
     def __init__(self, channels: Iterable[Channel], least_s: float, most_s: float) -> None:
-        self._channels = tuple(channels)
-        self._pauses = {channel: _Pause() for channel in self._channels}
+        self.channels = tuple(channels)
+        self._pauses = {channel: _Pause() for channel in self.channels}
         self._sent: dict[int, _Sent] = {}
         self._wire: Wire | None = None
         self._least_s = least_s
@@ -303,8 +303,8 @@ class Publisher:
     def opened(self, wire: Wire, now: float) -> None:
         """A connection was accepted."""
         self._wire = wire
-        self._pauses = {channel: _Pause() for channel in self._channels}
-        for channel in self._channels:
+        self._pauses = {channel: _Pause() for channel in self.channels}
+        for channel in self.channels:
             channel.opened(now)
 
     def closed(self) -> None:
@@ -320,14 +320,14 @@ class Publisher:
                     f"the broker acknowledged nothing on {sent.topic}"
                     f" for {ACKNOWLEDGE_TIMEOUT_S:.0f} s"
                 )
-        for channel in self._channels:
+        for channel in self.channels:
             while self._ready_at(channel) <= now:
                 self._publish(channel, now)
 
     def due(self) -> float:
         """When `step` has something to do (monotonic)."""
         oldest = min((sent.at for sent in self._sent.values()), default=math.inf)
-        at = min(map(self._ready_at, self._channels))
+        at = min(map(self._ready_at, self.channels))
         return min(at, oldest + ACKNOWLEDGE_TIMEOUT_S)
 
     def acknowledged(self, packet_id: int, refusal: str, now: float) -> None:

@@ -1,4 +1,5 @@
-"""One MQTT connection through paho: opened, used and closed by one thread, then forgotten.
+"""One MQTT connection through paho: used and closed by one thread, then forgotten. A Connector
+opens it on another.
 
 paho's own thread, queue, reconnecting and resending stay unused: a new client is made for
 each connection, because everything that must survive one is in the outbox. What the broker
@@ -8,6 +9,7 @@ acknowledged goes out as new messages, which at QoS 1 a broker cannot tell from 
 """
 
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent import process
 from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.mqtt.client import (
@@ -325,3 +328,51 @@ class Connection:
 
     def _error(self, what: str) -> LinkError:
         return LinkError(f"{self._broker.url}: {what}")
+
+
+class Connector:
+    """Opens a connection on a thread of its own, which begins at once. After `finished` the
+    connection belongs to the caller."""
+
+    def __init__(
+        self,
+        connect: Callable[[], None],
+        close: Callable[[], None],
+        done: Callable[[], None],
+        stack_bytes: int,
+    ) -> None:
+        """`connect` and `close` are the connection's; `done` is called on the new thread, at the
+        end."""
+        self._connect = connect
+        self._close = close
+        self._done = done
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._finished = self._abandoned = False
+        process.start(self._run, name="mqtt-connect", stack_bytes=stack_bytes)
+
+    @property
+    def finished(self) -> bool:
+        """There is a result."""
+        return self._finished
+
+    def result(self) -> None:
+        """Once finished: raises what went wrong."""
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """The result is not wanted any more: unless it has finished, it closes what it opens."""
+        with self._lock:
+            self._abandoned = True
+
+    def _run(self) -> None:
+        try:
+            self._connect()
+        except Exception as error:
+            self._error = error
+        with self._lock:
+            self._finished = True
+            if self._abandoned:
+                self._close()
+        self._done()

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_agent.config import MqttConfig
 from edge_agent.mqtt.journal_lane import JournalLane
 from edge_agent.mqtt.journal_writer import SEGMENT_BYTES
 from edge_agent.mqtt.stream import Unnumbered
@@ -18,6 +19,8 @@ from edge_agent.store import files
 
 log = logging.getLogger(__name__)
 
+# Below the agent's state_dir.
+FOLDER = "outbox"
 # What is read and written stays beside the bound: a batch in flight in each of four files.
 LEAST_BYTES = 8 * SEGMENT_BYTES
 # So much of what waits may be lost with the machine's power: a card wears out by syncing.
@@ -134,6 +137,12 @@ class Journal:
         while self.bytes + size > self._max_bytes:
             if not self.lanes[False].drop_oldest() and not self.lanes[True].drop_oldest():
                 return  # all of it is being read or written
+
+
+def journal_of(config: MqttConfig, state_dir: Path) -> Journal:
+    """The journal of the node whose state is there."""
+    hold_s = config.durability_delay_s if config.durability == "delayed" else 0.0
+    return Journal(state_dir / FOLDER, config.encoding, config.queue_bytes, boot_bytes(), hold_s)
 
 
 def boot_bytes() -> bytes:

@@ -5,6 +5,9 @@ callables given to a Link run on its thread.
 
     batch what was put -> publish what is due -> wait for the broker, a timer or a wake-up
 
+Names, TCP and TLS may take their time-outs each, on a thread of their own; the link's thread
+goes on keeping what is reported meanwhile.
+
 Brokers are tried in turn, each in MQTT 5 and, where that fails the way a broker without it
 fails, in 3.1.1; under the node's name and, where the broker refuses that as a client id, under
 one that every broker takes. What a broker accepted is tried first from then on. After a round
@@ -17,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING, TypedDict
 
 from edge_agent import process
@@ -24,12 +28,12 @@ from edge_agent.config import Broker, MqttConfig
 from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import is_plain, node_topics, plain_client_id
 from edge_agent.lazy_import import import_later
+from edge_agent.loop import Loop
 from edge_agent.mqtt.channels import Document, Message
 from edge_agent.mqtt.inbound import Inbound, Received, Subscriptions
-from edge_agent.mqtt.journal import Journal, boot_bytes
+from edge_agent.mqtt.journal import FOLDER, journal_of
 from edge_agent.mqtt.outbound import Outbound, next_epoch
 from edge_agent.mqtt.outbox import Describe
-from edge_agent.mqtt.poller import STACK_BYTES, Connector, Poller
 from edge_agent.pacing import TokenBucket, backoff_s
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# TLS handshakes and name lookups fit; the default of 8 MB counts where memory is locked.
+STACK_BYTES = 512 * 1024
 # From CONNECT to the broker's CONNACK.
 ACCEPT_TIMEOUT_S = 5.0
 # A connection that lasted this long ends the series of failures that backoff counts.
@@ -48,9 +54,6 @@ STOP_TIMEOUT_S = 1.5
 # Lines of log about what the broker refuses, at once and then in so many seconds: it may refuse
 # every other message.
 REFUSALS_TOLD, REFUSAL_S = 8, 60.0
-
-# Below the agent's state_dir.
-OUTBOX_FOLDER = "outbox"
 
 
 class LinkStatus(TypedDict):
@@ -96,13 +99,14 @@ class Link:
         """
         self._config = config
         self._state_dir = state_dir
-        journal = _journal(config, state_dir) if state_dir and config.queue_bytes else None
-        self._outbound = Outbound(config, node, fleet, describe, state, metrics, journal, seal)
+        journal = journal_of(config, state_dir) if state_dir and config.queue_bytes else None
+        self.outbound = Outbound(config, node, fleet, describe, state, metrics, journal, seal)
         self._subscriptions = Subscriptions(config.reconnect_min_s, config.reconnect_max_s)
         self._inbound = (
             Inbound(self._subscriptions, node_topics(fleet, node), received) if received else None
         )
-        self._poller = Poller()
+        self._loop = Loop()
+        self._events = 0  # what the connection's socket is ready for
         self._thread: threading.Thread | None = None
         self._stop_at = math.inf  # monotonic; finite: say goodbye until then
         self._state = "stopped"
@@ -123,18 +127,18 @@ class Link:
 
     def report(self, item: object, size: int = 0, important: bool = False) -> None:
         """Hand over a result, `size` bytes large; important ones are the last to be dropped."""
-        if self._outbound.results.put(item, size, important):
-            self._poller.wake()
+        if self.outbound.results.put(item, size, important):
+            self._wake()
 
     def log(self, record: Mapping[str, object], size: int = 0) -> None:
         """Hand over a log record, ready as it is, that takes about `size` bytes."""
-        if self._outbound.logs.put(record, size, False):
-            self._poller.wake()
+        if self.outbound.logs.put(record, size, False):
+            self._wake()
 
     def state_changed(self) -> None:
         """The state document is out of date."""
-        if self._outbound.state_changed():
-            self._poller.wake()
+        if self.outbound.state_changed():
+            self._wake()
 
     def subscribe(self, topics: Iterable[str], *, anew: bool = False) -> None:
         """Ask for `topics` (no patterns) on this and every later connection; with `anew` also for
@@ -145,12 +149,12 @@ class Link:
         if self._inbound is None:
             raise ValueError("this link was given nobody to receive messages")
         if self._subscriptions.want(topics, anew=anew):
-            self._poller.wake()
+            self._wake()
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Give `topics` up; one or two messages of theirs may still be handed on."""
         if self._subscriptions.unwant(topics):
-            self._poller.wake()
+            self._wake()
 
     def publish(
         self,
@@ -170,8 +174,8 @@ class Link:
         if not is_plain(topic):
             raise ValueError(f"{topic!r}: nothing can be published there")
         message = Message(payload, topic=topic, retain=retain, correlation=correlation)
-        taken = self._outbound.answers.put(message, spare)
-        self._poller.wake()
+        taken = self.outbound.answers.put(message, spare)
+        self._wake()
         return taken
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -179,15 +183,15 @@ class Link:
         if self._thread is not None:
             # Some of the time is for the way back out of the thread.
             self._stop_at = time.monotonic() + timeout_s * 0.8
-            self._poller.wake()
+            self._wake()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return  # it waits for a disk, and ends with the process
-        self._poller.close()
+        self._loop.close()
 
     def status(self) -> LinkStatus:
         """The state of the link now."""
-        outbox = self._outbound.results.outbox
+        outbox = self.outbound.results.outbox
         return {
             "state": self._state,
             "broker": self._broker.url if self._broker else None,
@@ -211,11 +215,11 @@ class Link:
     def _run(self) -> None:
         clock_ms = int(time.time() * 1000)
         session = (
-            next_epoch(self._state_dir / OUTBOX_FOLDER / "session", clock_ms)
+            next_epoch(self._state_dir / FOLDER / "session", clock_ms)
             if self._state_dir
             else clock_ms
         )
-        self._outbound.begin(session, time.monotonic())
+        self.outbound.begin(session, time.monotonic())
         failures = 0
         while not self._stopping:
             failures = 1 if self._attend_brokers() else failures + 1
@@ -223,7 +227,7 @@ class Link:
             self._rest(
                 backoff_s(failures, self._config.reconnect_min_s, self._config.reconnect_max_s)
             )
-        self._outbound.end(time.monotonic())
+        self.outbound.end(time.monotonic())
         self._state = "stopped"
 
     def _attend_brokers(self) -> bool:
@@ -242,7 +246,7 @@ class Link:
         certain = True  # whether the broker said that it does not speak the version before
         while True:
             self._state = "connecting"
-            will = self._outbound.status.will()
+            will = self.outbound.status.will()
             connection = Connection(broker, self._config, version, client_id, will, self._inbound)
             began = time.monotonic()
             try:
@@ -255,7 +259,7 @@ class Link:
                 self._failed(f"{broker.url}: {error!r}")
             finally:
                 self._protocol = None
-                self._outbound.closed(time.monotonic())
+                self.outbound.closed(time.monotonic())
                 self._subscriptions.closed()
                 connection.close()
             if connection.accepted:
@@ -282,37 +286,39 @@ class Link:
             until = min(deadline, self._stop_at)
             if now >= until:
                 raise LinkError(f"{connection.url}: the broker does not answer CONNECT")
-            self._wait(min(until, self._outbound.step(now)), connection)
+            self._wait(min(until, self.outbound.step(now)), connection)
         logger.info("connected to %s with MQTT %s", connection.url, connection.protocol)
         self._state, self._protocol = "connected", connection.protocol
         steady_at = time.monotonic() + STEADY_S
-        self._outbound.opened(connection, time.monotonic())
+        self.outbound.opened(connection, time.monotonic())
         self._subscriptions.opened(connection, connection.session_kept)
         while not self._stopping:
             now = time.monotonic()
             if now >= steady_at:
                 self._last_error = None
-            due = min(self._subscriptions.step(now), self._outbound.step(now))
+            due = min(self._subscriptions.step(now), self.outbound.step(now))
             self._wait(due, connection)
         self._say_goodbye(connection)
 
     def _open(self, connection: "Connection") -> None:
         """Connect while what is reported is kept. LinkError: it failed, or it is time to end."""
-        connector = Connector(connection, self._poller.wake)
+        from edge_agent.mqtt.connection import Connector
+
+        connector = Connector(connection.open, connection.close, self._wake, STACK_BYTES)
         while not connector.finished:
             now = time.monotonic()
             if now >= self._stop_at:
                 connector.abandon()
                 raise LinkError(f"{connection.url}: given up, the agent ends")
-            self._wait(min(self._stop_at, self._outbound.step(now)), None)
+            self._wait(min(self._stop_at, self.outbound.step(now)), None)
         connector.result()
 
     def _say_goodbye(self, connection: "Connection") -> None:
         """`offline`, then the last results as far as the time goes; then no will."""
-        self._outbound.flush_now(time.monotonic())
+        self.outbound.flush_now(time.monotonic())
         while (now := time.monotonic()) < self._stop_at:
-            due = self._outbound.step(now)
-            if not self._outbound.publisher.in_flight and due > self._stop_at:
+            due = self.outbound.step(now)
+            if not self.outbound.publisher.in_flight and due > self._stop_at:
                 break
             self._wait(min(due, self._stop_at), connection)
         connection.disconnect()
@@ -321,27 +327,59 @@ class Link:
         """Wait for the next attempt; what is reported meanwhile is packed."""
         until = time.monotonic() + seconds
         while not self._stopping and (now := time.monotonic()) < until:
-            self._wait(min(until, self._outbound.step(now)), None)
+            self._wait(min(until, self.outbound.step(now)), None)
+
+    def _wake(self) -> None:
+        """End the sleep of the link's thread, the present one or the next. Any thread."""
+        self._loop.call_soon(_nothing)
 
     def _wait(self, until: float, connection: "Connection | None") -> None:
-        """Sleep until then or until something happens, and do what the broker asks for."""
+        """Sleep until then (monotonic) or until something happens; let `connection` read and write
+        what there is, and do what the broker asks for. LinkError: the connection is over."""
+        if connection is None:
+            self._loop.turn(until)
+            return
         try:
-            self._poller.wait(until, connection)
+            self._exchange(until, connection)
+        finally:  # what was acknowledged before a failure counts
+            self._take_answers(connection, time.monotonic())
+
+    def _exchange(self, until: float, connection: "Connection") -> None:
+        now = time.monotonic()
+        read_due = connection.read_due(now)
+        if connection.has_read or read_due > now:
+            until = min(until, read_due)
+        wanted = EVENT_WRITE if connection.wants_write else 0
+        if read_due <= now:
+            wanted |= EVENT_READ
+        self._events = 0
+        if wanted:
+            self._loop.watch(connection, wanted, self._ready)
+        try:
+            self._loop.turn(min(until, connection.tick_due))
         finally:
-            if connection is not None:  # what was acknowledged before a failure counts
-                self._take_answers(connection, time.monotonic())
+            self._loop.unwatch(connection)  # it may close before the next wait
+        now = time.monotonic()
+        readable = bool(self._events & EVENT_READ) or (
+            connection.has_read and connection.read_due(now) <= now
+        )
+        connection.ready(readable, bool(self._events & EVENT_WRITE))
+        connection.tick(now)
+
+    def _ready(self, events: int) -> None:
+        self._events = events
 
     def _take_answers(self, connection: "Connection", now: float) -> None:
         before = self._refusal
         for packet_id, refusals in connection.take_answers():
             self._subscriptions.answered(packet_id, refusals, now)
-            self._outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
+            self.outbound.publisher.acknowledged(packet_id, "".join(refusals[:1]), now)
         if self._refusal and self._refusal != before and self._telling.take(now):
             logger.warning("%s", self._refusal)
 
     @property
     def _refusal(self) -> str:
-        return self._outbound.publisher.last_error or self._subscriptions.last_error
+        return self.outbound.publisher.last_error or self._subscriptions.last_error
 
     def _failed(self, message: str) -> None:
         """Tell a new trouble once, not at every attempt."""
@@ -350,7 +388,5 @@ class Link:
         self._reported = self._last_error = message
 
 
-def _journal(config: MqttConfig, state_dir: Path) -> Journal:
-    folder = state_dir / OUTBOX_FOLDER
-    hold_s = config.durability_delay_s if config.durability == "delayed" else 0.0
-    return Journal(folder, config.encoding, config.queue_bytes, boot_bytes(), hold_s)
+def _nothing() -> None:
+    """To be woken is all."""

@@ -56,7 +56,7 @@ def main(state_dir: Path, port: int, count: int, seconds: float) -> None:
     heap.keep_heap_small()
     link = Link(config, "bench", "bench", _described, dict, dict, state_dir=state_dir)
     link.start()
-    outbox = link._outbound.results.outbox
+    outbox = link.outbound.results.outbox
     began, before = time.monotonic(), written()
     for number in range(1, count + 1):
         link.report(number, 4000)

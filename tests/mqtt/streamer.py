@@ -20,7 +20,7 @@ if __name__ == "__main__":
         setattr(connection, "VERSIONS", (MQTTProtocolVersion.MQTTv311,))  # noqa: B010
     config = config_for(int(port), durability=durability)
     with running(config, state_dir=Path(state_dir)) as link:
-        outbox = link._outbound.results.outbox
+        outbox = link.outbound.results.outbox
         number = int(first)
         while True:
             for _ in range(50):

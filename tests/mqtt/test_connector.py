@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from edge_agent.errors import LinkError
-from edge_agent.mqtt.poller import Connector
+from edge_agent.mqtt.connection import Connector
+from edge_agent.mqtt.link import STACK_BYTES
 from tests.support.wait import TIMEOUT_S
 
 
@@ -29,7 +30,7 @@ class Slow:
 def finished(connection: Slow) -> tuple[Connector, threading.Event]:
     """An opening, and what is set at its end."""
     done = threading.Event()
-    return Connector(connection, done.set), done
+    return Connector(connection.open, connection.close, done.set, STACK_BYTES), done
 
 
 def test_who_waits_is_told_and_gets_the_connection() -> None:

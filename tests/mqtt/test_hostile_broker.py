@@ -182,7 +182,7 @@ def test_what_is_reported_is_kept_while_a_tls_handshake_hangs(tmp_path: Path) ->
         with running(config, state_dir=tmp_path) as link:
             assert connected.wait(TIMEOUT_S)
             link.report("meanwhile")
-            wait_until(lambda: not link._outbound.results.outbox.unkept, "it is on disk")
+            wait_until(lambda: not link.outbound.results.outbox.unkept, "it is on disk")
             assert link.status()["state"] == "connecting"
             link.report("at the end")
             link.stop(0.5)
@@ -217,8 +217,8 @@ def test_a_broker_that_reads_nothing_fills_no_memory() -> None:
         wait_until_connected(link)
         for item in range(2_000):
             link.report(str(item) * 1000)
-        wait_until(lambda: link._outbound.publisher.in_flight > 3, "the window is full")
-        assert link._outbound.publisher.in_flight <= 8
+        wait_until(lambda: link.outbound.publisher.in_flight > 3, "the window is full")
+        assert link.outbound.publisher.in_flight <= 8
 
 
 @pytest.mark.parametrize(
@@ -342,4 +342,4 @@ def test_a_broker_that_reads_slowly_loses_nothing() -> None:
     with peer(script) as broker, running(config_for(broker.port)) as link:
         wait_until(lambda: len(topics) == 3, f"birth, state and metrics arrive: {topics}")
         assert topics == [b"status", b"state", b"metrics"]
-        wait_until(lambda: not link._outbound.publisher.in_flight, "all is acknowledged")
+        wait_until(lambda: not link.outbound.publisher.in_flight, "all is acknowledged")

@@ -38,7 +38,7 @@ def test_nothing_is_lost_or_reordered_when_the_broker_is_killed(tmp_path: Path) 
         for item in range(20, 40):
             link.report(item)
         # Some of these stand in the frozen broker's socket buffer, in flight.
-        wait_until(lambda: link._outbound.publisher.in_flight, "batches are in flight")
+        wait_until(lambda: link.outbound.publisher.in_flight, "batches are in flight")
         broker.kill()
         for item in range(40, 60):
             link.report(item)

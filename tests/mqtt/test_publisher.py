@@ -149,7 +149,7 @@ def test_status_state_and_important_records_overtake_a_backlog() -> None:
     outbox.put("an error", important=True)
     outbox.pack(1, 1.0)
     state.changed(1.0)
-    for channel in publisher._channels:
+    for channel in publisher.channels:
         if isinstance(channel, OutboxChannel):
             channel.look(1.0)
     publisher.step(1.0)
