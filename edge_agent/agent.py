@@ -35,7 +35,7 @@ from edge_agent.notify import Notifier, Readiness
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.artifacts import Artifacts, machine_of
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.guestlog import AgentLog
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Agent:
         self._notifier = notifier
         self._config_path = config_path
         self._began = time.monotonic()  # boards without a clock of their own jump by years
-        self._engine, self._engine_why = choose(config.engine)
+        self._engine, self._engine_why = select_engine(config.engine)
         self._artifacts = Artifacts(config.state_dir)
         self._crash_marker = CrashMarker()
         self._loader = Loader(

@@ -24,7 +24,7 @@ from edge_agent.authors import cases, suite, tryout
 from edge_agent.authors.trial import Outcome, Trial
 from edge_agent.errors import EdgeAgentError
 from edge_agent.nri import events
-from edge_agent.wasm.choice import AUTO
+from edge_agent.wasm.engine_selection import AUTO
 
 
 class PluginUnderTest:

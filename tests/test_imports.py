@@ -47,8 +47,8 @@ ALWAYS = _named(
     edge_agent.nri: applied capabilities difference events link permissions session
     edge_agent.pb: edge_pb2 nri_pb2 ttrpc_pb2
     edge_agent.store: digest files release
-    edge_agent.wasm: abi artifacts choice compiler compiler_process engine guestlog imports
-    edge_agent.wasm: module modulefile spare_memory wasi
+    edge_agent.wasm: abi artifacts compiler compiler_process engine engine_selection
+    edge_agent.wasm: guestlog imports module modulefile spare_memory wasi
     edge_agent.wasm.engines: wasmtime wasmtime_capi wasmtime_instance
     """
 )

@@ -17,7 +17,7 @@ from edge_agent.errors import ConfigError, GuestError, GuestFault
 from edge_agent.nri import events, permissions
 from edge_agent.nri.difference import Change, changes, message_types
 from edge_agent.pb import nri_pb2
-from edge_agent.wasm.choice import AUTO
+from edge_agent.wasm.engine_selection import AUTO
 from edge_agent.wasm.guestlog import DEBUG, ERROR, INFO, WARN
 from edge_agent.wasm.imports import Report
 

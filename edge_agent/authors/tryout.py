@@ -27,8 +27,8 @@ from edge_agent.store import files
 from edge_agent.store.digest import Digest
 from edge_agent.wasm import abi
 from edge_agent.wasm.artifacts import Artifacts
-from edge_agent.wasm.choice import AUTO, choose
 from edge_agent.wasm.engine import Bounds, HostFunctions, Instance, Module
+from edge_agent.wasm.engine_selection import AUTO, select_engine
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState, check_imports
 from edge_agent.wasm.module import MAX_MODULE_BYTES, ModuleInfo, inspect
@@ -283,7 +283,7 @@ class Tryout:
 
     def compile(self) -> None:
         """Compile in a child process, as the agent does. ModuleError, EngineError."""
-        engine, _ = choose(self._engine_name)
+        engine, _ = select_engine(self._engine_name)
         limits = self.plugin.settings.limits
         began = time.monotonic()
         source = ModuleFile(

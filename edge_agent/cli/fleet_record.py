@@ -18,7 +18,7 @@ from edge_agent.fleet_protocol.keys import Signer
 from edge_agent.operator import blobs, recordings
 from edge_agent.operator.fleet import Fleet, Prepared
 from edge_agent.store import files
-from edge_agent.wasm.choice import AUTO
+from edge_agent.wasm.engine_selection import AUTO
 
 DEFAULT_SECONDS = 60  # a node's own
 # Beyond the recorded time: a slow board's start of the recorder, and the way of the parts.

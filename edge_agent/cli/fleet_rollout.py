@@ -13,12 +13,12 @@ from edge_agent.operator.deployment_file import ring_label
 from edge_agent.operator.fleet import Fleet
 from edge_agent.operator.rollout import (
     Course,
-    Now,
     Reach,
+    Rollout,
     checked_steps,
-    course_of,
     parse_percent,
     parse_timeout,
+    read_rollout,
 )
 
 _REPLAYS = "--replay compares before something is deployed, and this deploys nothing"
@@ -101,12 +101,12 @@ def _uninstall(nodes: list[str], name: str, version: str, arguments: argparse.Na
     return f"uninstall {name} on {some(len(nodes), 'node')} and delete its state?"
 
 
-def _there(fleet: Fleet, name: str, version: str) -> Now | None:
+def _there(fleet: Fleet, name: str, version: str) -> Rollout | None:
     """The state of the rollout; None: the release is not in deployment.toml."""
     if fleet.draft().plugin(name) is None:
         return None
     found = [each.get("version") for each in fleet.draft().releases(name)]
-    return course_of(fleet.draft(), name, version) if version in found else None
+    return read_rollout(fleet.draft(), name, version) if version in found else None
 
 
 def _course(arguments: argparse.Namespace, default: Course | None = None) -> Course:
@@ -152,7 +152,9 @@ def _changes(arguments: argparse.Namespace) -> bool:
     return _reaches(arguments) or arguments.config_file is not None
 
 
-def _reach(fleet: Fleet, arguments: argparse.Namespace, there: Now | None, given: Course) -> Reach:
+def _reach(
+    fleet: Fleet, arguments: argparse.Namespace, there: Rollout | None, given: Course
+) -> Reach:
     """The nodes of the release: its present names and rings, and those of the command line."""
     name, version = arguments.name, arguments.version
     before = there.reach if there is not None else Reach(0)

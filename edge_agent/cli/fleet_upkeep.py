@@ -152,7 +152,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     folder = find(arguments.folder)
     settings = folder.settings()
     failed = False
-    for found in () if arguments.broker else _ending(folder, time.time()):
+    for found in () if arguments.broker else ending(folder, time.time()):
         failed |= _show(found, "", arguments.json)
     for broker in settings.mqtt.brokers:
         check = BrokerCheck(settings.for_broker(broker), settings.name)
@@ -161,7 +161,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     return PROBLEM if failed else OK
 
 
-def _ending(folder: FleetFolder, now: float) -> Iterator[Found]:
+def ending(folder: FleetFolder, now: float) -> Iterator[Found]:
     """The validity of the fleet's keys and of the operator's certificate."""
     trust = folder.trust_set()
     over = trust.validity is not None and trust.validity.over(now)

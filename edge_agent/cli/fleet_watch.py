@@ -39,7 +39,7 @@ def watch(arguments: argparse.Namespace) -> int:
     """Until interrupted, or for --seconds."""
     with opened(arguments) as fleet:
         if not arguments.json and on_terminal():
-            _on_screen(fleet, arguments.seconds, Wanted.of(arguments))
+            watch_on_screen(fleet, arguments.seconds, Wanted.of(arguments))
         else:
             _as_lines(fleet, arguments.seconds, arguments.json, Wanted.of(arguments))
     return OK
@@ -54,7 +54,7 @@ def follow(fleet: Fleet, name: str, version: str, given: Course, as_json: bool) 
         step = _steps_on_screen(fleet, name, version, steps)
     if step.action not in ("abort", "timeout"):
         return OK
-    for node, reason in step.standing.failed.items():
+    for node, reason in step.status.failed.items():
         if not as_json:
             line(f"          {node}: {reason}", BAD)
     return PROBLEM
@@ -95,7 +95,7 @@ def _steps_on_screen(
     return step
 
 
-def _on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> None:
+def watch_on_screen(fleet: Fleet, seconds: float | None, wanted: Wanted = ALL) -> None:
     view, merger, current = View(fleet.enrolment), Merger(), fleet.current(proven=False)
     known: dict[str, Snapshot] = {}
     names = releases.named(fleet.folder)
@@ -139,7 +139,7 @@ def _screen(fleet: Fleet) -> "Screen":
 
 def step_text(name: str, version: str, step: rollout_driver.Step, exact: bool = False) -> str:
     """The state of a rollout in one line."""
-    found = step.standing
+    found = step.status
     words = {
         "wait": f"waiting: {step.lacking}",
         "soak": f"holding for {step.left_s:.0f} s more" if exact else "holding",
@@ -162,7 +162,7 @@ def step_text(name: str, version: str, step: rollout_driver.Step, exact: bool = 
 
 
 def _step_facts(name: str, version: str, step: rollout_driver.Step) -> dict[str, object]:
-    found = step.standing
+    found = step.status
     return {
         "plugin": name,
         "version": version,

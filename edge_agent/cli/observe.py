@@ -200,12 +200,12 @@ def _config(path: Path) -> tuple[AgentConfig, str | None]:
 
 
 def _engine(config: AgentConfig) -> tuple[str | None, str | None, str]:
-    from edge_agent.wasm.choice import choose, instead
+    from edge_agent.wasm.engine_selection import replacement_advice, select_engine
 
     try:
-        return choose(config.engine, advice=True)[1], None, instead(config.engine)
+        return select_engine(config.engine, advice=True)[1], None, replacement_advice(config.engine)
     except EngineError as error:
-        return None, str(error), instead(config.engine)
+        return None, str(error), replacement_advice(config.engine)
 
 
 def _plugins(config: AgentConfig) -> tuple[tuple[str, ...], dict[str, str]]:

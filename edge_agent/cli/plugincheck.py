@@ -16,7 +16,7 @@ from edge_agent.nri.difference import changes
 from edge_agent.nri.events import DECODE_ERRORS
 from edge_agent.pb import nri_pb2
 from edge_agent.wasm import wasi
-from edge_agent.wasm.choice import AUTO
+from edge_agent.wasm.engine_selection import AUTO
 from edge_agent.wasm.guestlog import WARN
 from edge_agent.wasm.imports import check_imports
 

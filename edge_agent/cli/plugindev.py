@@ -13,7 +13,7 @@ from edge_agent.cli import OK, PROBLEM
 from edge_agent.errors import EdgeAgentError
 from edge_agent.store import files
 from edge_agent.text import printable
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 
 POLL_S = 0.3
 MAX_FILES = 10_000
@@ -29,11 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     manifest.read(arguments.folder / manifest.FILE)  # or there is nothing to wait for
     seen: Seen = {}
     while True:
-        now = _seen(arguments.folder)
+        now = files_seen(arguments.folder)
         if now == seen:
             time.sleep(POLL_S)
             continue
-        while (later := _seen(arguments.folder)) != now:  # an editor writes more than one file
+        while (later := files_seen(arguments.folder)) != now:  # an editor writes more than one file
             now = later
             time.sleep(POLL_S)
         seen = now
@@ -47,7 +47,7 @@ def _round(arguments: argparse.Namespace) -> bool:
     try:
         made = project.build(arguments.folder)
         print(f"built {printable(str(made))}: {made.stat().st_size} bytes", flush=True)
-        good = _tested(made, choose(arguments.engine)[0].name)
+        good = _tested(made, select_engine(arguments.engine)[0].name)
         if good and arguments.into:
             _install(made, arguments.into)
     except EdgeAgentError as error:
@@ -79,7 +79,7 @@ def _install(made: Path, folder: Path) -> None:
     print(f"installed {printable(str(folder / made.name))}", flush=True)
 
 
-def _seen(folder: Path) -> Seen:
+def files_seen(folder: Path) -> Seen:
     """The files that are looked at, with their sizes and times."""
     found: Seen = {}
     for path in _files(folder):

@@ -13,7 +13,7 @@ from edge_agent.authors.tryout import PluginFile, Runtime, read_plugin
 from edge_agent.cli import OK, PROBLEM
 from edge_agent.errors import ConfigError
 from edge_agent.text import printable
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,7 +64,7 @@ def differences(
     hidden: Redaction = NOTHING_HIDDEN,
 ) -> Iterator[Difference]:
     """The events at which the versions differ. Raises what `replay` does."""
-    for each in replay(events, new, old, Runtime(), choose(engine)[0].name, hidden):
+    for each in replay(events, new, old, Runtime(), select_engine(engine)[0].name, hidden):
         if each.lines:
             wrong = [line for line in each.lines if not any(fits(line, glob) for glob in expect)]
             yield Difference(each, wrong)

@@ -14,7 +14,7 @@ from edge_agent.cli import OK, PROBLEM
 from edge_agent.errors import ConfigError, NotInstalledError
 from edge_agent.store import files
 from edge_agent.text import printable
-from edge_agent.wasm.choice import AUTO, choose, known
+from edge_agent.wasm.engine_selection import AUTO, engine_names, select_engine
 
 if TYPE_CHECKING:
     from edge_agent.authors.suite import CaseResult
@@ -61,9 +61,9 @@ def _only_plugin() -> Path:
 def engines_named(name: str) -> list[str]:
     """The names of engines that are here. EngineError: none is, or not this one."""
     if name != ALL:
-        return [choose(name)[0].name]
+        return [select_engine(name)[0].name]
     found = []
-    for each in known():
+    for each in engine_names():
         with contextlib.suppress(NotInstalledError):
-            found.append(choose(each)[0].name)
+            found.append(select_engine(each)[0].name)
     return found or engines_named(AUTO)

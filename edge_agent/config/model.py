@@ -18,7 +18,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 Engine = Literal["auto", "wasmtime", "wasmer", "wasmi"]
-EarlierEngine = Literal["wasm3"]  # another is taken, wasm/choice.py
+EarlierEngine = Literal["wasm3"]  # another is taken, wasm/engine_selection.py
 Encoding = Literal["msgpack", "json"]
 Durability = Literal["delayed", "always"]
 FailurePolicy = Literal["Fail", "Ignore"]

@@ -72,7 +72,7 @@ def public_key(raw: bytes, algorithm: str = ED25519) -> PublicKey:
 
 def parse_public(pem: str) -> PublicKey:
     """The key in a PEM text (SubjectPublicKeyInfo) of an algorithm known here. KeyFormatError."""
-    der = _der(pem, "PUBLIC KEY")
+    der = der_of(pem, "PUBLIC KEY")
     for algorithm, (prefix, size) in _SPKIS.items():
         if der.startswith(prefix) and len(der) == len(prefix) + size:
             return public_key(der[len(prefix) :], algorithm)
@@ -86,7 +86,7 @@ def parse_named(algorithm: str, pem: str) -> PublicKey:
     if not ALGORITHM_PATTERN.fullmatch(algorithm):
         raise KeyFormatError(f"{ascii(algorithm)[:80]} is no algorithm's name")
     if algorithm not in _SPKIS:
-        der = _der(pem, "PUBLIC KEY")
+        der = der_of(pem, "PUBLIC KEY")
         return PublicKey(sha256_hex(der), der, algorithm)
     key = parse_public(pem)
     if key.algorithm != algorithm:
@@ -102,7 +102,7 @@ def public_pem(key: PublicKey) -> str:
 
 def parse_private(pem: str) -> bytes:
     """The private key of Ed25519, 32 bytes, in a PEM text (PKCS #8). KeyFormatError."""
-    der = _der(pem, "PRIVATE KEY")
+    der = der_of(pem, "PRIVATE KEY")
     if not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + KEY_BYTES:
         raise KeyFormatError("it is not an Ed25519 key; make one with: edge-agent fleet keygen")
     return der[len(_PKCS8) :]
@@ -175,7 +175,7 @@ class SigningKey:
         return f"SigningKey({self.public.keyid[:12]})"
 
 
-def _der(pem: str, kind: str) -> bytes:
+def der_of(pem: str, kind: str) -> bytes:
     """The bytes of the one PEM block of this kind."""
     if len(pem) > MAX_PEM_BYTES:
         raise KeyFormatError(f"longer than the {MAX_PEM_BYTES} characters that a key may have")

@@ -129,7 +129,7 @@ class Loader:
         self._crash_marker = marker
         self._modules = LoadedModules(stored, refuses_code)
         self._compiled = compiled
-        self._log_sink = log_sink
+        self.log_sink = log_sink
         self._jobs = process.JobThread("loader", _STACK_BYTES)
         self._compiler = process.JobThread("compiler", _COMPILER_STACK_BYTES)
         self._compile_backoff = CompileBackoff()
@@ -225,7 +225,7 @@ class Loader:
     def _prepare(self, release: Release, state: PluginState, mark: Mark) -> Prepared:
         limits = release.settings.limits
         guest_log = GuestLog(
-            self._log_sink(release.identity), limits.log_lines_per_s, limits.log_line_bytes
+            self.log_sink(release.identity), limits.log_lines_per_s, limits.log_line_bytes
         )
         services = HostServices(guest_log, state)
         functions = services.functions()

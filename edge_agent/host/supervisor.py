@@ -68,7 +68,7 @@ class Supervisor:
         ] = {}  # digests whose quarantine was reported, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
-        self._runtimes = [
+        self.endpoints = [
             RuntimeEndpoint(loop, socket, config, self._make_slot) for socket in config.sockets
         ]
 
@@ -90,7 +90,7 @@ class Supervisor:
         self._assign()
         if releases:
             self._loader.run(load_comparison)  # after what was asked to be loaded
-        self._states.drop(releases.keys() | set().union(*(each.slots for each in self._runtimes)))
+        self._states.drop(releases.keys() | set().union(*(each.slots for each in self.endpoints)))
         self._changed()
 
     def unquarantine(self, identity: PluginId) -> bool:
@@ -109,7 +109,7 @@ class Supervisor:
         """Make a plugin's guest anew at each runtime; False if there is no such plugin."""
         if identity not in self._releases:
             return False
-        for runtime in self._runtimes:
+        for runtime in self.endpoints:
             runtime.slots[identity].renew()
         return True
 
@@ -119,7 +119,7 @@ class Supervisor:
             identity
             for identity, release in self._releases.items()
             if release.settings.failure_policy == "Fail"
-            and any(each.slots[identity].plugin is not None for each in self._runtimes)
+            and any(each.slots[identity].plugin is not None for each in self.endpoints)
         )
 
     def close(self) -> None:
@@ -129,9 +129,9 @@ class Supervisor:
         read the answer: then this waits QUIET_S, where nothing is left to be answered.
         """
         self._trials.close()
-        if sum(runtime.finish() for runtime in self._runtimes):
+        if sum(runtime.finish() for runtime in self.endpoints):
             time.sleep(QUIET_S)
-        for runtime in self._runtimes:
+        for runtime in self.endpoints:
             runtime.close()
 
     def _assign(self) -> None:
@@ -139,7 +139,7 @@ class Supervisor:
             identity: self._assignment(identity, release)
             for identity, release in self._releases.items()
         }
-        for runtime in self._runtimes:
+        for runtime in self.endpoints:
             runtime.assign(assigned)
 
     def _assignment(self, identity: PluginId, release: Release) -> Assignment:
@@ -179,22 +179,22 @@ class Supervisor:
             return ["what the fleet deploys here"]
         return [
             f"{identity} at {runtime.socket}"
-            for runtime in self._runtimes
+            for runtime in self.endpoints
             for identity, slot in sorted(runtime.slots.items())
             if not settled(slot)
         ]
 
     def runtimes(self) -> list[dict[str, Any]]:
         """For people and the fleet: each socket, what is there, what it said of itself."""
-        return [runtime_state(each) for each in self._runtimes]
+        return [runtime_state(each) for each in self.endpoints]
 
     def plugins(self) -> "list[PluginState]":
         """For people and the fleet: each plugin at each runtime that is there."""
         found: list[PluginState] = []
-        there = [each for each in self._runtimes if each.state != "waiting"]
+        there = [each for each in self.endpoints if each.state != "waiting"]
         for identity, release in sorted(self._releases.items()):
             error = self._errors.get(identity, "")
-            for runtime in there or self._runtimes[:1]:
+            for runtime in there or self.endpoints[:1]:
                 found.append(plugin_state(runtime.slots[identity], release, error))
         for name, error in sorted(self._errors.items()):
             if name not in self._releases:

@@ -15,7 +15,7 @@ from edge_agent.fleet_protocol.trust import TrustSet
 from edge_agent.mqtt import certificate
 from edge_agent.operator.node_state import Node, Refusal, Running
 from edge_agent.operator.plan import targets
-from edge_agent.operator.rollout import standing
+from edge_agent.operator.rollout import rollout_status
 from edge_agent.operator.view import View
 from edge_agent.store.digest import short
 
@@ -108,7 +108,7 @@ def rows(view: View, deployment: Deployment | None) -> list[Row]:
                     word = node.progress_of(release.digest) if node.online else node.status
                     on_the_way[word or "unknown"] = on_the_way.get(word or "unknown", 0) + 1
             # Only shown: states without a signature count too.
-            told = standing(view, deployment, entry.name, release.version, strict=False)
+            told = rollout_status(view, deployment, entry.name, release.version, strict=False)
             failed = len(told.failed)
             percent = offer.rollout.percent if offer.rollout else None
             row = Row(

@@ -28,9 +28,9 @@ from edge_agent.operator.node_state import Node
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import Code
 from edge_agent.wasm import compiler
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import Engine, Portable, metered_settings
+from edge_agent.wasm.engine_selection import select_engine
 
 ENGINE = "wasmer"  # the only engine that compiles for other processors
 # Debian's names.
@@ -65,7 +65,7 @@ class Maker:
     """The compiler of this machine. OperatorError: it cannot compile for other machines."""
 
     def __init__(self) -> None:
-        engine, _ = choose(ENGINE)  # EngineError says what to install
+        engine, _ = select_engine(ENGINE)  # EngineError says what to install
         if not isinstance(engine, Portable) or engine.features() is None:
             raise OperatorError(
                 "the edge-agent-engines that is installed here makes no code for other machines:"

@@ -69,7 +69,7 @@ class Course:
         return max(self.at_least, math.ceil(self.min_percent * chosen / 100))
 
 
-class Standing(NamedTuple):
+class RolloutStatus(NamedTuple):
     """The nodes of a release, each in one of these; `failed` with the reasons."""
 
     running: tuple[str, ...]  # online, and passed the probation
@@ -92,7 +92,7 @@ class Standing(NamedTuple):
         return 100 * len(self.failed) / there if there else 0.0
 
 
-class Now(NamedTuple):
+class Rollout(NamedTuple):
     """The state of a rollout in deployment.toml."""
 
     course: Course
@@ -100,7 +100,7 @@ class Now(NamedTuple):
     paused: bool
 
 
-def standing(
+def rollout_status(
     view: View,
     deployment: Deployment,
     name: str,
@@ -108,7 +108,7 @@ def standing(
     message: str = "",
     *,
     strict: bool | None = None,
-) -> Standing:
+) -> RolloutStatus:
     """The nodes of a release by their state. Nodes that rejected it are among them.
 
     `message` is the deployment's name in nodes' refusals, "" if not known. An enrolled node is
@@ -161,13 +161,13 @@ def standing(
             each: f"not enrolled; {why}" for each, why in failed.items() if each not in keys
         }
         failed = {each: why for each, why in failed.items() if each in keys}
-    return Standing(
+    return RolloutStatus(
         *(tuple(running), tuple(pending), tuple(away), failed),
         *(unproven, tuple(uncounted)),
     )
 
 
-def lacking(course: Course, found: Standing) -> str:
+def lacking(course: Course, found: RolloutStatus) -> str:
     """Why the next step has to wait, in words; "": it need not."""
     if not found.chosen:
         return "no known node is in this step: name nodes or rings, or use a larger percentage"
@@ -187,7 +187,7 @@ def lacking(course: Course, found: Standing) -> str:
     return _unproven(found) if found.unproven else ""
 
 
-def _unproven(found: Standing) -> str:
+def _unproven(found: RolloutStatus) -> str:
     name, why = next(iter(found.unproven.items()))
     more = f" and {len(found.unproven) - 1} more" if len(found.unproven) > 1 else ""
     return f"the state of {name}{more} proves nothing: {why}"
@@ -195,7 +195,7 @@ def _unproven(found: Standing) -> str:
 
 def decide(
     course: Course,
-    found: Standing,
+    found: RolloutStatus,
     percent: int,
     settled_s: float,
     paused: bool = False,
@@ -214,7 +214,7 @@ def decide(
     return "done" if percent >= 100 else "advance"
 
 
-def course_of(draft: Draft, name: str, version: str) -> Now:
+def read_rollout(draft: Draft, name: str, version: str) -> Rollout:
     """The rollout of a release in deployment.toml.
 
     OperatorError: the plugin has no such release, or a value is wrong.
@@ -229,7 +229,7 @@ def course_of(draft: Draft, name: str, version: str) -> Now:
         )
     table = release.get("rollout")
     if not isinstance(table, Mapping):
-        return Now(Course(), Reach(100), False)
+        return Rollout(Course(), Reach(100), False)
     where = f"{draft.path}: {name} {version}: rollout"
     percent = table.get("percent")
     if not isinstance(percent, int) or not 0 <= percent <= 100:
@@ -249,7 +249,7 @@ def course_of(draft: Draft, name: str, version: str) -> Now:
     if type(at_least) is not int or at_least < 1:
         raise OperatorError(f"{where}: at_least must be a whole number from 1")
     course = Course(steps.steps, steps.rings, soak, abort, at_least, least, timeout)
-    return Now(course, reach, bool(table.get("paused")))
+    return Rollout(course, reach, bool(table.get("paused")))
 
 
 class Steps(NamedTuple):

@@ -13,11 +13,11 @@ from edge_agent.operator.rollout import (
     Action,
     Course,
     Reach,
-    Standing,
-    course_of,
+    RolloutStatus,
     decide,
     lacking,
-    standing,
+    read_rollout,
+    rollout_status,
 )
 from edge_agent.operator.view import View
 
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
     action: Action
     reach: Reach
-    standing: Standing
+    status: RolloutStatus
     left_s: float  # of the soak
     lacking: str  # what the step waits for
     current: deploy.Current
@@ -73,8 +73,8 @@ def follow(fleet: Fleet, name: str, version: str, course: Course) -> Iterator[St
                 message = subscription.take(pause_s)
             if now.deployment is None:
                 raise OperatorError("the broker no longer has a deployment")
-            _, reach, paused = course_of(fleet.draft(), name, version)
-            found = standing(view, now.deployment, name, version, now.message)
+            _, reach, paused = read_rollout(fleet.draft(), name, version)
+            found = rollout_status(view, now.deployment, name, version, now.message)
             why = lacking(course, found)
             settled_s, waited_s = clocks.look(time.monotonic(), len(found.running), why)
             action = decide(course, found, reach.percent, settled_s, paused, waited_s)
@@ -136,7 +136,7 @@ def taken_back(fleet: Fleet, name: str, version: str) -> Draft:
 
 def set_paused(fleet: Fleet, name: str, version: str, pause: bool) -> None:
     """Pause or resume a rollout. Changes nothing on any node."""
-    if course_of(fleet.draft(), name, version).reach.percent >= 100:
+    if read_rollout(fleet.draft(), name, version).reach.percent >= 100:
         raise OperatorError(f"{name} {version} is for all nodes; `rollback {name}` takes it back")
     text = fleet_toml.edited(
         fleet.folder.deployment_file,

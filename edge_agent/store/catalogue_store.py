@@ -144,8 +144,8 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
     """The value of what `asdict` made of it; what a later agent added is left out."""
     plugins = {
         identity: Kept(
-            _release(kept["current"]),
-            _release(kept["previous"]) if kept["previous"] else None,
+            read_release(kept["current"]),
+            read_release(kept["previous"]) if kept["previous"] else None,
             kept["probation"],
         )
         for identity, kept in body["plugins"].items()
@@ -155,7 +155,7 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
     return Catalogue(**{**_fields_of(Catalogue, body), "known": known, "plugins": plugins})
 
 
-def _release(body: dict[str, Any]) -> Release:
+def read_release(body: dict[str, Any]) -> Release:
     settings = _fields_of(PluginSettings, body["settings"])
     settings["limits"] = Limits(**_fields_of(Limits, settings["limits"]))
     for key in ("permissions", "runtimes"):

@@ -57,7 +57,7 @@ class Artifacts:
         self._state_dir = state_dir
         self._folder = state_dir / "artifacts"
         self._secret_file = state_dir / "artifacts.secret"
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._cpu = cpu_features()
 
@@ -205,7 +205,7 @@ class Artifacts:
                 source.digest,
                 temporary,
                 metered=source.metered,
-                timeout_s=self._timeout_s,
+                timeout_s=self.timeout_s,
                 memory_bytes=self._memory_bytes,
             )
             fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)

@@ -48,10 +48,10 @@ def main(arguments: list[str]) -> NoReturn:
     _give_way()
     try:
         from edge_agent.store.digest import Digest
-        from edge_agent.wasm.choice import choose
         from edge_agent.wasm.confinement import confine
+        from edge_agent.wasm.engine_selection import select_engine
 
-        engine, _ = choose(engine_name)
+        engine, _ = select_engine(engine_name)
         _limit(int(memory_bytes))
         # All that is imported in the middle of it, while files can still be opened.
         compile_here(engine, _EMPTY, metered=kind == "metered", portably=portably)

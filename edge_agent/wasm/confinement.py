@@ -50,7 +50,7 @@ def confine(dies_with_parent: Callable[[], None]) -> list[str]:
     if reason:
         lacking.append(f"it runs as the agent's user ({reason})")
     dies_with_parent()
-    reason = _filter(libc)
+    reason = filter_calls(libc)
     if reason:
         lacking.append(f"its system calls are not filtered ({reason})")
     return lacking
@@ -85,7 +85,7 @@ def _capabilities() -> int:
     return 0
 
 
-def _filter(libc: ctypes.CDLL) -> str:
+def filter_calls(libc: ctypes.CDLL) -> str:
     """Why not, or ""."""
     known = architecture(os.uname().machine, struct.calcsize("P"))
     if known is None:

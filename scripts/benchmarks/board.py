@@ -230,7 +230,7 @@ _LOAD = """
 import json, sys, time
 from pathlib import Path
 from edge_agent.wasm.artifacts import Artifacts
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.engine import Bounds
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
@@ -239,7 +239,7 @@ from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
 if sys.argv[4] == "tls":
     import hashlib  # as what a broker needs does: digests are OpenSSL's then
 state, path = Path(sys.argv[1]), Path(sys.argv[2])
-engine, _ = choose(sys.argv[3])
+engine, _ = select_engine(sys.argv[3])
 artifacts = Artifacts(state)
 digest, _ = identify(path)
 artifacts.module(engine, ModuleFile(path, digest, inspect_file(path, digest), 512 << 10)).close()

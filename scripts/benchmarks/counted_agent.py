@@ -27,7 +27,7 @@ from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.loop import Loop
 from edge_agent.store.digest import Digest
 from edge_agent.wasm import compiler, compiler_process
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.guestlog import AgentLog, GuestLog
 from scripts.benchmarks import guests
 
@@ -89,7 +89,7 @@ class Counted:
     def _sent(self) -> int | None:
         """Results that the broker has acknowledged; None: there is no broker."""
         remote = self._agent._remote
-        return remote.link._outbound.results.outbox.sent if remote is not None else None
+        return remote.link.outbound.results.outbox.sent if remote is not None else None
 
     def _ask(self, what: str) -> None:
         """Turn the loop until the peer has done it."""
@@ -139,7 +139,7 @@ def _compile_here(
 ) -> None:
     """In place of compiler.compile_module: valgrind's processor is not the machine's, and code of a
     process outside of it may use what valgrind's lacks."""
-    engine, _why = choose(engine_name)
+    engine, _why = select_engine(engine_name)
     output.write_bytes(compiler_process.compile_here(engine, wasm.read_bytes(), metered=metered))
 
 

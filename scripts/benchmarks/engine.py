@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.wasm import abi
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Bounds
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
 from edge_agent.wasm.module import inspect
@@ -94,7 +94,7 @@ def _timed(call: Callable[[bytes], bytes], request: bytes) -> int:
 @contextmanager
 def agents_instance(folder: Path, wasm: bytes) -> Any:
     """The guest as the agent runs it; every line of its log comes up to where it is queued."""
-    engine, _ = choose("wasmtime")  # as in the driver: the same code on both sides
+    engine, _ = select_engine("wasmtime")  # as in the driver: the same code on both sides
     info = inspect(wasm)
     artifact = folder / "engine.artifact"
     artifact.write_bytes(engine.compile(wasm))

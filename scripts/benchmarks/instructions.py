@@ -130,9 +130,9 @@ def _quoted(text: str) -> str:
 
 def programs() -> dict[str, str]:
     """What counts depend on, beside the agent."""
-    from edge_agent.wasm.choice import choose
+    from edge_agent.wasm.engine_selection import select_engine
 
-    engine, _ = choose("auto")
+    engine, _ = select_engine("auto")
     cpu = Path("/proc/cpuinfo").read_text()
     said = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True)
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose, known
+from edge_agent.wasm.engine_selection import engine_names, select_engine
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import (
     FLOOR,
@@ -117,9 +117,9 @@ def aims(result: dict[str, Any]) -> list[Aim]:
 def engines() -> list[str]:
     """Those that are installed, first the one that "auto" takes."""
     found = []
-    for name in known():
+    for name in engine_names():
         try:
-            choose(name)
+            select_engine(name)
         except EngineError:
             continue
         found.append(name)

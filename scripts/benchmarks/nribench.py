@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent.errors import EngineError
 from edge_agent.pb import nri_pb2
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from scripts.benchmarks import guests
 from scripts.benchmarks.contestants import Agent, Contestant, WazeroHost, end, wait_for_any
 from scripts.benchmarks.figures import latency, p99_ratio, ratio
@@ -84,7 +84,7 @@ def contestant(text: str, folder: Path) -> tuple[str, Contestant]:
         return name, WazeroHost(folder, IDENTITY, module)
     engine = host.partition("/")[2] or "auto"
     try:
-        choose(engine)
+        select_engine(engine)
     except EngineError as error:
         raise ValueError(f"{name}: {error}") from error
     config = file.with_suffix(".conf")

@@ -32,9 +32,9 @@ ENGINES = {
 }
 CHOSEN = """if True:
     import sys
-    from edge_agent.wasm.choice import choose
+    from edge_agent.wasm.engine_selection import select_engine
     for name in sys.argv[1:]:
-        print(choose(name)[1])
+        print(select_engine(name)[1])
 """
 TESTS = ("tests/wasm", "tests/wire")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.sim.runtime import SimRuntime
-from edge_agent.wasm.choice import known
+from edge_agent.wasm.engine_selection import engine_names
 from tests.arch.__main__ import ENGINES
 from tests.install.conftest import Build
 from tests.support.agent import guest
@@ -99,7 +99,7 @@ def test_from_installation_to_purge(board: ForeignBoard, package: Callable[[str]
     assert engine["level"] == "ok", engine
     assert engine["text"].startswith(f"{engines[0]} ")
     # What would be preferred, and why it is not taken.
-    for absent in known()[: known().index(engines[0])]:
+    for absent in engine_names()[: engine_names().index(engines[0])]:
         assert f"; {absent}: " in engine["text"]
 
     assert board.run("python3", "-IS", "-c", SIGNED) == "True\n"

@@ -179,12 +179,12 @@ def test_what_keeps_rust_from_building_is_told(run: Run, monkeypatch: pytest.Mon
 def test_dev_looks_at_no_file_that_cargo_makes(run: Run) -> None:
     require_rust()
     assert run("new", "hello", "--lang", "rust")[0] == 0
-    before = plugindev._seen(Path("hello"))
+    before = plugindev.files_seen(Path("hello"))
     assert Path("hello/src/lib.rs") in before
     code, said = run("dev", "hello", "--once")
     assert (code, "3 passed, 0 failed" in said) == (0, True), said
     assert Path("hello/target").is_dir()
-    assert plugindev._seen(Path("hello")) == before
+    assert plugindev.files_seen(Path("hello")) == before
 
 
 def test_where_the_templates_are_left_out_it_says_where_they_are(

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.wasm.choice import known
+from edge_agent.wasm.engine_selection import engine_names
 from tests.support import engines
 from tests.wasm.lab import GUESTS, ROOT
 
@@ -60,7 +60,7 @@ def test_the_cases_of_the_shelf_pass_on_every_engine(cases_file: Path, run: Run)
     code, said = run(plugin, "--engine", "all")
     assert code == 0, said
     named = said.splitlines()[-1].partition(", on ")[2].split(", ")
-    assert named == [name for name in known() if not isinstance(engines.make(name), str)]
+    assert named == [name for name in engine_names() if not isinstance(engines.make(name), str)]
 
 
 COUNTING = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure-board"
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure-board"
 @pytest.mark.system
 def test_it_measures_with_nothing_beside_it(tmp_path: Path) -> None:
     try:
-        engine, _ = choose("auto")
+        engine, _ = select_engine("auto")
     except EngineError as error:
         pytest.skip(str(error))
     alone = shutil.copy(SCRIPT, tmp_path)

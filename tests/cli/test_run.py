@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.wasm.choice import known
+from edge_agent.wasm.engine_selection import engine_names
 from tests.support import engines
 from tests.support.agent import ROOT, Agent, guest
 
@@ -59,7 +59,7 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [config]
 
 
-@pytest.mark.parametrize("engine", known())
+@pytest.mark.parametrize("engine", engine_names())
 def test_an_engine_that_is_configured_and_not_installed_is_told_before_anything_starts(
     tmp_path: Path, engine: str
 ) -> None:

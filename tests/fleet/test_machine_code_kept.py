@@ -133,7 +133,7 @@ def test_catalogue_of_an_older_agent_and_for_one_is_readable(
     (kept,) = catalogue.plugins.values()
     assert kept.current.code is not None
     body = json.loads(path.read_bytes())["body"]["plugins"]["10-guard"]["current"]
-    assert catalogue_store._release(body) == kept.current
+    assert catalogue_store.read_release(body) == kept.current
     assert body.keys() == {
         *("code", "config", "digest", "index", "name", "settings", "size", "version")
     }
@@ -141,4 +141,4 @@ def test_catalogue_of_an_older_agent_and_for_one_is_readable(
         *("digest", "engine", "features", "settings", "size", "target", "version")
     }
     del body["code"]
-    assert catalogue_store._release(body) == replace(kept.current, code=None)
+    assert catalogue_store.read_release(body) == replace(kept.current, code=None)

@@ -122,7 +122,7 @@ def _raw(der: bytes) -> bytes:
 
 def test_a_key_is_named_by_its_digest_and_another_algorithms_by_all_of_it() -> None:
     assert A.public.keyid == sha256_hex(A.public.raw)
-    der = keys._der(keys.public_pem(C.public), "PUBLIC KEY")
+    der = keys.der_of(keys.public_pem(C.public), "PUBLIC KEY")
     assert C.public.keyid == sha256_hex(der)
     unknown = keys.parse_named("ml-dsa-65", keys.public_pem(C.public))
     assert (unknown.keyid, unknown.known) == (C.public.keyid, False)

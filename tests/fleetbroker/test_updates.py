@@ -216,7 +216,7 @@ def test_a_configuration_goes_out_is_proven_and_is_taken_back_like_a_module(
 ) -> None:
     closed.first()
     *_, last = rolled_out(closed, "1.0.0+2", CONFIG.replace("64Mi", "96Mi"))
-    assert (last.action, last.standing.running) == ("done", ("alice",))
+    assert (last.action, last.status.running) == ("done", ("alice",))
     assert closed.container() == 96 << 20
     entry = closed.agent.entry(GUARD)
     assert (entry["version"], entry["status"]) == ("1.0.0+2", "running")
@@ -229,8 +229,8 @@ def test_a_configuration_goes_out_is_proven_and_is_taken_back_like_a_module(
 def test_a_configuration_that_fails_is_taken_back_by_itself(closed: Closed) -> None:
     closed.first()
     *_, last = rolled_out(closed, "1.0.0+2", "this is no configuration\n")
-    assert (last.action, list(last.standing.failed)) == ("abort", ["alice"])
-    assert last.standing.failed["alice"]  # the node's own words
+    assert (last.action, list(last.status.failed)) == ("abort", ["alice"])
+    assert last.status.failed["alice"]  # the node's own words
     assert closed.container() == LIMITED
     closed.wait_version("1.0.0", "running")
     closed.agent.wait_for(

@@ -31,8 +31,8 @@ from edge_agent.sim.runtime import SimRuntime
 from edge_agent.store.digest import Digest
 from edge_agent.store.release import PluginId, Release
 from edge_agent.wasm.artifacts import Artifacts
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Module
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.modulefile import ModuleFile
 from tests.support.agent import guest
 from tests.support.turning import turn_until
@@ -93,7 +93,7 @@ class House:
 
     def __enter__(self) -> Self:
         self._patches.setattr(placeholder, "GRACE_S", self._grace_s)
-        engine, _ = choose(self._engine)
+        engine, _ = select_engine(self._engine)
         artifacts = self.artifacts = Artifacts(self.folder / "state", **self._compiler)
         for runtime in self._simulated:
             runtime.start()
@@ -193,7 +193,7 @@ class House:
 
     def slot(self, identity: str) -> Any:
         """The plugin's slot at the one runtime."""
-        return self.supervisor._runtimes[0].slots[PluginId(identity)]
+        return self.supervisor.endpoints[0].slots[PluginId(identity)]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Turn the loop until the condition holds."""

@@ -11,8 +11,8 @@ import pytest
 
 from edge_agent.errors import EngineError
 from edge_agent.host import loader
-from edge_agent.wasm.choice import choose, known
 from edge_agent.wasm.compiler import TIMEOUT_S
+from edge_agent.wasm.engine_selection import engine_names, select_engine
 from tests.host.house import House
 from tests.support.assembler import ADD, get, i32
 from tests.support.compilers import compilers
@@ -30,11 +30,11 @@ MORE_METHODS = (
 )
 
 
-@pytest.fixture(params=known())
+@pytest.fixture(params=engine_names())
 def engine(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     try:
-        choose(name)
+        select_engine(name)
     except EngineError as error:
         pytest.skip(f"needs {name}: {error}")
     return name
@@ -161,6 +161,6 @@ def test_what_could_not_be_compiled_rests_before_it_is_tried_again(
         assert compilers(os.getpid()) == []
         other = house.release("20-costly", "bench")  # another module is another matter
         house.apply(other)
-        house.artifacts._timeout_s = TIMEOUT_S  # or a busy machine stops the other's, too
+        house.artifacts.timeout_s = TIMEOUT_S  # or a busy machine stops the other's, too
         house.may_compile.set()
         house.run(other)

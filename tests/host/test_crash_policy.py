@@ -217,7 +217,7 @@ def test_whose_machine_code_ended_the_agent_is_compiled_here(tmp_path: Path, end
             compiled = list((tmp_path / "state" / "artifacts").glob("*.artifact"))
             assert bool(compiled) is ended
             plugins = [
-                runtime.slots[PluginId("10-bench")].plugin for runtime in house.supervisor._runtimes
+                runtime.slots[PluginId("10-bench")].plugin for runtime in house.supervisor.endpoints
             ]
             marks = [each.guest.mark for each in plugins if each]
             lengths = [mark.memory[128 * mark.index + 32] for mark in marks]

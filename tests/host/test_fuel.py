@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.config import Limits
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose, known
+from edge_agent.wasm.engine_selection import engine_names, select_engine
 from tests.host.house import House
 
 LOOP = "create_container:loop\n"
@@ -17,11 +17,11 @@ LOOP = "create_container:loop\n"
 FUEL = Limits(fuel=1_000_000, deadline_ms=60_000)
 
 
-@pytest.fixture(params=known())
+@pytest.fixture(params=engine_names())
 def engine(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     try:
-        choose(name)
+        select_engine(name)
     except EngineError as error:
         pytest.skip(f"needs {name}: {error}")
     return name

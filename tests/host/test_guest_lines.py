@@ -46,7 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> _Told:
 
 def test_the_answer_goes_before_the_lines_of_its_call(tmp_path: Path, told: _Told) -> None:
     with House(tmp_path) as house:
-        house.loader._log_sink = told.agent_log
+        house.loader.log_sink = told.agent_log
         house.run(house.release("10-bench", "bench"))
         house.during(lambda: house.runtime.run_pod("pod"))
         [pod] = house.runtime.pods.values()

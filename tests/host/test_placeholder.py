@@ -184,7 +184,7 @@ def test_a_socket_that_somebody_removes_lets_no_container_be_created(tmp_path: P
         )
         pod = house.during(lambda: house.runtime.run_pod("p")).pod
         house.runtime.path.unlink()
-        runtime = house.supervisor._runtimes[0]
+        runtime = house.supervisor.endpoints[0]
         house.until(lambda: runtime.state == "waiting", "the plugin has tried to connect")
         refused = house.during(lambda: house.runtime.create_container(pod, "c"))
         assert "does not run" in refused.error

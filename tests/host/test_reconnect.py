@@ -128,7 +128,7 @@ def test_no_guest_is_made_for_a_runtime_that_was_never_there(tmp_path: Path) -> 
         house.during(absent.stop)
         house.until(lambda: house.supervisor.runtimes()[1]["state"] == "waiting", "it goes")
         house.run(house.release("10-edge", "edge"))
-        assert not house.supervisor._runtimes[1].slots[PluginId("10-edge")].state.ready
+        assert not house.supervisor.endpoints[1].slots[PluginId("10-edge")].state.ready
 
 
 def test_those_that_must_not_be_missed_are_registered_first(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from edge_agent.operator.inbox import read_answer
 from edge_agent.operator.keyring import Signed
 from edge_agent.operator.overview import NOTHING, news, rows, snapshot, troubles
 from edge_agent.operator.results import Merger
-from edge_agent.operator.rollout import Course, decide, standing
+from edge_agent.operator.rollout import Course, decide, rollout_status
 from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 
@@ -247,7 +247,7 @@ class Operator:
             line(f"{trouble.node}  {trouble.text}")
         for row in rows(one, self.document):
             line(f"{row.identity} {row.version} {row.on_the_way}")
-        found_standing = standing(one, self.document, "guard", "1.1.0")
+        found_standing = rollout_status(one, self.document, "guard", "1.1.0")
         decide(Course(), found_standing, 10, 100.0, False)
         show_json([*found_standing.failed.items()])
         show_json([each._asdict() for each in plan.changes(one, None, self.document)])

@@ -83,7 +83,7 @@ def test_the_end_is_told_by_every_command_from_the_last_third_on(home: Home) -> 
     said = "the set of trusted keys, version 1, expires in 200 days; renew it: edge-agent fleet"
     for words in commands:
         assert said in home.fleet(*words)
-    (found,) = fleet_upkeep._ending(FleetFolder(home.path), time.time())
+    (found,) = fleet_upkeep.ending(FleetFolder(home.path), time.time())
     assert (found.level, found.subject, said in found.text) == ("warn", "trust", True)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.deployment import message_name, place
-from edge_agent.operator.rollout import Course, Reach, Standing, decide, lacking
+from edge_agent.operator.rollout import Course, Reach, RolloutStatus, decide, lacking
 from edge_agent.operator.rollout_driver import follow
 from tests.operator.conftest import Home
 from tests.operator.peer import Peer
@@ -31,7 +31,7 @@ def test_a_good_release_reaches_every_node_step_by_step(published: Home, peers: 
         steps = list(follow(fleet, "guard", "1.1.0", QUICK))
     assert [step.percent for step in steps if step.action == "advance"] == [50, 100]
     assert steps[-1].action == "done"
-    assert sorted(steps[-1].standing.running) == sorted(NAMES)
+    assert sorted(steps[-1].status.running) == sorted(NAMES)
     for node in nodes:
         assert node.runs() == {"20-guard": "1.1.0"}
     assert "rollout =" not in (published.path / "deployment.toml").read_text().split("\n\n")[-1]
@@ -47,8 +47,8 @@ def test_a_bad_release_is_taken_back_at_its_first_step(published: Home, peers: P
         steps = list(follow(fleet, "guard", "1.1.0", QUICK))
     assert steps[-1].action == "abort"
     assert all(step.action != "advance" for step in steps)
-    assert 0 < len(steps[-1].standing.failed) < 12
-    assert set(steps[-1].standing.failed.values()) == {"trap: unreachable"}
+    assert 0 < len(steps[-1].status.failed) < 12
+    assert set(steps[-1].status.failed.values()) == {"trap: unreachable"}
     for node in nodes:
         node.wait_for(3)
         assert node.runs() == {"20-guard": "1.0.0"}
@@ -120,38 +120,40 @@ def test_a_rollout_ends_when_somebody_else_deploys(published: Home, peers: Peers
                 pass
 
 
-def standing(running: int = 0, pending: int = 0, away: int = 0, failed: int = 0) -> Standing:
+def with_nodes(running: int = 0, pending: int = 0, away: int = 0, failed: int = 0) -> RolloutStatus:
     names = iter(range(1000))
 
     def take(count: int) -> tuple[str, ...]:
         return tuple(f"n{next(names)}" for _ in range(count))
 
-    return Standing(take(running), take(pending), take(away), dict.fromkeys(take(failed), "trap"))
+    return RolloutStatus(
+        take(running), take(pending), take(away), dict.fromkeys(take(failed), "trap")
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "percent", "settled_s", "paused", "action"),
     [
-        (standing(running=9, pending=1), 10, 0, False, "wait"),
-        (standing(running=10), 10, 59, False, "soak"),
-        (standing(running=10), 10, 60, False, "advance"),
-        (standing(running=10, away=5), 10, 60, False, "advance"),
-        (standing(running=10), 10, 60, True, "paused"),
-        (standing(running=10), 100, 60, False, "done"),
-        (standing(), 10, 60, False, "wait"),
-        (standing(), 100, 60, False, "wait"),
-        (standing(away=3), 100, 3599, False, "wait"),
-        (standing(running=1, away=99), 10, 60, False, "advance"),
-        (standing(running=1, away=99, failed=1), 10, 60, False, "abort"),
-        (standing(running=95, failed=5), 10, 60, False, "advance"),
-        (standing(running=94, failed=6), 10, 60, False, "abort"),
-        (standing(running=94, failed=6), 10, 60, True, "abort"),
-        (standing(pending=94, failed=6), 10, 0, False, "abort"),
-        (standing(running=2, failed=1), 100, 60, False, "abort"),
+        (with_nodes(running=9, pending=1), 10, 0, False, "wait"),
+        (with_nodes(running=10), 10, 59, False, "soak"),
+        (with_nodes(running=10), 10, 60, False, "advance"),
+        (with_nodes(running=10, away=5), 10, 60, False, "advance"),
+        (with_nodes(running=10), 10, 60, True, "paused"),
+        (with_nodes(running=10), 100, 60, False, "done"),
+        (with_nodes(), 10, 60, False, "wait"),
+        (with_nodes(), 100, 60, False, "wait"),
+        (with_nodes(away=3), 100, 3599, False, "wait"),
+        (with_nodes(running=1, away=99), 10, 60, False, "advance"),
+        (with_nodes(running=1, away=99, failed=1), 10, 60, False, "abort"),
+        (with_nodes(running=95, failed=5), 10, 60, False, "advance"),
+        (with_nodes(running=94, failed=6), 10, 60, False, "abort"),
+        (with_nodes(running=94, failed=6), 10, 60, True, "abort"),
+        (with_nodes(pending=94, failed=6), 10, 0, False, "abort"),
+        (with_nodes(running=2, failed=1), 100, 60, False, "abort"),
     ],
 )
 def test_decisions(
-    found: Standing, percent: int, settled_s: float, paused: bool, action: str
+    found: RolloutStatus, percent: int, settled_s: float, paused: bool, action: str
 ) -> None:
     assert decide(Course(), found, percent, settled_s, paused) == action
 
@@ -160,16 +162,16 @@ def test_a_step_needs_as_many_nodes_as_were_asked_for() -> None:
     course = Course(at_least=3, min_percent=50, timeout_s=600)
     assert course.needed(4) == 3
     assert course.needed(9) == 5
-    found = standing(running=4, away=5)
+    found = with_nodes(running=4, away=5)
     assert decide(course, found, 10, 60, waited_s=599) == "wait"
     assert decide(course, found, 10, 60, waited_s=600) == "timeout"
     assert lacking(course, found).startswith("4 of 5 nodes needed run it (n4, n5")
-    assert decide(course, standing(running=5, away=4), 10, 60) == "advance"
-    pending = standing(running=8, pending=1)
+    assert decide(course, with_nodes(running=5, away=4), 10, 60) == "advance"
+    pending = with_nodes(running=8, pending=1)
     assert decide(course, pending, 10, 60, waited_s=600) == "timeout"
     assert lacking(course, pending) == "1 nodes are still to come (n8)"
     assert decide(Course(timeout_s=0), found, 10, 0, waited_s=1e9) == "soak"
-    assert decide(Course(timeout_s=0), standing(away=1), 10, 0, waited_s=1e9) == "wait"
+    assert decide(Course(timeout_s=0), with_nodes(away=1), 10, 0, waited_s=1e9) == "wait"
 
 
 def test_rings_come_before_percentages() -> None:
@@ -326,8 +328,8 @@ def packed(value: object) -> bytes:
 
 def test_any_failure_aborts_at_a_threshold_of_zero() -> None:
     course = Course(abort_percent=0)
-    assert decide(course, standing(running=999, failed=1), 10, 0) == "abort"
-    assert decide(course, standing(running=999), 10, 60) == "advance"
+    assert decide(course, with_nodes(running=999, failed=1), 10, 0) == "abort"
+    assert decide(course, with_nodes(running=999), 10, 60) == "advance"
 
 
 def test_the_last_step_is_every_node_whatever_was_given() -> None:

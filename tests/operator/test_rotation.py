@@ -123,7 +123,7 @@ def test_a_watch_goes_on_over_a_rotation(published: Home, monkeypatch: pytest.Mo
         with_new_keys(published)
         console = Console(file=StringIO(), width=80, height=24, force_terminal=True)
         monkeypatch.setattr(fleet_watch, "terminal", lambda: console)
-        fleet_watch._on_screen(fleet, 1.5)
+        fleet_watch.watch_on_screen(fleet, 1.5)
         assert isinstance(console.file, StringIO)
         drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     assert "trust became version 3" in drawn

@@ -14,7 +14,7 @@ from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.packing import pack_json
 from edge_agent.operator.enrolment import Enrolment
 from edge_agent.operator.overview import rows
-from edge_agent.operator.rollout import Course, Standing, decide, lacking, standing
+from edge_agent.operator.rollout import Course, RolloutStatus, decide, lacking, rollout_status
 from edge_agent.operator.rollout_driver import follow
 from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
@@ -107,11 +107,11 @@ def view(*messages: tuple[str, bytes], strict: bool = True, enrolled: int = 4) -
     return found
 
 
-def judged(found: View, of: Deployment = ALL) -> Standing:
-    return standing(found, of, "guard", "1.1.0")
+def judged(found: View, of: Deployment = ALL) -> RolloutStatus:
+    return rollout_status(found, of, "guard", "1.1.0")
 
 
-def promotes(found: Standing, course: Course | None = None) -> bool:
+def promotes(found: RolloutStatus, course: Course | None = None) -> bool:
     """Whether a step is passed, however long it holds."""
     course = course or Course(soak_s=0.0)
     actions = {decide(course, found, percent, 1e9, waited_s=0.0) for percent in (10, 100)}
@@ -317,7 +317,7 @@ def test_a_rollout_of_an_enrolled_fleet_reaches_all(
     with published.opened() as opened:
         steps = list(follow(opened, "guard", "1.1.0", Course(steps=(100,), soak_s=0.0)))
     assert steps[-1].action == "done"
-    assert steps[-1].standing.running == tuple(SEEDS)
+    assert steps[-1].status.running == tuple(SEEDS)
 
 
 @pytest.mark.system

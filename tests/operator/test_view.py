@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import NOTHING, news, snapshot
-from edge_agent.operator.rollout import standing
+from edge_agent.operator.rollout import rollout_status
 from edge_agent.operator.tool_client import Received
 from edge_agent.operator.view import View
 from tests.operator.fuzz import a_deployment
@@ -115,7 +115,7 @@ def test_what_a_node_refused_before_it_went_away_fails_no_release() -> None:
     document = a_deployment()
     for status, counts in (("online", (1, 0)), ("lost", (0, 1)), ("offline", (0, 1))):
         view.feed(said("a", "status", {"status": status, "session": 1}))
-        found = standing(view, document, "guard", "1.1.0")
+        found = rollout_status(view, document, "guard", "1.1.0")
         assert (len(found.failed), len(found.away)) == counts, status
 
 
@@ -133,7 +133,7 @@ def test_a_node_that_refused_another_message_fails_no_release() -> None:
     ):
         updates = {"accepted": 1, "refused": {**refused, "message": message}}
         view.feed(said("a", "state", {"plugins": [], "updates": updates}))
-        found = standing(view, document, "guard", "1.1.0", ours)
+        found = rollout_status(view, document, "guard", "1.1.0", ours)
         assert (len(found.failed), len(found.pending)) == counts, message
 
 

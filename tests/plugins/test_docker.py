@@ -14,7 +14,7 @@ from edge_agent.authors.tryout import Runtime, Tryout, read_plugin
 from edge_agent.errors import EngineError
 from edge_agent.nri.events import EXPORTS
 from edge_agent.pb import nri_pb2
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.support.engines import PACKAGES
 from tests.support.gobuild import require_go
 from tests.support.gopeers import NriRuntime
@@ -136,7 +136,7 @@ def test_a_pods_container_gets_nothing_by_annotations_of_its_own(injector: Guest
 @pytest.mark.parametrize("engine", PACKAGES)
 def test_device_injector_serves_docker_on_every_engine(engine: str) -> None:
     try:
-        choose(engine)
+        select_engine(engine)
     except EngineError as error:
         pytest.skip(f"needs {engine}: {error}")
     with Tryout(read_plugin(plugin("device-injector"), None, None), engine) as tryout:

@@ -3,14 +3,14 @@
 import pytest
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Engine
+from edge_agent.wasm.engine_selection import select_engine
 
 
 def wasmtime() -> Engine:
     """The engine, or a skipped test where it has no wheel."""
     try:
-        return choose("wasmtime")[0]
+        return select_engine("wasmtime")[0]
     except EngineError as error:
         pytest.skip(f"needs wasmtime: {error}")
 

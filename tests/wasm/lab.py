@@ -58,11 +58,11 @@ class Bench:
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
-        self._folder = folder
+        self.folder = folder
         self._modules: dict[tuple[str, int, bool], tuple[Module, ModuleInfo]] = {}
 
     def artifact(self, wasm: bytes, metered: bool = False) -> Path:
-        path = self._folder / f"{hashlib.sha256(wasm).hexdigest()}{'-metered' * metered}"
+        path = self.folder / f"{hashlib.sha256(wasm).hexdigest()}{'-metered' * metered}"
         if not path.exists():
             path.write_bytes(compile_here(self.engine, wasm, metered=metered))
         return path

@@ -13,8 +13,8 @@ from edge_agent.errors import EngineError, ModuleError, StoreError
 from edge_agent.store.digest import Digest
 from edge_agent.store.files import TEMPORARY_PREFIX
 from edge_agent.wasm.artifacts import Artifacts, artifact_key, cpu_features, sidecar
-from edge_agent.wasm.choice import choose, known
 from edge_agent.wasm.engine import Engine
+from edge_agent.wasm.engine_selection import engine_names, select_engine
 from edge_agent.wasm.engines.wasmtime import WasmtimeEngine
 from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
 from tests.support.costly import costly_module, wasmtime
@@ -76,10 +76,10 @@ def _identity(path: Path) -> object:
     return (path.stat().st_ino, path.stat().st_ctime_ns) if path.exists() else None
 
 
-@pytest.fixture(scope="module", params=known())
+@pytest.fixture(scope="module", params=engine_names())
 def engine(request: pytest.FixtureRequest) -> Engine:
     try:
-        return choose(request.param)[0]
+        return select_engine(request.param)[0]
     except EngineError as error:
         pytest.skip(f"needs {request.param}: {error}")
 
@@ -220,7 +220,7 @@ MOVED: dict[str, dict[str, tuple[bytes, bytes]]] = {
 )
 def test_what_was_made_elsewhere_is_compiled_again(tmp_path: Path, name: str, what: str) -> None:
     try:
-        node = Node(tmp_path / "state", choose(name)[0])
+        node = Node(tmp_path / "state", select_engine(name)[0])
     except EngineError as error:
         pytest.skip(f"needs {name}: {error}")
     before, after = MOVED[name][what]
@@ -367,14 +367,14 @@ def test_two_processes_at_once_compile_once(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from edge_agent.wasm.artifacts import Artifacts
-        from edge_agent.wasm.choice import choose
+        from edge_agent.wasm.engine_selection import select_engine
         from edge_agent.wasm.modulefile import ModuleFile, identify, inspect_file
         path = Path(sys.argv[2])
         digest, _ = identify(path)
         source = ModuleFile(path, digest, inspect_file(path, digest), 512 << 10)
         sys.stdin.readline()
         artifacts = Artifacts(Path(sys.argv[1]))
-        artifacts.module(choose("auto")[0], source)
+        artifacts.module(select_engine("auto")[0], source)
         artifact, = Path(sys.argv[1]).glob("artifacts/*.artifact")
         print(artifact.stat().st_ino)
     """

@@ -93,8 +93,8 @@ def test_the_child_imports_little() -> None:
     code = (
         "import edge_agent.store.digest, edge_agent.wasm.confinement;"
         "import edge_agent.wasm.compiler_process as process;"
-        "from edge_agent.wasm.choice import choose;"
-        "process.compile_here(choose('wasmi')[0], process._EMPTY);"
+        "from edge_agent.wasm.engine_selection import select_engine;"
+        "process.compile_here(select_engine('wasmi')[0], process._EMPTY);"
         "print(*sys.modules)"
     )
     done = subprocess.run(python_command(code), capture_output=True, text=True, check=True)

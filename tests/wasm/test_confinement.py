@@ -33,7 +33,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes ano
 
 PRELUDE = """if True:
     import ctypes, json, os, signal, socket, sys, threading
-    from edge_agent.wasm.confinement import confine, _filter
+    from edge_agent.wasm.confinement import confine, filter_calls
     libc = ctypes.CDLL(None, use_errno=True)
     def tried(call, *arguments):
         try:
@@ -145,7 +145,7 @@ def test_a_confined_process_reaches_nothing_but_what_is_open() -> None:
 
 def test_a_kernel_that_refuses_the_filter_is_named() -> None:
     """As one that has none would: here the first filter forbids the second."""
-    done = inside(PRELUDE + "\n    print(repr(_filter(libc)), _filter(libc))")
+    done = inside(PRELUDE + "\n    print(repr(filter_calls(libc)), filter_calls(libc))")
     assert done.stdout == "'' Operation not permitted\n", done.stderr
 
 

@@ -14,9 +14,9 @@ from edge_agent.store.digest import Digest, sha256_hex
 from edge_agent.store.release import Code
 from edge_agent.wasm import compiler
 from edge_agent.wasm.artifacts import Artifacts, machine_of
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.compiler_process import Portably
 from edge_agent.wasm.engine import FUEL_RULES, Bounds, Engine, Module, Portable
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.engines.native import WasmerEngine
 from edge_agent.wasm.guestlog import GuestLog
 from edge_agent.wasm.imports import HostServices, PluginState
@@ -209,7 +209,7 @@ def test_machine_is_what_its_engine_says() -> None:
 @pytest.mark.parametrize("name", ["wasmtime", "wasmi"])
 def test_engines_without_such_code_take_none(name: str) -> None:
     try:
-        engine: Engine = choose(name)[0]
+        engine: Engine = select_engine(name)[0]
     except EngineError as error:
         pytest.skip(f"needs {name}: {error}")
     assert not isinstance(engine, Portable)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import EngineError, GuestFault, ModuleError, NotInstalledError
-from edge_agent.wasm.choice import choose
 from edge_agent.wasm.engine import Guest, HostFunction
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.engines.native import NativeEngine, WasmerEngine, WasmiEngine
 from edge_agent.wasm.module import FuncType, inspect
 from tests.support.assembler import (
@@ -53,7 +53,7 @@ def test_a_binding_that_is_missing_or_another_is_an_error_with_advice(
         with pytest.raises(EngineError, match=says):
             made()
         with pytest.raises(EngineError, match=says):
-            choose(name)
+            select_engine(name)
 
 
 @pytest.mark.parametrize(

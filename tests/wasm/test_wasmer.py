@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from edge_agent.wasm.engines.native import WasmerEngine
 from tests.wasm.lab import ROOT
 
@@ -20,7 +20,7 @@ def wasmer(wide: bool | None = None) -> WasmerEngine:
 
 def test_auto_prefers_it_where_it_is_installed() -> None:
     engine = wasmer()
-    chosen, why = choose("auto")
+    chosen, why = select_engine("auto")
     assert chosen.name == "wasmer"
     assert why == f"wasmer {engine.version}, the first that is installed"
 
@@ -37,9 +37,9 @@ import resource, sys, tempfile
 from pathlib import Path
 if len(sys.argv) > 1:
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.wasm.lab import Bench, Lab, capture, guest
-engine = choose("wasmer")[0]
+engine = select_engine("wasmer")[0]
 with tempfile.TemporaryDirectory() as folder:
     lab = Lab(Bench(engine, Path(folder)))
     for _ in range(8):
@@ -63,17 +63,17 @@ SURVIVES = """
 import faulthandler, sys, tempfile
 from pathlib import Path
 from edge_agent.errors import GuestFault
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.wasm.lab import Bench, Lab
 
 when, rule, others = sys.argv[1:]
 if when == "before":
     faulthandler.enable()
 with tempfile.TemporaryDirectory() as folder:
-    engines = [choose(name)[0] for name in others.split(",")]
+    engines = [select_engine(name)[0] for name in others.split(",")]
     labs = [Lab(Bench(engine, Path(folder) / engine.name)) for engine in engines]
     for each in labs:
-        each.bench._folder.mkdir()
+        each.bench.folder.mkdir()
     if when == "between":
         faulthandler.enable()
     for each in labs:
@@ -115,7 +115,7 @@ def test_traps_are_survived_whenever_pythons_fault_handler_is_enabled(when: str,
 def test_two_engines_that_want_the_same_signals_live_together(order: str) -> None:
     wasmer()  # or skip
     try:
-        choose("wasmtime")
+        select_engine("wasmtime")
     except EngineError as error:
         pytest.skip(f"needs wasmtime: {error}")
     for rule in ("oob", "recurse", "trap"):

@@ -87,10 +87,10 @@ def test_a_limit_of_addresses_is_lived_with() -> None:
 import resource, tempfile
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.wasm.lab import Bench, Lab, capture, guest
 with tempfile.TemporaryDirectory() as folder:
-    lab = Lab(Bench(choose("wasmtime")[0], Path(folder)))
+    lab = Lab(Bench(select_engine("wasmtime")[0], Path(folder)))
     for _ in range(8):
         assert lab.start(guest("bench")).call("create_container", capture("create_container"))
 """
@@ -118,10 +118,10 @@ import resource, tempfile
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 from edge_agent.errors import EngineError
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.wasm.lab import Bench, Lab, guest
 with tempfile.TemporaryDirectory() as folder:
-    lab = Lab(Bench(choose("wasmtime")[0], Path(folder)))
+    lab = Lab(Bench(select_engine("wasmtime")[0], Path(folder)))
     lab.start(guest("bench"), stack_bytes=512 << 10)
     try:
         lab.start(guest("bench"), stack_bytes=1 << 20)
@@ -141,14 +141,14 @@ SURVIVES = """
 import faulthandler, os, sys, tempfile
 from pathlib import Path
 from edge_agent.errors import GuestFault
-from edge_agent.wasm.choice import choose
+from edge_agent.wasm.engine_selection import select_engine
 from tests.wasm.lab import Bench, Lab
 
 when, rule = sys.argv[1:]
 if when == "before":
     faulthandler.enable()
 with tempfile.TemporaryDirectory() as folder:
-    lab = Lab(Bench(choose("wasmtime")[0], Path(folder)))
+    lab = Lab(Bench(select_engine("wasmtime")[0], Path(folder)))
     if when == "between":
         faulthandler.enable()
     running = lab.hostile(f"create_container:{rule}")
@@ -226,7 +226,7 @@ def test_one_late_tick_stops_who_is_late(still: tuple[WasmtimeEngine, Lab]) -> N
     running = lab.start(plugin({"configure": FOREVER + NOTHING}))
     began = time.monotonic()
     # After the deadline; one tick, however many should have come.
-    late = threading.Timer(0.2, engine._tick)
+    late = threading.Timer(0.2, engine.tick)
     late.start()
     with pytest.raises(GuestFault) as caught:
         running.call("configure", deadline_s=0.1)
@@ -240,7 +240,7 @@ def test_ticks_that_come_all_at_once_stop_nobody(still: tuple[WasmtimeEngine, La
 
     def hurry() -> None:
         for _ in range(1000):
-            engine._tick()
+            engine.tick()
 
     again = repeat(i32(0) + call(0) + i32(64) + i32(64) + LOAD + i32(1) + ADD + STORE + PASSED)
     wasm = plugin({"configure": again + NOTHING}, imports=(ASK,))

@@ -11,7 +11,7 @@ import resource
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import EngineError, ModuleError, NotInstalledError
-from edge_agent.wasm.choice import enable_faulthandler_first
+from edge_agent.wasm.engine_selection import enable_faulthandler_first
 
 if TYPE_CHECKING:  # a compiler's process does without
     from pathlib import Path

@@ -16,8 +16,8 @@ from typing import Any
 
 from edge_agent import process
 from edge_agent.errors import EngineError, ModuleError
-from edge_agent.wasm.choice import enable_faulthandler_first
 from edge_agent.wasm.engine import Bounds, HostFunctions
+from edge_agent.wasm.engine_selection import enable_faulthandler_first
 from edge_agent.wasm.engines import wasmtime_capi as capi
 from edge_agent.wasm.engines.wasmtime_instance import WasmtimeInstance
 from edge_agent.wasm.module import FuncType, ModuleInfo
@@ -96,7 +96,7 @@ class WasmtimeEngine:
 
     def __init__(self, wide: bool | None = None) -> None:
         self.library = capi.Library()
-        self.ticker = Ticker(self._tick)
+        self.ticker = Ticker(self.tick)
         self.instances: dict[int, WasmtimeInstance] = {}  # by the number their callbacks carry
         self.numbers = itertools.count(1)
         wide = self._addresses_are_plenty() if wide is None else wide
@@ -216,7 +216,7 @@ class WasmtimeEngine:
         ticks[0], action[0] = 1, capi.DEADLINE_CONTINUE
         return None
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         for native in list(self._natives.values()):
             self.library.wasmtime_engine_increment_epoch(native)
 

@@ -36,7 +36,7 @@ ADAPTERS = (
 REPLACED = {"wasm3": "wasmi"}
 
 
-def choose(
+def select_engine(
     name: str, adapters: tuple[Adapter, ...] = ADAPTERS, *, advice: bool = False
 ) -> "tuple[Engine, str]":
     """The engine called `name`, or the first of "auto" that works, and why it is this one.
@@ -45,8 +45,8 @@ def choose(
     EngineError: it is not installed, or none is; the message says what to install.
     """
     if name in REPLACED:
-        engine, why = choose(REPLACED[name], adapters)
-        return engine, f"{why}: {name} is no more, {instead(name)}"
+        engine, why = select_engine(REPLACED[name], adapters)
+        return engine, f"{why}: {name} is no more, {replacement_advice(name)}"
     if name != AUTO:
         for adapter in adapters:
             if adapter.name == name:
@@ -54,7 +54,7 @@ def choose(
                 return engine, f"{engine.name} {engine.version}, as configured"
         raise EngineError(
             f"this version of the agent has no adapter for the engine {name!r}; "
-            f'set engine to "{AUTO}" or one of {", ".join(known(adapters))}'
+            f'set engine to "{AUTO}" or one of {", ".join(engine_names(adapters))}'
         )
     passed_over: list[str] = []
     not_installed: list[str] = []
@@ -70,12 +70,12 @@ def choose(
     raise EngineError(f"no Wasm engine works here: {'; '.join([*passed_over, *not_installed])}")
 
 
-def instead(name: str) -> str:
+def replacement_advice(name: str) -> str:
     """What to write in the configuration for an engine of earlier versions; "" for any other."""
     return f'set engine to "{AUTO}" or "{REPLACED[name]}"' if name in REPLACED else ""
 
 
-def known(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:
+def engine_names(adapters: tuple[Adapter, ...] = ADAPTERS) -> list[str]:
     """The names of the engines that this version can use."""
     return [adapter.name for adapter in adapters]
 
