@@ -22,7 +22,7 @@ SECTION = "edge-agent.plugin"
 MAX_BYTES = 16 << 10  # of the text in a module
 NAME_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 NAME_FORM = "1 to 63 small letters, digits and hyphens, such as gpio-guard"
-Language = Literal["c", "go", "rust"]
+Language = Literal["c", "go", "rust", "zig"]
 _CUSTOM = 0
 
 

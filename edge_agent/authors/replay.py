@@ -21,12 +21,13 @@ NOTHING_HIDDEN = Redaction(())
 @dataclass(frozen=True)
 class Replayed:
     """One event. `lines`: what only the old version did ("before: ...") and only the new one
-    ("now: ..."), each as `plugin run` shows it."""
+    ("now: ..."), each as `plugin run` shows it. `frames`: where the new one was finished."""
 
     number: int  # in the recording, from 1
     event: str
     subject: str  # the container's or the pod's name
     lines: tuple[str, ...]
+    frames: tuple[str, ...]
 
 
 def replay(
@@ -58,7 +59,8 @@ def replay(
                     after = _recorded(_as_recorded(each, now, redaction), request) if now else []
                 lines = [f"before: {line}" for line in before if line not in after]
                 lines += [f"now: {line}" for line in after if line not in before]
-                yield Replayed(number, each.event, _subject(request), tuple(lines))
+                frames = tuple(now.frames) if now else ()
+                yield Replayed(number, each.event, _subject(request), tuple(lines), frames)
         finally:
             if theirs is not None:
                 theirs.close()

@@ -22,7 +22,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         "new", help="make a folder with the source of a plugin and its tests"
     )
     action.add_argument("name", metavar="NAME", help="such as gpio-guard; also the folder's name")
-    action.add_argument("--lang", default="c", choices=("c", "go", "rust"), help="default: c")
+    action.add_argument(
+        "--lang", default="c", choices=("c", "go", "rust", "zig"), help="default: c"
+    )
     action.set_defaults(command=new)
 
     action = actions.add_parser(
@@ -30,6 +32,11 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     action.add_argument(
         "folder", type=Path, nargs="?", default=Path(), metavar="FOLDER", help="default: this one"
+    )
+    action.add_argument(
+        "--debug",
+        action="store_true",
+        help="keep debug information, so that a trap shows lines of the source; of Go only names",
     )
     action.set_defaults(command=build)
 
@@ -229,7 +236,7 @@ def build(arguments: argparse.Namespace) -> int:
     """Compile a plugin. ConfigError, ModuleError, StoreError."""
     from edge_agent.authors import project
 
-    made = project.build(arguments.folder)
+    made = project.build(arguments.folder, debug=arguments.debug)
     print(f"{printable(str(made))}: {made.stat().st_size} bytes")
     return OK
 

@@ -82,6 +82,8 @@ def show(found: Difference, marked: bool) -> None:
     for line in each.lines:
         mark = "  not expected" if line in found.unexpected and marked else ""
         print(f"    {printable(line)}{mark}")
+    for frame in each.frames:
+        print(f"        at {printable(frame)}")
 
 
 def summary(events: int, found: Sequence[Difference]) -> str:
@@ -98,6 +100,7 @@ def as_json(events: int, found: Iterable[Difference]) -> dict[str, object]:
             "event": each.event.event,
             "subject": each.event.subject,
             "lines": list(each.event.lines),
+            "frames": list(each.event.frames),
             "unexpected": each.unexpected,
         }
         for each in found

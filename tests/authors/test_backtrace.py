@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from edge_agent.__main__ import main
 from edge_agent.authors import backtrace
 from edge_agent.authors.inspection import custom_section, sections_of
-from tests.authors.test_plugin_new import require_zig
+from tests.authors.test_recording import EVENT, written
 from tests.support.assembler import unsigned
 from tests.support.costly import wasmtime
+from tests.support.rust import require_rust
+from tests.support.zig import require_zig
 from tests.wasm.lab import ROOT
 
 SOURCE = """\
@@ -122,6 +124,61 @@ def test_a_case_that_fails_shows_where(folder: Path, capsys: pytest.CaptureFixtu
     words = ["plugin", "test", str(folder / "50-names.wasm"), "--engine", "wasmtime"]
     assert main(words) == 1
     assert "at fails" in capsys.readouterr().out
+
+
+def test_a_replay_shows_where_the_new_version_ended(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("elftools", reason="needs pyelftools: reads debug information")
+    wasmtime()
+    recorded = written(folder, EVENT)
+    command = ["plugin", "replay", str(folder / "50-lines.wasm"), str(recorded)]
+    assert main([*command, "--engine", "wasmtime"]) == 1
+    assert "        at fails, plugin.c:6\n" in capsys.readouterr().out
+
+
+# Language -> what it needs, its source, the line behind which the plugin traps, and how.
+TRAPS = {
+    "c": (
+        *(require_zig, "traps.c", "    str pod = pb_bytes(request, NRI_REQ_POD);\n"),
+        "    if (pod.size) __builtin_trap();\n",
+    ),
+    "zig": (
+        *(require_zig, "main.zig", "    ) !void {\n"),
+        "        if (request.get(.pod).bytes.len > 0) @trap();\n",
+    ),
+    "rust": (
+        *(require_rust, "src/lib.rs", "    ) -> Result<CreateContainerResponse> {\n"),
+        "        if request.has_pod() { core::arch::wasm32::unreachable() }\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", ["c", "zig", pytest.param("rust", marks=pytest.mark.system)])
+def test_what_is_built_for_debugging_shows_the_line_of_a_trap(
+    language: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("elftools", reason="needs pyelftools: reads debug information")
+    require, source, before, trap = TRAPS[language]
+    require()
+    monkeypatch.chdir(tmp_path)
+    assert main(["plugin", "new", "traps", "--lang", language]) == 0
+    monkeypatch.chdir("traps")
+    text = Path(source).read_text()
+    assert text.count(before) == 1
+    Path(source).write_text(text.replace(before, before + trap))
+    line = text[: text.index(before) + len(before)].count("\n") + 1
+    assert main(["plugin", "build", "--debug"]) == 0
+    capsys.readouterr()
+    found = frames(Path("50-traps.wasm"), capsys)
+    assert any(frame.endswith(f", {Path(source).name}:{line}") for frame in found), found
+    if language == "c":
+        assert main(["plugin", "build"]) == 0
+        capsys.readouterr()
+        assert frames(Path("50-traps.wasm"), capsys)[-1] == "plugin_create_container"
 
 
 @given(data=st.data())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from tests.authors.test_plugin_new import require_zig
+from tests.support.zig import require_zig
 
 WAIT_S = 120.0
 

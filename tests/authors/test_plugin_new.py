@@ -1,10 +1,7 @@
 """`edge-agent plugin new` and `plugin build`: a folder that builds and passes its tests at once."""
 
 import configparser
-import importlib.util
 import os
-import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.__main__ import main
-from edge_agent.authors import manifest, project
+from edge_agent.authors import compilers, manifest, project
+from edge_agent.authors.inspection import sections_of
 from edge_agent.cli import plugindev
 from edge_agent.errors import ConfigError, ModuleError
 from edge_agent.wasm.module import inspect
 from tests.support.gobuild import require_go
 from tests.support.rust import cargo, require_rust
+from tests.support.zig import require_zig, zig
 from tests.wasm.lab import ROOT
 from tests.wasm.plugins import NOTHING, plugin
 
@@ -39,11 +38,6 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         return code, said.out + said.err
 
     return call
-
-
-def require_zig() -> None:
-    if importlib.util.find_spec("ziglang") is None:
-        pytest.skip("ziglang is not installed (pip install ziglang)")
 
 
 def test_c_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +66,12 @@ def test_c_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPa
     assert Path("50-gpio-guard.wasm").read_bytes() == first
 
 
+def custom_sections() -> bytes:
+    """Of the module in this folder."""
+    (module,) = Path().glob("*.wasm")
+    return b"".join(content for number, content in sections_of(module.read_bytes()) if number == 0)
+
+
 @pytest.mark.system
 def test_go_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     require_go()
@@ -88,6 +88,10 @@ def test_go_from_nothing_to_a_passing_test(run: Run, monkeypatch: pytest.MonkeyP
     assert vetted.returncode == 0
     formatted = subprocess.run(["gofmt", "-l", "."], capture_output=True, text=True, check=True)
     assert formatted.stdout == ""
+    # Go has no debug information for WebAssembly; the names of functions it can keep.
+    assert b"main.(*plugin).CreateContainer" not in custom_sections()
+    assert run("build", "--debug")[0] == 0
+    assert b"main.(*plugin).CreateContainer" in custom_sections()
 
 
 @pytest.mark.system
@@ -126,33 +130,59 @@ def test_rust_from_nothing_to_a_passing_test(
     cargo("clippy", "--", "-D", "warnings", folder=folder, target=tmp_path / "native")
 
 
-@pytest.mark.system
-def test_the_tutorial_for_rust_is_true(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_rust()
-    page = (ROOT / "docs" / "tutorial-rust.md").read_text()
-    commands, rust, cases = (
-        re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)[0]
-        for language in ("sh", "rust", "toml")
-    )
-    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
-    assert [line[0] for line in lines[:2]] == ["pip", "rustup"]
-    assert len(lines) == 7
-    for program, *words in lines[2:]:
-        if program == "cd":
-            monkeypatch.chdir(words[0])
-        elif program == "cargo":
-            cargo(*words, folder=Path(), target=Path("target").resolve())
-        else:
-            assert (program, words.pop(0)) == ("edge-agent", "plugin")
-            code, said = run(*words)
-            assert code == 0, said
-    size = Path("50-marker.wasm").stat().st_size
-    assert f"The module has {size / 1000:.0f} KB" in page
-    Path("src/lib.rs").write_text(rust)
-    Path("50-marker.cases.toml").write_text(cases)
-    assert run("build")[0] == 0
-    code, said = run("test")
-    assert (code, "2 passed, 0 failed" in said) == (0, True), said
+def test_zig_from_nothing_to_a_passing_test(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_zig()
+    assert run("new", "gpio-guard", "--lang", "zig")[0] == 0
+    folder = tmp_path / "gpio-guard"
+    monkeypatch.chdir(folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert "PLUGIN_" not in path.read_text() + path.name
+    for path in (ROOT / "plugins" / "sdk-zig").glob("*.zig"):
+        assert Path("sdk", path.name).read_bytes() == path.read_bytes()
+    code, said = run("build")
+    assert code == 0, said
+    module = Path("50-gpio-guard.wasm").read_bytes()
+    assert len(module) < 16 << 10
+    assert str(tmp_path).encode() not in module
+    assert "language      zig" in run("inspect", "50-gpio-guard.wasm")[1]
+    code, said = run("test", "--engine", "all")
+    assert code == 0, said
+    assert " 0 failed" in said
+    code, said = run("check", "50-gpio-guard.wasm")
+    assert (code, "0 to set right, 0 to look at" in said) == (0, True), said
+    assert "imports      env.log: all granted" in said
+    # Reproducible, from another folder too.
+    other = tmp_path / "other" / "place"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns(".zig-cache", "*.wasm"))
+    assert run("build", other)[0] == 0
+    assert (other / "50-gpio-guard.wasm").read_bytes() == module
+    # Its tests without WebAssembly, and what Zig's own tool says of its form.
+    zig("test", "main.zig", folder=folder)
+    zig("fmt", "--check", "main.zig", folder=folder)
+
+
+def test_what_keeps_zig_from_building_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_zig()
+    assert run("new", "hello", "--lang", "zig")[0] == 0
+    source = Path("hello/main.zig")
+    text = source.read_text()
+    source.write_text(text.replace("get(.labels)", "get(.lables)"))
+    code, said = run("build", "hello")
+    assert (code, "lables" in said, "main.zig:" in said) == (1, True, True), said
+    source.write_text(text.replace("pub fn create_container(", "pub fn create_containr("))
+    assert "create_containr is no method of a plugin" in run("build", "hello")[1]
+    source.write_text(text.replace("    pub fn create_container(", "    fn create_container("))
+    assert "the module does not export plugin_create_container" in run("build", "hello")[1]
+    with monkeypatch.context() as without:
+        without.setattr(compilers, "ZIG_VERSION", "0.1")
+        code, said = run("build", "hello")
+        assert (code, "pip install 'ziglang~=0.17.0'" in said) == (1, True), said
+    source.unlink()
+    assert "has no source, main.zig" in run("build", "hello")[1]
+    assert not Path("hello/50-hello.wasm").exists()
 
 
 @pytest.mark.system
@@ -170,7 +200,7 @@ def test_what_keeps_rust_from_building_is_told(run: Run, monkeypatch: pytest.Mon
     toml.write_text(toml.read_text().replace('"cdylib"', '"rlib"'))
     assert 'makes no module: [lib] crate-type = ["cdylib"]' in run("build", "7fn")[1]
     with monkeypatch.context() as without:
-        without.setattr(project, "_RUST_TARGET", "wasm64-unknown-unknown")  # rustup has none
+        without.setattr(compilers, "_RUST_TARGET", "wasm64-unknown-unknown")  # rustup has none
         assert "rustup target add" in run("build", "7fn")[1]
     assert not Path("7fn/50-7fn.wasm").exists()
 
@@ -324,6 +354,7 @@ def test_the_python_package_brings_every_file_of_the_templates() -> None:
     wanted = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
     rust = project.TEMPLATES / "rust" / "sdk"
     wanted |= {rust / "Cargo.toml", *(rust / "src").iterdir()}
+    wanted |= {*(project.TEMPLATES / "zig" / "sdk").glob("*.zig")}
     assert wanted <= brought
     assert wanted
 
@@ -333,6 +364,7 @@ def test_the_templates_are_those_of_the_shelf() -> None:
     for link, original in (
         ("c/sdk/edge_nri.h", "sdk/edge_nri.h"),
         ("rust/sdk", "sdk-rust"),
+        ("zig/sdk", "sdk-zig"),
         ("go/go.mod", "go-annotator/go.mod"),
         ("go/go.sum", "go-annotator/go.sum"),
         ("go/unsubscribed.go", "go-annotator/unsubscribed.go"),

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.sim.runtime import SimRuntime
-from tests.authors.test_plugin_new import require_zig
 from tests.support.agent import Agent
+from tests.support.costly import wasmtime
 from tests.support.gobuild import require_go
+from tests.support.rust import require_rust
 from tests.support.wait import TIMEOUT_S
+from tests.support.zig import require_zig
 from tests.wasm.lab import ROOT
 
 BOARDS_FOLDER = "/etc/edge-agent"
@@ -26,6 +28,7 @@ set -eu
 cd "$(cat "$PAGE_FOLDER/here")"
 trap 'pwd >"$PAGE_FOLDER/here"' EXIT
 pip() {{ :; }}
+rustup() {{ :; }}
 sudo() {{ "$@"; }}
 edge-agent() {{
   local verb=$1
@@ -72,14 +75,17 @@ def runtime(tmp_path: Path) -> Iterator[SimRuntime]:
         yield runtime
 
 
-@pytest.mark.parametrize("language", ["c", pytest.param("go", marks=pytest.mark.system)])
+NEEDS = {"c": require_zig, "zig": require_zig, "rust": require_rust, "go": require_go}
+
+
+@pytest.mark.parametrize(
+    "language",
+    ["c", "zig", *(pytest.param(each, marks=pytest.mark.system) for each in ("rust", "go"))],
+)
 def test_a_page_leads_to_a_plugin_that_runs(
     language: str, tmp_path: Path, runtime: SimRuntime
 ) -> None:
-    if language == "go":
-        require_go()
-    else:
-        require_zig()
+    NEEDS[language]()
     page = (ROOT / "docs" / f"tutorial-{language}.md").read_text()
     blocks = re.findall(r"```(sh|diff|text)\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 10
@@ -103,6 +109,23 @@ def test_a_page_leads_to_a_plugin_that_runs(
     assert made.ok, made.error
     assert "APP=none" in made.container.env
     assert "two cases fail, as they should" in "".join(said)
+    told = re.search(r"\.wasm`, (\d+) ([KM])B;", page)
+    assert told is not None
+    size = int(told[1]) * (1_000_000 if told[2] == "M" else 1000)
+    (module,) = tmp_path.glob(f"app-label*/{plugin}.wasm")
+    assert 0.7 < module.stat().st_size / size < 1.4
+
+
+def test_the_commands_of_the_page_about_debugging_run(tmp_path: Path) -> None:
+    require_zig()
+    wasmtime()
+    page = (ROOT / "docs" / "debugging.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    reader = Reader(tmp_path, tmp_path / "board")
+    reader.does("sh", "edge-agent plugin new app-label\ncd app-label\nedge-agent plugin build\n")
+    for text in blocks:
+        reader.does("sh", text)
 
 
 class Containers:

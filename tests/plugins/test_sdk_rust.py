@@ -15,6 +15,7 @@ from tests.support.rust import GUEST, TARGET, cargo, require_rust, sdk_guest
 from tests.support.rust import SDK as SOURCE
 
 from . import test_sdk
+from .expected import expected
 from .guest import Guest, GuestError, capture
 from .messages import messages
 from .test_sdk import (  # noqa: F401 - run here on the other guest
@@ -50,42 +51,6 @@ def sdk(module: Path) -> Iterator[Guest]:
         guest = Guest(module)
         patch.setattr(test_sdk, "SDK", guest)
         yield guest
-
-
-def expected(request: nri_pb2.CreateContainerRequest) -> nri_pb2.ContainerAdjustment:
-    """What the guest makes of a request, made by the library."""
-    container = request.container
-    memory = container.linux.resources.memory
-
-    def optional(name: str) -> str:
-        if not memory.HasField(name):
-            return "None"
-        return f"Some({str(getattr(memory, name).value).lower()})"
-
-    adjust = nri_pb2.ContainerAdjustment(
-        annotations=request.pod.labels, mounts=container.mounts, args=container.args
-    )
-    for key, value in (
-        ("name", container.name),
-        ("state", str(container.state)),
-        ("exit", str(container.exit_code)),
-        ("created", str(container.created_at)),
-        ("limit", optional("limit")),
-        ("oom", optional("disable_oom_killer")),
-        ("linux", str(container.HasField("linux")).lower()),
-        ("gids", str(list(container.user.additional_gids))),
-    ):
-        adjust.env.add(key=key, value=value)
-    adjust.linux.SetInParent()
-    for device in container.linux.devices:
-        copy = adjust.linux.devices.add()
-        copy.path, copy.type = device.path, device.type
-        copy.major, copy.minor = device.major, device.minor
-        if device.HasField("file_mode"):
-            copy.file_mode.CopyFrom(device.file_mode)
-    for name, net in container.linux.net_devices.items():
-        adjust.linux.net_devices[name].CopyFrom(net)
-    return adjust
 
 
 def test_a_captured_request_is_read_by_its_types(sdk: Guest) -> None:

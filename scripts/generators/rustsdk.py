@@ -1,99 +1,78 @@
 """The generated part of plugins/sdk-rust, from the descriptors of proto/nri.proto: messages as they
 are read (`NameView`) and made (`Name`), the trait `Plugin`, and its methods by name."""
 
-import re
 from collections.abc import Iterator
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
     FieldDescriptorProto,
-    FileDescriptorSet,
     MethodDescriptorProto,
-    ServiceDescriptorProto,
 )
 
-_PROTO = "nri.proto"
-# Not for a plugin: the session with the runtime, and what the SDK makes itself.
-_LEFT_OUT = frozenset({"RegisterPluginRequest", "LogRequest", "ConfigureResponse", "FailurePolicy"})
-_NUMBERS = {
-    FieldDescriptorProto.TYPE_BOOL: "bool",
-    FieldDescriptorProto.TYPE_INT32: "i32",
-    FieldDescriptorProto.TYPE_INT64: "i64",
-    FieldDescriptorProto.TYPE_UINT32: "u32",
-    FieldDescriptorProto.TYPE_UINT64: "u64",
-}
+from scripts.generators.nrimodel import (
+    HEAD,
+    NUMBERS,
+    Nri,
+    field_name,
+    is_optional,
+    is_repeated,
+    last,
+    map_entry,
+    snake,
+)
+
 _KEYWORDS = frozenset({"type"})
-_STATE_CHANGES = {  # what runtimes before NRI 0.12 send through StateChange
-    *("RUN_POD_SANDBOX", "STOP_POD_SANDBOX", "REMOVE_POD_SANDBOX", "POST_CREATE_CONTAINER"),
-    *("START_CONTAINER", "POST_START_CONTAINER", "POST_UPDATE_CONTAINER", "REMOVE_CONTAINER"),
-}
-_HEAD = "// Made by scripts/generate from proto/nri.proto.\n"
+# What the SDK makes itself.
+_LEFT_OUT = frozenset({"ConfigureResponse", "FailurePolicy"})
 
 
-def sources(descriptors: bytes) -> dict[str, str]:
+def sources(nri: Nri) -> dict[str, str]:
     """File name below plugins/sdk-rust/src -> text."""
-    files = FileDescriptorSet.FromString(descriptors)
-    (nri,) = (file for file in files.file if file.name == _PROTO)
-    kinds = _Kinds({message.name: message for message in nri.message_type})
-    (plugin,) = (service for service in nri.service if service.name == "Plugin")
-    (events,) = (enum for enum in nri.enum_type if enum.name == "Event")
-    messages = [message for message in nri.message_type if message.name not in _LEFT_OUT]
+    kinds = _Kinds(nri)
     lines = [
-        _HEAD,
+        HEAD,
         "use crate::view::{enumeration, Map, Repeated, Value, View};",
         "use crate::wire::{Buf, Content, Fault};",
         "use crate::{bail, head, Result};",
         "",
         *_macros(),
     ]
-    enums = [*nri.enum_type]
-    for message in messages:
-        enums += message.enum_type
-    for enum in enums:
+    for enum in nri.enums:
         lines += _enum(enum)
-    lines.append(f"enumeration! {{ {' '.join(enum.name for enum in enums)} }}\n")
-    for message in messages:
-        if not _is_optional(message):
+    lines.append(f"enumeration! {{ {' '.join(enum.name for enum in nri.enums)} }}\n")
+    for message in nri.messages:
+        if message.name not in _LEFT_OUT:
             lines += _message(kinds, message)
-    lines += _plugin(kinds, plugin)
-    return {"nri.rs": "\n".join(lines), "events.rs": _events(plugin, events)}
+    lines += _plugin(kinds)
+    return {"nri.rs": "\n".join(lines), "events.rs": _events(nri)}
 
 
 class _Kinds:
-    """The messages by name, for the types of fields."""
+    """The types of fields."""
 
-    def __init__(self, messages: dict[str, DescriptorProto]) -> None:
-        self._messages = messages
-
-    def message(self, field: FieldDescriptorProto) -> DescriptorProto | None:
-        """Of a field that holds one; not of a map."""
-        if field.type != FieldDescriptorProto.TYPE_MESSAGE:
-            return None
-        return self._messages.get(_last(field.type_name))
-
-    def named(self, type_name: str) -> DescriptorProto:
-        return self._messages[_last(type_name)]
+    def __init__(self, nri: Nri) -> None:
+        self.nri = nri
 
     def read(self, field: FieldDescriptorProto) -> str:
         """The type of one value, as it is read."""
         if field.type == FieldDescriptorProto.TYPE_STRING:
             return "&'a str"
         if field.type == FieldDescriptorProto.TYPE_ENUM:
-            return _last(field.type_name)
+            return last(field.type_name)
         if field.type == FieldDescriptorProto.TYPE_MESSAGE:
-            return f"{_last(field.type_name)}View<'a>"
-        return _NUMBERS[field.type]
+            return f"{last(field.type_name)}View<'a>"
+        return NUMBERS[field.type]
 
     def written(self, field: FieldDescriptorProto, name: str) -> tuple[str, str]:
         """The type of one value, as it is given; the statement that puts `name` into `to`."""
         if field.type == FieldDescriptorProto.TYPE_STRING:
             return "&str", f"to.put_bytes({field.number}, {name}.as_bytes())"
         if field.type == FieldDescriptorProto.TYPE_ENUM:
-            return _last(field.type_name), f"to.put_number({field.number}, {name}.0 as u64)"
+            return last(field.type_name), f"to.put_number({field.number}, {name}.0 as u64)"
         if field.type == FieldDescriptorProto.TYPE_MESSAGE:
-            return f"&{_last(field.type_name)}", f"to.put_message({field.number}, &{name}.0)"
-        kind = _NUMBERS[field.type]
+            return f"&{last(field.type_name)}", f"to.put_message({field.number}, &{name}.0)"
+        kind = NUMBERS[field.type]
         return kind, f"to.put_number({field.number}, {name}{'' if kind == 'u64' else ' as u64'})"
 
 
@@ -169,19 +148,19 @@ def _message(kinds: _Kinds, message: DescriptorProto) -> Iterator[str]:
 
 
 def _reader(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto) -> Iterator[str]:
-    name, number = _name(field), field.number
+    name, number = field_name(field), field.number
     get = f"r#{name}" if name in _KEYWORDS else name
-    entry, other = _entry(message, field), kinds.message(field)
+    entry, other = map_entry(message, field), kinds.nri.message(field)
     if entry is not None:
         key, value = entry.field
         kind = f"Map<'a, {kinds.read(key)}, {kinds.read(value)}>"
         yield f"pub fn {get}(self) -> {kind} {{ self.0.map({number}) }}"
-    elif _is_repeated(field):
+    elif is_repeated(field):
         kind = f"Repeated<'a, {kinds.read(field)}>"
         yield f"pub fn {get}(self) -> {kind} {{ self.0.all({number}) }}"
-    elif other is not None and _is_optional(other):
+    elif other is not None and is_optional(other):
         (value,) = other.field
-        if _is_repeated(value):
+        if is_repeated(value):
             kind = f"Repeated<'a, {kinds.read(value)}>"
             yield f"pub fn {get}(self) -> {kind} {{ self.0.one::<View>({number}).all(1) }}"
         else:
@@ -194,8 +173,8 @@ def _reader(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto
 
 
 def _writer(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto) -> Iterator[str]:
-    name, entry, other = _name(field), _entry(message, field), kinds.message(field)
-    one = name.removesuffix("s") if _is_repeated(field) else name
+    name, entry, other = field_name(field), map_entry(message, field), kinds.nri.message(field)
+    one = name.removesuffix("s") if is_repeated(field) else name
     pair = entry or (other if other is not None and other.name == "KeyValue" else None)
     if pair is not None:
         key, value = pair.field
@@ -207,10 +186,10 @@ def _writer(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto
         yield f"    {put_key};"
         yield f"    {put_value};"
         yield f"    self.0.put_message({field.number}, &to);"
-    elif other is not None and _is_optional(other):
+    elif other is not None and is_optional(other):
         (inner,) = other.field
         kind, put = kinds.written(inner, "value")
-        if _is_repeated(inner):
+        if is_repeated(inner):
             kind, put = f"&[{kind}]", f"for value in values {{ {put}; }}"
             yield f"pub fn set_{name}(&mut self, values: {kind}) -> &mut Self {{"
         else:
@@ -220,7 +199,7 @@ def _writer(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto
         yield f"    {put}"
         yield f"    self.0.put_message({field.number}, &to);"
     else:
-        verb = "add" if _is_repeated(field) else "set"
+        verb = "add" if is_repeated(field) else "set"
         kind, put = kinds.written(field, "value")
         yield f"pub fn {verb}_{one}(&mut self, value: {kind}) -> &mut Self {{"
         yield f"    {put.replace('to.', 'self.0.', 1)};"
@@ -228,7 +207,7 @@ def _writer(kinds: _Kinds, message: DescriptorProto, field: FieldDescriptorProto
     yield "}"
 
 
-def _plugin(kinds: _Kinds, service: ServiceDescriptorProto) -> Iterator[str]:
+def _plugin(kinds: _Kinds) -> Iterator[str]:
     yield "/// A plugin: what it does not answer changes nothing. [`crate::plugin!`] exports it."
     yield "#[allow(unused_variables)]"
     yield "pub trait Plugin: Default {"
@@ -240,7 +219,7 @@ def _plugin(kinds: _Kinds, service: ServiceDescriptorProto) -> Iterator[str]:
     yield "        }"
     yield "        Ok(())"
     yield "    }"
-    for method in service.method:
+    for method in kinds.nri.methods:
         if method.name != "Configure":
             yield ""
             yield f"    fn {_signature(kinds, method)} {{"
@@ -261,7 +240,7 @@ def _plugin(kinds: _Kinds, service: ServiceDescriptorProto) -> Iterator[str]:
     yield "        reply.put_number(2, events as u64);"
     yield "        Ok(reply)"
     yield "    }"
-    for method in service.method:
+    for method in kinds.nri.methods:
         if method.name != "Configure":
             yield ""
             yield from (f"    {line}" for line in _method(kinds, method))
@@ -282,7 +261,7 @@ def _plugin(kinds: _Kinds, service: ServiceDescriptorProto) -> Iterator[str]:
         ".map(drop)"
     )
     yield "    }"
-    for method in service.method:
+    for method in kinds.nri.methods:
         if method.name != "Configure":
             yield ""
             yield from (f"    {line}" for line in _tried(kinds, method))
@@ -292,13 +271,13 @@ def _plugin(kinds: _Kinds, service: ServiceDescriptorProto) -> Iterator[str]:
 
 def _signature(kinds: _Kinds, method: MethodDescriptorProto) -> str:
     reply = _reply(kinds, method, "()", "{}")
-    asked = kinds.named(method.input_type)
+    asked = kinds.nri.named(method.input_type)
     request = f", request: {asked.name}View<'_>" if asked.field else ""
-    return f"{_snake(method.name)}(&mut self{request}) -> Result<{reply}>"
+    return f"{snake(method.name)}(&mut self{request}) -> Result<{reply}>"
 
 
 def _method(kinds: _Kinds, method: MethodDescriptorProto) -> Iterator[str]:
-    name, asked = _snake(method.name), kinds.named(method.input_type)
+    name, asked = snake(method.name), kinds.nri.named(method.input_type)
     request, given = ("request", f"{asked.name}View(request)") if asked.field else ("_", "")
     yield f"pub fn {name}<P: Plugin>(plugin: &mut P, {request}: View<'_>) -> Result<Buf> {{"
     if method.name == "Synchronize":
@@ -314,7 +293,7 @@ def _method(kinds: _Kinds, method: MethodDescriptorProto) -> Iterator[str]:
 
 
 def _tried(kinds: _Kinds, method: MethodDescriptorProto) -> Iterator[str]:
-    name, asked = _snake(method.name), kinds.named(method.input_type)
+    name, asked = snake(method.name), kinds.nri.named(method.input_type)
     reply = _reply(kinds, method, "()", "{}")
     request = f", request: &{asked.name}" if asked.field else ""
     yield (
@@ -329,53 +308,18 @@ def _tried(kinds: _Kinds, method: MethodDescriptorProto) -> Iterator[str]:
 
 def _reply(kinds: _Kinds, method: MethodDescriptorProto, empty: str, full: str) -> str:
     """Of a method whose reply has no fields, or has some."""
-    reply = kinds.named(method.output_type)
+    reply = kinds.nri.named(method.output_type)
     return full.format(reply.name) if reply.field else empty
 
 
-def _events(service: ServiceDescriptorProto, enum: EnumDescriptorProto) -> str:
-    """The bits that subscribe to each method's event; methods that are no event have none."""
-    bits = {value.name: 1 << value.number - 1 for value in enum.value if value.number}
+def _events(nri: Nri) -> str:
+    """The bits that subscribe to each method's event."""
     lines = [
-        _HEAD + "//! The bits that subscribe to the events of methods; 0: it is no event.",
+        HEAD + "//! The bits that subscribe to the events of methods; 0: it is no event.",
         "#![allow(non_upper_case_globals)]",
         "",
     ]
-    for method in service.method:
-        name = _snake(method.name)
-        if name == "configure":
-            continue
-        bit = bits.get(name.upper(), 0)
-        if name == "state_change":
-            bit = sum(bits[each] for each in _STATE_CHANGES)
-        lines.append(f"pub const {name}: i32 = {bit:#x};")
+    for name, mask in nri.event_bits().items():
+        if name != "configure":
+            lines.append(f"pub const {name}: i32 = {mask:#x};")
     return "\n".join(lines) + "\n"
-
-
-def _entry(message: DescriptorProto, field: FieldDescriptorProto) -> DescriptorProto | None:
-    """A map's."""
-    for nested in message.nested_type:
-        if nested.options.map_entry and field.type_name.endswith(f".{message.name}.{nested.name}"):
-            return nested
-    return None
-
-
-def _is_optional(message: DescriptorProto) -> bool:
-    """OptionalInt64 and the like: a value that may be absent."""
-    return message.name.startswith("Optional")
-
-
-def _is_repeated(field: FieldDescriptorProto) -> bool:
-    return field.label == FieldDescriptorProto.LABEL_REPEATED
-
-
-def _last(type_name: str) -> str:
-    return type_name.rpartition(".")[2]
-
-
-def _name(field: FieldDescriptorProto) -> str:
-    return field.name.lower()
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,1 @@
+"""What scripts/generate makes: parts of the SDKs, and the page of the commands."""
