@@ -22,7 +22,7 @@ from tests.boards.hardware import BOARDS
 from tests.boards.packages import VERSIONS, agent_package
 from tests.boards.transcript import Transcript
 from tests.powercuts import disk
-from tests.powercuts.boardcuts import KEPT, BoardCuts
+from tests.powercuts.boardcuts import BoardCuts
 from tests.powercuts.cuts import PowerCuts
 from tests.support.debian import DebianUnreachable
 from tests.support.gobuild import PeerError
@@ -83,19 +83,9 @@ def main() -> int:
             sys.exit(f"test-power-cuts: {error}")
         except AssertionError as error:
             print(f"\ntest-power-cuts: {error}")
-            if arguments.keep:
-                keep(folder, arguments.keep)
             return 1
     print(f"\n{transcript.summary()}")
     return 0
-
-
-def keep(folder: Path, target: Path) -> None:
-    """What another run with the same seed would not make again: moments are the machine's."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if (folder / name).exists():
-            disk.run("cp", "--sparse=always", str(folder / name), str(target / name))
 
 
 def tested(
@@ -119,6 +109,7 @@ def tested(
         count=count,
         boots=arguments.boots,
         seed=seed,
+        keep=arguments.keep,
     )
 
 

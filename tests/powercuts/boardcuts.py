@@ -35,12 +35,15 @@ from tests.support.wait import wait_until
 
 SIZES = (48, 96)  # MiB that the deployed releases give a container, in turn
 ROUNDS = 3
-KEPT = ("writes", "base")  # files of a run: the log, and the disk before it
 BOTH_CATALOGUES = "/cut/var/lib/edge-agent/store/catalogue*.json"
 
 
 class BoardCuts:
-    """`count` cuts, chosen by `seed`; `boots` of them boot. All files lie in `folder`."""
+    """`count` cuts, chosen by `seed`; `boots` of them boot. All files lie in `folder`.
+
+    Another run with the same seed is not the same again, as moments are the machine's: `keep` is
+    where the log and the disk before it stay if a board was broken.
+    """
 
     def __init__(
         self,
@@ -54,17 +57,25 @@ class BoardCuts:
         count: int,
         boots: int,
         seed: int,
+        keep: Path | None = None,
     ) -> None:
         self._fleet, self._transcript, self._folder = fleet, transcript, folder
         self._hardware, self._files, self._packages = hardware, files, packages
         self._count, self._boots, self._seed = count, boots, seed
-        self._log, self._base = (folder / each for each in KEPT)
+        self._log, self._base = folder / "writes", folder / "base"
         self._judge = Judge(fleet, self._log)
+        self._keep = keep
 
     def run(self) -> None:
         """All of it. AssertionError: a board was broken, and how."""
         self.record()
+        kept = [self._keep / each.name for each in (self._log, self._base)] if self._keep else []
+        for each in kept:
+            each.parent.mkdir(parents=True, exist_ok=True)
+            _copy(self._folder / each.name, each)
         self.look()
+        for each in kept:
+            each.unlink()
 
     # --- the work
 
@@ -116,7 +127,8 @@ class BoardCuts:
             judge.begins("a release is rejected and taken back")
             good = SIZES[ROUNDS % 2] * MIB
             bad = ("2.0.0", guest("hostile"), "create_container:trap\n")
-            judge.deploys(good, lambda: fleet.fleet(*fleet.release("resource-guard", *bad)))
+            release = fleet.release("resource-guard", *bad)
+            judge.deploys(good, lambda: fleet.fleet(*release), bad=True)
             generation = fleet.deployed()
             board.wait(
                 lambda status: (

@@ -29,6 +29,7 @@ class Deployed(NamedTuple):
     generation: int
     logged: int  # how long the log of writes was before, in bytes
     limit: int  # of memory, that a container is given by it: bytes
+    bad: bool = False  # a release of it is rejected; `limit` is the one before's
 
 
 class Known(NamedTuple):
@@ -38,25 +39,35 @@ class Known(NamedTuple):
     runs: int  # the highest that it had said to run
     records: Mapping[Number, Record]
     possible: Sequence[Deployed]  # what may run: nothing older than that, nothing from the future
-    replaced: Sequence[Deployed] = ()  # what ran before those
+    fallback: Sequence[Deployed] = ()  # what a rejection may lead back to, besides
 
 
 def known(told: Iterable[Told], logged: int, deployed: Iterable[Deployed]) -> Known:
     """From all that had come while the log was at most so long: it lies before the cut."""
-    accepted, runs, records = 0, 0, dict[Number, Record]()
+    accepted, runs, kept, records = 0, 0, 0, dict[Number, Record]()
     for message in told:
         if message.logged > logged:
             continue
         if message.topic == "state":
-            updates = json.loads(message.payload).get("updates", {})
+            state = json.loads(message.payload)
+            updates = state.get("updates", {})
             accepted = max(accepted, updates.get("accepted", 0))
             runs = max(runs, updates.get("generation", 0))
+            if proven(state):
+                kept = max(kept, updates.get("generation", 0))
         elif message.topic == "results":
             records.update(numbered(message.payload))
     came = [each for each in deployed if each.logged <= logged]
     possible = [each for each in came if each.generation >= runs]
-    replaced = [each for each in came if each.generation < runs]
-    return Known(accepted, runs, records, possible, replaced)
+    fallback = [each for each in came if kept <= each.generation < runs]
+    return Known(accepted, runs, records, possible, fallback)
+
+
+def proven(state: Mapping[str, Any]) -> bool:
+    """Whether all releases of the state's generation have passed their probation."""
+    plugins = state.get("plugins", [])
+    passed = all(each["status"] == "running" and "running" not in each for each in plugins)
+    return bool(plugins) and passed and not state["updates"].get("rejected")
 
 
 def numbered(batch: bytes) -> dict[Number, Record]:
@@ -85,10 +96,14 @@ def broken(before: Known, facts: Mapping[str, Any], after: Sequence[Told]) -> li
     plugins = {str(each["name"]): str(each["status"]) for each in facts["status"]["plugins"]}
     if any(each not in ALIVE for each in plugins.values()):
         found.append(f"its plugins are {plugins}")
-    late = late_releases(facts)
-    limits = [each.limit for each in (*before.possible, *(before.replaced[-1:] if late else ()))]
+    rejected = updates.get("rejected", {})
+    fallback = before.fallback if rejected else ()
+    if len(rejected) > len(late_releases(facts)) and not any(
+        each.bad for each in (*before.possible, *fallback)
+    ):
+        found.append(f"a good release was rejected: {rejected}")
+    limits = [each.limit for each in (*before.possible, *fallback)]
     if facts["limit"] not in limits:
-        rejected = updates.get("rejected", {})
         found.append(
             f"a container has {facts['limit']}, of no release: {facts['error']}; {rejected}"
         )
@@ -107,8 +122,8 @@ def broken(before: Known, facts: Mapping[str, Any], after: Sequence[Told]) -> li
 def late_releases(facts: Mapping[str, Any]) -> list[str]:
     """Why releases were rejected that took longer than their deadline.
 
-    An emulator that is starved makes a good release late. The one before it runs then, under the
-    same generation (docs/fleet-protocol.md, Probation): the old set, which is whole.
+    An emulator that is starved makes a good release late. The one that was kept before it runs
+    then, under the same generation (docs/fleet-protocol.md, Rejected): the old set, which is whole.
     """
     rejected = facts["status"]["updates"].get("rejected", {}) if "status" in facts else {}
     return [str(reason) for reason in rejected.values() if str(reason).startswith("timeout: ")]

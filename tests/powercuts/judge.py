@@ -39,11 +39,14 @@ class Judge:
         """What is done from now on has this name."""
         self._parts.append((part, self.length()))
 
-    def deploys(self, limit: int, deploy: Callable[[], object]) -> None:
-        """`deploy` gives the fleet a generation that gives containers `limit` bytes."""
+    def deploys(self, limit: int, deploy: Callable[[], object], bad: bool = False) -> None:
+        """`deploy` gives the fleet a generation that gives containers `limit` bytes.
+
+        `bad`: once its release is rejected, and the one before was kept.
+        """
         logged = self.length()
         deploy()
-        self._deployed.append(Deployed(self._fleet.deployed(), logged, limit))
+        self._deployed.append(Deployed(self._fleet.deployed(), logged, limit, bad))
         self._first = self._first or retained(self._fleet)
 
     def ends(self, told: Sequence[Told]) -> None:

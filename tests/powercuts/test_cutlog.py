@@ -56,7 +56,7 @@ def test_only_what_had_come_before_the_cut_is_known() -> None:
     assert known(TOLD, 250, DEPLOYED).possible == DEPLOYED[:2]
     assert set(known(TOLD, 300, DEPLOYED).records) == {("a", 8), ("a", 9)}
     assert known(TOLD, 400, DEPLOYED).possible == DEPLOYED[2:]
-    assert known(TOLD, 400, DEPLOYED).replaced == DEPLOYED[:2]
+    assert known(TOLD, 400, DEPLOYED).fallback == DEPLOYED[:2]
 
 
 def test_a_board_that_goes_on_or_begins_anew_is_whole() -> None:
@@ -93,20 +93,44 @@ def test_plugins_and_the_disk_must_be_well() -> None:
     assert len(judged(bad, NEW)) == 2
 
 
-def test_the_release_before_one_that_was_late_may_run() -> None:
-    """A starved emulator: the release on probation is rejected, under the same generation."""
+def told(runs: int, status: str, **rejected: str) -> Told:
+    updates = {"accepted": runs, "generation": runs, "rejected": rejected}
+    value = {"updates": updates, "plugins": [{"name": "guard", "status": status}]}
+    return Told(100 * runs, "state", json.dumps(value).encode())
+
+
+def test_a_release_that_was_late_is_rejected_and_the_one_kept_before_runs() -> None:
+    """A starved emulator: the generation stays, docs/fleet-protocol.md, Rejected."""
+    states = [told(1, "running"), told(2, "running"), told(3, "probation")]
+    before = known(states, 400, DEPLOYED)
+    assert (before.possible, before.fallback) == (DEPLOYED[2:], DEPLOYED[1:2])
     found = facts(accepted=3, runs=3, limit=96)
-    rejected = found["status"]["updates"]["rejected"]
-    (wrong,) = judged(found, NEW, 400)
+    (wrong,) = broken(before, found, NEW)
     assert "a container has 96, of no release" in wrong
+    rejected = found["status"]["updates"]["rejected"]
     rejected["sha256:1"] = "timeout: plugin_create_container: stopped after 1 s, its limit"
-    assert judged(found, NEW, 400) == []
+    assert broken(before, found, NEW) == []
     assert late_releases(found) == [rejected["sha256:1"]]
-    (wrong,) = judged({**found, "limit": 48}, NEW, 400)  # of the one before that
+    (wrong,) = broken(before, {**found, "limit": 48}, NEW)
     assert "a container has 48, of no release" in wrong
     rejected["sha256:1"] = "trap: unreachable"
-    (wrong,) = judged({**found, "limit": 96}, NEW, 400)
+    (wrong,) = broken(before, found, NEW)
+    assert "a good release was rejected" in wrong
     assert "trap: unreachable" in wrong
+
+
+def test_a_bad_release_leads_back_to_the_last_that_was_kept() -> None:
+    """Whatever was deployed between both, but was still on probation."""
+    deployed = [*DEPLOYED[:2], DEPLOYED[2]._replace(limit=96, bad=True)]
+    found = facts(accepted=3, runs=3, limit=48)
+    found["status"]["updates"]["rejected"]["sha256:2"] = "trap: unreachable"
+    states = [told(1, "running"), told(2, "probation"), told(3, "probation")]
+    assert broken(known(states, 400, deployed), found, NEW) == []
+    states[1] = told(2, "running")
+    (wrong,) = broken(known(states, 400, deployed), found, NEW)
+    assert "a container has 48, of no release" in wrong
+    # What runs once a release was rejected is not this generation's.
+    assert known([*states, told(3, "running", two="trap")], 400, deployed).fallback == DEPLOYED[1:2]
 
 
 def test_a_disk_that_lost_what_was_flushed_is_found() -> None:
