@@ -9,7 +9,7 @@ from edge_agent.config import (
     Limits,
     PluginSettings,
     load_plugin_settings,
-    read_failure_policy,
+    read_policy,
 )
 from edge_agent.errors import ConfigError
 from edge_agent.pb import nri_pb2
@@ -118,4 +118,30 @@ def test_a_runtime_that_cannot_be_is_told(value: str, said: str) -> None:
     ],
 )
 def test_the_policy_is_read_alone_and_is_fail_in_doubt(text: str, policy: str) -> None:
-    assert read_failure_policy(FILE, text) == policy
+    assert read_policy(FILE, text).failure_policy == policy
+
+
+def test_the_mode_is_to_enforce_unless_it_is_said() -> None:
+    assert load("").mode == load('mode = "enforce"').mode == "enforce"
+    assert load('mode = "monitor"').monitored
+    assert not load('mode = "monitor"\nfailure_policy = "Fail"').must_not_be_missed
+    assert load("").must_not_be_missed
+    assert not load('failure_policy = "Ignore"').must_not_be_missed
+    for wrong in ('"observe"', "true", '"Monitor"', "[]"):
+        with pytest.raises(ConfigError, match=r"mode: must be one of \"enforce\", \"monitor\""):
+            load(f"mode = {wrong}")
+    with pytest.raises(ConfigError, match='did you mean "monitor"'):
+        load('mode = "moniter"')
+
+
+@pytest.mark.parametrize(
+    ("text", "missed"),
+    [
+        ('mode = "monitor"\nlimits = 1', False),
+        ('mode = "monitor"\nfailure_policy = "Fail"\nlimits = 1', False),
+        ('mode = "moniter"', True),
+        ('mode = "monitor', True),
+    ],
+)
+def test_a_monitored_plugin_with_another_mistake_is_not_missed(text: str, missed: bool) -> None:
+    assert read_policy(FILE, text).must_not_be_missed == missed

@@ -107,6 +107,10 @@ def _plugins_by_status(facts: Facts, status: Record) -> Iterator[Finding]:
         if entry.get("running"):
             level, todo = "warn" if level == "ok" else level, todo or _ASK_AGAIN
             reason = f"; still another version than the one that is wanted{reason}"
+        if entry.get("mode") == "monitor":
+            yield Finding(
+                "ok", "plugin", f"{name}{at}: only monitored; it changes and refuses nothing"
+            )
         if state == "running" and level == "ok" and not reason:
             running[name] = None
         else:

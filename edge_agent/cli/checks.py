@@ -246,6 +246,7 @@ def _must_not_be_missed(facts: "Facts", socket: object) -> list[str]:
         and entry.get("runtime") == socket
         and entry.get("status") != "skipped"
         and entry.get("failure_policy", "Fail") == "Fail"
+        and entry.get("mode") != "monitor"
     }
     return sorted(found)
 

@@ -105,13 +105,13 @@ def show_node(found: Node, names: Mapping[str, str], as_json: bool, trust_versio
             Cell(each.status or "-", PLUGIN_STYLES.get(each.status, CHANGED)),
             str(each.events),
             short(each.running),
-            each.error,
+            "; ".join(filter(None, (each.monitored, each.error))),
         )
         for each in found.plugins
     ]
     if rows:
         line("")
-        show_table(("plugin", "version", "status", "events", "digest", "error"), rows)
+        show_table(("plugin", "version", "status", "events", "digest", "remarks"), rows)
     for digest, reason in found.rejected.items():
         line(f"rejected {named(digest, names)}: {reason}", BAD)
     for fetching in found.fetching:
@@ -162,7 +162,7 @@ def _node_facts(node: Node) -> dict[str, object]:
 def _plugins(node: Node, trust_version: int) -> str:
     found: dict[str, None] = {}
     for each in node.plugins:
-        text = f"{each.identity} {each.version}".strip()
+        text = f"{each.identity} {each.version}".strip() + ", monitored" * bool(each.monitored)
         found[text if each.status == "running" else f"{text} ({each.status})"] = None
     if node.unreadable:
         found[f"unreadable {node.unreadable}"] = None

@@ -167,6 +167,10 @@ def _console() -> "Console | None":
     return Console(highlight=False, markup=False, emoji=False, no_color=no_color)
 
 
+_UNKNOWN = {
+    2: "no named nodes, rings or configuration of a release",
+    3: "no monitor mode",
+}
 MAX_NAMED = 20  # nodes of a step; --json has all
 _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
 
@@ -186,6 +190,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                 "ahead": list(prepared.ahead),
                 "changes": [change._asdict() for change in prepared.changes],
                 "unrestricted": plan.unrestricted(document),
+                "monitored": plan.monitored(document),
                 "steps": [each._asdict() for each in plan.steps(view, document)],
                 "differences": [
                     each._asdict()
@@ -229,6 +234,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
             ' (permissions = ["*"] in deployment.toml)',
             CHANGED,
         )
+    if only := plan.monitored(document):
+        line(f"only monitored, so that it changes and refuses nothing: {_listed(only)}", CHANGED)
     for code in plan.codes(view, document):
         line(
             f"machine code for {code.target} of {code.name} {code.version}, which"
@@ -246,8 +253,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         line("  VERSION+2 --config-file FILE, a release with its own configuration", QUIET)
     if refusing := plan.refusing(view, document):
         line(
-            f"{some(len(refusing), 'node')} would refuse it: their agents know no named nodes,"
-            f" rings or configuration of a release: {_listed(refusing)}",
+            f"{some(len(refusing), 'node')} would refuse it and keep what they run: their agents"
+            f" know {_UNKNOWN[document.form]}: {_listed(refusing)}",
             BAD,
         )
 

@@ -259,6 +259,11 @@ def rollout(commands: "Subparsers") -> None:
         help="the release's own configuration; VERSION may be a published one with +SOMETHING",
     )
     parser.add_argument(
+        "--mode",
+        choices=("enforce", "monitor"),
+        help="monitor: nodes ask the plugin, report what it would do, and do nothing of it",
+    )
+    parser.add_argument(
         "--replay",
         type=Path,
         metavar="FILE.edgerec",

@@ -28,7 +28,12 @@ from edge_agent.operator.inbox import Inbox, ask
 from edge_agent.operator.results import Item
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
-OUTCOME_STYLES = {"ok": PLAIN, "adjusted": CHANGED}
+OUTCOME_STYLES = {
+    "ok": PLAIN,
+    "adjusted": CHANGED,
+    "would_adjust": CHANGED,
+    "would_reject": CHANGED,
+}
 RECORD = "record"
 DEFAULT_TIMEOUT_S = 60.0
 STATE_STYLES = {"succeeded": GOOD, "failed": BAD}

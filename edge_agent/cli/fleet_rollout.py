@@ -51,6 +51,7 @@ def rollout(arguments: argparse.Namespace) -> int:
                 reach.percent,
                 arguments.index,
                 config_file=_config_file(fleet, arguments.config_file),
+                mode=arguments.mode,
                 remembered={**named, **_remembered(arguments, given)},
             )
             prepared = prepare(fleet, draft, arguments)
@@ -149,7 +150,12 @@ def _reaches(arguments: argparse.Namespace) -> bool:
 
 def _changes(arguments: argparse.Namespace) -> bool:
     """Whether to deploy before watching."""
-    return _reaches(arguments) or arguments.config_file is not None
+    return _reaches(arguments) or _sets_up(arguments)
+
+
+def _sets_up(arguments: argparse.Namespace) -> bool:
+    """Whether the command line changes the release itself, for the nodes that it has."""
+    return arguments.config_file is not None or arguments.mode is not None
 
 
 def _reach(
@@ -173,7 +179,7 @@ def _reach(
             tuple(dict.fromkeys((*before.rings, *arguments.ring))),
         )
     if not arguments.advance:
-        if there is not None and arguments.config_file is not None:
+        if there is not None and _sets_up(arguments):
             return before
         if there is not None:
             raise OperatorError(

@@ -78,6 +78,12 @@ def render(answer: Record, now: float) -> str:
             errors.append(
                 f"{_name(plugin)}: the runtime does not carry {names}, which it may touch"
             )
+        if plugin.get("mode") == "monitor":
+            counts = (_word(plugin, key) for key in ("would_adjust", "would_reject"))
+            told = "would have adjusted {} and rejected {}".format(*counts)
+            if plugin.get("updates_withheld"):
+                told += f"; updates not sent: {_word(plugin, 'updates_withheld')}"
+            errors.append(f"{_name(plugin)}: only monitored: {told}")
     parts = [
         _head(answer),
         table(RUNTIME_COLUMNS, runtimes) if runtimes else "no runtime is configured",
@@ -135,7 +141,9 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
         _name(plugin),
         _word(plugin, "version"),
         _word(plugin, "runtime"),
-        _word(plugin, "status") + (", containers are refused" if plugin.get("refusing") else ""),
+        _word(plugin, "status")
+        + (", containers are refused" if plugin.get("refusing") else "")
+        + (", monitored" if plugin.get("mode") == "monitor" else ""),
         _word(plugin, "since") if isinstance(since, str) else duration(age),
         _word(plugin, "events"),
         ", ".join(f"{_word(failures, kind)} {printable(kind)}" for kind in failures) or "none",

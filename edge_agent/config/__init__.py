@@ -23,7 +23,7 @@ from edge_agent.config.model import (
     Source,
     UpdatesConfig,
     load_plugin_settings,
-    read_failure_policy,
+    read_policy,
 )
 
 __all__ = [
@@ -44,5 +44,5 @@ __all__ = [
     "load_agent_config",
     "load_plugin_settings",
     "parse_agent_config",
-    "read_failure_policy",
+    "read_policy",
 ]

@@ -22,11 +22,15 @@ EarlierEngine = Literal["wasm3"]  # another is taken, wasm/engine_selection.py
 Encoding = Literal["msgpack", "json"]
 Durability = Literal["delayed", "always"]
 FailurePolicy = Literal["Fail", "Ignore"]
+Mode = Literal["enforce", "monitor"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
 Source = Literal["mqtt", "https", "oci"]
 Compiled = Literal["accept", "refuse"]
+
+ENFORCE: Mode = "enforce"
+MONITOR: Mode = "monitor"
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
 # `linux` part, and the two things a reply can ask for beside an adjustment.
@@ -208,6 +212,18 @@ class PluginSettings:
     # Where it is registered: names of RUNTIMES and paths of sockets. None: at each runtime that
     # carries what it has permission for (edge_agent.nri.capabilities).
     runtimes: tuple[str, ...] | None = None
+    # "monitor": it is asked, and nothing that it answers is done (docs/adr/0057).
+    mode: Mode = ENFORCE
+
+    @property
+    def monitored(self) -> bool:
+        """Whether nothing that the plugin asks for is done."""
+        return self.mode == MONITOR
+
+    @property
+    def must_not_be_missed(self) -> bool:
+        """Whether containers are refused while the plugin cannot answer."""
+        return self.failure_policy == "Fail" and not self.monitored
 
 
 EVERYTHING = "*"  # of permissions
@@ -233,25 +249,34 @@ def read_settings(table: Table, defaults: Limits, report: Report) -> PluginSetti
     """The settings among the keys of a table, which may have others."""
     return PluginSettings(
         limits=read_limits(table.table("limits"), defaults),
-        failure_policy=table.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy),
+        failure_policy=_read_failure_policy(table),
         permissions=_read_permissions(table),
         report=table.choice("report", Report, report),
         runtimes=_read_runtimes(table),
+        mode=_read_mode(table),
     )
 
 
-def read_failure_policy(path: Path, text: str) -> FailurePolicy:
-    """The policy alone, of a text that `load_plugin_settings` refuses for another key.
+def read_policy(path: Path, text: str) -> PluginSettings:
+    """What a text that `load_plugin_settings` refuses for another key says about the time in which
+    the plugin does not run; everything else has its default.
 
-    The default where the policy cannot be read either: what a plugin is there to prevent must
-    not happen because its file is damaged.
+    The defaults where that cannot be read either: what a plugin is there to prevent must not
+    happen because its file is damaged.
     """
     try:
-        return Table(Document(path, text)).choice(
-            "failure_policy", FailurePolicy, PluginSettings.failure_policy
-        )
+        table = Table(Document(path, text))
     except ConfigError:
-        return PluginSettings.failure_policy
+        return PluginSettings()
+    return PluginSettings(failure_policy=_read_failure_policy(table), mode=_read_mode(table))
+
+
+def _read_failure_policy(table: Table) -> FailurePolicy:
+    return table.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy)
+
+
+def _read_mode(table: Table) -> Mode:
+    return table.choice("mode", Mode, PluginSettings.mode)
 
 
 def read_limits(table: Table, defaults: Limits) -> Limits:

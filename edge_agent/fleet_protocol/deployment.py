@@ -32,7 +32,9 @@ from edge_agent.store.release import PluginId, Release
 KIND = "edge-agent.deployment"
 # The second form: what agents up to 0.1.0 would read as something else (docs/adr/0041).
 KIND_2 = "edge-agent.deployment/2"
-MAX_FORM = 2
+KIND_3 = "edge-agent.deployment/3"  # what agents up to that form would (docs/adr/0057)
+_FORMS = {KIND: 1, KIND_2: 2, KIND_3: 3}
+MAX_FORM = 3
 PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 # How far above the last one accepted (0 in a new epoch) a generation may be: a number for each
 # second of 136 years, so a board follows however long it was away, and one document cannot use
@@ -116,12 +118,15 @@ def parse(
 
 def kind_of(plugins: Iterable[Mapping[str, Any]]) -> str:
     """The kind that a document with these entries needs."""
+    kind = KIND
     for plugin in plugins:
         for release in plugin.get("releases", ()):
             rollout = release.get("rollout", {})
+            if form.MODE in plugin or form.MODE in release:
+                return KIND_3
             if {*form.SETTINGS, "config"} & release.keys() or {"nodes", "rings"} & rollout.keys():
-                return KIND_2
-    return KIND
+                kind = KIND_2
+    return kind
 
 
 def to_payload(values: Mapping[str, object]) -> bytes:
@@ -154,7 +159,8 @@ def best_time(clock: float, known: Known, trust: TrustSet | None = None) -> floa
 
 
 def _check_head(values: dict[str, object], fleet: str) -> None:
-    check_head(values, KIND_2 if values.get("kind") == KIND_2 else KIND, fleet)
+    kind = values.get("kind")
+    check_head(values, kind if isinstance(kind, str) and kind in _FORMS else KIND, fleet)
 
 
 def _object(payload: bytes) -> dict[str, object]:
@@ -196,7 +202,7 @@ def _read(
     document = Document(Path("deployment"), "", values)
     table = Table(document)
     issued, expires = form.read_times(table)
-    which = 2 if values["kind"] == KIND_2 else 1
+    which = _FORMS[str(values["kind"])]
     deployment = Deployment(
         fleet=str(values["fleet"]),
         generation=form.read_generation(table),

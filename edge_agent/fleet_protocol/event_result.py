@@ -4,6 +4,7 @@ as a record of the fleet protocol ("Results")."""
 import functools
 from typing import Any, NamedTuple
 
+from edge_agent.config.model import MONITOR
 from edge_agent.nri import events
 from edge_agent.nri.events import DECODE_ERRORS, message_type
 from edge_agent.nri.permissions import NotPermitted, touched
@@ -13,6 +14,18 @@ from edge_agent.wasm.imports import Report
 
 OK, REJECTED, DENIED, ERROR = "ok", "rejected", "denied", "error"
 """Kinds beside a GuestFault's: answered, refused by the guest, reply not permitted, policy."""
+
+WOULD_ADJUST, WOULD_REJECT = "would_adjust", "would_reject"
+"""Of a plugin in monitor mode, of whose answer nothing is done: it asks for changes, it refuses."""
+
+ANSWERED = frozenset((OK, REJECTED, WOULD_ADJUST, WOULD_REJECT))
+"""The guest did its work, whatever it answered."""
+
+ORDINARY = (OK, WOULD_ADJUST)
+"""Of which there are many: all others overtake them (docs/mqtt.md)."""
+
+UNMONITORED = {WOULD_ADJUST: OK, WOULD_REJECT: REJECTED}
+"""What the same answer is called where it counts."""
 
 DROPPED, UNSUPPORTED, CONFLICT = "dropped", "unsupported", "conflict"
 VALIDATION, UPDATE_REFUSED = "validation", "update_refused"
@@ -38,6 +51,8 @@ class EventResult(NamedTuple):
     reports: tuple[Report, ...]
     wanted: str  # the plugin's `report` setting: all, changes or errors
     details: tuple[tuple[str, tuple[str, ...]], ...] = ()  # further keys of the record
+    monitored: bool = False  # nothing of the answer was done
+    withheld: int = 0  # updates of containers that the guest asked for by itself
 
     @property
     def size(self) -> int:
@@ -64,7 +79,7 @@ def describe(result: EventResult) -> dict[str, Any] | None:
             kind, error = "error", str(unreadable)
         if adjusted:
             kind = "adjusted"
-    if result.wanted == "errors" and kind in (OK, "adjusted"):
+    if result.wanted == "errors" and kind in (OK, "adjusted", WOULD_ADJUST):
         return None
     if result.wanted == "changes" and kind == OK and not result.reports:
         return None
@@ -78,6 +93,10 @@ def describe(result: EventResult) -> dict[str, Any] | None:
         "duration_us": result.duration_ns // 1000,
         **_about(result),
     }
+    if result.monitored:
+        record["mode"] = MONITOR
+    if result.withheld:
+        record["updates_withheld"] = result.withheld
     if adjusted:
         record["adjusted"] = adjusted
     for key, texts in result.details:

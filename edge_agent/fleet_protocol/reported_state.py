@@ -81,6 +81,10 @@ class PluginState(TypedDict, total=False):
     running: str
     status: str
     failure_policy: str
+    mode: str  # "monitor"; these four only there
+    would_adjust: int
+    would_reject: int
+    updates_withheld: int
     reason: str
     refusing: bool
     since: float
@@ -142,6 +146,7 @@ _STATUSES = (
     "waiting",
     "skipped",
 )
+_WITHHELD = ("would_adjust", "would_reject", "updates_withheld")
 _FIGURES = ("latency_ms", "memory_bytes", "restarts", "not_carried")
 
 Entry = dict[str, Any]
@@ -213,6 +218,9 @@ def _merge(entries: list[Entry]) -> Entry:
         "events": sum(entry.get("events", 0) for entry in entries),
         "failures": dict(failures),
     }
+    for key in _WITHHELD:
+        if any(key in entry for entry in entries):
+            merged[key] = sum(entry.get(key, 0) for entry in entries)
     merged.pop("runtime", None)
     return merged
 

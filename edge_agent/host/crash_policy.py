@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edge_agent.errors import StoreError
-from edge_agent.fleet_protocol.event_result import OK, REJECTED, EventResult
+from edge_agent.fleet_protocol.event_result import ANSWERED, EventResult
 from edge_agent.host.crash_marker import MAX_IDENTITY_BYTES, Suspect
 from edge_agent.store import files
 from edge_agent.store.digest import NO_DIGEST, Digest
@@ -91,7 +91,7 @@ class CrashPolicy:
     def answered(self, result: EventResult) -> None:
         """An event is over: so that bad luck is forgotten once the plugin itself has answered
         enough of them. What a placeholder refuses in its place says nothing of it."""
-        if not self._answers or result.kind not in (OK, REJECTED):
+        if not self._answers or result.kind not in ANSWERED:
             return
         identity = result.plugin
         suspect = Suspect.of(identity, result.digest)

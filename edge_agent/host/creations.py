@@ -169,6 +169,15 @@ class Creations:
             reply.tell(reply.identity, finding)
 
 
+def rejection(reply: bytes) -> str:
+    """Why a validator rejects; empty if it does not, or the runtime cannot read it either."""
+    try:
+        answer = nri_pb2.ValidateContainerAdjustmentResponse.FromString(reply)
+    except DECODE_ERRORS:
+        return ""
+    return (answer.reason or "no reason given") if answer.reject else ""
+
+
 def load_comparison() -> None:
     """Import on the worker, before there is anything to compare: not while a container is made."""
     from edge_agent.nri import applied

@@ -50,12 +50,14 @@ class Guest:
         """Whether the guest passed anything to edge.report since reports were last taken."""
         return bool(self._services.reports)
 
-    def answer(self, call: Call) -> bytes:
-        """The guest's reply. NotPermitted: that, or an update that the guest asked for by itself,
-        touches what it may not. GuestError. GuestFault. After an error no update is passed on."""
+    def answer(self, call: Call, share: float = ANSWER_SHARE) -> bytes:
+        """The guest's reply, given within this share of the time that the runtime gives.
+
+        NotPermitted: that, or an update that the guest asked for by itself, touches what it may
+        not. GuestError. GuestFault. After an error no update is passed on."""
         granted = self.release.settings.permissions
         try:
-            reply = self._call(call, ANSWER_SHARE)
+            reply = self._call(call, share)
             permissions.check(call.event, reply, granted)
             for request in self._services.updates:
                 permissions.check(permissions.UPDATE_CONTAINERS, request, granted)
@@ -130,6 +132,7 @@ class Guest:
 
 
 CREATE = "CreateContainer"
+Details = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class Results:
@@ -139,6 +142,7 @@ class Results:
         self._release = release
         self._identity = release.identity
         self._socket = str(socket)
+        self._monitored = release.settings.monitored
 
     def of_call(
         self,
@@ -148,10 +152,11 @@ class Results:
         reply: bytes = b"",
         text: str = "",
         reports: tuple[Report, ...] = (),
-        others: tuple[str, ...] = (),
+        details: Details = (),
+        withheld: int = 0,
     ) -> EventResult:
-        """The call is answered. `began_ns` is of time.perf_counter_ns; `others`: plugins on the
-        other side of a rejection."""
+        """The call is answered. `began_ns` is of time.perf_counter_ns; `details` are further keys
+        of the record, `withheld` counts updates that a monitored plugin asked for."""
         release = self._release
         return EventResult(
             time.time_ns(),
@@ -168,7 +173,9 @@ class Results:
             text,
             reports,
             release.settings.report,
-            (("with", others),) if others else (),
+            details,
+            self._monitored,
+            withheld,
         )
 
     def of_finding(self, finding: Finding) -> EventResult:

@@ -297,7 +297,7 @@ class AbsenceGuard:
         `reason` says why the plugin does not run; it is called only where that is reported.
         """
         todo = Absence.NONE
-        if release is not None and release.settings.failure_policy == "Fail":
+        if release is not None and release.settings.must_not_be_missed:
             refusing, refused = self._placeholder.refusing, self._placeholder.wanted
             todo = absence(state, self._grace_now, refusing=refusing, refused=refused)
         if todo is Absence.NONE:

@@ -15,13 +15,13 @@ from typing import NamedTuple, Protocol
 from edge_agent.errors import GuestError, GuestFault
 from edge_agent.fleet_protocol import event_result
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host.creations import Creations, Finding
-from edge_agent.host.guest import CREATE, Guest, Results
+from edge_agent.host.creations import Creations, Finding, rejection
+from edge_agent.host.guest import CREATE, WATCH_SHARE, Details, Guest, Results
 from edge_agent.host.loader import Prepared
+from edge_agent.host.withheld import Withheld, withheld
 from edge_agent.loop import Loop
 from edge_agent.nri import events, permissions
 from edge_agent.nri.capabilities import why_skipped
-from edge_agent.nri.events import DECODE_ERRORS
 from edge_agent.nri.link import Link, SocketFile
 from edge_agent.nri.session import (
     MAX_UNANSWERED,
@@ -32,7 +32,6 @@ from edge_agent.nri.session import (
     State,
     Updated,
 )
-from edge_agent.pb import nri_pb2
 from edge_agent.store.release import PluginId
 
 log = logging.getLogger(__name__)
@@ -103,6 +102,8 @@ class Plugin:
         self._results = Results(self.release, socket)
         self._owner = owner
         self._creations = creations
+        self._monitored = self.release.settings.monitored
+        self._handle = self._monitor if self._monitored else self._answer
         validates = events.EXPORTS[events.VALIDATE.method] in prepared.exports
         self.session = Session(
             self.release.index,
@@ -119,8 +120,10 @@ class Plugin:
     @property
     def _may_adjust(self) -> bool:
         granted = self.release.settings.permissions
-        return events.EXPORTS[CREATE] in self.guest.exports and (
-            granted is None or not set(granted) <= {"update", "evict"}
+        return (
+            not self._monitored
+            and events.EXPORTS[CREATE] in self.guest.exports
+            and (granted is None or not set(granted) <= {"update", "evict"})
         )
 
     @property
@@ -173,6 +176,7 @@ class Plugin:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
         began = time.perf_counter_ns()
         fault: GuestFault | None = None
+        told = Withheld(event_result.OK)
         if call.event == events.CONFIGURE and (reason := self._left_out()):
             # The runtime forgets a plugin that cannot be configured; the guest sees nothing.
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity} {reason}")
@@ -180,21 +184,25 @@ class Plugin:
             return
         try:
             reply = self.guest.answer(call)
+            if self._monitored and call.event == events.SYNCHRONIZE:
+                told = withheld(call.event, reply, self.guest.take_updates())
+                reply = b""
             self.session.answer(call, reply)
         except (GuestError, permissions.NotPermitted) as error:
             fault = GuestFault("start", f"{call.event}: {error}")
         except GuestFault as found:
             fault = found
         if fault is not None:
+            told = Withheld(fault.kind, str(fault))
             self.session.refuse(call, UNKNOWN, f"plugin {self.identity}: {fault}")
             self._fail(fault)
         self._link.flush()
         if call.event == events.CONFIGURE and self.session.runtime is not None:
             self.runtime = str(self.session.runtime)
             self._tell_unserved()
-        if self.guest.has_reports:  # not to wait for an event, which may never come
-            kind, text = (fault.kind, str(fault)) if fault else (event_result.OK, "")
-            self._tell(call, began, kind, b"", text)
+        # Not to wait for an event, which may never come.
+        if self.guest.has_reports or (fault is None and told.kind != event_result.OK):
+            self._tell_withheld(call, began, told)
         if call.event == events.SYNCHRONIZE and not self.fault:
             self._send_updates()
             self._owner.synchronised(self)
@@ -233,7 +241,7 @@ class Plugin:
             self._seen(call)
             return
         if self.role is Role.ANSWER:
-            self._answer(call)
+            self._handle(call)
         else:
             self.session.answer(call, b"")
             self._link.flush()
@@ -255,7 +263,7 @@ class Plugin:
     def _answer(self, call: Call) -> None:
         began = time.perf_counter_ns()
         kind, reply, text = event_result.OK, b"", ""
-        others: tuple[str, ...] = ()
+        details: Details = ()
         fault = self.fault
         self.guest.hold_log()
         try:
@@ -283,13 +291,41 @@ class Plugin:
             if call.event == CREATE and runtime is not None:
                 tell = self._owner.found
                 self._creations.replied(tell, self.identity, runtime, call, reply)
-            elif call.event == events.VALIDATE.method and (reason := _rejection(reply)):
+            elif call.event == events.VALIDATE.method and (reason := rejection(reply)):
                 kind, text = event_result.REJECTED, reason
-                others = tuple(self._creations.rejected(self.identity, call, reason))
-        self._tell(call, began, kind, reply, text, others)
+                if others := self._creations.rejected(self.identity, call, reason):
+                    details = (("with", tuple(others)),)
+        self._tell(call, began, kind, reply, text, details)
         self._send_updates()
         if fault is not None and self.fault is None:
             self._fail(fault)
+
+    def _monitor(self, call: Call) -> None:
+        """Answer empty, then ask the guest and report what it would have done: so the runtime
+        neither waits for it nor gets anything of it (docs/adr/0057)."""
+        self.session.answer(call, b"")
+        self._link.flush()
+        began = time.perf_counter_ns()
+        fault, reply = self.fault, b""
+        try:
+            if fault is None:
+                reply = self.guest.answer(call, WATCH_SHARE)
+                told = withheld(call.event, reply, self.guest.take_updates())
+            else:
+                told = Withheld(event_result.ERROR, str(fault))
+        except GuestError as error:
+            told = Withheld(event_result.WOULD_REJECT, str(error))
+        except GuestFault as found:
+            told, fault = Withheld(found.kind, str(found)), found
+        except permissions.NotPermitted as error:
+            told = Withheld(event_result.DENIED, str(error))
+        self._tell_withheld(call, began, told, reply)
+        if fault is not None and self.fault is None:
+            self._fail(fault)
+
+    def _tell_withheld(self, call: Call, began: int, told: Withheld, reply: bytes = b"") -> None:
+        details: Details = (("adjusted", told.adjusted),) if told.adjusted else ()
+        self._tell(call, began, told.kind, reply, told.text, details, told.updates)
 
     def _watch(self, call: Call) -> None:
         try:
@@ -315,10 +351,12 @@ class Plugin:
         kind: str,
         reply: bytes,
         text: str,
-        others: tuple[str, ...] = (),
+        details: Details,
+        withheld: int = 0,
     ) -> None:
+        reports = self.guest.take_reports()
         self._owner.report(
-            self._results.of_call(call, began, kind, reply, text, self.guest.take_reports(), others)
+            self._results.of_call(call, began, kind, reply, text, reports, details, withheld)
         )
 
     def _send_updates(self) -> None:
@@ -343,12 +381,3 @@ class Plugin:
     def _closed(self, reason: str) -> None:
         self.guest.close()
         self._owner.closed(self, reason)
-
-
-def _rejection(reply: bytes) -> str:
-    """Why a validator rejects; empty if it does not, or the runtime cannot read it either."""
-    try:
-        answer = nri_pb2.ValidateContainerAdjustmentResponse.FromString(reply)
-    except DECODE_ERRORS:
-        return ""
-    return (answer.reason or "no reason given") if answer.reject else ""

@@ -238,5 +238,5 @@ def _precedence(slot: PluginSlot) -> tuple[bool, bool, str]:
     runtime calls first. A runtime takes one plugin after the other, and creates containers in
     between."""
     release = slot.release
-    optional = release is None or release.settings.failure_policy == "Ignore"
+    optional = release is None or not release.settings.must_not_be_missed
     return not slot.state.ready, optional, release.identity if release is not None else ""

@@ -6,7 +6,13 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from edge_agent.errors import EdgeAgentError, GuestFault, ModuleError, StoreError, SupersededError
-from edge_agent.fleet_protocol.event_result import DENIED, OK, REJECTED, EventResult
+from edge_agent.fleet_protocol.event_result import (
+    ANSWERED,
+    DENIED,
+    WOULD_ADJUST,
+    WOULD_REJECT,
+    EventResult,
+)
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.probation import Trial
 from edge_agent.nri import events
@@ -27,6 +33,9 @@ class Counters:
     events: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
+    would_adjust: int = 0  # these three in monitor mode
+    would_reject: int = 0
+    updates_withheld: int = 0
     _latencies_ns: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     _latency: dict[str, float] | None = None
     _latency_of: int = 0  # events
@@ -34,6 +43,12 @@ class Counters:
     def answered(self, duration_ns: int) -> None:
         self.events += 1
         self._latencies_ns.append(duration_ns)
+
+    def withheld(self, result: EventResult) -> None:
+        """Nothing of this answer was done."""
+        self.would_adjust += result.kind == WOULD_ADJUST
+        self.would_reject += result.kind == WOULD_REJECT
+        self.updates_withheld += result.withheld
 
     def failed(self, kind: str) -> None:
         if kind in self.failures or len(self.failures) < MAX_KINDS:
@@ -127,8 +142,10 @@ class SlotStats:
         trial = self.trial_of(plugin)
         if result.event in events.BY_METHOD:
             self.counters.answered(result.duration_ns)
-            if trial is not None and result.kind in (OK, REJECTED):
+            if trial is not None and result.kind in ANSWERED:
                 trial.answered()
+        if result.monitored:
+            self.counters.withheld(result)
         if result.kind == DENIED:
             self.counters.failed(DENIED)
             if trial is not None:

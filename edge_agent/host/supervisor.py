@@ -118,7 +118,7 @@ class Supervisor:
         return sorted(
             identity
             for identity, release in self._releases.items()
-            if release.settings.failure_policy == "Fail"
+            if release.settings.must_not_be_missed
             and any(each.slots[identity].plugin is not None for each in self.endpoints)
         )
 
@@ -242,6 +242,11 @@ def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState
         del entry["digest"]
     if release.settings.failure_policy == "Ignore":
         entry["failure_policy"] = "Ignore"
+    if release.settings.monitored:
+        entry["mode"] = release.settings.mode
+        entry["would_adjust"], entry["would_reject"] = stats.would_adjust, stats.would_reject
+        if stats.updates_withheld:
+            entry["updates_withheld"] = stats.updates_withheld
     if slot.skipped_for:
         entry["reason"] = short(slot.skipped_for)
     if slot.refusing:
@@ -268,7 +273,7 @@ def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState
 def settled(slot: PluginSlot) -> bool:
     """See edge_agent.host.slot_state."""
     release = slot.release
-    optional = release is not None and release.settings.failure_policy == "Ignore"
+    optional = release is not None and not release.settings.must_not_be_missed
     return state_settled(slot.state, refusing=slot.refusing, optional=optional)
 
 

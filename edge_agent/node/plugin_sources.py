@@ -17,11 +17,10 @@ from typing import NamedTuple
 from edge_agent.config import (
     AgentConfig,
     Limits,
-    PluginSettings,
     Report,
     load_agent_config,
     load_plugin_settings,
-    read_failure_policy,
+    read_policy,
 )
 from edge_agent.errors import ConfigError, EdgeAgentError, StoreError
 from edge_agent.loop import Loop, Timer
@@ -153,7 +152,7 @@ class PluginFolder:
         try:
             settings = load_plugin_settings(path, text, self._limits, self._report)
         except ConfigError:
-            settings = PluginSettings(failure_policy=read_failure_policy(path, text))
+            settings = read_policy(path, text)
         module = self._path / f"{identity}{MODULE}"
         index, name = identity.parts
         return Release(index, name, NO_DIGEST, 0, "", settings, path=module, unusable=error)

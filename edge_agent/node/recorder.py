@@ -15,7 +15,7 @@ import binascii
 from collections import deque
 
 from edge_agent.control import Answer
-from edge_agent.fleet_protocol.event_result import EventResult
+from edge_agent.fleet_protocol.event_result import UNMONITORED, EventResult
 from edge_agent.loop import Loop, Timer
 from edge_agent.nri import events
 
@@ -118,7 +118,7 @@ def _encoded(result: EventResult) -> Answer:
         "runtime": result.runtime,
         "event": result.event,
         "export": result.export,
-        "kind": result.kind,
+        "kind": UNMONITORED.get(result.kind, result.kind),
         "error": result.error,
         "duration_us": result.duration_ns // 1000,
         "request": binascii.b2a_base64(result.request, newline=False).decode(),

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_agent.config import AgentConfig
 from edge_agent.fleet_protocol import requests as protocol
-from edge_agent.fleet_protocol.event_result import OK, EventResult, describe, load_messages
+from edge_agent.fleet_protocol.event_result import (
+    ORDINARY,
+    EventResult,
+    describe,
+    load_messages,
+)
 from edge_agent.fleet_protocol.reported_state import MAX_BYTES, METRICS, STATE, condensed
 from edge_agent.fleet_protocol.topics import RequestFor, Router, fleet_topics, node_topics
 from edge_agent.logs import RECORD_BYTES, message_of, plugin_of
@@ -87,7 +92,7 @@ class Remote:
 
     def report(self, result: EventResult) -> None:
         """A result on its way; never waits."""
-        self.link.report(result, result.size, important=result.kind != OK)
+        self.link.report(result, result.size, important=result.kind not in ORDINARY)
 
     def offer(self, job: Job, result: Mapping[str, object]) -> bool:
         """Send a part of a large answer; False: too many answers wait, try again. Any thread."""

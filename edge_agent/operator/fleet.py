@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import OperatorError, RefusedError
-from edge_agent.fleet_protocol import deployment, trust
+from edge_agent.fleet_protocol import deployment, form, trust
 from edge_agent.fleet_protocol.deployment import CodeOffer, Deployment, place
 from edge_agent.fleet_protocol.topics import fleet_topics
 from edge_agent.operator import (
@@ -148,14 +148,16 @@ class Fleet:
         index: str | None = None,
         *,
         config_file: str | None = None,
+        mode: str | None = None,
         remembered: Mapping[str, object] = {},
     ) -> Draft:
         """deployment.toml with `version` for `percent` of the nodes; not written yet.
 
-        `config_file` is the release's own configuration, in the folder. `remembered` are further
-        keys of its rollout (draft.ROLLOUT).
+        `config_file` is the release's own configuration, in the folder, `mode` its own mode (None:
+        that of the plugin). `remembered` are further keys of its rollout (draft.ROLLOUT).
         """
-        own: dict[str, object] = {} if config_file is None else {"config_file": config_file}
+        given = {"config_file": config_file, form.MODE: mode}
+        own: dict[str, object] = {key: each for key, each in given.items() if each is not None}
         module = self._module(name, version)
         if module != version:
             own["module"] = module

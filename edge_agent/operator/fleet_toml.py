@@ -157,7 +157,7 @@ def set_release(
 ) -> None:
     """Make `version` the first release of a plugin, for the nodes of `rollout` (None: for all).
 
-    `own` are further keys of the release: `module`, `config_file`.
+    `own` are further keys of the release: `module`, `config_file`, `mode`.
     """
     tomlkit = _toml()
     plugin = _plugin(document, name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edge_agent.config.model import MONITOR
 from edge_agent.config.units import Validity
 from edge_agent.errors import KeyFormatError
 from edge_agent.fleet_protocol.deployment import Deployment
@@ -32,6 +33,16 @@ class Running(NamedTuple):
     error: str
     events: int
     runtime: str  # its socket
+    mode: str = ""  # "monitor": nothing that it answers is done
+    would_adjust: int = 0  # answers; these two only in monitor mode
+    would_reject: int = 0
+
+    @property
+    def monitored(self) -> str:
+        """What a monitored plugin would have done, in words; "" for others."""
+        if self.mode != MONITOR:
+            return ""
+        return f"monitored: would adjust {self.would_adjust}, reject {self.would_reject}"
 
 
 class Refusal(NamedTuple):
@@ -300,6 +311,9 @@ def _running(entry: Mapping[str, object]) -> Running:
         error=text(entry.get("error")),
         events=count(entry.get("events")),
         runtime=text(entry.get("runtime")),
+        mode=text(entry.get("mode")),
+        would_adjust=count(entry.get("would_adjust")),
+        would_reject=count(entry.get("would_reject")),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edge_agent.config import MqttConfig
+from edge_agent.config.model import MONITOR
 from edge_agent.config.units import Validity
 from edge_agent.errors import ConfigError
 from edge_agent.fleet_protocol.deployment import Deployment
@@ -217,7 +218,7 @@ def snapshot(node: Node) -> Snapshot:
             each.identity
             if identities.count(each.identity) == 1
             else f"{each.identity} at {each.runtime}"
-        ): (_version(each), each.status, each.error)
+        ): (_version(each), _status(each), each.error)
         for each in node.plugins
     }
     return Snapshot(
@@ -251,8 +252,12 @@ def news(node: str, before: Snapshot, after: Snapshot, names: Mapping[str, str])
     return found
 
 
+def _status(told: Running) -> str:
+    return told.status + ", monitored" * (told.mode == MONITOR)
+
+
 def _tone(status: str) -> Tone:
-    if status == "running":
+    if status.partition(",")[0] == "running":
         return "good"
     return "bad" if status in ("failed", "quarantined") else "changed"
 

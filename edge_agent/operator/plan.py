@@ -65,6 +65,16 @@ def unrestricted(deployment: Deployment) -> list[str]:
     ]
 
 
+def monitored(deployment: Deployment) -> list[str]:
+    """The releases that change and refuse nothing, as "NN-name VERSION"."""
+    return [
+        f"{entry.identity} {each.release.version}"
+        for entry in deployment.plugins
+        for each in entry.offers
+        if each.release.settings.monitored
+    ]
+
+
 class Step(NamedTuple):
     """A release with a rollout, and its present nodes."""
 

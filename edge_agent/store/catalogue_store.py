@@ -6,6 +6,9 @@
 Each is replaced as a whole, one after the other, and the good one with the higher serial
 counts. So a damaged file costs nothing, and no damage brings back an older generation, whose
 documents an attacker could then play again: with both damaged nothing is accepted any more.
+
+Plugins with a release in monitor mode stand in `monitored`, and in `plugins` without that release:
+an older agent on this disk would enforce what it ran of `plugins` (docs/adr/0057).
 """
 
 import logging
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import strictjson
-from edge_agent.config.model import Limits, PluginSettings
+from edge_agent.config.model import MONITOR, Limits, PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.catalogue import Catalogue, Kept, Known
@@ -133,7 +136,25 @@ def _body(catalogue: Catalogue) -> dict[str, Any]:
             for place in filter(None, (release, release["code"])):
                 for key in _OF_THE_MOMENT & place.keys():
                     del place[key]
-    return {**body, "known": known, "epoch": epoch}
+            if not _is_monitored(release):  # as older agents wrote it
+                del release["settings"]["mode"]
+    return {**body, **_apart(body["plugins"]), "known": known, "epoch": epoch}
+
+
+def _apart(plugins: dict[str, Any]) -> dict[str, Any]:
+    """`plugins`, and `monitored` if there are any."""
+    monitored, enforced = {}, {}
+    for identity, kept in plugins.items():
+        current, previous = map(_is_monitored, (kept["current"], kept["previous"]))
+        if current or previous:
+            monitored[identity] = kept
+        if not current:
+            enforced[identity] = {**kept, "previous": None} if previous else kept
+    return {"plugins": enforced, **({"monitored": monitored} if monitored else {})}
+
+
+def _is_monitored(release: dict[str, Any] | None) -> bool:
+    return release is not None and release["settings"].get("mode") == MONITOR
 
 
 def _checksum(serial: object, body: object) -> str:
@@ -148,7 +169,7 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
             read_release(kept["previous"]) if kept["previous"] else None,
             kept["probation"],
         )
-        for identity, kept in body["plugins"].items()
+        for identity, kept in {**body["plugins"], **body.get("monitored", {})}.items()
     }
     generation, payload_sha256, issued = body["known"]
     known = Known(generation, payload_sha256, issued, body.get("epoch", 0))

@@ -147,8 +147,11 @@ class Release:
         from edge_agent import strictjson  # seldom needed, no part of the start
 
         values = asdict(self.settings)
-        if self.settings.runtimes is None:  # as before there was such a key: rejections stay valid
+        # As before there were such keys: rejections stay valid.
+        if self.settings.runtimes is None:
             del values["runtimes"]
+        if not self.settings.monitored:
+            del values["mode"]
         told = strictjson.dumps([self.config, values])
         return f"{self.digest}+{sha256_hex(told)[:16]}"
 

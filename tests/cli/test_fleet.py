@@ -143,7 +143,7 @@ def test_the_tables_of_nodes(published: Home, peers: Peers) -> None:
         "  labels      -",
         "  generation  2",
         "",
-        "PLUGIN    VERSION  STATUS   EVENTS  DIGEST        ERROR",
+        "PLUGIN    VERSION  STATUS   EVENTS  DIGEST        REMARKS",
         f"20-guard  1.0.0    running  3       {sha256_hex(GUARD.read_bytes())[:12]}",
         "rejected guard 1.1.0: trap: unreachable",
     ]

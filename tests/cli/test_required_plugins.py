@@ -13,6 +13,7 @@ from tests.cli.test_doctor import CONTAINERD, WELL, told
 
 FAIL = {"name": "guard", "index": "10", "status": "running", "runtime": str(NRI_SOCKET)}
 IGNORED = {**FAIL, "name": "logger", "index": "20", "failure_policy": "Ignore"}
+MONITORED = {**FAIL, "name": "watched", "index": "25", "mode": "monitor"}
 SKIPPED = {**FAIL, "name": "docker", "index": "30", "status": "skipped"}
 
 
@@ -21,7 +22,7 @@ def runtime(version: str, name: str = "containerd") -> dict[str, Any]:
 
 
 def test_what_it_proposes_is_what_containerd_reads() -> None:
-    facts = told(runtimes=[runtime("v2.3.4")], plugins=[FAIL, IGNORED, SKIPPED])
+    facts = told(runtimes=[runtime("v2.3.4")], plugins=[FAIL, IGNORED, MONITORED, SKIPPED])
     [finding] = check_required(facts)
     assert finding.level == "ok"
     assert "while the agent is down, containerd v2.3.4 creates containers without 10-guard" in (

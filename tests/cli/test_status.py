@@ -209,3 +209,16 @@ def test_what_a_runtime_drops_is_shown() -> None:
         "10-guard: the runtime does not carry linux.resources.pids, args\\x1b, which it may touch"
     )
     assert said in render({"plugins": [plugin]}, NOW).splitlines()
+
+
+def test_a_monitored_plugin_is_told_with_what_it_would_have_done() -> None:
+    plugins = ANSWER["plugins"]
+    assert isinstance(plugins, list)
+    watched = {**plugins[0], "mode": "monitor", "would_adjust": 7, "would_reject": 2}
+    text = render({**ANSWER, "plugins": [watched]}, NOW)
+    assert "running, monitored" in text
+    assert "10-guard: only monitored: would have adjusted 7 and rejected 2" in text
+    assert "updates not sent" not in text
+    more = {**watched, "updates_withheld": 3}
+    assert "rejected 2; updates not sent: 3" in render({**ANSWER, "plugins": [more]}, NOW)
+    assert "monitored" not in render(ANSWER, NOW)

@@ -238,6 +238,48 @@ def test_a_releases_own_configuration_that_fails_condemns_neither_module_nor_the
     assert board.status()["rejected"] == {}
 
 
+# --- monitored first, then enforced
+
+
+THIRD_KIND = {"kind": deployment.KIND_3}
+
+
+def mode(board: Board) -> tuple[str, bool]:
+    """The mode of the one plugin, and whether it is on probation."""
+    [planned] = board.plans[-1].releases
+    return planned.settings.mode, planned.on_probation
+
+
+def test_the_same_module_is_monitored_then_enforced_and_goes_back_if_it_fails(
+    board: Board, operator: Operator
+) -> None:
+    operator.upload(A)
+    operator.deploy(plugin("guard", release("1", A), mode="monitor"), **THIRD_KIND)
+    board.start()
+    board.wait(1)
+    assert mode(board) == ("monitor", True)
+    board.keep("10-guard")
+    board = restarted(board).start()
+    assert mode(board) == ("monitor", False)
+    enforced = release("1+enforce", A, mode="enforce")
+    operator.deploy(plugin("guard", enforced, release("1", A), mode="monitor"), **THIRD_KIND)
+    board.wait(1)
+    assert (board.running(), mode(board)) == ({"10-guard": "1+enforce"}, ("enforce", True))
+    board = restarted(board).start()
+    assert mode(board) == ("enforce", True)
+    board.reject("10-guard")
+    assert (board.running(), mode(board)) == ({"10-guard": "1"}, ("monitor", False))
+    [held] = board.status()["rejected"]
+    assert held.startswith(f"{A.blob.digest}+"), "the module is not to blame"
+    operator.deploy(plugin("guard", release("1", A)))  # of the first kind: it would enforce
+    board.wait(1)
+    assert mode(board) == ("monitor", False), "which was rejected here"
+    operator.deploy(plugin("guard", release("1", A), config="mended"))
+    board.wait(1)
+    assert mode(board) == ("enforce", True)
+    assert board.status()["form"] == 3
+
+
 # --- quarantine
 
 

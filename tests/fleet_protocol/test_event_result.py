@@ -54,6 +54,29 @@ def test_an_adjustment_is_told_with_its_fields_pod_and_container() -> None:
     assert record["time"] == 1_700_000_000.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted", "is_told"),
+    [
+        *(("would_adjust", wanted, wanted != "errors") for wanted in ("all", "changes", "errors")),
+        *(("would_reject", wanted, True) for wanted in ("all", "changes", "errors")),
+    ],
+)
+def test_what_a_monitored_plugin_would_have_done_is_told_like_what_others_do(
+    kind: str, wanted: str, is_told: bool
+) -> None:
+    fields = (("adjusted", ("annotations", "update")),)
+    asked = outcome(kind=kind, wanted=wanted, details=fields, monitored=True, withheld=2)
+    record = describe(asked)
+    assert (record is not None) == is_told
+    if record is not None:
+        assert (record["outcome"], record["mode"]) == (kind, "monitor")
+        assert (record["adjusted"], record["updates_withheld"]) == (["annotations", "update"], 2)
+        assert record["container"]["name"] == "main"
+    ordinary = describe(outcome())
+    assert ordinary is not None
+    assert not {"mode", "updates_withheld"} & ordinary.keys()
+
+
 @pytest.mark.parametrize("event", ["Configure", "Synchronize", "Shutdown"])
 def test_a_report_of_a_guest_that_starts_is_about_no_pod(event: str) -> None:
     told = (Report("inventory", b"x", "text/plain"),)

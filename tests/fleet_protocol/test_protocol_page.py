@@ -7,9 +7,12 @@ import re
 import typing
 from pathlib import Path
 
+import pytest
+
 from edge_agent import VERBS
 from edge_agent.config.model import MAX_HIDDEN
 from edge_agent.config.table import MAX_ENTRIES
+from edge_agent.errors import RefusedError
 from edge_agent.fleet import plan
 from edge_agent.fleet.transfer import fetch, parts, web
 from edge_agent.fleet_protocol import (
@@ -37,9 +40,8 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, SECOND, CODE, SIGNED, REQUEST, ANSWER, *PARTS, SEALED, PAYLOAD, ENVELOPE = (
-    EXAMPLES
-)
+_, TRUST, DEPLOYMENT, SECOND, THIRD, CODE, SIGNED, REQUEST, ANSWER, *_REST = EXAMPLES
+*PARTS, SEALED, PAYLOAD, ENVELOPE = _REST
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
 
@@ -67,6 +69,20 @@ def test_the_deployment_of_the_second_kind_of_the_page_is_one() -> None:
     assert deployment.kind_of(json.loads(DEPLOYMENT)["plugins"]) == deployment.KIND
     assert f"`rings`, at most {form.MAX_RINGS} tables" in PAGE
     assert f"`nodes`, at most {MAX_ENTRIES} names" in PAGE
+
+
+def test_the_deployment_of_the_third_kind_of_the_page_is_one() -> None:
+    values = json.loads(THIRD)
+    found = deployment.parse(deployment.to_payload(values), fleet="greenhouse")
+    [entry] = found.plugins
+    assert [(each.release.version, each.release.settings.mode) for each in entry.offers] == [
+        ("1.2.0+enforce", "enforce"),
+        ("1.2.0", "monitor"),
+    ]
+    assert deployment.kind_of(values["plugins"]) == values["kind"]
+    for kind in (deployment.KIND, deployment.KIND_2):
+        with pytest.raises(RefusedError, match="third kind only"):
+            deployment.to_payload({**values, "kind": kind})
 
 
 def test_the_machine_code_of_the_page_is_some() -> None:

@@ -41,6 +41,29 @@ def test_vector(vector: dict[str, Any]) -> None:
             identity: [each.release.version, each.release.config]
             for identity, each in chosen.items()
         }
+    for told in vector.get("modes", ()):
+        assert found is not None
+        chosen = deployment.wanted(found, told["node"], told["labels"])
+        modes = {identity: each.release.settings.mode for identity, each in chosen.items()}
+        assert told["plugins"] == modes
+
+
+def test_no_agent_of_before_takes_what_is_only_to_be_monitored() -> None:
+    """As was recorded of them; what the tool signs is of that kind."""
+    monitored = [
+        each
+        for each in VECTORS
+        if any("monitor" in told["plugins"].values() for told in each.get("modes", ()))
+    ]
+    assert len(monitored) >= 1
+    for vector in monitored:
+        assert vector["result"] == "taken"
+        assert vector["by_0.1.0"] == vector["by_form_2"] == "kind"
+    entry = {**vectors.guard(), "mode": "monitor"}
+    assert deployment.kind_of([entry]) == deployment.KIND_3
+    assert deployment.kind_of([vectors.guard(mode="monitor")]) == deployment.KIND_3
+    assert deployment.kind_of([vectors.guard(), vectors.guard(config="x")]) == deployment.KIND_2
+    assert deployment.kind_of([vectors.guard()]) == deployment.KIND
 
 
 def test_the_step_is_the_pages() -> None:

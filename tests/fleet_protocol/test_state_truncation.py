@@ -114,6 +114,21 @@ def test_one_entry_for_all_runtimes_tells_the_worst() -> None:
     assert "runtime" not in first
 
 
+def test_what_was_withheld_in_monitor_mode_is_summed_and_stays_longest() -> None:
+    counts = {"mode": "monitor", "would_adjust": 12_345, "would_reject": 7, "updates_withheld": 1}
+    short = condensed(document(99, *BOTH, **counts), 40_000, STATE)
+    assert "one entry for all runtimes" in short["condensed"]
+    first = short["plugins"][0]
+    found = {key: first[key] for key in counts}
+    assert found == {
+        "mode": "monitor",
+        "would_adjust": 24_690,
+        "would_reject": 14,
+        "updates_withheld": 2,
+    }
+    assert not counts.keys() & condensed(document(99, *BOTH), 40_000, STATE)["plugins"][0].keys()
+
+
 def test_cut_texts_keep_their_beginning() -> None:
     merged = condensed(document(99, *BOTH), 40_000, STATE)
     assert merged["condensed"][-1] == "one entry for all runtimes"

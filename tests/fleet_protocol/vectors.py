@@ -102,7 +102,33 @@ def second_kind() -> Iterator[dict[str, object]]:
     anywhere = guard(rollout={**rollout, "rings": [{}]})
     payload = document(1, None, anywhere, kind="/2")
     yield vector("a ring without a label", payload, None, "malformed")
-    yield vector("a kind to come", document(1, kind="/3"), None, "kind")
+    yield vector("a kind to come", document(1, kind="/4"), None, "kind")
+
+
+def third_kind() -> Iterator[dict[str, object]]:
+    """A mode; and what must not stand in the kinds before."""
+    enforced = guard(mode="enforce")
+    payload = document(1, None, {**enforced, "mode": "monitor"}, kind="/3")
+    runs = [run("gate-1", {}, "1.0.0+2", "old")]
+    modes = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "enforce"}}]
+    yield {
+        **vector("monitored but for one release", payload, None, "taken"),
+        "runs": runs,
+        "modes": modes,
+    }
+    monitored = document(1, None, guard(mode="monitor"), kind="/3")
+    modes = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "monitor"}}]
+    yield {**vector("a monitored release", monitored, None, "taken"), "modes": modes}
+    nothing = document(1, None, guard(config="new"), kind="/3")
+    modes = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "enforce"}}]
+    yield {**vector("the third kind without a mode", nothing, None, "taken"), "modes": modes}
+    for name, kind in (("first", ""), ("second", "/2")):
+        entry = document(1, None, {**guard(), "mode": "monitor"}, kind=kind)
+        yield vector(f"an entry with a mode in the {name} kind", entry, None, "malformed")
+        release = document(1, None, guard(mode="monitor"), kind=kind)
+        yield vector(f"a release with a mode in the {name} kind", release, None, "malformed")
+    wrong = document(1, None, guard(mode="observe"), kind="/3")
+    yield vector("a mode that there is not", wrong, None, "malformed")
 
 
 def machine_code() -> Iterator[dict[str, object]]:
@@ -141,18 +167,40 @@ BY_0_1_0 = {
     "a ring without a label": "kind",
     "machine code that assumes more": "taken",
     "machine code that says too little": "taken",
+    "monitored but for one release": "kind",
+    "a monitored release": "kind",
+    "the third kind without a mode": "kind",
+    "an entry with a mode in the first kind": "taken",
+    "a release with a mode in the first kind": "taken",
+    "an entry with a mode in the second kind": "kind",
+    "a release with a mode in the second kind": "kind",
+    "a mode that there is not": "kind",
+}
+
+# What agents of commit eb44f01, which read the second kind and know no mode, make of them: they
+# would enforce what has one in a kind that they know.
+BY_FORM_2 = {
+    "monitored but for one release": "kind",
+    "a monitored release": "kind",
+    "the third kind without a mode": "kind",
+    "an entry with a mode in the first kind": "taken",
+    "a release with a mode in the first kind": "taken",
+    "an entry with a mode in the second kind": "taken",
+    "a release with a mode in the second kind": "taken",
+    "a mode that there is not": "kind",
 }
 
 
 def with_older(each: dict[str, object]) -> dict[str, object]:
     """The same with what older agents make of it."""
-    older = BY_0_1_0.get(str(each["name"]))
-    return each if older is None else {**each, "by_0.1.0": older}
+    told = {"by_0.1.0": BY_0_1_0, "by_form_2": BY_FORM_2}
+    name = str(each["name"])
+    return {**each, **{key: table[name] for key, table in told.items() if name in table}}
 
 
 def everything() -> str:
     """The file's text."""
-    vectors = map(with_older, (*generations(), *second_kind(), *machine_code()))
+    vectors = map(with_older, (*generations(), *second_kind(), *third_kind(), *machine_code()))
     lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in vectors)
     return f"[\n{lines}\n]\n"
 

@@ -18,7 +18,7 @@ from edge_agent.fleet_protocol.signed_requests import Addressed
 from edge_agent.operator import folder as folders
 from edge_agent.operator.broker import BrokerClient
 from edge_agent.operator.fleet import Fleet
-from edge_agent.operator.inbox import ask
+from edge_agent.operator.inbox import Inbox, ask
 from edge_agent.operator.keyring import Keyring
 from edge_agent.operator.rollout import Course
 from edge_agent.operator.rollout_driver import Step, follow, without
@@ -240,6 +240,34 @@ def test_a_configuration_that_fails_is_taken_back_by_itself(closed: Closed) -> N
     *_, last = rolled_out(closed, "1.0.0+3", CONFIG.replace("64Mi", "96Mi"))
     assert last.action == "done"
     assert closed.container() == 96 << 20
+
+
+def test_a_policy_is_monitored_first_then_enforced_with_the_same_module(closed: Closed) -> None:
+    with closed.operator() as fleet:
+        closed.publish(fleet, "1.0.0", guest("resource-guard").read_bytes())
+        file = closed.fleet_folder.deployment_file
+        file.write_text(file.read_text() + PLUGIN.replace('"Ignore"', '"Fail"'))
+        fleet.deploy(fleet.rolled_out("guard", "1.0.0", 100, mode="monitor"), first=True)
+        closed.wait_version("1.0.0", "running")
+        with Inbox(fleet) as inbox:
+            assert closed.container() == UNLIMITED
+            found = (each.record for each in inbox.items(True, TIMEOUT_S) if each.kind == "record")
+            record = next(each for each in found if each.get("event") == "CreateContainer")
+    assert (record["outcome"], record["mode"]) == ("would_adjust", "monitor")
+    assert record["adjusted"] == ["linux.resources"]
+    watched = closed.agent.entry(GUARD)
+    assert (watched["mode"], watched["would_adjust"]) == ("monitor", 1)
+    with closed.operator() as fleet:
+        fleet.deploy(fleet.rolled_out("guard", "1.0.0+enforce", 100, mode="enforce"))
+        *_, last = follow(fleet, "guard", "1.0.0+enforce", Course(soak_s=0, timeout_s=120))
+        assert last.action == "done"
+    assert closed.container() == LIMITED
+    entry = closed.agent.entry(GUARD)
+    assert ("mode" in entry, entry["digest"]) == (False, watched["digest"])
+    with closed.operator() as fleet:
+        fleet.deploy(without(fleet, "guard", "1.0.0+enforce"))
+    closed.wait_version("1.0.0", "running")
+    assert closed.container() == UNLIMITED
 
 
 def test_a_node_that_is_told_to_lift_what_is_not_there_says_so(closed: Closed) -> None:

@@ -84,11 +84,12 @@ def test_deployment_runs_through_the_thread(place: Place) -> None:
 
     def done() -> bool:
         place.pump()
-        return place.board.running() == {"10-guard": "1"}
+        # The status follows the plan, on the worker's thread.
+        told = place.worker.status().get("generation")
+        return (place.board.running(), told) == ({"10-guard": "1"}, 1)
 
-    wait_until(done, "it runs")
+    wait_until(done, "it runs, and is told")
     assert place.made_on == ["fleet"]
-    assert place.worker.status()["generation"] == 1
 
 
 def test_call_answers_on_the_thread(place: Place) -> None:

@@ -46,7 +46,7 @@ class Peer:
         trust: TrustSet,
         labels: Mapping[str, str] | None = None,
         dislikes: frozenset[str] = frozenset(),
-        form: int = 2,
+        form: int = 3,
         engine: Mapping[str, str] | None = None,
         architecture: str = "aarch64",
         compiled: str = "refuse",
@@ -257,6 +257,7 @@ class Peer:
                     "status": "running",
                     "runtime": "/var/run/nri/nri.sock",
                     "events": 3,
+                    **({"mode": "monitor"} if offer.release.settings.monitored else {}),
                 }
                 for offer in self._current.values()
             ],

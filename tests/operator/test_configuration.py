@@ -103,6 +103,42 @@ def test_nodes_that_do_not_know_the_second_kind_are_named(published: Home, peers
     assert "board-2" in told.partition("would refuse it")[2]
 
 
+def test_a_release_is_monitored_and_then_enforced_and_the_plan_says_so(
+    published: Home, peers: Peers
+) -> None:
+    [node] = peers("board-1")
+    told = published.fleet(*FIRST, "--mode", "monitor")
+    assert "only monitored, so that it changes and refuses nothing: 20-guard 1.0.0" in told
+    node.wait_for(1)
+    assert 'mode = "monitor"' in (published.path / "deployment.toml").read_text()
+    assert json.loads(published.fleet("plan", "--json"))["monitored"] == ["20-guard 1.0.0"]
+    assert "20-guard 1.0.0, monitored" in published.fleet("nodes")
+    assert "monitored: would adjust 0, reject 0" in published.fleet("node", "board-1")
+    words = ("1.0.0+enforce", "--mode", "enforce", "--nodes", "board-1")
+    told = published.fleet("rollout", "guard", *words, "-y")
+    lines = [line.strip() for line in told.splitlines()]
+    assert "-mode = monitor" in lines
+    assert "+mode = enforce" in lines
+    node.wait_for(2)
+    assert ", monitored" not in published.fleet("nodes")
+    # The release itself is changed for the nodes that it has.
+    published.fleet("rollout", "guard", "1.0.0", "--mode", "enforce", "-y")
+    node.wait_for(3)
+    assert json.loads(published.fleet("plan", "--json"))["monitored"] == []
+
+
+def test_nodes_that_know_no_mode_are_named_only_where_something_is_monitored(
+    published: Home, peers: Peers
+) -> None:
+    peers("board-1")
+    peers("board-2", form=2)
+    told = published.fleet(*FIRST, "--mode", "enforce")
+    assert "would refuse it" not in told, "it means what every node does"
+    told = published.fleet("rollout", "guard", "1.0.0", "--mode", "monitor", "-y")
+    assert "1 node would refuse it and keep what they run" in told
+    assert "board-2" in told.partition("their agents know no monitor mode: ")[2]
+
+
 def test_a_configuration_outside_the_folder_and_a_module_that_is_not_there_are_refused(
     published: Home,
 ) -> None:

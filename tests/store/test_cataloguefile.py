@@ -209,6 +209,78 @@ def test_a_catalogue_that_is_too_large_is_not_written(path: Path) -> None:
     assert load(path) == FIRST
 
 
+MODES = {
+    "10-plain": ("enforce", None),
+    "10-watched": ("monitor", None),
+    "10-was-watched": ("enforce", "monitor"),
+    "10-becomes-watched": ("monitor", "enforce"),
+    "10-both": ("enforce", "enforce"),
+}
+
+
+def modes(found: Catalogue) -> dict[str, tuple[str, str | None]]:
+    return {
+        identity: (
+            kept.current.settings.mode,
+            None if kept.previous is None else kept.previous.settings.mode,
+        )
+        for identity, kept in found.plugins.items()
+    }
+
+
+def in_modes() -> Catalogue:
+    def release(name: str, version: str, mode: str | None) -> Release | None:
+        if mode is None:
+            return None
+        settings = PluginSettings(mode="monitor" if mode == "monitor" else "enforce")
+        return Release("10", name, C, 9, "", settings, version)
+
+    plugins = {}
+    for identity, (current, previous) in MODES.items():
+        name = identity[3:]
+        kept = release(name, "2", current)
+        assert kept is not None
+        plugins[PluginId(identity)] = Kept(kept, release(name, "1", previous))
+    return Catalogue(plugins=plugins)
+
+
+def test_an_older_agent_finds_nothing_to_enforce_that_is_only_monitored(path: Path) -> None:
+    """It reads `plugins` and leaves out what it does not know: so agents of 3ee8d79 and eb44f01
+    were seen to do with such a file."""
+    save(path, in_modes())
+    assert modes(load(path)) == MODES
+    body = json.loads(path.read_bytes())["body"]
+    older = {
+        identity: [each and each["version"] for each in (kept["current"], kept["previous"])]
+        for identity, kept in body["plugins"].items()
+    }
+    assert older == {
+        "10-plain": ["2", None],
+        "10-was-watched": ["2", None],
+        "10-both": ["2", "1"],
+    }
+    assert "monitor" not in json.dumps(body["plugins"])
+
+
+def test_without_a_monitored_release_the_file_is_that_of_older_agents(path: Path) -> None:
+    save(path, FULL)
+    text = path.read_text()
+    assert "monitor" not in text
+    assert '"mode"' not in text
+
+
+def test_what_an_older_agent_made_of_the_file_is_read(path: Path) -> None:
+    """Installed again, it writes what it knows; monitored plugins come with their deployment."""
+    save(path, in_modes())
+    for copy in (path, copy_of(path)):
+        file = json.loads(copy.read_bytes())
+        del file["body"]["monitored"]
+        file["sha256"] = checksum_of(file["serial"], file["body"])
+        copy.write_text(json.dumps(file))
+    expected = {key: MODES[key] for key in ("10-plain", "10-both")}
+    assert modes(load(path)) == {**expected, "10-was-watched": ("enforce", None)}
+
+
 def test_settings_of_before_there_were_runtimes_are_read(path: Path) -> None:
     save(path, FULL)
     for copy in (path, copy_of(path)):
