@@ -78,6 +78,16 @@ reply = { adjust = { annotations = { "edge.test/count" = "4" } } }
 """
 
 
+def test_state_may_be_bytes_that_are_no_text(run: Run, cases: Write) -> None:
+    text = COUNTING.replace(
+        'state = { count = "2" }',
+        'state = { count = "hex 32", other = "hex ff00", text = "hex x" }',
+    )
+    kept = 'state = { count = "3", other = "hex ff00", text = "hex x" }'
+    code, said = run(cases(text.replace('state = { count = "3" }', kept)))
+    assert code == 0, said
+
+
 def test_steps_share_an_instance_and_its_state(run: Run, cases: Write) -> None:
     code, said = run(cases(COUNTING))
     assert code == 0, said

@@ -197,6 +197,21 @@ def test_paths_below_home_are_written_for_every_operator(
     assert FleetFolder(tmp_path / "g").settings().mqtt.ca_file == tmp_path / "certs" / "ca.pem"
 
 
+def test_of_several_keys_those_that_the_fleet_trusts_are_named(
+    tmp_path: Path, keyring: Keyring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyring.generate("bob")
+    words = ["--broker", "mqtt://a", "--keys", str(keyring.folder)]
+    assert main(["fleet", "init", str(tmp_path / "g"), *words]) == 1
+    said = capsys.readouterr().err
+    assert f"{keyring.folder}: several keys (alice, bob); say with --key NAME" in said
+    assert "which the fleet trusts" in said
+    assert not (tmp_path / "g").exists()
+    assert main(["fleet", "init", str(tmp_path / "g"), *words, "--key", "bob"]) == 0
+    trusted = FleetFolder(tmp_path / "g").trust_set()
+    assert trusted.keys == (read_public(keyring.public_file("bob")),)
+
+
 def releases_after(fleet: FleetFolder, *rollouts: tuple[str, int | None]) -> list[str]:
     for version, percent in rollouts:
         rollout = None if percent is None else {"percent": percent, "seed": "s"}

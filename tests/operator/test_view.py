@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from edge_agent.fleet_protocol.deployment import wanted
 from edge_agent.operator.node_state import Node
 from edge_agent.operator.overview import NOTHING, news, snapshot
 from edge_agent.operator.rollout import rollout_status
@@ -135,6 +136,28 @@ def test_a_node_that_refused_another_message_fails_no_release() -> None:
         view.feed(said("a", "state", {"plugins": [], "updates": updates}))
         found = rollout_status(view, document, "guard", "1.1.0", ours)
         assert (len(found.failed), len(found.pending)) == counts, message
+
+
+def test_a_setup_that_a_node_rejected_fails_the_release_once_another_one_runs() -> None:
+    """The rejection names the release with the node's own defaults, which are not known here."""
+    document = a_deployment()
+    (offer,) = wanted(document, "a", {}).values()
+    view = View()
+    view.feed(said("a", "status", {"status": "online", "session": 1}))
+    updates = {"accepted": 4, "rejected": {f"{offer.release.digest}+0123": "trap"}}
+    for changes, version, counts in (
+        ({}, "1.0.0", (1, 0)),
+        ({"pending": 4}, "1.0.0", (0, 1)),  # something is fetched
+        ({"accepted": 3}, "1.0.0", (0, 1)),  # it was another deployment's
+        ({"rejected": {f"{ONE}+0123": "trap"}}, "1.0.0", (0, 1)),  # another module's
+        ({}, "1.1.0", (0, 1)),  # with another configuration it is on its way
+    ):
+        plugin = {"name": "guard", "index": "20", "version": version, "status": "running"}
+        told = {"plugins": [{**plugin, "digest": ONE}], "updates": {**updates, **changes}}
+        view.feed(said("a", "state", told))
+        found = rollout_status(view, document, "guard", "1.1.0")
+        assert (len(found.failed), len(found.pending)) == counts, (changes, version)
+        assert set(found.failed.values()) <= {"trap"}
 
 
 def test_news_are_what_changed() -> None:

@@ -66,6 +66,8 @@ def test_a_flood_of_fields_is_not_read_to_its_end(flood: bytes, fields: int) -> 
         b"\x0b",  # a group begins
         b"\x0c",
         b"\x0f",
+        b"\x1b\x00\x00\x00\x00",  # long enough for any other field
+        b"\x1f\x00\x00\x00\x00",
         b"\x00\x00",  # field 0
         b"\x09abc",
         b"\x0dabc",
