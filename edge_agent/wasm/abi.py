@@ -167,9 +167,6 @@ class AbiInstance(ABC):
                 raise self._fault("abi", f"{VERSION} is {version}; this agent speaks {API_VERSION}")
         except GuestExit as leaving:
             raise self._fault("trap", f"{VERSION}: {leaving}") from None
-        except BaseException as error:
-            self._give_up(error)
-            raise
         finally:
             self._end()
 
