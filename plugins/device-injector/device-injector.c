@@ -1,21 +1,14 @@
 // Gives containers the devices and mounts that their pod's annotations name (with Docker
 // Engine, which has no pods, their own), in the format of NRI's own device-injector. See README.md.
 
-#include "edge_nri.h"
-#include "yaml.h"
+#include "annotation.h"
 
 // ---- configuration: what annotations may ask for ----
 
 enum { MAX_RULES = 64 };
 
-typedef struct rule {
-    bool mount;
-    str type, major, minor; // of a device; patterns
-    str path;               // the device's, or the mount's source; a pattern
-} rule;
-
 static buf rules_text; // what the views in `rules` point into
-static rule rules[MAX_RULES];
+static permit rules[MAX_RULES];
 static uint32_t rule_count;
 
 static bool configure(str config, buf *error) {
@@ -26,8 +19,8 @@ static bool configure(str config, buf *error) {
         str words = c.line, kind = str_word(&words);
         if (rule_count == MAX_RULES)
             return conf_error(error, c, "more than ", MAX_RULES, " rules");
-        rule *r = &rules[rule_count++];
-        *r = (rule){.mount = str_is(kind, "mount")};
+        permit *r = &rules[rule_count++];
+        *r = (permit){.mount = str_is(kind, "mount")};
         if (str_is(kind, "device")) {
             r->type = str_word(&words);
             str numbers = str_word(&words);
@@ -45,247 +38,15 @@ static bool configure(str config, buf *error) {
     return true;
 }
 
-static bool number_matches(str pattern, uint64_t number) {
-    char digits[20];
-    uint32_t i = sizeof digits;
-    do
-        digits[--i] = (char)('0' + number % 10);
-    while (number /= 10);
-    return str_glob(pattern, (str){digits + i, sizeof digits - i});
-}
-
-// ---- one entry of an annotation ----
-
-enum { PATH, TYPE, MAJOR, MINOR, FILE_MODE, UID, GID, DEVICE_KEYS };
-enum { SOURCE, DESTINATION, MOUNT_TYPE, OPTIONS, MOUNT_KEYS };
-
-static const char *const device_keys[] = {"path", "type", "major", "minor",
-                                          "file_mode", "uid", "gid"};
-static const char *const mount_keys[] = {"source", "destination", "type", "options"};
-
-typedef struct entry {
-    yaml y; // first, so that the parser's callback finds the rest
-    bool mount, begun;
-    uint32_t line; // where it began
-    uint32_t seen; // a bit for each key
-    str value[DEVICE_KEYS];
-    uint32_t lines[DEVICE_KEYS];
-    bool quoted[DEVICE_KEYS];
-    buf options; // of a mount, as fields of the message
-    buf *reply;
-    str pod, container; // names, for the log
-    bool alone;         // a container without a pod: Docker Engine's
-} entry;
-
-// "pod/container", or only the container where there is no pod.
-#define entry_log(e, level, ...)                                                                   \
-    nri_log(level, (e)->pod, (e)->alone ? "" : "/", (e)->container, ": ", __VA_ARGS__)
-
-#define entry_wrong(e, key, ...)                                                                   \
-    ((e)->y.line = (e)->lines[key], yaml_wrong(&(e)->y, __VA_ARGS__))
-
-// A number as YAML 1.1 and JSON write it: 0660 and 0o660 are octal, 0x1b0 is not.
-static bool entry_number(entry *e, uint32_t key, uint64_t largest, uint64_t *number) {
-    str text = e->value[key];
-    uint32_t base = 10, prefix = 0;
-    if (text.size > 2 && text.at[0] == '0' && (text.at[1] == 'x' || text.at[1] == 'o'))
-        base = text.at[1] == 'x' ? 16 : 8, prefix = 2;
-    else if (text.size > 1 && text.at[0] == '0')
-        base = 8, prefix = 1;
-    if (!e->quoted[key] && conf_digits(str_from(text, prefix), base, number) && *number <= largest)
-        return true;
-    return entry_wrong(e, key, device_keys[key], " is ", str_head(text, 40),
-                       e->quoted[key] ? " in quotes" : "", ", not a number from 0 to ", largest);
-}
-
-static bool entry_has(const entry *e, uint32_t key) { return e->seen >> key & 1; }
-
-static bool entry_device(entry *e) {
-    const uint64_t largest = UINT32_MAX;
-    str path = e->value[PATH], type = e->value[TYPE];
-    uint64_t major = 0, minor = 0, mode, uid, gid;
-    bool fifo = str_is(type, "p");
-    if (!str_starts(path, STR("/")))
-        return entry_wrong(e, PATH, "path is ", str_head(path, 80), ", not an absolute path");
-    if (type.size != 1 || !yaml_is_any(type.at[0], "bcup"))
-        return entry_wrong(e, TYPE, "type is ", str_head(type, 40),
-                           ", not c (character), b (block), u or p");
-    if (!fifo && !(entry_has(e, MAJOR) && entry_has(e, MINOR)))
-        return yaml_wrong(&e->y, entry_has(e, MAJOR) ? "minor" : "major", " is missing");
-    if ((entry_has(e, MAJOR) && !entry_number(e, MAJOR, largest, &major)) ||
-        (entry_has(e, MINOR) && !entry_number(e, MINOR, largest, &minor)) ||
-        (entry_has(e, FILE_MODE) && !entry_number(e, FILE_MODE, 07777, &mode)) ||
-        (entry_has(e, UID) && !entry_number(e, UID, largest, &uid)) ||
-        (entry_has(e, GID) && !entry_number(e, GID, largest, &gid)))
-        return false;
-
-    if (e->alone)
-        return yaml_wrong(&e->y, "Docker Engine takes no devices from a plugin; use `docker run ",
-                          "--device ", str_head(path, 80), "` instead");
-
-    bool ruled = false, allowed = false;
-    for (uint32_t i = 0; i < rule_count; i++) {
-        const rule *r = &rules[i];
-        ruled |= !r->mount;
-        allowed |= !r->mount && str_glob(r->type, type) && number_matches(r->major, major) &&
-                   number_matches(r->minor, minor) && str_glob(r->path, path);
-    }
-    if (ruled && !allowed)
-        return yaml_wrong(&e->y, "no rule of the configuration allows device ", str_head(path, 80),
-                          " (", type, " ", major, ":", minor, ")");
-
-    uint32_t device = pb_open(e->reply, NRI_ADJ_LINUX_DEVICES);
-    pb_put_str(e->reply, NRI_DEVICE_PATH, path);
-    pb_put_str(e->reply, NRI_DEVICE_TYPE, type);
-    pb_put_uint(e->reply, NRI_DEVICE_MAJOR, major);
-    pb_put_uint(e->reply, NRI_DEVICE_MINOR, minor);
-    if (entry_has(e, FILE_MODE))
-        pb_put_optional(e->reply, NRI_DEVICE_FILE_MODE, mode);
-    if (entry_has(e, UID))
-        pb_put_optional(e->reply, NRI_DEVICE_UID, uid);
-    if (entry_has(e, GID))
-        pb_put_optional(e->reply, NRI_DEVICE_GID, gid);
-    pb_close(e->reply, device);
-    entry_log(e, NRI_INFO, "device ", path, " (", type, " ", major, ":", minor, ")");
-    return true;
-}
-
-// Whether one part of the path is `..`, which would lead around a rule.
-static bool climbs(str path) {
-    while (path.size)
-        if (str_is(str_cut(&path, '/'), ".."))
-            return true;
-    return false;
-}
-
-static bool entry_mount(entry *e) {
-    str source = e->value[SOURCE], destination = e->value[DESTINATION];
-    if (!str_starts(destination, STR("/")))
-        return entry_wrong(e, DESTINATION, "destination is ", str_head(destination, 80),
-                           ", not an absolute path");
-    bool ruled = false, allowed = false;
-    for (uint32_t i = 0; i < rule_count; i++) {
-        ruled |= rules[i].mount;
-        allowed |= rules[i].mount && str_glob(rules[i].path, source);
-    }
-    if (ruled && (!allowed || climbs(source)))
-        return yaml_wrong(&e->y, "no rule of the configuration allows mounting ",
-                          str_head(source, 80));
-
-    uint32_t mount = pb_open(e->reply, NRI_ADJ_MOUNTS);
-    pb_put_str(e->reply, NRI_MOUNT_DESTINATION, destination);
-    pb_put_str(e->reply, NRI_MOUNT_TYPE, e->value[MOUNT_TYPE]);
-    pb_put_str(e->reply, NRI_MOUNT_SOURCE, source);
-    buf_put_str(e->reply, buf_str(&e->options));
-    pb_close(e->reply, mount);
-    entry_log(e, NRI_INFO, "mount ", source, " at ", destination);
-    return true;
-}
-
-// Docker Engine takes `ro` of a plugin's mount and fails the container for any other option,
-// those that it sets by itself included.
-static bool entry_option(entry *e, str option) {
-    static const char *const own[] = {"bind", "rbind", "rw", "private", "rprivate"};
-    if (e->alone && !str_is(option, "ro") && !str_is(option, "readonly")) {
-        for (uint32_t i = 0; i < sizeof own / sizeof *own; i++)
-            if (str_is(option, own[i]))
-                return true;
-        return yaml_wrong(&e->y, "Docker Engine takes no option ", str_head(option, 40),
-                          " of a plugin's mount, only ro");
-    }
-    pb_put_item(&e->options, NRI_MOUNT_OPTIONS, option);
-    return true;
-}
-
-static bool entry_finish(entry *e) {
-    const char *const *names = e->mount ? mount_keys : device_keys;
-    uint32_t line = e->y.line;
-    e->y.line = e->line; // what is missing is missing where the entry began
-    for (uint32_t key = 0; key < (e->mount ? MOUNT_TYPE + 1 : TYPE + 1); key++)
-        if (!entry_has(e, key))
-            return yaml_wrong(&e->y, names[key], " is missing");
-    if (!(e->mount ? entry_mount(e) : entry_device(e)))
-        return false;
-    e->y.line = line;
-    return true;
-}
-
-static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
-    entry *e = (entry *)y;
-    if (kind == YAML_ITEM || kind == YAML_END) {
-        if (e->begun && !entry_finish(e))
-            return false;
-        e->begun = kind == YAML_ITEM;
-        e->line = y->line;
-        e->seen = 0;
-        buf_clear(&e->options);
-        return true;
-    }
-    const char *const *names = e->mount ? mount_keys : device_keys;
-    uint32_t count = e->mount ? MOUNT_KEYS : DEVICE_KEYS, key = 0;
-    while (key < count && !str_is(y->key, names[key]))
-        key++;
-    if (key == count)
-        return yaml_wrong(y, "unknown key ", str_head(y->key, 40), "; known are ",
-                          e->mount ? "source, destination, type, options"
-                                   : "path, type, major, minor, file_mode, uid, gid");
-    bool list = e->mount && key == OPTIONS;
-    if (list != (kind == YAML_ELEMENT))
-        return yaml_wrong(y, names[key], list ? " wants a list" : " wants one value, not a list");
-    if (list) {
-        e->seen |= 1u << key;
-        return entry_option(e, value);
-    }
-    if (entry_has(e, key))
-        return yaml_wrong(y, names[key], " is given twice");
-    e->seen |= 1u << key;
-    e->value[key] = value;
-    e->quoted[key] = quoted;
-    e->lines[key] = y->line;
-    return true;
-}
-
-// ---- annotations ----
-
-// The most specific annotation counts: container, pod, bare; of two that are equally
-// specific the one with the new prefix.
-static str find_annotation(str annotated, str container, str prefix, str old_prefix, buf *key) {
-    static const char *const suffixes[] = {"/container.", "/pod", ""};
-    str found = {0};
-    for (uint32_t i = 0; i < 6 && found.at == NULL; i++) {
-        buf_clear(key);
-        buf_put(key, i % 2 ? old_prefix : prefix, suffixes[i / 2]);
-        if (i / 2 == 0)
-            buf_put(key, container);
-        found = pb_map_get(annotated, NRI_POD_ANNOTATIONS, buf_str(key));
-    }
-    return found;
-}
-
-static bool inject(entry *e, str annotated, bool mount) {
-    buf key = {0}, why = {0};
-    str text = mount ? find_annotation(annotated, e->container, STR("mounts.noderesource.dev"),
-                                       STR("mounts.nri.io"), &key)
-                     : find_annotation(annotated, e->container, STR("devices.noderesource.dev"),
-                                       STR("devices.nri.io"), &key);
-    e->mount = mount, e->begun = false, e->seen = 0;
-    e->y = (yaml){.rest = text, .error = &why, .take = entry_take};
-    bool good = yaml_parse(&e->y);
-    if (!good) {
-        (void)nri_error(e->reply, "annotation ", buf_str(&key), ", ",
-                        buf_str(&why));
-        entry_log(e, NRI_ERROR, buf_str(e->reply));
-    }
-    buf_free(&key);
-    buf_free(&why);
-    return good;
-}
-
 static bool create_container(str request, buf *reply) {
     str pod = pb_bytes(request, NRI_REQ_POD), container = pb_bytes(request, NRI_REQ_CONTAINER);
     bool alone = nri_has_no_pod(pod, container);
+    static const str devices[] = {STR("devices.noderesource.dev"), STR("devices.nri.io")};
+    static const str mounts[] = {STR("mounts.noderesource.dev"), STR("mounts.nri.io")};
     entry e = {
         .reply = reply,
+        .permits = rules,
+        .permit_count = rule_count,
         .pod = alone ? STR("") : nri_name(pod, NRI_POD_NAME),
         .container = nri_name(container, NRI_CTR_NAME),
         .alone = alone,
@@ -296,14 +57,14 @@ static bool create_container(str request, buf *reply) {
     str annotated = alone ? container : pod;
     uint32_t adjust = pb_open(reply, NRI_CREATE_ADJUST);
     uint32_t linux = pb_open(reply, NRI_ADJ_LINUX);
-    bool good = inject(&e, annotated, false);
+    bool good = inject(&e, annotated, false, devices, 2);
     if (good) {
         if (reply->size == linux) { // no device: take the empty message back
             reply->size = adjust;
         } else {
             pb_close(reply, linux);
         }
-        good = inject(&e, annotated, true);
+        good = inject(&e, annotated, true, mounts, 2);
     }
     if (good && reply->size == adjust)
         buf_clear(reply); // nothing to adjust

@@ -30,8 +30,10 @@ typedef struct yaml {
     str key; // of YAML_VALUE and YAML_ELEMENT
 } yaml;
 
+static void yaml_put_line(const yaml *y) { buf_put(y->error, "line ", y->line, ": "); }
+
 // Appends "line N: why" to what the caller wrote into the error; always false.
-#define yaml_wrong(y, ...) (buf_put((y)->error, "line ", (y)->line, ": ", __VA_ARGS__), false)
+#define yaml_wrong(y, ...) (yaml_put_line(y), buf_put((y)->error, __VA_ARGS__), false)
 
 static char yaml_peek(const yaml *y) { return y->rest.size ? y->rest.at[0] : '\0'; }
 
@@ -111,7 +113,7 @@ static bool yaml_key(yaml *y, bool flow) {
         return false;
     yaml_skip(y, flow);
     if (yaml_peek(y) != ':')
-        return yaml_wrong(y, "a key and a colon are wanted, not ", str_head(y->key, 40));
+        return yaml_wrong(y, "a key and a colon are wanted, not ", &y->key);
     yaml_step(y, 1);
     return true;
 }
@@ -252,7 +254,7 @@ static bool yaml_block_list(yaml *y, uint32_t column) {
     if (open_line == 0)
         return true;
     y->line = open_line;
-    return yaml_wrong(y, "a value is missing for ", str_head(y->key, 40));
+    return yaml_wrong(y, "a value is missing for ", &y->key);
 }
 
 // Hands all of the text to `take`; false with a reason in `error` when it cannot.

@@ -241,6 +241,9 @@ SDK void buf_put_str(buf *b, str text) {
         __builtin_memcpy(to, text.at, text.size);
 }
 
+// By reference: as much of a text as belongs into a message, which others may have made long.
+SDK void buf_put_shown(buf *b, const str *text) { buf_put_str(b, str_head(*text, 80)); }
+
 SDK void buf_put_text(buf *b, const char *text) { buf_put_str(b, str_of(text)); }
 
 SDK void buf_put_char(buf *b, char c) { buf_put_str(b, (str){&c, 1}); }
@@ -264,6 +267,8 @@ SDK void buf_put_int(buf *b, int64_t number) {
 #define BUF_PUT_ONE(b, x)                                                                          \
     _Generic((x),                                                                                  \
         str: buf_put_str,                                                                          \
+        str *: buf_put_shown,                                                                      \
+        const str *: buf_put_shown,                                                                \
         char *: buf_put_text,                                                                      \
         const char *: buf_put_text,                                                                \
         int: buf_put_int,                                                                          \

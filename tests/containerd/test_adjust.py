@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.agent import PLUGINS, Agent, guest
 from tests.support.containerd import Containerd
-from tests.support.cri import Cri, Ran, env_of
+from tests.support.cri import Cri, CriError, Ran, env_of
 from tests.support.gobuild import go_annotator_module, require_go
 
 MIB = 1 << 20
@@ -108,6 +110,75 @@ def test_resource_guard_limits_containers_that_have_no_limit_and_lowers_too_high
 
         cri.update(modest, memory_limit_in_bytes=256 * MIB)
         assert kernels_limit(modest) == 96 * MIB
+
+
+RULES = """
+- rule: limits
+  default: {memory: 48Mi, pids: 77}
+  cap: {memory: 96Mi}
+  set: {oom-score-adj: 321, rlimits: {nofile: "100:200"}}
+  remove: {env: LD_*}
+- rule: a relay for the motor
+  when: {namespace: machines, container: motor, image: localhost/busybox}
+  add: {devices: [{path: /dev/relay0, type: c, major: 1, minor: 7, file_mode: 0640, gid: 20}]}
+  set: {env: {WHO: "$(pod)/$(container)"}, annotations: {edge.example/by: rules}}
+- rule: no other images
+  unless: {image: localhost/*}
+  deny: "$(image) is not on the list"
+- rule: nobody but the motor in this namespace
+  when: {namespace: machines}
+  unless: {container: motor}
+  deny: "$(container) is no motor"
+- rule: closed
+  on: run_pod_sandbox
+  when: {namespace: closed}
+  deny: this namespace is closed
+"""
+
+
+def test_rules_reach_the_specification_and_the_process_and_refuse(
+    containerd: Containerd, cri: Cri, tmp_path: Path
+) -> None:
+    plugins, configs = {"10-rules": guest("rules")}, {"10-rules": RULES}
+    with Agent(
+        tmp_path, sockets=[containerd.nri_socket], plugins=plugins, configs=configs
+    ) as agent:
+        agent.wait_running("10-rules")
+        pod = cri.run_pod(namespace="machines")
+        motor = cri.run(
+            pod,
+            "motor",
+            env={"LD_PRELOAD": "/tmp/x.so", "OWN": "stays"},
+            resources={"memory_limit_in_bytes": 512 * MIB},
+        )
+        spec = cri.spec(motor)
+        resources = spec["linux"]["resources"]
+        assert (resources["memory"]["limit"], resources["pids"]["limit"]) == (96 * MIB, 77)
+        assert spec["process"]["oomScoreAdj"] == 321
+        assert {"type": "RLIMIT_NOFILE", "hard": 200, "soft": 100} in spec["process"]["rlimits"]
+        assert spec["annotations"]["edge.example/by"] == "rules"
+        assert env_of(spec)["WHO"] == f"{pod.name}/motor"
+        (device,) = (each for each in spec["linux"]["devices"] if each["path"] == "/dev/relay0")
+        assert (device["major"], device["minor"], device["fileMode"]) == (1, 7, 0o640)
+
+        inside = cri.exec(motor, "env").output.splitlines()
+        assert f"WHO={pod.name}/motor" in inside
+        assert "OWN=stays" in inside
+        assert [line for line in inside if line.startswith("LD_")] == ["LD_PRELOAD="]
+        assert cri.exec(motor, "sh", "-c", "ulimit -n").output == "100\n"
+        written = cri.exec(motor, "sh", "-c", "echo on > /dev/relay0")
+        assert "No space left on device" in written.errors
+        assert containerd.cgroup_file(motor, "pids", "pids.max", "pids.max") == "77"
+
+        cri.update(motor, memory_limit_in_bytes=256 * MIB)
+        limit = containerd.cgroup_file(motor, "memory", "memory.limit_in_bytes", "memory.max")
+        assert int(limit) == 96 * MIB
+
+        with pytest.raises(CriError, match="other is no motor"):
+            cri.create(pod, "other")
+        with pytest.raises(CriError, match="this namespace is closed"):
+            cri.run_pod(namespace="closed")
+        assert agent.entry("10-rules")["failures"] == {}
 
 
 def test_every_kind_of_event_that_this_runtime_has_reaches_a_plugin(

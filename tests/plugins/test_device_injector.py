@@ -1,6 +1,7 @@
-"""device-injector: annotations in, devices and mounts out."""
+"""device-injector, and rules that say the same: annotations in, devices and mounts out."""
 
 import json
+from collections.abc import Callable
 from textwrap import dedent
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge_agent.pb import nri_pb2
 
+from . import as_rules
 from .guest import PLUGINS, Guest, GuestError, capture, plugin
 
 CREATE = nri_pb2.CreateContainerRequest.FromString(capture("create_container"))
@@ -24,33 +26,46 @@ def configured(text: str = "") -> Guest:
     return guest
 
 
-GUEST = configured()  # keeps nothing from one request to the next
+def by_rules(text: str = "") -> Guest:
+    guest = Guest(plugin("rules"))
+    guest.configure(as_rules.device_injector(text))
+    return guest
 
 
-def inject(annotations: dict[str, str], guest: Guest = GUEST) -> nri_pb2.ContainerAdjustment:
+Make = Callable[[str], Guest]
+NAMES = ["device-injector", "rules"]
+BOTH = pytest.mark.parametrize("make", [configured, by_rules], ids=NAMES)
+# They keep nothing from one request to the next.
+EITHER = pytest.mark.parametrize("guest", [configured(), by_rules()], ids=NAMES)
+
+
+def inject(guest: Guest, annotations: dict[str, str]) -> nri_pb2.ContainerAdjustment:
     request = nri_pb2.CreateContainerRequest()
     request.CopyFrom(CREATE)
     request.pod.annotations.update(annotations)
     return guest.create(request).adjust
 
 
-def devices(text: str, key: str = MAIN, guest: Guest = GUEST) -> list[nri_pb2.LinuxDevice]:
-    return list(inject({key: text}, guest).linux.devices)
+def devices(guest: Guest, text: str, key: str = MAIN) -> list[nri_pb2.LinuxDevice]:
+    return list(inject(guest, {key: text}).linux.devices)
 
 
-def paths(annotations: dict[str, str]) -> list[str]:
-    return [device.path for device in inject(annotations).linux.devices]
+def paths(guest: Guest, annotations: dict[str, str]) -> list[str]:
+    return [device.path for device in inject(guest, annotations).linux.devices]
 
 
-def test_without_annotations_nothing_is_adjusted() -> None:
-    assert GUEST.call("create_container", capture("create_container")) == b""
-    assert inject({MAIN: ""}) == nri_pb2.ContainerAdjustment()
-    assert inject({MAIN: "# nothing yet\n"}) == nri_pb2.ContainerAdjustment()
-    assert inject({MAIN: "[]"}) == nri_pb2.ContainerAdjustment()
+@EITHER
+def test_without_annotations_nothing_is_adjusted(guest: Guest) -> None:
+    assert guest.call("create_container", capture("create_container")) == b""
+    assert inject(guest, {MAIN: ""}) == nri_pb2.ContainerAdjustment()
+    assert inject(guest, {MAIN: "# nothing yet\n"}) == nri_pb2.ContainerAdjustment()
+    assert inject(guest, {MAIN: "[]"}) == nri_pb2.ContainerAdjustment()
 
 
-def test_upstreams_sample_annotations() -> None:
+@EITHER
+def test_upstreams_sample_annotations(guest: Guest) -> None:
     adjust = inject(
+        guest,
         {
             MAIN: NULL,
             f"{MOUNTS}/container.main": dedent("""\
@@ -61,7 +76,7 @@ def test_upstreams_sample_annotations() -> None:
                   - bind
                   - ro
                 """),
-        }
+        },
     )
     (device,) = adjust.linux.devices
     assert device == nri_pb2.LinuxDevice(path="/dev/nri-null", type="c", major=1, minor=3)
@@ -70,9 +85,10 @@ def test_upstreams_sample_annotations() -> None:
     ]
 
 
-def test_every_key_of_a_device() -> None:
+@EITHER
+def test_every_key_of_a_device(guest: Guest) -> None:
     text = NULL + "  file_mode: 0640\n  uid: 0\n  gid: 44\n"
-    assert devices(text) == [
+    assert devices(guest, text) == [
         nri_pb2.LinuxDevice(
             path="/dev/nri-null",
             type="c",
@@ -85,19 +101,22 @@ def test_every_key_of_a_device() -> None:
     ]
 
 
+@EITHER
 @pytest.mark.parametrize(
     ("text", "mode"), [("0640", 0o640), ("0o640", 0o640), ("416", 0o640), ("0x1a0", 0o640)]
 )
-def test_file_modes_are_read_as_yaml_does(text: str, mode: int) -> None:
-    (device,) = devices(f"{NULL}  file_mode: {text}\n")
+def test_file_modes_are_read_as_yaml_does(guest: Guest, text: str, mode: int) -> None:
+    (device,) = devices(guest, f"{NULL}  file_mode: {text}\n")
     assert device.file_mode.value == mode
 
 
-def test_a_fifo_has_no_numbers() -> None:
-    (device,) = devices("- path: /run/pipe\n  type: p\n")
+@EITHER
+def test_a_fifo_has_no_numbers(guest: Guest) -> None:
+    (device,) = devices(guest, "- path: /run/pipe\n  type: p\n")
     assert (device.type, device.major, device.minor) == ("p", 0, 0)
 
 
+@EITHER
 @pytest.mark.parametrize(
     "text",
     [
@@ -110,8 +129,8 @@ def test_a_fifo_has_no_numbers() -> None:
         "# first\n- path:   /dev/a\n  type: c\n  major: 1\n  minor: 3\n# last",
     ],
 )
-def test_styles_of_the_same_list(text: str) -> None:
-    assert devices(text) == [nri_pb2.LinuxDevice(path="/dev/a", type="c", major=1, minor=3)]
+def test_styles_of_the_same_list(guest: Guest, text: str) -> None:
+    assert devices(guest, text) == [nri_pb2.LinuxDevice(path="/dev/a", type="c", major=1, minor=3)]
 
 
 DEVICE_LISTS = st.lists(
@@ -136,8 +155,9 @@ def as_block(wanted: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+@EITHER
 @given(DEVICE_LISTS)
-def test_any_list_in_block_and_in_json_style(wanted: list[dict[str, object]]) -> None:
+def test_any_list_in_block_and_in_json_style(guest: Guest, wanted: list[dict[str, object]]) -> None:
     for text in (json.dumps(wanted), json.dumps(wanted, indent=1), as_block(wanted)):
         got = [
             {
@@ -148,16 +168,17 @@ def test_any_list_in_block_and_in_json_style(wanted: list[dict[str, object]]) ->
                 **({"file_mode": device.file_mode.value} if device.HasField("file_mode") else {}),
                 **({"uid": device.uid.value} if device.HasField("uid") else {}),
             }
-            for device in devices(text)
+            for device in devices(guest, text)
         ]
         assert got == wanted
 
 
+@EITHER
 @given(st.text("- {}[]:,#'\"\n\t path: /d type c major 1 minor 3 options &", max_size=80))
-def test_any_text_is_understood_or_refused_with_its_place(text: str) -> None:
+def test_any_text_is_understood_or_refused_with_its_place(guest: Guest, text: str) -> None:
     for key in (MAIN, MOUNTS):
         try:
-            inject({key: text})
+            inject(guest, {key: text})
         except GuestError as error:
             refused = str(error)
         else:
@@ -165,6 +186,7 @@ def test_any_text_is_understood_or_refused_with_its_place(text: str) -> None:
         assert refused.startswith(f"annotation {key}, line ")
 
 
+@EITHER
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -204,14 +226,15 @@ def test_any_text_is_understood_or_refused_with_its_place(text: str) -> None:
         ("[{path: [[a]]}]", "line 1: YAML's [ is not understood here"),
     ],
 )
-def test_wrong_annotations_fail_the_container(text: str, says: str) -> None:
+def test_wrong_annotations_fail_the_container(guest: Guest, text: str, says: str) -> None:
     with pytest.raises(GuestError) as caught:
-        devices(text)
+        devices(guest, text)
     assert str(caught.value).startswith(f"annotation {MAIN}, {says}")
-    assert devices(NULL)  # and the next one is served
+    assert devices(guest, NULL)  # and the next one is served
 
 
-def test_the_most_specific_annotation_counts() -> None:
+@EITHER
+def test_the_most_specific_annotation_counts(guest: Guest) -> None:
     named = {
         key: f"- {{path: /dev/{number}, type: p}}"
         for number, key in enumerate(
@@ -227,12 +250,13 @@ def test_the_most_specific_annotation_counts() -> None:
     }
     other = {f"{DEVICES}/container.other": "broken"}
     for number, key in enumerate(list(named)):
-        assert paths(named | other) == [f"/dev/{number}"]
+        assert paths(guest, named | other) == [f"/dev/{number}"]
         del named[key]
-    assert paths(other) == []
+    assert paths(guest, other) == []
 
 
-def test_mounts_in_both_styles() -> None:
+@EITHER
+def test_mounts_in_both_styles(guest: Guest) -> None:
     text = dedent("""\
         - source: tmpfs
           destination: /scratch
@@ -247,7 +271,7 @@ def test_mounts_in_both_styles() -> None:
           source: /srv/data
         - {source: none, destination: /x, type: tmpfs, options: []}
         """)
-    got = inject({OLD_MOUNTS: text}).mounts
+    got = inject(guest, {OLD_MOUNTS: text}).mounts
     assert [(mount.destination, list(mount.options)) for mount in got] == [
         ("/scratch", ["nosuid", "size=64k"]),
         ("/data", ["rbind", "rw"]),
@@ -255,6 +279,7 @@ def test_mounts_in_both_styles() -> None:
     ]
 
 
+@EITHER
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -266,17 +291,18 @@ def test_mounts_in_both_styles() -> None:
         ("- options:\n   - a\n  - b", "line 3: the indentation fits no list above"),
     ],
 )
-def test_wrong_mounts_fail_the_container(text: str, says: str) -> None:
+def test_wrong_mounts_fail_the_container(guest: Guest, text: str, says: str) -> None:
     with pytest.raises(GuestError) as caught:
-        inject({MOUNTS: text})
+        inject(guest, {MOUNTS: text})
     assert str(caught.value).startswith(f"annotation {MOUNTS}, {says}")
 
 
-def test_what_was_injected_and_what_was_refused_is_logged() -> None:
-    guest = configured()
-    devices(NULL, guest=guest)
+@BOTH
+def test_what_was_injected_and_what_was_refused_is_logged(make: Make) -> None:
+    guest = make("")
+    devices(guest, NULL)
     with pytest.raises(GuestError):
-        devices("x", guest=guest)
+        devices(guest, "x")
     assert guest.lines[0] == "pod-0/main: device /dev/nri-null (c 1:3)"
     assert guest.lines[1].startswith(f"pod-0/main: annotation {MAIN}, line 1")
 
@@ -286,6 +312,7 @@ def test_what_was_injected_and_what_was_refused_is_logged() -> None:
 I2C = "- {path: /dev/i2c-1, type: c, major: 89, minor: 1}"
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("rules", "text", "allowed"),
     [
@@ -301,34 +328,36 @@ I2C = "- {path: /dev/i2c-1, type: c, major: 89, minor: 1}"
         ("device c 89:* /dev/i2c-*", "- {path: /dev/i2c-1, type: b, major: 8, minor: 0}", False),
     ],
 )
-def test_rules_for_devices(rules: str, text: str, allowed: bool) -> None:
-    guest = configured(rules)
+def test_rules_for_devices(make: Make, rules: str, text: str, allowed: bool) -> None:
+    guest = make(rules)
     if allowed:
-        assert len(devices(text, guest=guest)) == 1
+        assert len(devices(guest, text)) == 1
     else:
         with pytest.raises(GuestError, match="no rule of the configuration allows device"):
-            devices(text, guest=guest)
+            devices(guest, text)
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("source", "allowed"),
     [("/srv/a/b", True), ("/etc", False), ("/srv/../etc", False), ("/srv/a/..", False)],
 )
-def test_rules_for_mounts(source: str, allowed: bool) -> None:
-    guest = configured("mount /srv/*")
+def test_rules_for_mounts(make: Make, source: str, allowed: bool) -> None:
+    guest = make("mount /srv/*")
     text = {MOUNTS: f"- {{source: {source}, destination: /d, type: bind}}"}
     if allowed:
-        assert len(inject(text, guest).mounts) == 1
+        assert len(inject(guest, text).mounts) == 1
     else:
         with pytest.raises(GuestError, match="no rule of the configuration allows mounting"):
-            inject(text, guest)
+            inject(guest, text)
 
 
-def test_the_sample_configuration() -> None:
-    guest = configured((PLUGINS / "device-injector" / "device-injector.conf").read_text())
-    assert len(devices(I2C, guest=guest)) == 1
+@BOTH
+def test_the_sample_configuration(make: Make) -> None:
+    guest = make((PLUGINS / "device-injector" / "device-injector.conf").read_text())
+    assert len(devices(guest, I2C)) == 1
     with pytest.raises(GuestError):
-        devices(NULL, guest=guest)
+        devices(guest, NULL)
 
 
 @pytest.mark.parametrize(

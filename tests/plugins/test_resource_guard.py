@@ -1,4 +1,6 @@
-"""resource-guard: defaults and maxima of memory, CPU and pids."""
+"""resource-guard, and rules that say the same: defaults and maxima of memory, CPU and pids."""
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from edge_agent.pb import nri_pb2
 
+from . import as_rules
 from .guest import PLUGINS, Guest, GuestError, capture, plugin
 
 # memory 64Mi (and swap), cpu 512 shares, 50000/100000; no pids
@@ -18,6 +21,16 @@ def configured(text: str) -> Guest:
     guest = Guest(plugin("resource-guard"))
     guest.configure(text)
     return guest
+
+
+def by_rules(text: str) -> Guest:
+    guest = Guest(plugin("rules"))
+    guest.configure(as_rules.resource_guard(text))
+    return guest
+
+
+Make = Callable[[str], Guest]
+BOTH = pytest.mark.parametrize("make", [configured, by_rules], ids=["resource-guard", "rules"])
 
 
 def request(
@@ -35,9 +48,9 @@ def request(
 
 
 def guard(
-    text: str, have: nri_pb2.LinuxResources, namespace: str = "default", **labels: str
+    make: Make, text: str, have: nri_pb2.LinuxResources, namespace: str = "default", **labels: str
 ) -> nri_pb2.LinuxResources:
-    adjust = configured(text).create(request(have, namespace, labels)).adjust
+    adjust = make(text).create(request(have, namespace, labels)).adjust
     return adjust.linux.resources
 
 
@@ -75,6 +88,7 @@ SHARES = "[default]\nshares.default = 256\nshares.maximum = 1024"
 PIDS = "[default]\npids.default = 100\npids.maximum = 1000"
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("text", "have", "want"),
     [
@@ -115,20 +129,25 @@ PIDS = "[default]\npids.default = 100\npids.maximum = 1000"
         (PIDS, pids(1001), pids(1000)),
     ],
 )
-def test_limits(text: str, have: nri_pb2.LinuxResources, want: nri_pb2.LinuxResources) -> None:
-    assert guard(text, have) == want
+def test_limits(
+    make: Make, text: str, have: nri_pb2.LinuxResources, want: nri_pb2.LinuxResources
+) -> None:
+    assert guard(make, text, have) == want
 
 
-def test_a_container_in_order_gets_an_empty_reply() -> None:
-    guest = configured(MEMORY + "\n" + "\n".join(CPU.splitlines()[1:]))
+@BOTH
+def test_a_container_in_order_gets_an_empty_reply(make: Make) -> None:
+    guest = make(MEMORY + "\n" + "\n".join(CPU.splitlines()[1:]))
     assert guest.call("create_container", capture("create_container")) == b""
     assert guest.lines == []
 
 
-def test_every_change_is_logged() -> None:
-    guest = configured(MEMORY + "\ncpu.default = 0.5\npids.maximum = 64")
+@BOTH
+def test_every_change_is_logged(make: Make) -> None:
+    guest = make(MEMORY + "\ncpu.default = 0.5\npids.maximum = 64")
     guest.create(request(memory(600 * MI)))
-    assert guest.lines == [
+    rule = " (rule section 1)" if make is by_rules else ""
+    assert [line.removesuffix(rule) for line in guest.lines] == [
         "pod-0/main: memory lowered from 629145600 to 536870912",
         "pod-0/main: cpu limited to 500m",
         "pod-0/main: pids limited to 64",
@@ -150,6 +169,7 @@ memory.maximum = 50Mi
 """
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("namespace", "labels", "limit"),
     [
@@ -162,12 +182,13 @@ memory.maximum = 50Mi
     ],
 )
 def test_the_last_section_that_fits_counts(
-    namespace: str, labels: dict[str, str], limit: int
+    make: Make, namespace: str, labels: dict[str, str], limit: int
 ) -> None:
-    resources = guard(SECTIONS, NOTHING, namespace, **labels)
+    resources = guard(make, SECTIONS, NOTHING, namespace, **labels)
     assert resources.memory.limit.value == limit
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("text", "have", "want"),
     [
@@ -183,12 +204,12 @@ def test_the_last_section_that_fits_counts(
     ],
 )
 def test_an_update_is_held_to_the_maximum_only(
-    text: str, have: nri_pb2.LinuxResources, want: nri_pb2.LinuxResources
+    make: Make, text: str, have: nri_pb2.LinuxResources, want: nri_pb2.LinuxResources
 ) -> None:
     update = nri_pb2.UpdateContainerRequest(
         pod=CREATE.pod, container=CREATE.container, linux_resources=have
     )
-    reply = configured(text).ask("update_container", update, nri_pb2.UpdateContainerResponse)
+    reply = make(text).ask("update_container", update, nri_pb2.UpdateContainerResponse)
     if want == NOTHING:
         assert reply == nri_pb2.UpdateContainerResponse()
     else:
@@ -200,10 +221,13 @@ def test_an_update_is_held_to_the_maximum_only(
 SMALL = st.integers(-1, 4000)
 
 
+@BOTH
 @given(quota=SMALL, period=st.integers(0, 4000), most=st.integers(1, 8000))
-def test_no_quota_comes_out_above_the_maximum(quota: int, period: int, most: int) -> None:
+def test_no_quota_comes_out_above_the_maximum(
+    make: Make, quota: int, period: int, most: int
+) -> None:
     have = cpu(quota * 1000, period * 1000)
-    want = guard(f"[default]\ncpu.maximum = {most}m", have)
+    want = guard(make, f"[default]\ncpu.maximum = {most}m", have)
     have.MergeFrom(want)
     got = have.cpu.quota.value, have.cpu.period.value or 100_000  # the kernel's own
     assert got[0] > 0
@@ -211,14 +235,15 @@ def test_no_quota_comes_out_above_the_maximum(quota: int, period: int, most: int
     assert got[0] * 1000 <= max(most * got[1], 1000 * 1000)
 
 
-def test_the_sample_configuration() -> None:
+@BOTH
+def test_the_sample_configuration(make: Make) -> None:
     text = (PLUGINS / "resource-guard" / "resource-guard.conf").read_text()
     want = nri_pb2.LinuxResources()
     for part in (memory(128 * MI), cpu(50000, 100000), pids(256)):
         want.MergeFrom(part)
-    assert guard(text, NOTHING) == want
-    assert guard(text, NOTHING, "kube-system") == pids(256)
-    big = guard(text, memory(4096 * MI), "default", **{"edge.example/size": "large"})
+    assert guard(make, text, NOTHING) == want
+    assert guard(make, text, NOTHING, "kube-system") == pids(256)
+    big = guard(make, text, memory(4096 * MI), "default", **{"edge.example/size": "large"})
     assert big.memory.limit.value == 2048 * MI
 
 

@@ -1,0 +1,144 @@
+// Image references, brought to one form before they are compared: the author of a pod
+// writes `nginx`, `docker.io/nginx` or `index.docker.io/library/nginx:latest` for the same.
+
+#ifndef RULES_IMAGE_H
+#define RULES_IMAGE_H
+
+#include "pattern.h"
+
+// Of `registry.example:5000/team/app:1.2@sha256:...`
+typedef struct reference {
+    str domain, path, tag, digest; // absent: not there
+} reference;
+
+static bool is_alnum(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// Whether the first part of a name is a registry's: as Docker and containerd decide it.
+static bool is_domain(str part) {
+    for (uint32_t i = 0; i < part.size; i++)
+        if (is_any(part.at[i], ".:") || (part.at[i] >= 'A' && part.at[i] <= 'Z'))
+            return true;
+    return str_is(part, "localhost");
+}
+
+static reference reference_split(str text, bool pattern) {
+    reference r = {0};
+    str rest = text;
+    str name = str_cut(&rest, '@');
+    if (name.size < text.size)
+        r.digest = rest;
+    for (uint32_t i = name.size; i-- > 0 && name.at[i] != '/';)
+        if (name.at[i] == ':') {
+            r.tag = str_from(name, i + 1);
+            name.size = i;
+            break;
+        }
+    rest = name;
+    str first = str_cut(&rest, '/');
+    bool wild = false;
+    for (uint32_t i = 0; pattern && i < first.size; i++)
+        wild |= is_any(first.at[i], "*?");
+    if (first.size < name.size && (wild || is_domain(first)))
+        r.domain = first, r.path = rest;
+    else
+        r.path = name;
+    return r;
+}
+
+// Appends `domain/path`: the domain in lower case, and Docker's own for a name without one.
+static void put_repository(buf *out, reference r, bool pattern) {
+    bool wild = pattern && r.domain.at == NULL && str_starts(r.path, STR("*"));
+    uint32_t start = out->size;
+    for (uint32_t i = 0; i < r.domain.size; i++)
+        buf_put_char(out, (char)lower((uint8_t)r.domain.at[i]));
+    str domain = str_from(buf_str(out), start);
+    if (domain.size > 4 && str_is(str_from(domain, domain.size - 4), ":443")) // https anyway
+        out->size -= 4, domain.size -= 4;
+    bool docker = r.domain.at == NULL;
+    static const char *const names[] = {"docker.io", "index.docker.io", "registry-1.docker.io"};
+    for (uint32_t i = 0; i < sizeof names / sizeof *names; i++)
+        docker |= str_is(domain, names[i]);
+    if (docker && !wild) {
+        out->size = start;
+        buf_put(out, "docker.io");
+    }
+    str rest = r.path;
+    bool alone = str_cut(&rest, '/').size == r.path.size;
+    bool any = pattern && str_starts(r.path, STR("*"));
+    if (!wild)
+        buf_put(out, "/", docker && alone && !any ? "library/" : "");
+    buf_put(out, r.path);
+}
+
+static bool all_of(str text, const char *more, bool capitals) {
+    for (uint32_t i = 0; i < text.size; i++) {
+        char c = text.at[i];
+        if (!(is_alnum(c) || is_any(c, more)) || (!capitals && c >= 'A' && c <= 'Z'))
+            return false;
+    }
+    return text.size > 0;
+}
+
+// The grammar of references, as far as anything else would be another image to a runtime
+// than to a rule.
+static bool reference_valid(reference r) {
+    str rest = r.path, port = r.domain, host = r.domain;
+    if (!str_starts(host, STR("[")))
+        host = str_cut(&port, ':');
+    if (r.domain.at && (!all_of(r.domain, ".-:[]", true) || host.size == 0 ||
+                        !(is_alnum(host.at[host.size - 1]) || host.at[0] == '[')))
+        return false;
+    do {
+        str part = str_cut(&rest, '/');
+        if (!all_of(part, "._-", false) || !is_alnum(part.at[0]) || !is_alnum(part.at[part.size - 1]))
+            return false;
+    } while (rest.size);
+    if (r.path.at[r.path.size - 1] == '/' || (r.tag.at && !all_of(r.tag, "._-", true)))
+        return false;
+    str hex = r.digest, kind = str_cut(&hex, ':');
+    return !r.digest.at || (all_of(kind, "+._-", true) && hex.size >= 32 && all_of(hex, "", false));
+}
+
+// What the pattern of an `image` condition is made of.
+typedef struct image_pattern {
+    pattern repository; // or of `re:` the whole
+    str tag, digest;
+} image_pattern;
+
+static bool image_pattern_of(const node *at, str text, image_pattern *p, buf *error) {
+    *p = (image_pattern){0};
+    if (str_starts(text, STR("re:")))
+        return pattern_of(at, text, &p->repository, error);
+    reference r = reference_split(text, true);
+    if (r.path.size == 0 || (r.tag.at && r.tag.size == 0) || (r.digest.at && r.digest.size == 0))
+        return node_wrong(error, at, &text, " is no image; such are nginx, "
+                          "registry.example/team/*, team/app:1.*, *@sha256:...");
+    buf out = {0};
+    put_repository(&out, r, true);
+    char *kept = arena_take(out.size);
+    if (kept)
+        __builtin_memcpy(kept, out.at, out.size);
+    p->repository = (pattern){.glob = {kept, out.size}, .at = at};
+    buf_free(&out);
+    p->tag = r.tag, p->digest = r.digest;
+    return kept != NULL;
+}
+
+// `image` in full form: domain/path, then :tag or @digest. With a digest the tag says nothing
+// of what runs, so it fits no pattern of a tag.
+static answer image_fits(const image_pattern *p, str repository, reference r, str whole) {
+    if (p->repository.program)
+        return pattern_fits(&p->repository, whole);
+    answer fits = pattern_fits(&p->repository, repository);
+    if (fits != YES)
+        return fits;
+    if (p->digest.at && (!r.digest.at || (fits = glob_fits(p->digest, r.digest)) != YES))
+        return r.digest.at ? fits : NO;
+    if (p->tag.at)
+        return r.digest.at ? NO : glob_fits(p->tag, r.tag.at ? r.tag : STR("latest"));
+    return YES;
+}
+
+#endif
