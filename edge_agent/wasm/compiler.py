@@ -87,7 +87,8 @@ def compile_module(
     EngineError: the compiler ran out of time or memory, crashed or could not be started.
     StoreError: the artifact could not be written. `output` does not exist after an error.
     """
-    from edge_agent.wasm.spare_memory import compilers_share  # most starts compile nothing
+    # Most starts compile nothing.
+    from edge_agent.wasm.spare_memory import compilers_share, is_too_little
 
     try:
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
@@ -96,6 +97,8 @@ def compile_module(
     try:
         how = "metered" if metered else "plain"
         share = compilers_share(memory_bytes, system)
+        if share < memory_bytes and is_too_little(share, _size(wasm)):
+            raise explain(NO_MEMORY, "", share, scarce=True)
         bounds = (str(MAX_MODULE_BYTES), str(share))
         task = (engine_name, digest, how, *bounds, _told_target(portably))
         code, said = _run(task, wasm, target, timeout_s)
@@ -167,7 +170,18 @@ def _opened(wasm: Path) -> int:
     try:
         return os.open(wasm, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ModuleError(f"{wasm}: cannot be read: {os.strerror(error.errno or 0)}") from error
+        raise _unreadable(wasm, error) from error
+
+
+def _size(wasm: Path) -> int:
+    try:
+        return wasm.stat().st_size
+    except OSError as error:
+        raise _unreadable(wasm, error) from error
+
+
+def _unreadable(wasm: Path, error: OSError) -> ModuleError:
+    return ModuleError(f"{wasm}: cannot be read: {os.strerror(error.errno or 0)}")
 
 
 def _attend(child: "subprocess.Popen[bytes]", until: float) -> bytes:
@@ -195,7 +209,7 @@ def explain(code: int, said: str, memory_bytes: int, *, scarce: bool = False) ->
     if code == NO_MEMORY or (code not in _EXITS and any(word in said for word in _MEMORY_WORDS)):
         if scarce:
             return EngineError(
-                f"the compiler needed more than {format_size(memory_bytes)} of memory, which is "
+                f"the compiler needs more than {format_size(memory_bytes)} of memory, which is "
                 "what this node has to spare; free some memory or make the module smaller, the "
                 "agent tries again when the plugin is next loaded"
             )

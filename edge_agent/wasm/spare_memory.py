@@ -15,6 +15,14 @@ LEAST_BYTES = 24 << 20  # a plugin in C takes 6 (wasmi) to 18 MiB (Wasmer) on tw
 # resident, the agent 10. The cgroup's is the agent's own growth; its code is not counted as free.
 _KEPT_ON_BOARD_BYTES = 48 << 20
 _KEPT_IN_CGROUP_BYTES = 8 << 20
+# Times a module's own bytes. Measured with a Go plugin of 10 MB: wasmi 6, Wasmer 12, Wasmtime 21.
+_LEAST_TIMES = 3
+
+
+def is_too_little(share_bytes: int, module_bytes: int) -> bool:
+    """Whether no compiler can do with that share: then none is started, as a board that has no
+    more would stand still while it tries."""
+    return share_bytes < _LEAST_TIMES * module_bytes
 
 
 def compilers_share(most: int, system: Path) -> int:

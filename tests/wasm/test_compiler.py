@@ -169,6 +169,28 @@ def test_what_a_board_has_to_spare_is_the_limit(output: Path, tmp_path: Path) ->
     assert output.exists()
 
 
+def test_no_compiler_is_started_for_a_module_that_cannot_fit(output: Path, tmp_path: Path) -> None:
+    """A board that has no more would stand still while it tries, again and again."""
+    meminfo = tmp_path / "proc" / "meminfo"
+    meminfo.parent.mkdir()
+    meminfo.write_text(f"MemAvailable: {37 << 10} kB\n")
+    module = BENCH.read_bytes()
+    large = module + custom_section(9 << 20)
+    with pytest.raises(EngineError, match="more than 24MiB of memory, which is what this node has"):
+        compile_(large, output, system=tmp_path, timeout_s=0.0)
+    assert not output.exists()
+    with pytest.raises(EngineError, match="was stopped after 0 s"):
+        compile_(module + custom_section(7 << 20), output, system=tmp_path, timeout_s=0.0)
+
+
+def custom_section(size: int) -> bytes:
+    body = b"\4none" + bytes(size)
+    length, left = b"", len(body)
+    while left > 127:
+        length, left = length + bytes([left & 127 | 128]), left >> 7
+    return b"\0" + length + bytes([left]) + body
+
+
 @needs_limits
 def test_too_little_memory_to_begin_is_said(output: Path) -> None:
     with pytest.raises(EngineError, match="needed more than 4MiB of memory"):
