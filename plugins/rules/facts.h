@@ -39,22 +39,6 @@ static answer one_of(const alternative *a, str text, const char *what) {
     return best == UNKNOWN ? undecided(text, what) : best;
 }
 
-// Appends the path without `//`, `/./` and `/../`.
-static void put_clean_path(buf *out, str path) {
-    uint32_t start = out->size;
-    while (path.size) {
-        str part = str_cut(&path, '/');
-        if (str_is(part, "..")) {
-            while (out->size > start && out->at[--out->size] != '/') {
-            }
-        } else if (part.size && !str_is(part, ".")) {
-            buf_put(out, "/", part);
-        }
-    }
-    if (out->size == start)
-        buf_put(out, "/");
-}
-
 // ---- maps and lists ----
 
 // Of `labels` and the like, and of `env`: the entry's key and value.
@@ -102,14 +86,14 @@ static answer map_fits(const condition *c, str message, uint32_t field, bool env
 }
 
 static answer any_fits(const condition *c, str message, uint32_t field, uint32_t inner) {
-    bool path = c->fact != ANY_ARG;
     buf clean = {0};
     str item;
     answer best = NO;
     while (best != YES && pb_next_of(&message, field, &item)) {
         if (inner)
             item = pb_bytes(item, inner);
-        if (path && str_starts(item, STR("/"))) {
+        // A source may be no path: `proc`.
+        if (inner && (c->fact != MOUNT_SOURCE || str_starts(item, STR("/")))) {
             buf_clear(&clean);
             put_clean_path(&clean, item);
             item = buf_str(&clean);
@@ -141,14 +125,16 @@ static answer vector_fits(const condition *c, str container) {
 // ---- image ----
 
 // From NRI 0.13 on the runtime tells it. Before, the runtimes write the name into the
-// container's annotations; where there are no pods, so can whoever makes the container.
+// container's annotations; where there are no pods, so can whoever makes the container. CRI-O
+// copies the pod's annotations to its own (SpecAddAnnotations), so both say that one is forged.
 static void read_image(event *e) {
     str image = pb_bytes(e->container, NRI_CTR_IMAGE), name = pb_bytes(image, NRI_IMAGE_NAME);
     if (name.size == 0 && !e->alone) {
         name = pb_map_get(e->container, NRI_CTR_ANNOTATIONS, STR("io.kubernetes.cri.image-name"));
-        if (name.size == 0)
-            name = pb_map_get(e->container, NRI_CTR_ANNOTATIONS,
+        str crio = pb_map_get(e->container, NRI_CTR_ANNOTATIONS,
                               STR("io.kubernetes.cri-o.ImageName"));
+        if (crio.at)
+            name = name.at ? (str){0} : crio;
     }
     e->image_name = name;
     reference r = reference_split(name, false);

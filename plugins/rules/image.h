@@ -112,18 +112,18 @@ static bool image_pattern_of(const node *at, str text, image_pattern *p, buf *er
     if (str_starts(text, STR("re:")))
         return pattern_of(at, text, &p->repository, error);
     reference r = reference_split(text, true);
-    if (r.path.size == 0 || (r.tag.at && r.tag.size == 0) || (r.digest.at && r.digest.size == 0))
+    // `team*/app` could be Docker's users or registries.
+    bool either = r.domain.at && !str_is(r.domain, "*") && !is_domain(r.domain);
+    if (either || r.path.size == 0 || (r.tag.at && r.tag.size == 0) ||
+        (r.digest.at && r.digest.size == 0))
         return node_wrong(error, at, &text, " is no image; such are nginx, "
                           "registry.example/team/*, team/app:1.*, *@sha256:...");
     buf out = {0};
     put_repository(&out, r, true);
-    char *kept = arena_take(out.size);
-    if (kept)
-        __builtin_memcpy(kept, out.at, out.size);
-    p->repository = (pattern){.glob = {kept, out.size}, .at = at};
+    p->repository = (pattern){.glob = keep(&out), .at = at};
     buf_free(&out);
-    p->tag = r.tag, p->digest = r.digest;
-    return kept != NULL;
+    p->tag = r.digest.at ? (str){0} : r.tag, p->digest = r.digest;
+    return p->repository.glob.at != NULL;
 }
 
 // `image` in full form: domain/path, then :tag or @digest. With a digest the tag says nothing
@@ -131,7 +131,12 @@ static bool image_pattern_of(const node *at, str text, image_pattern *p, buf *er
 static answer image_fits(const image_pattern *p, str repository, reference r, str whole) {
     if (p->repository.program)
         return pattern_fits(&p->repository, whole);
-    answer fits = pattern_fits(&p->repository, repository);
+    // The registry by its own part, as a star for it would else fit a path of another one.
+    str wanted = p->repository.glob, path = repository, domain = str_cut(&wanted, '/');
+    bool apart = domain.size < p->repository.glob.size && !str_is(domain, "*");
+    answer fits = apart ? glob_fits(domain, str_cut(&path, '/')) : YES;
+    if (fits == YES)
+        fits = pattern_fits(apart ? &(pattern){.glob = wanted} : &p->repository, path);
     if (fits != YES)
         return fits;
     if (p->digest.at && (!r.digest.at || (fits = glob_fits(p->digest, r.digest)) != YES))

@@ -64,6 +64,8 @@ static uint32_t rune_end(str text, uint32_t at) {
 // A later star forgets an earlier one, so the work is at most pattern times text.
 static answer glob_fits(str pattern, str text) {
     uint32_t p = 0, t = 0, star = UINT32_MAX, resume = 0;
+    if (!steps(1)) // an empty text costs, too
+        return UNKNOWN;
     while (t < text.size) {
         char want = p < pattern.size ? pattern.at[p] : '\0';
         if (!steps(1))
@@ -422,6 +424,12 @@ typedef struct states {
 static states states_now, states_then;
 static uint32_t states_mark[MAX_PROGRAM], states_round;
 
+// Once for each event, so that the rounds never come around.
+static void states_forget(void) {
+    __builtin_memset(states_mark, 0, sizeof states_mark);
+    states_round = 0;
+}
+
 static bool states_add(const program *p, states *to, uint32_t at) {
     static uint16_t open[MAX_PROGRAM];
     uint32_t count = 0;
@@ -506,6 +514,31 @@ typedef struct pattern {
     program *program; // null for a glob
     const node *at;
 } pattern;
+
+// As long as the configuration; empty when there is no memory for it, and then the event fails.
+static str keep(const buf *text) {
+    str kept = {arena_take(text->size), text->size};
+    if (kept.at == NULL)
+        return (str){0};
+    __builtin_memcpy((char *)kept.at, text->at, text->size);
+    return kept;
+}
+
+// Appends the path without `//`, `/./` and `/../`.
+static void put_clean_path(buf *out, str path) {
+    uint32_t start = out->size;
+    while (path.size) {
+        str part = str_cut(&path, '/');
+        if (str_is(part, "..")) {
+            while (out->size > start && out->at[--out->size] != '/') {
+            }
+        } else if (part.size && !str_is(part, ".")) {
+            buf_put(out, "/", part);
+        }
+    }
+    if (out->size == start)
+        buf_put(out, "/");
+}
 
 static bool pattern_of(const node *at, str text, pattern *p, buf *error) {
     *p = (pattern){.glob = text, .at = at};

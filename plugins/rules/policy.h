@@ -226,8 +226,17 @@ static alternative *alternative_of(const node *n, fact fact, buf *error) {
     comparison how = facts[fact].how;
     if (how == OF_IMAGE)
         return image_pattern_of(n, n->text, &a->image, error) ? a : NULL;
-    if (how != OF_AMOUNT)
-        return pattern_of(n, n->text, &a->text, error) ? a : NULL;
+    if (how != OF_AMOUNT) {
+        if (!pattern_of(n, n->text, &a->text, error))
+            return NULL;
+        if (facts[fact].inner && str_starts(n->text, STR("/"))) { // as the paths will be
+            buf clean = {0};
+            put_clean_path(&clean, n->text);
+            a->text.glob = keep(&clean);
+            buf_free(&clean);
+        }
+        return a;
+    }
     uint32_t resource = fact - HAS_MEMORY;
     str words = n->text, first = str_word(&words);
     bool over = str_is(first, "over"), under = str_is(first, "under");
@@ -595,7 +604,7 @@ static bool remove_of(const node *n, rule *r, buf *error) {
         uint32_t kind = name_index(kind_names, one);
         if (kind != ANNOTATIONS && kind != ENVS && kind != SYSCTLS && kind != MOUNTS)
             return unknown_action(one, "remove", error, "annotations env sysctl mounts");
-        if (!alternatives_of(one, CONTAINER, &r->removed[kind], error))
+        if (!alternatives_of(one, kind == MOUNTS ? MOUNT : CONTAINER, &r->removed[kind], error))
             return false;
     }
     return n->first != NULL || node_wrong(error, n, "remove is empty");
@@ -654,6 +663,10 @@ static bool rule_possible(const node *map, const rule *r, buf *error) {
             at = CARRY_AMOUNTS;
         if ((r->events & at) == 0)
             return key_wrong(error, part, "none of the rule's events takes `", part->key, "`");
+        for (const node *one = part->first; at == CARRY_AMOUNTS && one; one = one->next)
+            if (name_index(resource_names, one) == RESOURCES &&
+                !(r->events & NRI_EVENTS_create_container))
+                return key_wrong(error, one, "none of the rule's events takes `", one->key, "`");
         if (!key_is(part, "when") && !key_is(part, "unless"))
             continue;
         for (const node *one = part->first; one; one = one->next)

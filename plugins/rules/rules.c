@@ -76,6 +76,7 @@ typedef struct effect {
     const node *value; // null: removed
     const rule *by;
     bool there; // the container is known to have it
+    bool met;   // by changed_in_part()
 } effect;
 
 #define MAX_EFFECTS 512
@@ -152,6 +153,17 @@ static bool container_has(const event *e, uint32_t kind, str key) {
     return found;
 }
 
+static answer name_fits(const alternative *patterns, uint32_t kind, str name) {
+    buf clean = {0};
+    if (kind == MOUNTS) {
+        put_clean_path(&clean, name);
+        name = buf_str(&clean);
+    }
+    answer fits = one_of(patterns, name, "a name");
+    buf_free(&clean);
+    return fits;
+}
+
 // What earlier rules gave and what the container came with. UNKNOWN: it cannot be decided.
 static answer remove_fitting(const event *e, const rule *r, uint32_t kind) {
     const alternative *patterns = r->removed[kind];
@@ -159,7 +171,7 @@ static answer remove_fitting(const event *e, const rule *r, uint32_t kind) {
     str message = place_of(e, kind, &field, &inner);
     for (uint32_t i = 0; i < effect_count; i++) {
         effect *one = &effects()[i];
-        answer fits = one->kind == kind ? one_of(patterns, one->key, "a name") : NO;
+        answer fits = one->kind == kind ? name_fits(patterns, kind, one->key) : NO;
         if (fits == UNKNOWN)
             return UNKNOWN;
         if (fits == YES)
@@ -167,7 +179,7 @@ static answer remove_fitting(const event *e, const rule *r, uint32_t kind) {
     }
     for (str entry; pb_next_of(&message, field, &entry);) {
         str name = name_in(entry, inner);
-        answer fits = one_of(patterns, name, "a name");
+        answer fits = name_fits(patterns, kind, name);
         if (fits == UNKNOWN)
             return UNKNOWN;
         if (fits != YES)
@@ -203,6 +215,23 @@ static answer collect(const event *e, const rule *r) {
                 put_effect(kind, added_key(n, kind), n, r);
     }
     return effects_many ? unknown("more than " DIGITS(MAX_EFFECTS) " changes") : YES;
+}
+
+// Runtimes change the first of two of one name and leave the second one as it is.
+static const effect *changed_in_part(const event *e) {
+    static const uint8_t kinds[] = {ENVS, MOUNTS};
+    for (uint32_t i = 0; effect_count && i < sizeof kinds; i++) {
+        uint32_t field, inner;
+        str entry, message = place_of(e, kinds[i], &field, &inner);
+        while (pb_next_of(&message, field, &entry)) {
+            effect *one = effect_of(kinds[i], name_in(entry, inner));
+            if (one && one->met)
+                return one;
+            if (one)
+                one->met = true;
+        }
+    }
+    return NULL;
 }
 
 // ---- writing them ----
@@ -512,6 +541,7 @@ static bool refuse(buf *reply, const event *e, const buf *why) {
 // Which rules fit; false when one of them cannot be decided, with `why`.
 static bool judge(event *e, buf *why) {
     steps_left = MAX_STEPS;
+    states_forget();
     effect_count = 0, effects_many = false;
     buf_clear(&effects_held);
     for (rule *r = rules; r; r = r->next) {
@@ -531,7 +561,12 @@ static bool judge(event *e, buf *why) {
         put_undecided(&line, r);
         tell(e, NRI_WARN, buf_str(&line), NULL);
     }
-    return true;
+    const effect *part = changed_in_part(e);
+    if (part) {
+        (void)unknown(kind_names[part->kind], " ", &part->key, " is there twice");
+        put_undecided(why, part->by);
+    }
+    return part == NULL;
 }
 
 // What rules say, and the last `deny`; true when there is one, with its text in `why`.
@@ -541,7 +576,7 @@ static bool speak(event *e, buf *why) {
     for (const rule *r = rules; r; r = r->next) {
         if (!r->fits || (r->usual && e->bit != NRI_EVENTS_create_container))
             continue;
-        if (r->deny)
+        if (r->deny && e->bit & REFUSABLE)
             deny = text_is(r->deny, "none") ? NULL : r;
         if (r->log && !text_is(r->log, "none")) {
             buf_clear(&text);
@@ -582,35 +617,20 @@ static bool handle(uint32_t bit, str pod, str container, str resources, buf *rep
 
 // ---- methods ----
 
-#define CONTAINER_EVENT(name)                                                                      \
-    static bool name(str request, buf *reply) {                                                    \
-        return handle(NRI_EVENTS_##name, pb_bytes(request, NRI_REQ_POD),                           \
-                      pb_bytes(request, NRI_REQ_CONTAINER), (str){0}, reply);                      \
-    }
-#define POD_EVENT(name) /* field 2 is something else there */                                      \
-    static bool name(str request, buf *reply) {                                                    \
-        return handle(NRI_EVENTS_##name, pb_bytes(request, NRI_REQ_POD), (str){0}, (str){0},       \
-                      reply);                                                                      \
-    }
-POD_EVENT(run_pod_sandbox)
-POD_EVENT(stop_pod_sandbox)
-POD_EVENT(remove_pod_sandbox)
-POD_EVENT(update_pod_sandbox)
-POD_EVENT(post_update_pod_sandbox)
-CONTAINER_EVENT(create_container)
-CONTAINER_EVENT(post_create_container)
-CONTAINER_EVENT(start_container)
-CONTAINER_EVENT(post_start_container)
-CONTAINER_EVENT(post_update_container)
-CONTAINER_EVENT(stop_container)
-CONTAINER_EVENT(remove_container)
-CONTAINER_EVENT(validate_container_adjustment)
-
-static bool update_container(str request, buf *reply) {
-    return handle(NRI_EVENTS_update_container, pb_bytes(request, NRI_REQ_POD),
-                  pb_bytes(request, NRI_REQ_CONTAINER), pb_bytes(request, NRI_UPDATE_REQ_RESOURCES),
-                  reply);
+static bool handle_request(uint32_t bit, str request, buf *reply) {
+    str container = {0}, resources = {0};
+    if (!(bit & POD_EVENTS)) // field 2 is something else there
+        container = pb_bytes(request, NRI_REQ_CONTAINER);
+    if (bit == NRI_EVENTS_update_container)
+        resources = pb_bytes(request, NRI_UPDATE_REQ_RESOURCES);
+    return handle(bit, pb_bytes(request, NRI_REQ_POD), container, resources, reply);
 }
+
+#define METHOD(name)                                                                               \
+    static bool name(str request, buf *reply) {                                                    \
+        return handle_request(NRI_EVENTS_##name, request, reply);                                  \
+    }
+EVENTS(METHOD)
 
 // Most events of runtimes before NRI 0.12.
 static bool state_change(str request, buf *reply) {

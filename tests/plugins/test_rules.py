@@ -546,6 +546,10 @@ def test_any_text_in_quotes_is_what_it_says(text: str) -> None:
             "line 2, column 52: x is not TYPE MAJOR:MINOR PATH",
         ),
         ("- rule: a\n  add: {mounts: [{source: /a}]}", "line 2, column 18: destination is missing"),
+        (
+            "- rule: a\n  on: update_container\n  set: {memory: 1Gi, cpus: '0'}",
+            "line 3, column 22: none of the rule's events takes `cpus`",
+        ),
         ("- rule: a\n  remove: {rlimits: x}", "line 2, column 12: remove what? rlimits is none o"),
         ("- rule: a\n  on: start", "line 2, column 7: unknown event start; known are run_pod_sa"),
         ("- rule: a\n  on: []", "line 2, column 7: on wants an event"),

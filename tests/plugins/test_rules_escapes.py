@@ -142,6 +142,63 @@ def test_of_two_images_that_are_told_the_runtimes_own_field_counts() -> None:
     assert verdict(LIST, made) == REFUSED
 
 
+CRI = "io.kubernetes.cri.image-name"
+CRI_O = "io.kubernetes.cri-o.ImageName"
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({CRI: "nginx"}, ""),
+        ({CRI_O: "nginx"}, ""),
+        ({CRI_O: "evil/x"}, REFUSED),
+        # CRI-O copies the pod's annotations into the container's (SpecAddAnnotations), containerd
+        # those that its configuration names: so the other runtime's key is the pod's author's.
+        ({CRI_O: "evil/x", CRI: "nginx"}, UNDECIDED),
+        ({CRI_O: "nginx", CRI: "evil/x"}, UNDECIDED),
+        ({CRI_O: "", CRI: "nginx"}, UNDECIDED),
+        ({CRI_O: ""}, UNDECIDED),
+    ],
+)
+def test_an_annotation_of_the_pod_does_not_tell_the_image(told: dict[str, str], says: str) -> None:
+    made = request()
+    del made.container.annotations[CRI]
+    made.container.annotations.update(told)
+    said = verdict(LIST, made)
+    assert says in said
+    assert bool(says) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_so"),
+    [
+        ("*.example.com/*", "a.example.com/x", True),
+        ("*.example.com/*", "evil.io/a.example.com/x", False),
+        ("registry.?/app", "registry.x/app", True),
+        ("registry.*/app", "registry.x/evil/app", False),
+        ("registry.*/team/*", "registry.x/team/a/b", True),
+        ("*/app", "evil.io/any/app", True),  # any registry, as `*` says
+        ("*app", "evil.io/any/app", True),
+    ],
+)
+def test_a_star_for_a_registry_fits_no_path(pattern: str, name: str, is_so: bool) -> None:
+    assert fits(f"{{image: '{pattern}'}}", image(name)) is is_so
+
+
+@pytest.mark.parametrize("pattern", ["team*/app", "*corp/app", "t?am/*"])
+def test_a_star_that_may_be_a_registrys_or_a_users_is_refused(pattern: str) -> None:
+    """`team*/app` would fit team.evil.example/app."""
+    with pytest.raises(GuestError, match="is no image"):
+        configured(f"- rule: r\n  when: {{image: '{pattern}'}}\n  deny: x")
+
+
+def test_a_pattern_with_tag_and_digest_is_about_the_digest_as_a_reference_is() -> None:
+    for name in (f"app:1.2@{DIGEST}", f"app@{DIGEST}", f"app:9@{DIGEST}"):
+        assert fits(f"{{image: 'app:1.2@{DIGEST}'}}", image(name))
+    assert not fits(f"{{image: 'app:1.2@{DIGEST}'}}", image(f"app:1.2@{OTHER}"))
+    assert not fits(f"{{image: 'app:1.2@{DIGEST}'}}", image("app:1.2"))
+
+
 # ---- texts ----
 
 
@@ -230,6 +287,44 @@ def test_paths_are_compared_without_their_detours(source: str) -> None:
     assert not fits("{mount-source: '/srv/*'}", made)
 
 
+@pytest.mark.parametrize("pattern", ["/etc/", "//etc", "/srv/../etc", "/etc/."])
+def test_paths_of_patterns_are_compared_so_too(pattern: str) -> None:
+    made = request()
+    made.container.mounts.add(destination="/x", source="/etc", type="bind")
+    assert fits(f"{{mount-source: {pattern}}}", made)
+    assert fits(f"{{mount-source: '{pattern}/../etc*'}}", made)
+
+
+@pytest.mark.parametrize("path", ["/secret", "//secret", "/secret/", "/a/../secret", "secret"])
+def test_a_detour_saves_no_mount_from_being_removed(path: str) -> None:
+    made = request()
+    made.container.mounts.add(destination=path, source="/x", type="bind")
+    assert fits("{mount: /secret}", made)
+    for pattern in ("/secret", "/secret/"):
+        adjust = configured(f"- rule: r\n  remove: {{mounts: {pattern}}}").create(made).adjust
+        assert [each.destination for each in adjust.mounts] == [f"-{path}"]
+
+
+@pytest.mark.parametrize(
+    "change", ["remove: {env: 'LD_*'}", "set: {env: {LD_PRELOAD: ''}}", "remove: {env: LD_PRELOAD}"]
+)
+def test_a_variable_that_is_there_twice_outlives_no_change(change: str) -> None:
+    """NRI's generator (AdjustEnv, 0.12.5 was read) changes the first one; the second one stays."""
+    rule = f"- rule: r\n  {change}"
+    assert verdict(rule, request(env=["LD_PRELOAD=/a", "PATH=/bin", "PATH=/bin"])) == ""
+    for second in ("LD_PRELOAD=/b", "LD_PRELOAD=/a", "LD_PRELOAD="):
+        said = verdict(rule, request(env=["LD_PRELOAD=/a", "X=y", second]))
+        assert said == "rule r (line 1) cannot be decided: env LD_PRELOAD is there twice"
+
+
+def test_a_mount_that_is_there_twice_outlives_no_removal() -> None:
+    made = request()
+    for source in ("/a", "/b"):
+        made.container.mounts.add(destination="/secret", source=source, type="bind")
+    said = verdict("- rule: r\n  remove: {mounts: /secret}", made)
+    assert said == "rule r (line 1) cannot be decided: mounts /secret is there twice"
+
+
 def test_a_text_of_others_is_shown_as_it_is_and_not_expanded_again() -> None:
     guest = configured("- rule: r\n  set: {env: {A: '$(label x)'}}\n  log: '$(label x)'")
     made = request(labels={"x": "$(pod) $(label x) $("})
@@ -268,6 +363,12 @@ def test_many_entries_and_many_rules_are_bounded() -> None:
         for number in range(200)
     )
     assert "too long" in verdict(rules, request(labels=labels))
+
+
+def test_many_empty_texts_are_bounded() -> None:
+    rules = "- rule: r\n  when: {any-arg: [a" + ", a" * 99 + "]}\n  deny: no\n"
+    assert verdict(rules, request(args=[""] * 1000)) == ""
+    assert "takes too long" in verdict(rules, request(args=[""] * 10_000))
 
 
 def test_more_removals_than_a_reply_should_have_are_refused() -> None:
