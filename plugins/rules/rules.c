@@ -21,9 +21,9 @@ static void put_expanded(buf *out, const event *e, str text, uint32_t longest) {
         if (str_is(name, "namespace"))
             value = pb_bytes(e->pod, NRI_POD_NAMESPACE);
         else if (str_is(name, "pod"))
-            value = nri_name(e->pod, NRI_POD_NAME);
+            value = e->pod_name;
         else if (str_is(name, "container"))
-            value = nri_name(e->container, NRI_CTR_NAME);
+            value = e->name;
         else if (str_is(name, "image"))
             value = e->image_name;
         else if (str_is(first, "label"))
@@ -36,10 +36,8 @@ static void put_expanded(buf *out, const event *e, str text, uint32_t longest) {
 
 // "pod/container: ", or the one of them that there is.
 static void put_who(buf *out, const event *e) {
-    str pod = nri_name(e->pod, NRI_POD_NAME), name = nri_name(e->container, NRI_CTR_NAME);
-    if (e->alone)
-        pod = (str){0};
-    buf_put(out, pod, pod.size && name.size ? "/" : "", name, ": ");
+    str pod = e->alone ? STR("") : e->pod_name;
+    buf_put(out, pod, pod.size && e->name.size ? "/" : "", e->name, ": ");
 }
 
 static buf line; // that is put together for the log
@@ -109,7 +107,6 @@ static effect *put_effect(uint32_t kind, str key, const node *value, const rule 
 // Where the container keeps what is of this kind: message, field, and the field of its name
 // (0: KEY=VALUE).
 static str place_of(const event *e, uint32_t kind, uint32_t *field, uint32_t *inner) {
-    str linux = pb_bytes(e->container, NRI_CTR_LINUX);
     static const uint8_t fields[KINDS][2] = {
         [ANNOTATIONS] = {NRI_CTR_ANNOTATIONS, NRI_KEY},
         [ENVS] = {NRI_CTR_ENV, 0},
@@ -122,9 +119,10 @@ static str place_of(const event *e, uint32_t kind, uint32_t *field, uint32_t *in
         [CDI_DEVICES] = {NRI_CTR_CDI_DEVICES, 1},
     };
     *field = fields[kind][0], *inner = fields[kind][1];
-    if (kind == UNIFIED)
-        return pb_bytes(linux, NRI_LINUX_RESOURCES);
-    return kind == SYSCTLS || kind == NET_DEVICES || kind == DEVICES ? linux : e->container;
+    if (kind != UNIFIED && kind != SYSCTLS && kind != NET_DEVICES && kind != DEVICES)
+        return e->container;
+    str linux = pb_bytes(e->container, NRI_CTR_LINUX);
+    return kind == UNIFIED ? pb_bytes(linux, NRI_LINUX_RESOURCES) : linux;
 }
 
 static str name_in(str entry, uint32_t inner) {
@@ -206,6 +204,8 @@ static answer collect(const event *e, const rule *r) {
             put_effect(kind, n->key, n, r);
         const node *usual = r->keyed[DEFAULT][kind] ? r->keyed[DEFAULT][kind]->first : NULL;
         for (; usual; usual = usual->next) {
+            if (!steps_of_fields(e, true))
+                return unknown("the rules take too long");
             const effect *had = effect_of(kind, usual->key);
             if (had ? had->value == NULL : !container_has(e, kind, usual->key))
                 put_effect(kind, usual->key, usual, r);
@@ -421,8 +421,8 @@ static void put_resources(buf *out, const event *e) {
     const change c = {
         .bounds = &b,
         .create = true,
-        .pod = nri_name(e->pod, NRI_POD_NAME),
-        .name = nri_name(e->container, NRI_CTR_NAME),
+        .pod = e->pod_name,
+        .name = e->name,
         .more_cpu = buf_str(&more),
         .out = out,
     };
@@ -454,8 +454,8 @@ static bool put_annotated(buf *reply, const event *e, uint32_t kind) {
         .reply = reply,
         .permits = permits,
         .permit_count = permit_count,
-        .pod = e->alone ? STR("") : nri_name(e->pod, NRI_POD_NAME),
-        .container = nri_name(e->container, NRI_CTR_NAME),
+        .pod = e->alone ? STR("") : e->pod_name,
+        .container = e->name,
         .alone = e->alone,
     };
     bool good = inject(&one, e->alone ? e->container : e->pod, kind == MOUNTS, prefixes,
@@ -508,8 +508,8 @@ static bool update(buf *reply, const event *e) {
     uint32_t resources = pb_open(reply, NRI_UPDATE_LINUX_RESOURCES);
     const change c = {
         .bounds = &b,
-        .pod = nri_name(e->pod, NRI_POD_NAME),
-        .name = nri_name(e->container, NRI_CTR_NAME),
+        .pod = e->pod_name,
+        .name = e->name,
         .out = reply,
     };
     guard(&c, e->resources);
@@ -599,8 +599,12 @@ static bool speak(event *e, buf *why) {
 }
 
 static bool handle(uint32_t bit, str pod, str container, str resources, buf *reply) {
-    event e = {.bit = bit, .pod = pod, .container = container, .resources = resources};
+    event e = {.bit = bit, .pod = pod, .container = container, .resources = resources,
+               .fields = {fields_of(pod), fields_of(container)}};
+    if (e.fields[0] + e.fields[1] > MAX_FIELDS)
+        return nri_error(reply, "more than " DIGITS(MAX_FIELDS) " entries");
     e.alone = nri_has_no_pod(pod, container);
+    e.pod_name = nri_name(pod, NRI_POD_NAME), e.name = nri_name(container, NRI_CTR_NAME);
     buf why = {0};
     if (container.at)
         read_image(&e);
