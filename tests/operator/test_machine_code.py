@@ -188,6 +188,6 @@ def test_an_installed_library_that_makes_no_code_is_named(monkeypatch: pytest.Mo
         def features(self) -> None:
             return None
 
-    monkeypatch.setattr(releases, "choose", lambda _: (Older(), ""))
+    monkeypatch.setattr(releases, "select_engine", lambda _: (Older(), ""))
     with pytest.raises(OperatorError, match=r"install 0\.2\.1"):
         Maker()
