@@ -94,13 +94,15 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         b"",
         b"no gzip",
-        gzip.compress(b""),
-        gzip.compress(b"{}\n"),
-        gzip.compress(b'{"format": "edge-agent recording 2"}\n'),
-        gzip.compress(b'{"format": "edge-agent recording 1"}\n[]\n'),
-        gzip.compress(b'{"format": "edge-agent recording 1"}\n{"event": "CreateContainer"}\n'),
-        gzip.compress(b'{"format": "edge-agent recording 1"}\n' + b"[" * 100_000),
-        gzip.compress(b"x" * (17 << 20)),
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(b'{"format": "edge-agent recording 2"}\n', mtime=0),
+        gzip.compress(b'{"format": "edge-agent recording 1"}\n[]\n', mtime=0),
+        gzip.compress(
+            b'{"format": "edge-agent recording 1"}\n{"event": "CreateContainer"}\n', mtime=0
+        ),
+        gzip.compress(b'{"format": "edge-agent recording 1"}\n' + b"[" * 100_000, mtime=0),
+        gzip.compress(b"x" * (17 << 20), mtime=0),
         recording.encoded({}, [EVENT])[:-20],
         recording.encoded({}, [replace(EVENT, event="None")]),
         recording.encoded({}, [replace(EVENT, export="malloc")]),
