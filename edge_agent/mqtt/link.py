@@ -345,6 +345,7 @@ class Link:
             self._take_answers(connection, time.monotonic())
 
     def _exchange(self, until: float, connection: "Connection") -> None:
+        """Sleep, then read and write once, at the pace that the connection allows."""
         now = time.monotonic()
         read_due = connection.read_due(now)
         if connection.has_read or read_due > now:

@@ -8,6 +8,7 @@
 #ifndef RULES_PATTERN_H
 #define RULES_PATTERN_H
 
+#include "../validator/path.h"
 #include "document.h"
 
 // UNKNOWN: it cannot be said, and what cannot be said must let nobody through.
@@ -522,22 +523,6 @@ static str keep(const buf *text) {
         return (str){0};
     __builtin_memcpy((char *)kept.at, text->at, text->size);
     return kept;
-}
-
-// Appends the path without `//`, `/./` and `/../`.
-static void put_clean_path(buf *out, str path) {
-    uint32_t start = out->size;
-    while (path.size) {
-        str part = str_cut(&path, '/');
-        if (str_is(part, "..")) {
-            while (out->size > start && out->at[--out->size] != '/') {
-            }
-        } else if (part.size && !str_is(part, ".")) {
-            buf_put(out, "/", part);
-        }
-    }
-    if (out->size == start)
-        buf_put(out, "/");
 }
 
 static bool pattern_of(const node *at, str text, pattern *p, buf *error) {

@@ -1,6 +1,7 @@
 // Rejects adjustments of containers that a policy forbids, naming the rule and the
 // plugin. See README.md for the rules.
 
+#include "path.h"
 #include "policy.h"
 
 // ---- one request ----
@@ -76,22 +77,6 @@ static bool allowed_all(const check *c, enum subject subject, str message, uint3
         if (!allowed_name(c, subject, unmarked(pb_bytes(entry, 1))))
             return false;
     return true;
-}
-
-// Appends the path without `//`, `/./` and `/../`.
-static void put_clean_path(buf *out, str path) {
-    uint32_t start = out->size;
-    while (path.size) {
-        str part = str_cut(&path, '/');
-        if (str_is(part, "..")) {
-            while (out->size > start && out->at[--out->size] != '/') {
-            }
-        } else if (part.size && !str_is(part, ".")) {
-            buf_put(out, "/", part);
-        }
-    }
-    if (out->size == start)
-        buf_put(out, "/");
 }
 
 static bool mounts_allowed(const check *c, str adjust) {
