@@ -13,29 +13,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edge_agent.config import UpdatesConfig
-from edge_agent.errors import CryptoError, RefusedError
+from edge_agent.errors import ConfigError, CryptoError, RefusedError
 from edge_agent.fleet.plan import Node
 from edge_agent.fleet.trustfiles import read_root
 from edge_agent.fleet_protocol import deployment as deployments
+from edge_agent.fleet_protocol import trust
 from edge_agent.fleet_protocol.deployment import Deployment
 from edge_agent.fleet_protocol.topics import DEPLOYMENT, MAX_MESSAGE_BYTES, TRUST, Kind
+from edge_agent.fleet_protocol.trust import TrustSet
+from edge_agent.store import catalogue as catalogues
 from edge_agent.store.catalogue import Catalogue
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import Refusal, TrustState
-from typing import TYPE_CHECKING, NamedTuple
-
-from edge_agent.errors import ConfigError
-from edge_agent.fleet_protocol import trust
-from edge_agent.fleet_protocol.trust import TrustSet
-from edge_agent.store import catalogue as catalogues
-
-if TYPE_CHECKING:
-    from edge_agent.fleet_protocol.reported_state import TrustState
 
 log = logging.getLogger(__name__)
 
@@ -214,16 +208,16 @@ class Documents:
 
     def until_expiry(self, catalogue: Catalogue, deployment: Deployment | None) -> float:
         """Seconds until something expires, by the best time that is known; inf: nothing will."""
-        trust, now = self._trust.last_read, self._now(catalogue)
+        trusted, now = self._trust.last_read, self._now(catalogue)
         times = [deployment.expires] if deployment is not None else []
-        if trust is not None and trust.validity is not None:
-            times.append(trust.validity.expires)
+        if trusted is not None and trusted.validity is not None:
+            times.append(trusted.validity.expires)
         return min((each - now for each in times if each > now), default=math.inf)
 
     def trust_in_force(self, catalogue: Catalogue) -> TrustInForce:
         """The trusted keys, and the earliest time that it can be."""
-        now, trust = self._now(catalogue), self._trust.current(catalogue)
-        return TrustInForce(trust, self._trust.last_error, now, self._clock() < now)
+        now, trusted = self._now(catalogue), self._trust.current(catalogue)
+        return TrustInForce(trusted, self._trust.last_error, now, self._clock() < now)
 
     @property
     def refused(self) -> "Refusal | None":

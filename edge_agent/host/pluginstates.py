@@ -164,7 +164,7 @@ class PluginStates:
         return self._folder / name_of(identity)
 
 
-_MAGIC = b"edge-agent state 1\n"
+MAGIC = b"edge-agent state 1\n"
 _HASH_CHARS = 64
 _NAME, _VALUE = 2, 4
 MAX_BYTES = PluginState.MAX_BYTES + PluginState.MAX_KEYS * (_NAME + _VALUE) + 1024
@@ -189,14 +189,14 @@ def encode(identity: PluginId, values: Mapping[str, bytes]) -> bytes:
         parts += (len(raw).to_bytes(_NAME, "big"), raw)
         parts += (len(value).to_bytes(_VALUE, "big"), value)
     body = b"".join(parts)
-    return b"".join((_MAGIC, sha256_hex(body).encode(), b"\n", body))
+    return b"".join((MAGIC, sha256_hex(body).encode(), b"\n", body))
 
 
 def decode(identity: PluginId, raw: bytes) -> dict[str, bytes]:
     """The keys and values in a file. StoreError: it is damaged, or another plugin's."""
-    at = len(_MAGIC) + _HASH_CHARS + 1
+    at = len(MAGIC) + _HASH_CHARS + 1
     body = raw[at:]
-    if raw[:at] != b"".join((_MAGIC, sha256_hex(body).encode(), b"\n")):
+    if raw[:at] != b"".join((MAGIC, sha256_hex(body).encode(), b"\n")):
         raise StoreError("its file is damaged")
     reader = _Reader(body)
     if reader.take(_NAME) != identity.encode():

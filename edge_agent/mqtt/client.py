@@ -1,8 +1,8 @@
 """paho's client as the agent and the operator's tools use it: bounded, with TLS, in plain words.
 
 By itself paho takes packets of 256 MB, unasked ones among them. Here is bounded which packets a
-broker may send, how large, how many, how fast. The methods overridden are private to paho; tests
-with hostile brokers fail if it renames them. Errors say why a connection ended or never began, in
+broker may send, how large, how many, how fast. No other file uses names that are private to paho;
+tests with hostile brokers fail if it renames them. Errors say why a connection ended or never began, in
 an operator's words.
 """
 
@@ -189,6 +189,24 @@ class BoundedClient(paho.Client):
             self.username_pw_set(config.username, _password(config))
         if tls:
             self.tls_set_context(tls_context(config))
+
+    def set_keepalive(self, seconds: int) -> None:
+        """Ping the broker so often from now on, while connected."""
+        self._keepalive = seconds
+
+    def set_reconnecting(self, wanted: bool) -> None:
+        """Whether paho's loop connects again by itself after the end of a connection."""
+        self._reconnect_on_failure = wanted
+
+    def forget_message(self, packet_id: int) -> None:
+        """Do not send this message with the next connection, if it is not acknowledged yet."""
+        with self._out_message_mutex:
+            self._out_messages.pop(packet_id, None)
+
+    def forget_messages(self) -> None:
+        """The same for all: paho's loop goes on until its queue is empty, connected or not."""
+        with self._out_message_mutex:
+            self._out_messages.clear()
 
     def _create_socket_connection(self) -> socket.socket:
         address = (plain(self._host), self._port)

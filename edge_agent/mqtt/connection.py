@@ -254,7 +254,7 @@ class Connection:
         # A broker may ask for more pings, not for fewer: what forgets silent connections
         # between here and there (NAT, firewalls) was not asked.
         if not 0 < client.keepalive <= self._config.keepalive_s:
-            client._keepalive = self._config.keepalive_s
+            self._opened().set_keepalive(self._config.keepalive_s)
         self.tick_due = 0.0  # what was due next was reckoned with our own
         self.receive_maximum = max(1, getattr(properties, "ReceiveMaximum", RECEIVE_MAXIMUM))
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)

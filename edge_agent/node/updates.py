@@ -11,11 +11,15 @@ Imported only where updates are configured.
 """
 
 import logging
+import math
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from edge_agent import process
 from edge_agent.config import AgentConfig, UpdatesConfig
 from edge_agent.errors import RequestError
 from edge_agent.fleet_protocol.requests import Request, Sealed
@@ -31,26 +35,26 @@ if TYPE_CHECKING:
     from edge_agent.fleet.updater import Updater
     from edge_agent.fleet_protocol.signed_requests import Addressed
     from edge_agent.store.release import Machine
-import math
-import threading
-from collections import deque
-from typing import TYPE_CHECKING, TypeVar
-
-from edge_agent import process
-
-if TYPE_CHECKING:
-    from edge_agent.fleet.updater import Updater
 
 log = logging.getLogger(__name__)
 
 # Of what others ask for, that the worker may not have come to yet: it may wait for a disk.
 MAX_ASKED = 16
+# Twice the window of edge_agent.fleet.transfer.parts: 1 MiB.
+MAX_PARTS = 16
+# JSON, signatures and the disk fit; the default of 8 MB counts where memory is locked.
+STACK_BYTES = 512 * 1024
+# After an error of ours, which is not to become a loop without a rest.
+ERROR_PAUSE_S = 60.0
+STOP_TIMEOUT_S = 1.0
 # Of the state folder: the OCI image layout, with the catalogue beside its files.
 STORE, CATALOGUE = "store", "catalogue.json"
 ASKED_FILE = "requests.json"  # of the state folder: which signed requests came
 
 Planned = Callable[[Mapping[PluginId, Release], frozenset[Digest]], None]
 """(what is to run, by identity; digests that may have to run again), on the loop."""
+
+T = TypeVar("T")
 
 
 class Updates:
@@ -221,17 +225,6 @@ class _NoBroker:
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Nothing came."""
-
-
-# Twice the window of edge_agent.fleet.transfer.parts: 1 MiB.
-MAX_PARTS = 16
-# JSON, signatures and the disk fit; the default of 8 MB counts where memory is locked.
-STACK_BYTES = 512 * 1024
-# After an error of ours, which is not to become a loop without a rest.
-ERROR_PAUSE_S = 60.0
-STOP_TIMEOUT_S = 1.0
-
-T = TypeVar("T")
 
 
 class Worker:

@@ -21,6 +21,7 @@ from edge_agent.operator.tool_client import (
     Quiet,
     Received,
     Subscription,
+    ToolClient,
     hint,
     until,
 )
@@ -147,9 +148,7 @@ class BrokerClient(BrokerConnection):
             if packet_id in self._acknowledged:
                 return self._acknowledged.pop(packet_id)
             self._unanswered -= 1
-            client = self._opened()
-            with client._out_message_mutex:  # or it would be sent with each connection
-                client._out_messages.pop(packet_id, None)
+            self._opened().forget_message(packet_id)
             return "the broker ends the connection" if self.connections > before + 1 else ""
 
     def acknowledge(self, message: Received) -> None:
@@ -315,7 +314,7 @@ class BrokerClient(BrokerConnection):
                 if subscription.wants(received.topic):
                     subscription.put(received)
 
-    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> ToolClient:
         client = super()._make(broker, version)
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe

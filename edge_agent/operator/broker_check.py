@@ -21,7 +21,7 @@ from edge_agent.errors import LinkError
 from edge_agent.fleet_protocol.topics import MAX_MESSAGE_BYTES, fleet_topics
 from edge_agent.operator.blobs import PATIENCE_S
 from edge_agent.operator.broker import BrokerClient
-from edge_agent.operator.tool_client import client_id
+from edge_agent.operator.tool_client import ToolClient, client_id
 from edge_agent.store.digest import Digest
 
 # For what a broker does by itself: a will, a message on its way.
@@ -67,7 +67,7 @@ class _Client(BrokerClient):
         self.granted: Mapping[str, object] = {}
         self._will = will
 
-    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> ToolClient:
         client = super()._make(broker, version)
         client.manual_ack_set(False)
         if self._will is not None:
@@ -102,7 +102,7 @@ class _Client(BrokerClient):
     def die(self) -> None:
         """Break the connection without DISCONNECT."""
         client = self._opened()
-        client._reconnect_on_failure = False
+        client.set_reconnecting(False)
         client.loop_stop()
         sock = client.socket()
         if sock is not None:
@@ -323,7 +323,7 @@ class _End:
     """Ends a session that was kept for a trial."""
 
     def __init__(self, client: _Client) -> None:
-        self._ending = BrokerClient(client._config)
+        self._ending = BrokerClient(client.config)
 
     def __enter__(self) -> None:
         self._ending.__enter__()

@@ -53,7 +53,7 @@ class BrokerConnection(ABC):
         self._config = config
         self._unacknowledged = unacknowledged
         self._keep_session_s = keep_session_s
-        self._client: paho.Client | None = None
+        self._client: ToolClient | None = None
         self._subscriptions: list[Subscription] = []
         self._lock = threading.Lock()
         self._answered = threading.Condition(self._lock)
@@ -130,7 +130,7 @@ class BrokerConnection(ABC):
             if self._connack:
                 raise LinkError(f"{broker.url}: {self._connack}")
 
-    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> paho.Client:
+    def _make(self, broker: Broker, version: MQTTProtocolVersion) -> ToolClient:
         client = tool_client(self._config, version, tls=broker.tls, clean=not self._keep_session_s)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.reconnect_delay_set(1, RECONNECT_MAX_S)
@@ -145,8 +145,7 @@ class BrokerConnection(ABC):
         if client is None:
             return
         client.disconnect()
-        # paho's loop goes on until its queue is empty: without a connection, for ever.
-        client._out_messages.clear()
+        client.forget_messages()
         client.loop_stop()
 
     @property
@@ -165,7 +164,7 @@ class BrokerConnection(ABC):
     def _subscribe(self, subscription: Subscription) -> None:
         """Send SUBSCRIBE for what is to be received; called again after each reconnection."""
 
-    def _opened(self) -> paho.Client:
+    def _opened(self) -> ToolClient:
         if self._client is None:
             raise LinkError("the connection to the broker is closed")
         return self._client
@@ -200,6 +199,7 @@ class BrokerConnection(ABC):
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        assert isinstance(client, ToolClient)
         with self._answered:
             if reason.is_failure:
                 self._wrong_version = reason == "Unsupported protocol version"
@@ -217,8 +217,7 @@ class BrokerConnection(ABC):
                     self._connack = (
                         "the broker does not keep retained messages, which a fleet needs"
                     )
-                # Private to paho; a broker that comes back in a test fails without it.
-                client._reconnect_on_failure = not self._connack
+                client.set_reconnecting(not self._connack)
                 self.connections += 1
             self._answered.notify_all()
             again = list(self._subscriptions)
@@ -234,6 +233,7 @@ class BrokerConnection(ABC):
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
+        assert isinstance(client, ToolClient)
         with self._answered:
             if self._connack is None:  # how brokers without MQTT 5 may answer it
                 self._wrong_version = True
@@ -243,6 +243,7 @@ class BrokerConnection(ABC):
                 )
             # What it says of a broken connection is "Unspecified error".
             why = f" ({reason})" if reason != "Unspecified error" else ""
-            trouble = client.last_error if isinstance(client, ToolClient) else ""
-            self._lost = self._broke = trouble or self._lost or f"no connection to the broker{why}"
+            self._lost = self._broke = (
+                client.last_error or self._lost or f"no connection to the broker{why}"
+            )
             self._answered.notify_all()

@@ -106,7 +106,7 @@ class Draft:
 
     def _plugin(self, table: Mapping[str, object]) -> dict[str, object]:
         name = str(table.get("name", "(without a name)"))
-        self._known(table, _PLUGIN, f"plugin {name}")
+        self.check_keys(table, _PLUGIN, f"plugin {name}")
         if "permissions" not in table:
             raise OperatorError(
                 f"{self.path}: plugin {name}: say what it may change, such as permissions ="
@@ -130,7 +130,7 @@ class Draft:
         version = table.get("version")
         if not isinstance(version, str):
             raise OperatorError(f'{self.path}: plugin {name}: a release needs version = "..."')
-        self._known(table, _RELEASE, f"{name} {version}")
+        self.check_keys(table, _RELEASE, f"{name} {version}")
         blob = releases.load(self.folder, name, str(table.get("module", version)))
         values = {**table, "blob": {field: getattr(blob, field) for field in releases.FIELDS}}
         published = str(table.get("module", version))
@@ -139,7 +139,7 @@ class Draft:
         values.pop("module", None)
         self._take_config(f"{name} {version}", values)
         if isinstance(rollout := table.get("rollout"), Mapping):
-            self._known(rollout, ROLLOUT, f"{name} {version}: rollout")
+            self.check_keys(rollout, ROLLOUT, f"{name} {version}: rollout")
             signed = {key: rollout[key] for key in _SIGNED if key in rollout}
             if "rings" in signed:
                 signed["rings"] = self._rings(f"{name} {version}: rollout", signed["rings"])
@@ -176,7 +176,7 @@ class Draft:
             raise OperatorError(f"{self.path}: {about}{key} must be tables, [[{key}]]")
         return value
 
-    def _known(self, table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    def check_keys(self, table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
         """Refuse unknown keys, which nodes would ignore: a typing error would go unnoticed."""
         for key in table:
             if key not in known:
@@ -204,7 +204,7 @@ def read(folder: FleetFolder, text: str) -> Draft:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise OperatorError(f"{folder.deployment_file}: not valid TOML: {error}") from None
     draft = Draft(folder, values, text)
-    draft._known(values, _ROOT, "at the top")
+    draft.check_keys(values, _ROOT, "at the top")
     return draft
 
 

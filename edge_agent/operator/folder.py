@@ -114,12 +114,12 @@ class FleetFolder:
 
     def commit(self) -> str | None:
         """The present commit, with "-dirty" if there are changes; None: no git."""
-        head = self._git("rev-parse", "--short=12", "HEAD")
+        head = self.git("rev-parse", "--short=12", "HEAD")
         if not head:
             return None
-        return f"{head}{DIRTY}" if self._git("status", "--porcelain", "--", ".") else head
+        return f"{head}{DIRTY}" if self.git("status", "--porcelain", "--", ".") else head
 
-    def _git(self, *words: str) -> str | None:
+    def git(self, *words: str) -> str | None:
         git = shutil.which("git")
         if git is None:
             return None
@@ -182,8 +182,8 @@ def create(
     folder.write_trust(keys, 1, validity)
     for file, text in texts.items():
         folder.write(file, text)
-    if folder._git("rev-parse", "--show-toplevel") is None:
-        folder._git("init", "--quiet")
+    if folder.git("rev-parse", "--show-toplevel") is None:
+        folder.git("init", "--quiet")
     folder.settings()  # what was written can be read
     return folder
 

@@ -51,7 +51,7 @@ class Merge:
         for host, inside in linux.net_devices.items():
             self._claim(f"net device {host}", plugin)
             container.linux.net_devices[host].CopyFrom(inside)
-        self._message(container.linux.resources, linux.resources, "", plugin)
+        self.merge(container.linux.resources, linux.resources, "", plugin)
         if linux.cgroups_path:
             self._claim("cgroups_path", plugin)
             container.linux.cgroups_path = linux.cgroups_path
@@ -109,12 +109,12 @@ class Merge:
                 self._claim(f"env {key}", plugin)
                 env.append(f"{key}={change.value}")
 
-    def _message(self, target: Message, changes: Message, path: str, plugin: str) -> None:
+    def merge(self, target: Message, changes: Message, path: str, plugin: str) -> None:
         """Field by field, down to what one plugin owns: linux.resources has many."""
         for field, value in changes.ListFields():
             where = f"{path}{field.name}"
             if _is_part(field):
-                self._message(getattr(target, field.name), value, f"{where}.", plugin)
+                self.merge(getattr(target, field.name), value, f"{where}.", plugin)
             elif field.message_type is not None and field.message_type.GetOptions().map_entry:
                 self._map(where, getattr(target, field.name), dict(value), plugin)
             else:
@@ -130,7 +130,7 @@ class Merge:
 
 def update_resources(container: nri_pb2.Container, update: nri_pb2.ContainerUpdate) -> None:
     """Apply a ContainerUpdate to a container."""
-    Merge(container)._message(container.linux.resources, update.linux.resources, "", "")
+    Merge(container).merge(container.linux.resources, update.linux.resources, "", "")
 
 
 def _is_part(field: FieldDescriptor) -> bool:

@@ -158,9 +158,10 @@ class Release:
     def same_guest(self, other: "Release | None") -> bool:
         """Whether a guest of the other release need not be replaced. The same module run by other
         code, or under another version, is the same plugin."""
-        return other is not None and self._of_guest() == other._of_guest()
+        return other is not None and self.guest_parts() == other.guest_parts()
 
-    def _of_guest(self) -> tuple[object, ...]:
+    def guest_parts(self) -> tuple[object, ...]:
+        """All that a guest is made of."""
         return (
             *(self.index, self.name, self.path, self.digest, self.size),
             *(self.config, self.settings, self.unusable),

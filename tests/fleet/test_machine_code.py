@@ -2,6 +2,7 @@
 for and whole; and in every other case the module runs all the same, compiled by the node."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,14 +248,17 @@ def test_module_that_is_named_as_code_too_is_kept_as_a_module(
     """Or a disk that refuses it would be asked for ever, at once each time: code that cannot be
     stored is given up, a module is not."""
     full = ["no space", "no space"]
-    real = Layout._take
 
-    def take(layout: Layout, path: Path) -> tuple[str, int]:
-        if full:
-            raise StoreError(full.pop())
-        return real(layout, path)
+    def failing(add: Callable[..., Any]) -> Callable[..., Any]:
+        def added(*given: Any) -> Any:
+            if full:
+                raise StoreError(full.pop())
+            return add(*given)
 
-    monkeypatch.setattr(Layout, "_take", take)
+        return added
+
+    monkeypatch.setattr(Layout, "add_module", failing(Layout.add_module))
+    monkeypatch.setattr(Layout, "add_blob", failing(Layout.add_blob))
     operator.deploy(guard("1", MODULE, code(MODULE)))
     board.start()
     assert board.running() == {}

@@ -1,19 +1,19 @@
 """A guest's lines of log: none of them makes a runtime wait, none is lost or out of order."""
 
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from edge_agent.nri.link import Link
 from edge_agent.wasm.guestlog import HOLD_S, INFO, MAX_HELD, WARN, AgentLog, GuestLog
 from tests.host.house import House
 
 
 class _Told(logging.Handler):
-    """Lines of plugins, and what links sent, in their order."""
+    """Lines of plugins, and what sockets sent, in their order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,8 +22,8 @@ class _Told(logging.Handler):
     def agent_log(self, identity: str) -> AgentLog:
         """One that writes here alone: pytest's handlers want more than a plugin's record has."""
         log = AgentLog(identity)
-        log._logger = logging.Logger("told")
-        log._logger.addHandler(self)
+        log._logger = logging.Logger("told")  # noqa: SLF001 - pytest adds its handlers to all others
+        log._logger.addHandler(self)  # noqa: SLF001
         return log
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -33,14 +33,14 @@ class _Told(logging.Handler):
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> _Told:
     handler = _Told()
-    send = Link._send
+    send = socket.socket.sendmsg
 
-    def sent(link: Link, pieces: Sequence[bytes | bytearray]) -> int:
+    def sent(link: socket.socket, pieces: Sequence[bytes | bytearray]) -> int:
         count = send(link, pieces)
         handler.order.append("sent")
         return count
 
-    monkeypatch.setattr(Link, "_send", sent)
+    monkeypatch.setattr(socket.socket, "sendmsg", sent)  # the simulated runtime has `sendall`
     return handler
 
 

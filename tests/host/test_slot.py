@@ -275,13 +275,14 @@ def test_an_event_that_came_before_the_agents_end_is_answered_and_counted(house:
     guests = {"10-edge": "edge", "20-bench": "bench"}  # "Ignore": no placeholder beside them
     house.run(*(house.release(*each, failure_policy="Ignore") for each in guests.items()))
     pod = house.during(lambda: house.runtime.run_pod("p")).pod
-    link = house.slot("10-edge").plugin._link
+    link = house.slot("10-edge").plugin._link  # noqa: SLF001
     outcomes: list[Outcome] = []
     asking = threading.Thread(
         target=lambda: outcomes.append(house.runtime.create_container(pod, "c", start=False))
     )
     asking.start()
-    select.select([link._socket], [], [], 30)  # it has come, and the loop has ended
+    # The event has arrived, and no turn of the loop has read it.
+    select.select([link._socket], [], [], 30)  # noqa: SLF001
     told = len(house.results)
     house.supervisor.close()
     asking.join()

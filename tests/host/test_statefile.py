@@ -54,7 +54,7 @@ def test_another_plugins_file_is_refused() -> None:
 @given(st.binary(max_size=100))
 def test_content_with_a_right_hash_and_nothing_else_is_read_or_refused(body: bytes) -> None:
     body = b"\x00\x0410-a" + body
-    raw = pluginstates._MAGIC + sha256_hex(body).encode() + b"\n" + body
+    raw = pluginstates.MAGIC + sha256_hex(body).encode() + b"\n" + body
     try:
         values = decode(PluginId("10-a"), raw)
     except StoreError:

@@ -20,7 +20,7 @@ def end_processes() -> None:
     """What the end of each outbox's process would do: close its files, and nothing else."""
     for box in _made:
         for lane in box.journal.lanes.values() if box.journal else ():
-            lane._writer._close()
+            lane._writer._close()  # noqa: SLF001 - nothing public ends without writing
     _made.clear()
 
 

@@ -188,8 +188,8 @@ def commands_of_fleet() -> set[str]:
     commands.add_parser(subparsers)
     return {
         name
-        for action in subparsers.choices["fleet"]._actions
-        if isinstance(action, argparse._SubParsersAction)
+        for action in subparsers.choices["fleet"]._actions  # noqa: SLF001 - argparse has no other list
+        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
         for name in action.choices
     }
 

@@ -358,11 +358,10 @@ def test_a_plugin_that_leaves_during_an_event_is_dropped(path: Path) -> None:
         leaving = NativePlugin(path, "10", "leaving", {}, EVERY)
 
         def leave(_: bytes) -> bytes:
-            assert leaving._link is not None
-            leaving._link.close("it leaves")
+            leaving.leave()
             return b""
 
-        leaving._handlers = {"RunPodSandbox": leave}
+        leaving.handlers = {"RunPodSandbox": leave}
         with leaving:
             runtime.wait_for_plugins(1)
             outcome = runtime.run_pod("web")

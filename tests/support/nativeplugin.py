@@ -38,7 +38,7 @@ class NativePlugin:
         self.updated: list[Updated] = []
         self.closed = threading.Event()
         self.reason = ""
-        self._handlers = handlers
+        self.handlers = handlers
         methods = exports if exports is not None else frozenset(handlers)
         self.session = Session(
             index,
@@ -71,6 +71,11 @@ class NativePlugin:
 
         self._loop.call_soon(send)
 
+    def leave(self) -> None:
+        """Close the connection; on the plugin's own thread, as a handler is called."""
+        assert self._link is not None
+        self._link.close("the plugin leaves")
+
     def called(self, event: str) -> list[Call]:
         return [call for call in self.calls if call.event == event]
 
@@ -86,7 +91,7 @@ class NativePlugin:
         if incoming.export:
             self.calls.append(incoming)
         methods = {export: method for method, export in events.EXPORTS.items()}
-        handler = self._handlers.get(methods.get(incoming.export, ""))
+        handler = self.handlers.get(methods.get(incoming.export, ""))
         try:
             reply = b"" if handler is None else handler(incoming.payload)
             self.session.answer(incoming, reply)
