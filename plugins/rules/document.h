@@ -7,69 +7,12 @@
 #ifndef RULES_DOCUMENT_H
 #define RULES_DOCUMENT_H
 
-#include "../device-injector/yaml.h"
-#include "edge_nri.h"
-
-#define is_any yaml_is_any
-
-// ---- memory of one configuration, given back as a whole ----
-
-typedef struct arena_chunk {
-    struct arena_chunk *next;
-    uint32_t used, room;
-} arena_chunk;
-
-static arena_chunk *arena;
-
-static void arena_reset(void) {
-    while (arena) {
-        arena_chunk *next = arena->next;
-        heap_give(arena);
-        arena = next;
-    }
-}
-
-// Zeroes; null when there is no memory for it, and then the event fails (edge_nri.h).
-static void *arena_take(uint32_t size) {
-    const uint32_t usual = 1008;
-    size = (size + 7) & ~7u;
-    if (arena == NULL || arena->room - arena->used < size) {
-        uint32_t room = size > usual ? size : usual;
-        arena_chunk *chunk = heap_take(sizeof *chunk + room);
-        if (chunk == NULL)
-            return NULL;
-        *chunk = (arena_chunk){.next = arena, .room = room};
-        arena = chunk;
-    }
-    char *at = (char *)(arena + 1) + arena->used;
-    arena->used += size;
-    __builtin_memset(at, 0, size);
-    return at;
-}
-
-// ---- the tree ----
-
-typedef struct node {
-    enum { TEXT, LIST, MAP } kind;
-    uint32_t line, column; // of the value, from 1
-    str text;              // of TEXT
-    str key;               // in a map
-    uint32_t key_line, key_column;
-    struct node *first, *next;
-} node;
-
-static bool key_is(const node *n, const char *key) { return str_is(n->key, key); }
-
-static bool text_is(const node *n, const char *text) {
-    return n->kind == TEXT && str_is(n->text, text);
-}
+#include "tree.h"
 
 #define MAX_DEPTH 8
 #define MAX_NODES 4096
 #define MAX_KEYS 512 // of one map
 #define MAX_TEXT 65536 // bytes of a configuration
-#define DIGITS(limit) DIGITS_OF(limit)
-#define DIGITS_OF(limit) #limit
 
 typedef struct document {
     const char *at, *end, *line_at; // line_at: where the line begins
@@ -79,16 +22,6 @@ typedef struct document {
     buf *error;
 } document;
 
-// Clears what is in `error` and says where; what is wrong follows.
-static void put_place(buf *error, uint32_t at_line, uint32_t column) {
-    buf_clear(error);
-    buf_put(error, "line ", at_line, ", column ", column, ": ");
-}
-
-#define place_wrong(error, at_line, column, ...)                                                   \
-    (put_place(error, at_line, column), buf_put(error, __VA_ARGS__), false)
-#define node_wrong(error, n, ...) place_wrong(error, (n)->line, (n)->column, __VA_ARGS__)
-#define key_wrong(error, n, ...) place_wrong(error, (n)->key_line, (n)->key_column, __VA_ARGS__)
 #define doc_wrong(d, ...) place_wrong((d)->error, (d)->line, doc_column(d), __VA_ARGS__)
 
 static uint32_t doc_column(document *d) { // in characters
@@ -422,27 +355,6 @@ static node *doc_block(document *d, uint32_t indent) {
 }
 
 // ---- the whole ----
-
-// The copy that the tree's texts point into: without CR before LF. False for what no text has.
-static bool doc_copy(str text, buf *copy, buf *error) {
-    uint32_t line = 1, start = 0;
-    for (uint32_t i = 0; i < text.size; i++) {
-        uint8_t c = (uint8_t)text.at[i];
-        bool end_ahead = i + 1 < text.size && text.at[i + 1] == '\n';
-        if (c == '\n')
-            line++, start = i + 1;
-        else if (c == '\r' && end_ahead)
-            continue;
-        else if (c == '\t')
-            return nri_error(error, "line ", line, ", column ", i - start + 1,
-                             ": a tab; YAML indents with blanks, and a text has \"\\t\"");
-        else if (c < 0x20 || c == 0x7F)
-            return nri_error(error, "line ", line, ", column ", i - start + 1,
-                             ": a control character (", (uint32_t)c, ")");
-        buf_put_char(copy, (char)c);
-    }
-    return true;
-}
 
 // The tree of `text`, null for an empty one; `good` says whether it could be read.
 static node *doc_parse(str text, buf *error, bool *good) {

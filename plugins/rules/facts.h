@@ -3,7 +3,7 @@
 #ifndef RULES_FACTS_H
 #define RULES_FACTS_H
 
-#include "policy.h"
+#include "configuration.h"
 
 typedef struct event {
     uint32_t bit;
@@ -74,9 +74,17 @@ static bool is_glob(str text) {
     return false;
 }
 
+// CRI-O copies the annotations of the pod to each of its containers (SpecAddAnnotations), containerd
+// those that its configuration names. A container's own of the same key takes the copy's place.
+static bool pod_has(const event *e, str key, str value) {
+    str pods = pb_map_get(e->pod, NRI_POD_ANNOTATIONS, key);
+    return !steps_of_fields(e, false) || (pods.at && str_eq(pods, value));
+}
+
 // Whether an entry has a key and a value that fit. Two different values of the one key that
 // is asked for leave open which of them counts later.
-static answer map_fits(const condition *c, str message, uint32_t field, bool env) {
+static answer map_fits(const condition *c, const event *e, str message, uint32_t field) {
+    bool env = c->fact == ENV;
     bool glob = is_glob(c->key), seen = false;
     str entry, key, value, first = {0};
     answer best = NO;
@@ -93,6 +101,9 @@ static answer map_fits(const condition *c, str message, uint32_t field, bool env
             return unknown(facts[c->fact].name, " ", c->key, " is there twice");
         seen = true, first = value;
         one = one_of(c->first, value, "a value");
+        if (one == YES && c->fact == CONTAINER_ANNOTATION && pod_has(e, key, value))
+            one = unknown("the container's annotation ", &key,
+                          " is the pod's, too, and may be a copy of it");
         if (one == YES && glob)
             return YES;
         best = one == NO ? best : one;
@@ -251,7 +262,7 @@ static answer condition_fits(const condition *c, const event *e) {
     }
     switch (facts[c->fact].how) {
     case OF_MAP:
-        return map_fits(c, message, field, c->fact == ENV);
+        return map_fits(c, e, message, field);
     case OF_ANY:
         return any_fits(c, message, field, facts[c->fact].inner);
     case OF_VECTOR:

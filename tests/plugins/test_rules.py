@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.pb import nri_pb2
+from edge_agent.wasm.imports import MAX_KIND_BYTES
 
 from .guest import Guest, GuestError, capture, plugin
 from .messages import told
@@ -201,6 +202,9 @@ def test_regular_expressions(expression: str, text: str, is_so: bool) -> None:
         ("(a{255}){255}", "it becomes too large; at most 512 steps"),
         ("a{2,1}", "the repetition is upside down"),
         ("a{x}", "wanted is {m}, {m,} or {m,n}"),
+        ("a{3", "wanted is {m}, {m,} or {m,n}"),
+        ("a{3,", "wanted is {m}, {m,} or {m,n}"),
+        ("(a{3,4", "wanted is {m}, {m,} or {m,n}"),
         ("a**", "a repetition of a repetition"),
         ("*a", "nothing is there to be repeated"),
         ("(a", "a ) is missing"),
@@ -347,6 +351,49 @@ def test_everything_that_can_be_given() -> None:
     assert adjust == want
 
 
+def _device(**numbers: str) -> str:
+    given = {"path": "/dev/x", "type": "c", "major": "1", "minor": "3", **numbers}
+    device = ", ".join(f"{key}: {value}" for key, value in given.items())
+    return f"- rule: r\n  add: {{devices: [{{{device}}}]}}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "bits"),
+    [("0660", 0o660), ("0o660", 0o660), ('"0660"', 0o660), ("04755", 0o4755), ("0", 0)],
+)
+def test_a_mode_is_octal_with_a_zero_in_front(mode: str, bits: int) -> None:
+    (device,) = adjusted(_device(file_mode=mode)).linux.devices
+    assert device.file_mode.value == bits
+
+
+@pytest.mark.parametrize(
+    "mode", ["660", "432", '"660"', "0x1b0", "0668", "010000", "0o", "-1", "rw"]
+)
+def test_a_mode_that_others_may_read_otherwise_is_refused(mode: str) -> None:
+    with pytest.raises(GuestError, match=r"^line 2, column [0-9]+: file_mode is .*such as 0660$"):
+        configured(_device(file_mode=mode))
+
+
+@pytest.mark.parametrize("key", ["major", "minor", "uid", "gid"])
+def test_other_numbers_of_devices_are_decimal(key: str) -> None:
+    for number in ("010", "0x1", "4294967296", "-1"):
+        with pytest.raises(
+            GuestError, match=f"^line 2, column [0-9]+: {key} is {number}, not a dec"
+        ):
+            configured(_device(**{key: number}))
+
+
+def test_the_longest_name_of_a_rule_may_be_reported() -> None:
+    name = "\u00e9" * (MAX_KIND_BYTES // 2)
+    guest = configured(f"- rule: {name}\n  report: x")
+    guest.create(CREATE)
+    assert [report.kind for report in guest.reports] == [name]
+    with pytest.raises(
+        GuestError, match="line 1, column 9: the rule's name has 65 bytes, at most 64"
+    ):
+        configured(f"- rule: {name}x\n  report: x")
+
+
 def test_what_was_done_is_logged_with_its_rule() -> None:
     guest = configured("""
 - rule: r
@@ -484,7 +531,16 @@ def test_any_text_in_quotes_is_what_it_says(text: str) -> None:
         ("- set: {pids: 1}", "line 1, column 3: the rule has no name"),
         ("- rule: a\n  sett: 1", "line 2, column 3: unknown key sett; known are rule on when"),
         ("- rule: a\n  rule: b", "line 2, column 3: rule is given twice, first in line 1"),
-        ("- rule: a\n- rule: a", "line 2, column 9: two rules have the name a, the first in li"),
+        (
+            "- rule: a\n  log: x\n- rule: a\n  log: x",
+            "line 3, column 9: two rules have the name a, the first in li",
+        ),
+        (f"- rule: {'x' * 65}\n  log: y", "line 1, column 9: the rule's name has 65 bytes, at mo"),
+        ("- rule: a", "line 1, column 3: the rule does nothing: none of set default cap add rem"),
+        (
+            "- rule: a\n  on: create_container\n  when: {pod: x}\n  unknown: skip",
+            "line 1, column 3: the rule does nothing",
+        ),
         ("- rule: a\n  set:", "line 2, column 3: a value is missing for set"),
         ("- rule: a\n  set:\n  cap: {pids: 1}", "line 2, column 3: a value is missing for set"),
         ("- rule: a\n  set: {}", "line 2, column 8: set is empty"),
@@ -575,7 +631,10 @@ def test_any_text_in_quotes_is_what_it_says(text: str) -> None:
         ("- rule: a\n  log: $(pod", "line 2, column 8: $(pod is not understood; known are"),
         ("- rule: a\n  deny: ''", "line 2, column 9: deny wants a text"),
         ("- rule: a\n  unknown: maybe", "line 2, column 12: unknown is refuse or skip"),
-        ("".join(f"- rule: {n}\n" for n in range(257)), "line 257, column 3: more than 256 rules"),
+        (
+            "".join(f"- {{rule: {n}, log: x}}\n" for n in range(257)),
+            "line 257, column 3: more than 2",
+        ),
         ("[" * 9 + "]" * 9, "line 1, column 9: deeper than 8 levels"),
         ("[" + "a," * 5000 + "]", "line 1, column 8192: more than 4096 values"),
         ("#" * 65537, "line 1: the configuration has 65537 bytes, at most 65536"),

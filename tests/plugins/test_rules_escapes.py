@@ -199,6 +199,34 @@ def test_a_pattern_with_tag_and_digest_is_about_the_digest_as_a_reference_is() -
     assert not fits(f"{{image: 'app:1.2@{DIGEST}'}}", image("app:1.2"))
 
 
+# ---- annotations ----
+
+
+@pytest.mark.parametrize(
+    ("pods", "own", "when", "says"),
+    [
+        # CRI-O: the container's annotations are the pod's, and above them its own.
+        ({}, {"a": "yes"}, "{a: 'yes'}", REFUSED),
+        ({"a": "yes"}, {}, "{a: 'yes'}", "annotation a is the pod's, too, and may be a copy of it"),
+        ({"a": "yes"}, {}, "{'*': 'yes'}", "annotation a is the pod's, too"),
+        ({"a": "yes"}, {"b": "yes"}, "{'*': 'yes'}", REFUSED),
+        ({"a": "yes"}, {"a": "no"}, "{a: 'yes'}", ""),
+        ({"a": "no"}, {"a": "yes"}, "{a: 'yes'}", REFUSED),
+        ({"a": "no"}, {}, "{a: 'yes'}", ""),
+        # Nor does a pod hide a container's own by having the same.
+        ({"a": "yes"}, {"a": "yes"}, "{a: 'yes'}", UNDECIDED),
+    ],
+)
+def test_an_annotation_of_the_pod_is_none_of_the_container(
+    pods: dict[str, str], own: dict[str, str], when: str, says: str
+) -> None:
+    made = request(annotations=pods)
+    made.container.annotations.update({**pods, **own})
+    said = verdict(f"- rule: r\n  when: {{container-annotation: {when}}}\n  deny: no", made)
+    assert says in said
+    assert bool(says) == bool(said)
+
+
 # ---- texts ----
 
 
