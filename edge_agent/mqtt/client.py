@@ -1,9 +1,9 @@
 """paho's client as the agent and the operator's tools use it: bounded, with TLS, in plain words.
 
 By itself paho takes packets of 256 MB, unasked ones among them. Here is bounded which packets a
-broker may send, how large, how many, how fast. No other file uses names that are private to paho;
-tests with hostile brokers fail if it renames them. Errors say why a connection ended or never began, in
-an operator's words.
+broker may send, how large, how many, how fast. Names that are private to paho stand here and in
+operator/tool_client alone; tests with hostile brokers fail if it renames them. Errors say why a
+connection ended or never began, in an operator's words.
 """
 
 import math
