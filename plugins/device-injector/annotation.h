@@ -87,7 +87,7 @@ static bool entry_device(entry *e) {
     bool fifo = str_is(type, "p");
     if (!str_starts(path, STR("/")))
         return entry_wrong(e, PATH, "path is ", &path, ", not an absolute path");
-    if (type.size != 1 || !yaml_is_any(type.at[0], "bcup"))
+    if (type.size != 1 || !is_any(type.at[0], "bcup"))
         return entry_wrong(e, TYPE, "type is ", &type,
                            ", not c (character), b (block), u or p");
     if (!fifo && !(entry_has(e, MAJOR) && entry_has(e, MINOR)))

@@ -65,14 +65,8 @@ static uint32_t yaml_skip(yaml *y, bool lines) {
     return column;
 }
 
-static bool yaml_is_any(char c, const char *set) {
-    while (*set && *set != c)
-        set++;
-    return *set != '\0';
-}
-
 static bool yaml_at_dash(const yaml *y) {
-    return yaml_peek(y) == '-' && (y->rest.size == 1 || yaml_is_any(y->rest.at[1], " \t\r\n"));
+    return yaml_peek(y) == '-' && (y->rest.size == 1 || is_any(y->rest.at[1], " \t\r\n"));
 }
 
 // A scalar, plain or quoted; a plain one ends before ": ", " #", the line's end and,
@@ -89,17 +83,17 @@ static bool yaml_scalar(yaml *y, bool flow, str *value, bool *quoted) {
             return yaml_wrong(y, "the quote is not closed");
         *value = (str){y->rest.at + 1, end - 1};
         yaml_step(y, end + 1);
-        if (!y->rest.size || yaml_is_any(yaml_peek(y), " \t\r\n,:]}"))
+        if (!y->rest.size || is_any(yaml_peek(y), " \t\r\n,:]}"))
             return true;
         return yaml_wrong(y, "text follows the closing quote");
     }
-    if (yaml_at_dash(y) || yaml_is_any(first, "&*!|>%@`[]{},"))
+    if (yaml_at_dash(y) || is_any(first, "&*!|>%@`[]{},"))
         return yaml_wrong(y, "YAML's ", str_head(y->rest, 1), " is not understood here");
     uint32_t end = 0;
     for (; end < y->rest.size && y->rest.at[end] != '\n'; end++) {
         char c = y->rest.at[end], next = end + 1 < y->rest.size ? y->rest.at[end + 1] : '\n';
-        if ((c == ':' && yaml_is_any(next, flow ? " \t\r\n,]}[{" : " \t\r\n")) ||
-            (str_blank(c) && next == '#') || (flow && yaml_is_any(c, ",[]{}")))
+        if ((c == ':' && is_any(next, flow ? " \t\r\n,]}[{" : " \t\r\n")) ||
+            (str_blank(c) && next == '#') || (flow && is_any(c, ",[]{}")))
             break;
     }
     *value = str_trim((str){y->rest.at, end});

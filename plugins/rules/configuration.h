@@ -112,6 +112,27 @@ static rule *rule_of(const node *map, buf *error) {
                : NULL;
 }
 
+// The copy that the tree's texts point into: without CR before LF. False for what no text has.
+static bool doc_copy(str text, buf *copy, buf *error) {
+    uint32_t line = 1, start = 0;
+    for (uint32_t i = 0; i < text.size; i++) {
+        uint8_t c = (uint8_t)text.at[i];
+        bool end_ahead = i + 1 < text.size && text.at[i + 1] == '\n';
+        if (c == '\n')
+            line++, start = i + 1;
+        else if (c == '\r' && end_ahead)
+            continue;
+        else if (c == '\t')
+            return nri_error(error, "line ", line, ", column ", i - start + 1,
+                             ": a tab; YAML indents with blanks, and a text has \"\\t\"");
+        else if (c < 0x20 || c == 0x7F)
+            return nri_error(error, "line ", line, ", column ", i - start + 1,
+                             ": a control character (", (uint32_t)c, ")");
+        buf_put_char(copy, (char)c);
+    }
+    return true;
+}
+
 static bool rules_of(str config, uint32_t *mask, buf *error) {
     if (config.size > MAX_TEXT)
         return nri_error(error, "line 1: the configuration has ", config.size,

@@ -9,6 +9,12 @@
 
 #include "tree.h"
 
+static bool key_is(const node *n, const char *key) { return str_is(n->key, key); }
+
+static bool text_is(const node *n, const char *text) {
+    return n->kind == TEXT && str_is(n->text, text);
+}
+
 #define MAX_DEPTH 8
 #define MAX_NODES 4096
 #define MAX_KEYS 512 // of one map

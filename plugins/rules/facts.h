@@ -12,28 +12,15 @@ typedef struct event {
     uint32_t fields[2]; // of the pod, and of the container
     str resources; // that an update asks for
     bool alone;    // Docker Engine's container without a pod
-    str image_name;
-    bool image_told;     // in a form that can be compared
-    reference reference; // of the image
+    image image;
 } event;
 
-static buf image_whole; // domain/path, and what follows
-static uint32_t image_repository; // how much of it is domain/path
 static buf unknown_why; // of the last UNKNOWN
 
 #define unknown(...) (buf_clear(&unknown_why), buf_put(&unknown_why, __VA_ARGS__), UNKNOWN)
 
-// Looking for one field goes through all of them, and a pod's author makes a million of them.
-#define MAX_FIELDS 16384
 static bool steps_of_fields(const event *e, bool of_container) {
     return steps(1 + 2 * e->fields[of_container]);
-}
-
-static uint32_t fields_of(str message) {
-    uint32_t count = 0;
-    for (pb_field field; pb_next(&message, &field);)
-        count++;
-    return count;
 }
 
 // ---- patterns ----
@@ -152,54 +139,23 @@ static answer vector_fits(const condition *c, str container) {
 
 // ---- image ----
 
-// From NRI 0.13 on the runtime tells it. Before, the runtimes write the name into the
-// container's annotations; where there are no pods, so can whoever makes the container. CRI-O
-// copies the pod's annotations to its own (SpecAddAnnotations), so both say that one is forged.
-static void read_image(event *e) {
-    str image = pb_bytes(e->container, NRI_CTR_IMAGE), name = pb_bytes(image, NRI_IMAGE_NAME);
-    if (name.size == 0 && !e->alone) {
-        name = pb_map_get(e->container, NRI_CTR_ANNOTATIONS, STR("io.kubernetes.cri.image-name"));
-        str crio = pb_map_get(e->container, NRI_CTR_ANNOTATIONS,
-                              STR("io.kubernetes.cri-o.ImageName"));
-        if (crio.at)
-            name = name.at ? (str){0} : crio;
-    }
-    e->image_name = name;
-    reference r = reference_split(name, false);
-    bool id = (r.path.size == 64 && all_of(r.path, "", false) && !r.domain.at) ||
-              str_is(r.path, "sha256"); // in place of a name
-    if (name.size == 0 || name.size > MAX_VALUE || id || !reference_valid(r))
-        return;
-    buf_clear(&image_whole);
-    put_repository(&image_whole, r, false);
-    image_repository = image_whole.size;
-    if (r.digest.at)
-        buf_put(&image_whole, "@", r.digest);
-    else
-        buf_put(&image_whole, ":", r.tag.at ? r.tag : STR("latest"));
-    e->reference = r;
-    e->image_told = true;
-}
-
 static answer image_condition(const condition *c, const event *e) {
-    if (e->image_name.size == 0)
+    const image *i = &e->image;
+    if (i->name.size == 0)
         return unknown("the runtime does not tell the image");
-    if (!e->image_told)
-        return unknown("the image `", &e->image_name,
+    if (!i->good)
+        return unknown("the image `", &i->name,
                        "` is no name with or without registry, tag and digest");
-    str whole = buf_str(&image_whole);
     answer best = NO;
     for (const alternative *a = c->first; a && best != YES; a = a->next) {
-        answer one = image_fits(&a->image, (str){whole.at, image_repository}, e->reference, whole);
+        answer one = image_fits(&a->image, i);
         best = one == NO ? best : one;
     }
-    return best == UNKNOWN ? undecided(whole, "the image") : best;
+    return best == UNKNOWN ? undecided(i->whole, "the image") : best;
 }
 
 static answer digest_condition(const condition *c, const event *e) {
-    str digest = pb_at(e->container, NRI_CTR_IMAGE, NRI_IMAGE_DIGEST);
-    if (digest.size == 0 && e->image_told)
-        digest = e->reference.digest;
+    str digest = e->image.digest;
     if (digest.size == 0)
         return unknown("the runtime does not tell the image's digest (NRI 0.13 does)");
     return one_of(c->first, digest, "the digest");

@@ -101,6 +101,52 @@ static bool reference_valid(reference r) {
     return !r.digest.at || (all_of(kind, "+._-", true) && hex.size >= 32 && all_of(hex, "", false));
 }
 
+// ---- of a container ----
+
+typedef struct image {
+    str name;            // as the runtime tells it; empty: it does not
+    bool good;           // it can be compared; else only the name and the digest are there
+    reference reference;
+    str whole;           // domain/path, and :tag or @digest; until the next image is read
+    str repository;      // domain/path
+    str digest;          // what it resolved to, else that of the reference; empty: not told
+} image;
+
+// From NRI 0.13 on the runtime tells it. Before, the runtimes write the name into the
+// container's annotations; where there are no pods (`alone`), so can whoever makes the container.
+// CRI-O copies the pod's annotations to its own (SpecAddAnnotations), so both say that one is forged.
+static image image_of(str container, bool alone) {
+    static buf whole;
+    image i = {0};
+    str told = pb_bytes(container, NRI_CTR_IMAGE), name = pb_bytes(told, NRI_IMAGE_NAME);
+    if (name.size == 0 && !alone) {
+        name = pb_map_get(container, NRI_CTR_ANNOTATIONS, STR("io.kubernetes.cri.image-name"));
+        str crio = pb_map_get(container, NRI_CTR_ANNOTATIONS, STR("io.kubernetes.cri-o.ImageName"));
+        if (crio.at)
+            name = name.at ? (str){0} : crio;
+    }
+    i.name = name, i.digest = pb_bytes(told, NRI_IMAGE_DIGEST);
+    reference r = reference_split(name, false);
+    bool id = (r.path.size == 64 && all_of(r.path, "", false) && !r.domain.at) ||
+              str_is(r.path, "sha256"); // in place of a name
+    if (name.size == 0 || name.size > MAX_VALUE || id || !reference_valid(r))
+        return i;
+    buf_clear(&whole);
+    put_repository(&whole, r, false);
+    uint32_t repository = whole.size;
+    if (r.digest.at)
+        buf_put(&whole, "@", r.digest);
+    else
+        buf_put(&whole, ":", r.tag.at ? r.tag : STR("latest"));
+    i.good = !whole.full, i.reference = r, i.whole = buf_str(&whole);
+    i.repository = (str){i.whole.at, repository};
+    if (i.digest.size == 0)
+        i.digest = r.digest;
+    return i;
+}
+
+// ---- patterns ----
+
 // What the pattern of an `image` condition is made of.
 typedef struct image_pattern {
     pattern repository; // or of `re:` the whole
@@ -114,7 +160,8 @@ static bool image_pattern_of(const node *at, str text, image_pattern *p, buf *er
     reference r = reference_split(text, true);
     // `team*/app` could be Docker's users or registries.
     bool either = r.domain.at && !str_is(r.domain, "*") && !is_domain(r.domain);
-    if (either || r.path.size == 0 || (r.tag.at && r.tag.size == 0) ||
+    bool digest = r.domain.at == NULL && str_is(r.path, "sha256"); // without the *@ before it
+    if (either || digest || r.path.size == 0 || (r.tag.at && r.tag.size == 0) ||
         (r.digest.at && r.digest.size == 0))
         return node_wrong(error, at, &text, " is no image; such are nginx, "
                           "registry.example/team/*, team/app:1.*, *@sha256:...");
@@ -126,13 +173,13 @@ static bool image_pattern_of(const node *at, str text, image_pattern *p, buf *er
     return p->repository.glob.at != NULL;
 }
 
-// `image` in full form: domain/path, then :tag or @digest. With a digest the tag says nothing
-// of what runs, so it fits no pattern of a tag.
-static answer image_fits(const image_pattern *p, str repository, reference r, str whole) {
+// An image that is told with a digest fits no pattern of a tag: the tag says nothing of what runs.
+static answer image_fits(const image_pattern *p, const image *i) {
+    const reference r = i->reference;
     if (p->repository.program)
-        return pattern_fits(&p->repository, whole);
+        return pattern_fits(&p->repository, i->whole);
     // The registry by its own part, as a star for it would else fit a path of another one.
-    str wanted = p->repository.glob, path = repository, domain = str_cut(&wanted, '/');
+    str wanted = p->repository.glob, path = i->repository, domain = str_cut(&wanted, '/');
     bool apart = domain.size < p->repository.glob.size && !str_is(domain, "*");
     answer fits = apart ? glob_fits(domain, str_cut(&path, '/')) : YES;
     if (fits == YES)

@@ -3,6 +3,7 @@
 #ifndef RULES_POLICY_H
 #define RULES_POLICY_H
 
+#include "../validator/path.h"
 #include "document.h"
 #include "image.h"
 

@@ -87,7 +87,7 @@ static bool handle(uint32_t bit, str pod, str container, str resources, buf *rep
     e.pod_name = nri_name(pod, NRI_POD_NAME), e.name = nri_name(container, NRI_CTR_NAME);
     buf why = {0};
     if (container.at)
-        read_image(&e);
+        e.image = image_of(container, e.alone);
     bool refused = !judge(&e, &why) || speak(&e, &why), good = true;
     if (refused)
         good = refuse(reply, &e, &why);

@@ -25,7 +25,7 @@ static void put_expanded(buf *out, const event *e, str text, uint32_t longest) {
         else if (str_is(name, "container"))
             value = e->name;
         else if (str_is(name, "image"))
-            value = e->image_name;
+            value = e->image.name;
         else if (str_is(first, "label"))
             value = pb_map_get(e->pod, NRI_POD_LABELS, words);
         else

@@ -4,10 +4,7 @@
 #ifndef RULES_TREE_H
 #define RULES_TREE_H
 
-#include "../device-injector/yaml.h"
 #include "edge_nri.h"
-
-#define is_any yaml_is_any
 
 // ---- memory of one configuration, given back as a whole ----
 
@@ -55,12 +52,6 @@ typedef struct node {
     struct node *first, *next;
 } node;
 
-static bool key_is(const node *n, const char *key) { return str_is(n->key, key); }
-
-static bool text_is(const node *n, const char *text) {
-    return n->kind == TEXT && str_is(n->text, text);
-}
-
 #define DIGITS(limit) DIGITS_OF(limit)
 #define DIGITS_OF(limit) #limit
 
@@ -74,28 +65,5 @@ static void put_place(buf *error, uint32_t at_line, uint32_t column) {
     (put_place(error, at_line, column), buf_put(error, __VA_ARGS__), false)
 #define node_wrong(error, n, ...) place_wrong(error, (n)->line, (n)->column, __VA_ARGS__)
 #define key_wrong(error, n, ...) place_wrong(error, (n)->key_line, (n)->key_column, __VA_ARGS__)
-
-// ---- its text ----
-
-// The copy that the tree's texts point into: without CR before LF. False for what no text has.
-static bool doc_copy(str text, buf *copy, buf *error) {
-    uint32_t line = 1, start = 0;
-    for (uint32_t i = 0; i < text.size; i++) {
-        uint8_t c = (uint8_t)text.at[i];
-        bool end_ahead = i + 1 < text.size && text.at[i + 1] == '\n';
-        if (c == '\n')
-            line++, start = i + 1;
-        else if (c == '\r' && end_ahead)
-            continue;
-        else if (c == '\t')
-            return nri_error(error, "line ", line, ", column ", i - start + 1,
-                             ": a tab; YAML indents with blanks, and a text has \"\\t\"");
-        else if (c < 0x20 || c == 0x7F)
-            return nri_error(error, "line ", line, ", column ", i - start + 1,
-                             ": a control character (", (uint32_t)c, ")");
-        buf_put_char(copy, (char)c);
-    }
-    return true;
-}
 
 #endif

@@ -136,6 +136,13 @@ SDK str str_head(str a, uint32_t size) {
     return (str){a.at, size};
 }
 
+// Whether the character is one of these.
+SDK bool is_any(char c, const char *set) {
+    while (*set && *set != c)
+        set++;
+    return *set != '\0';
+}
+
 SDK bool str_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
 SDK str str_trim(str a) {

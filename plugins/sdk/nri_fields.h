@@ -70,6 +70,7 @@ enum {
     NRI_CTR_IMAGE = 22,
     NRI_IMAGE_NAME = 1, // Image
     NRI_IMAGE_DIGEST = 2,
+    NRI_IMAGE_CONFIG_DIGEST = 3,
     NRI_LINUX_DEVICES = 2, // LinuxContainer
     NRI_LINUX_RESOURCES = 3,
     NRI_LINUX_OOM_SCORE_ADJ = 4,

@@ -17,7 +17,7 @@ from edge_agent.pb import nri_pb2
 from .guest import GUESTS, PLUGINS, Guest, GuestError, capture, module, plugin
 from .messages import messages, told
 
-NAMES = ["device-injector", "event-logger", "resource-guard", "rules", "validator"]
+NAMES = ["device-injector", "event-logger", "image-policy", "resource-guard", "rules", "validator"]
 MODULES = sorted([*GUESTS.glob("*.wasm"), *map(plugin, NAMES)])
 REPORTING = {"event-logger", "rules"}  # they need more than any NRI host has
 LARGEST = 64 << 10  # bytes; scripts/build-plugins refuses more
@@ -85,8 +85,8 @@ def test_a_plugin_can_be_configured_again(name: str) -> None:
     guest = Guest(plugin(name))
     first = guest.configure(conf(name))
     for _ in range(20):
-        with pytest.raises(GuestError, match=r"line 1(, column 1)?: "):
-            guest.configure("?")
+        with pytest.raises(GuestError, match=r"line 1(, column [12])?: "):
+            guest.configure("[?")
         assert guest.configure(conf(name)) == first
     assert guest.memory_size() == SMALLEST_MEMORY
 
@@ -94,7 +94,7 @@ def test_a_plugin_can_be_configured_again(name: str) -> None:
 # Shared by the examples: whatever they do must leave a plugin in order.
 CONFIGURED = {name: Guest(plugin(name)) for name in NAMES}
 for _name, _guest in CONFIGURED.items():
-    _guest.configure(conf(_name))
+    _guest.configure("*" if _name == "image-policy" else conf(_name))  # it would refuse
 
 
 @pytest.mark.parametrize("name", NAMES)
