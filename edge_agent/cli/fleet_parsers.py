@@ -169,6 +169,10 @@ def index(text: str) -> str:
     return text
 
 
+def permissions(text: str) -> list[str]:
+    return [] if text == "none" else [each.strip() for each in text.split(",")]
+
+
 def publish(commands: "Subparsers") -> None:
     parser = command(commands, "publish", "fleet_deploy", "publish a plugin's module to the broker")
     parser.add_argument("plugin", type=Path, metavar="PLUGIN.wasm")
@@ -250,13 +254,21 @@ def rollout(commands: "Subparsers") -> None:
         help="a new plugin's place in the order of calls: 00 to 99",
     )
     parser.add_argument(
+        "--permissions",
+        type=permissions,
+        metavar="LIST",
+        help="what a new plugin may change, such as linux.resources,update, or none"
+        " (default: everything)",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="advance automatically; go back if too many nodes fail"
     )
     parser.add_argument(
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="the release's own configuration; VERSION may be a published one with +SOMETHING",
+        help="the release's own configuration; VERSION may be a published one with +SOMETHING"
+        " (default: that of the newest release of the same module)",
     )
     parser.add_argument(
         "--mode",

@@ -52,6 +52,7 @@ def rollout(arguments: argparse.Namespace) -> int:
                 arguments.index,
                 config_file=_config_file(fleet, arguments.config_file),
                 mode=arguments.mode,
+                permissions=arguments.permissions,
                 remembered={**named, **_remembered(arguments, given)},
             )
             prepared = prepare(fleet, draft, arguments)
@@ -155,7 +156,8 @@ def _changes(arguments: argparse.Namespace) -> bool:
 
 def _sets_up(arguments: argparse.Namespace) -> bool:
     """Whether the command line changes the release itself, for the nodes that it has."""
-    return arguments.config_file is not None or arguments.mode is not None
+    given = (arguments.config_file, arguments.mode, arguments.permissions)
+    return any(each is not None for each in given)
 
 
 def _reach(

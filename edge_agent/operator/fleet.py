@@ -149,12 +149,14 @@ class Fleet:
         *,
         config_file: str | None = None,
         mode: str | None = None,
+        permissions: Sequence[str] | None = None,
         remembered: Mapping[str, object] = {},
     ) -> Draft:
         """deployment.toml with `version` for `percent` of the nodes; not written yet.
 
         `config_file` is the release's own configuration, in the folder, `mode` its own mode (None:
-        that of the plugin). `remembered` are further keys of its rollout (draft.ROLLOUT).
+        that of the newest release of the same module, else of the plugin). `permissions` are those
+        of a new plugin. `remembered` are further keys of its rollout (draft.ROLLOUT).
         """
         given = {"config_file": config_file, form.MODE: mode}
         own: dict[str, object] = {key: each for key, each in given.items() if each is not None}
@@ -167,7 +169,9 @@ class Fleet:
             rollout = {"percent": percent, "seed": seed, "paused": None, **remembered}
         text = fleet_toml.edited(
             self.folder.deployment_file,
-            lambda document: fleet_toml.set_release(document, name, version, index, rollout, own),
+            lambda document: fleet_toml.set_release(
+                document, name, version, index, rollout, own, permissions
+            ),
         )
         return read(self.folder, text)
 

@@ -2,8 +2,9 @@
 `deployment.toml` and keeps their comments (tomlkit).
 """
 
+import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,10 +155,13 @@ def set_release(
     index: str | None,
     rollout: Mapping[str, object] | None,
     own: Mapping[str, object] = {},
+    permissions: Sequence[str] | None = None,
 ) -> None:
     """Make `version` the first release of a plugin, for the nodes of `rollout` (None: for all).
 
-    `own` are further keys of the release: `module`, `config_file`, `mode`.
+    `own` are further keys of the release: `module`, `config_file`, `mode`. Of a module that has a
+    release already, a new one begins with the settings of the newest. `permissions` are those of a
+    plugin that is new (None: everything).
     """
     tomlkit = _toml()
     plugin = _plugin(document, name)
@@ -169,12 +173,17 @@ def set_release(
             )
         plugin = tomlkit.table()
         plugin["name"], plugin["index"] = name, index
-        plugin["permissions"] = [EVERYTHING]  # `plan` says so; to be narrowed by hand
+        # `plan` says what may change everything; to be narrowed by hand.
+        plugin["permissions"] = [EVERYTHING] if permissions is None else list(permissions)
         if "plugins" not in document:
             document.add(tomlkit.nl())
         plugins = document.setdefault("plugins", tomlkit.aot())
         plugins.append(plugin)
         plugin = plugins[-1]
+    elif permissions is not None:
+        raise OperatorError(
+            f"deployment.toml has the plugin {name} with its permissions already; change them there"
+        )
     elif index is not None:
         plugin["index"] = index
     plugin.pop("enabled", None)
@@ -187,10 +196,23 @@ def set_release(
     else:
         release = tomlkit.table()
         release["version"] = version
+        release.update(_settings_of_module(releases, own))
         release.update(own)
         _set_rollout(release, rollout)
         releases.insert(0, release)
     _drop_unreachable(releases)
+
+
+def _settings_of_module(releases: Any, own: Mapping[str, object]) -> dict[str, Any]:
+    """The settings of the newest release of this module, but for `own`: so the next configuration
+    of a release that is only monitored is only monitored, too."""
+    for each in releases:
+        if each.get("module", each.get("version")) == own.get("module"):
+            left = {"version", "rollout", *own}
+            if "config_file" in own:
+                left.add("config")
+            return {key: copy.deepcopy(value) for key, value in each.items() if key not in left}
+    return {}
 
 
 def remove_release(document: Any, name: str, version: str) -> None:

@@ -251,7 +251,7 @@ static bool create_container(str request, buf *reply) {
         return true;
     put_reason(reply, v, &c);
     nri_log(NRI_WARN, alone ? STR("") : nri_name(pod, NRI_POD_NAME), alone ? "" : "/",
-            nri_name(c.message, NRI_CTR_NAME), ": refused: ", buf_str(reply));
+            nri_name(c.message, NRI_CTR_NAME), ": ", buf_str(reply));
     return false;
 }
 

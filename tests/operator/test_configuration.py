@@ -1,6 +1,7 @@
 """Configuration as part of a release, at a real broker, taken by peers by the nodes' rules."""
 
 import json
+import tomllib
 from collections.abc import Callable
 
 import pytest
@@ -152,3 +153,61 @@ def test_a_configuration_outside_the_folder_and_a_module_that_is_not_there_are_r
         words = ("rollout", "guard", version, "--config-file", str(file), "--percent", "10", "-y")
         code, _, errors = published.tried(*words)
         assert (code, said in errors) == (1, True), errors
+
+
+def test_a_further_release_of_a_module_begins_as_the_one_before(
+    published: Home, peers: Peers
+) -> None:
+    """So the next list of a policy that is only monitored is only monitored, too."""
+    [node] = peers("board-1")
+    (published.path / "a.conf").write_text(OLD)
+    (published.path / "b.conf").write_text(NEW)
+    published.fleet(*FIRST, "--mode", "monitor", "--config-file", str(published.path / "a.conf"))
+    more = ("--config-file", str(published.path / "b.conf"), "--percent", "100", "-y")
+    told = published.fleet("rollout", "guard", "1.0.0+2", *more)
+    assert "only monitored, so that it changes and refuses nothing: 20-guard 1.0.0+2" in told
+    node.wait_for(2)
+    assert configs([node]) == [NEW]
+    told = published.fleet(
+        "rollout", "guard", "1.0.0+3", "--mode", "enforce", "--percent", "50", "-y"
+    )
+    assert "+memory" not in told
+    newest = _newest(published)
+    assert (newest["version"], newest["mode"]) == ("1.0.0+3", "enforce")
+    assert newest["config_file"] == "b.conf"
+    # Another module begins with what the plugin has.
+    published.fleet("rollout", "guard", "1.1.0", "--percent", "50", "-y")
+    assert _newest(published).keys() == {"version", "rollout"}
+
+
+def _newest(home: Home) -> dict[str, object]:
+    document = tomllib.loads((home.path / "deployment.toml").read_text())
+    newest: dict[str, object] = document["plugins"][0]["releases"][0]
+    return newest
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ((), '["*"]'),
+        (("--permissions", "none"), "[]"),
+        (("--permissions", "env, linux.resources"), '["env", "linux.resources"]'),
+    ],
+)
+def test_what_a_new_plugin_may_change(
+    published: Home, words: tuple[str, ...], written: str
+) -> None:
+    told = published.fleet(*FIRST, *words)
+    assert f"permissions = {written}\n" in (published.path / "deployment.toml").read_text()
+    assert ("may change everything" in told) is (not words)
+
+
+def test_what_a_plugin_may_change_is_changed_in_the_file_only(published: Home) -> None:
+    code, _, errors = published.tried(*FIRST, "--permissions", "environment")
+    assert (code, "environment" in errors) == (1, True)
+    published.fleet(*FIRST)
+    before = (published.path / "deployment.toml").read_text()
+    words = ("rollout", "guard", "1.1.0", "--percent", "10", "--permissions", "none", "-y")
+    code, _, errors = published.tried(*words)
+    assert (code, "has the plugin guard with its permissions already" in errors) == (1, True)
+    assert (published.path / "deployment.toml").read_text() == before

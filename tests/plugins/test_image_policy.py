@@ -77,8 +77,8 @@ def test_refusals_say_why_and_are_logged() -> None:
         with pytest.raises(GuestError):
             guest.create(image(name))
     first, second = guest.lines
-    assert first == "pod-0/main: refused: evil/x is not on the list of images"
-    assert second == f"pod-0/main: refused: {'e' * 200} is not on the list of images"
+    assert first == "pod-0/main: evil/x is not on the list of images"
+    assert second == f"pod-0/main: {'e' * 200} is not on the list of images"
 
 
 # ---- digests ----
