@@ -122,6 +122,8 @@ def test_the_policy_is_read_alone_and_is_fail_in_doubt(text: str, policy: str) -
 
 
 def test_the_mode_is_to_enforce_unless_it_is_said() -> None:
+    assert load("").instance == load('instance = "lasting"').instance == "lasting"
+    assert load('instance = "per-event"').one_shot
     assert load("").mode == load('mode = "enforce"').mode == "enforce"
     assert load('mode = "monitor"').monitored
     assert not load('mode = "monitor"\nfailure_policy = "Fail"').must_not_be_missed

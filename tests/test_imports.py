@@ -41,7 +41,7 @@ ALWAYS = _named(
     edge_agent.config: agent document model table units
     edge_agent.fleet_protocol: event_result
     edge_agent.host: crash_marker crash_policy creations guest handover loaded_modules loader
-    edge_agent.host: placeholder plugin pluginstates probation runtime_endpoint
+    edge_agent.host: per_event placeholder plugin pluginstates probation runtime_endpoint
     edge_agent.host: slot slot_sessions slot_state slot_stats supervisor withheld
     edge_agent.node: exposure plugin_sources state_publisher
     edge_agent.nri: applied capabilities difference events link permissions session

@@ -170,6 +170,7 @@ def _console() -> "Console | None":
 _UNKNOWN = {
     2: "no named nodes, rings or configuration of a release",
     3: "no monitor mode",
+    4: "no one-shot plugins",
 }
 MAX_NAMED = 20  # nodes of a step; --json has all
 _STYLES = {"install": GOOD, "replace": CHANGED, "settings": CHANGED, "remove": BAD}
@@ -191,6 +192,7 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
                 "changes": [change._asdict() for change in prepared.changes],
                 "unrestricted": plan.unrestricted(document),
                 "monitored": plan.monitored(document),
+                "one_shot": plan.one_shot(document),
                 "steps": [each._asdict() for each in plan.steps(view, document)],
                 "differences": [
                     each._asdict()
@@ -236,6 +238,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
         )
     if only := plan.monitored(document):
         line(f"only monitored, so that it changes and refuses nothing: {_listed(only)}", CHANGED)
+    if fresh := plan.one_shot(document):
+        line(f"a fresh instance for each event: {_listed(fresh)}", QUIET)
     for code in plan.codes(view, document):
         line(
             f"machine code for {code.target} of {code.name} {code.version}, which"

@@ -276,6 +276,11 @@ def rollout(commands: "Subparsers") -> None:
         help="monitor: nodes ask the plugin, report what it would do, and do nothing of it",
     )
     parser.add_argument(
+        "--instance",
+        choices=("lasting", "per-event"),
+        help="per-event: each event has an instance of its own, thrown away afterwards",
+    )
+    parser.add_argument(
         "--replay",
         type=Path,
         metavar="FILE.edgerec",

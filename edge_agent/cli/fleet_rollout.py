@@ -53,6 +53,7 @@ def rollout(arguments: argparse.Namespace) -> int:
                 config_file=_config_file(fleet, arguments.config_file),
                 mode=arguments.mode,
                 permissions=arguments.permissions,
+                instance=arguments.instance,
                 remembered={**named, **_remembered(arguments, given)},
             )
             prepared = prepare(fleet, draft, arguments)
@@ -156,7 +157,10 @@ def _changes(arguments: argparse.Namespace) -> bool:
 
 def _sets_up(arguments: argparse.Namespace) -> bool:
     """Whether the command line changes the release itself, for the nodes that it has."""
-    given = (arguments.config_file, arguments.mode, arguments.permissions)
+    given = (
+        *(arguments.config_file, arguments.mode, arguments.instance),
+        arguments.permissions,
+    )
     return any(each is not None for each in given)
 
 

@@ -143,7 +143,8 @@ def _plugin_row(plugin: Record, now: float) -> Sequence[str]:
         _word(plugin, "runtime"),
         _word(plugin, "status")
         + (", containers are refused" if plugin.get("refusing") else "")
-        + (", monitored" if plugin.get("mode") == "monitor" else ""),
+        + (", monitored" if plugin.get("mode") == "monitor" else "")
+        + (", one-shot" if plugin.get("instance") == "per-event" else ""),
         _word(plugin, "since") if isinstance(since, str) else duration(age),
         _word(plugin, "events"),
         ", ".join(f"{_word(failures, kind)} {printable(kind)}" for kind in failures) or "none",

@@ -23,6 +23,7 @@ Encoding = Literal["msgpack", "json"]
 Durability = Literal["delayed", "always"]
 FailurePolicy = Literal["Fail", "Ignore"]
 Mode = Literal["enforce", "monitor"]
+InstanceKind = Literal["lasting", "per-event"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Report = Literal["all", "changes", "errors"]
@@ -31,6 +32,8 @@ Compiled = Literal["accept", "refuse"]
 
 ENFORCE: Mode = "enforce"
 MONITOR: Mode = "monitor"
+LASTING: InstanceKind = "lasting"
+PER_EVENT: InstanceKind = "per-event"
 
 # What a plugin's reply may touch: the fields of NRI's ContainerAdjustment and of its
 # `linux` part, and the two things a reply can ask for beside an adjustment.
@@ -214,6 +217,13 @@ class PluginSettings:
     runtimes: tuple[str, ...] | None = None
     # "monitor": it is asked, and nothing that it answers is done (docs/adr/0057).
     mode: Mode = ENFORCE
+    # "per-event": each event has an instance of its own (docs/adr/0060).
+    instance: InstanceKind = LASTING
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether each event has an instance of its own."""
+        return self.instance == PER_EVENT
 
     @property
     def monitored(self) -> bool:
@@ -254,6 +264,7 @@ def read_settings(table: Table, defaults: Limits, report: Report) -> PluginSetti
         report=table.choice("report", Report, report),
         runtimes=_read_runtimes(table),
         mode=_read_mode(table),
+        instance=table.choice("instance", InstanceKind, PluginSettings.instance),
     )
 
 

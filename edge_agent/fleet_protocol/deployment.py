@@ -33,8 +33,9 @@ KIND = "edge-agent.deployment"
 # The second form: what agents up to 0.1.0 would read as something else (docs/adr/0041).
 KIND_2 = "edge-agent.deployment/2"
 KIND_3 = "edge-agent.deployment/3"  # what agents up to that form would (docs/adr/0057)
-_FORMS = {KIND: 1, KIND_2: 2, KIND_3: 3}
-MAX_FORM = 3
+KIND_4 = "edge-agent.deployment/4"  # the same again (docs/adr/0060)
+_FORMS = {KIND: 1, KIND_2: 2, KIND_3: 3, KIND_4: 4}
+MAX_FORM = 4
 PAYLOAD_TYPE = "application/vnd.edge-agent.deployment+json"
 # How far above the last one accepted (0 in a new epoch) a generation may be: a number for each
 # second of 136 years, so a board follows however long it was away, and one document cannot use
@@ -118,15 +119,18 @@ def parse(
 
 def kind_of(plugins: Iterable[Mapping[str, Any]]) -> str:
     """The kind that a document with these entries needs."""
-    kind = KIND
+    needed = [KIND]
     for plugin in plugins:
         for release in plugin.get("releases", ()):
             rollout = release.get("rollout", {})
-            if form.MODE in plugin or form.MODE in release:
-                return KIND_3
+            said = plugin.keys() | release.keys()
+            if form.INSTANCE in said:
+                needed.append(KIND_4)
+            if form.MODE in said:
+                needed.append(KIND_3)
             if {*form.SETTINGS, "config"} & release.keys() or {"nodes", "rings"} & rollout.keys():
-                kind = KIND_2
-    return kind
+                needed.append(KIND_2)
+    return max(needed, key=_FORMS.__getitem__)
 
 
 def to_payload(values: Mapping[str, object]) -> bytes:

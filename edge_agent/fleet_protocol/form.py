@@ -39,7 +39,8 @@ MAX_PARTS = 64 * KIB
 Encoding = Literal["none", "zlib"]
 # What a release may have of its own, under the same names in documents.
 SETTINGS = tuple(each.name for each in fields(PluginSettings))
-MODE = "mode"  # of an entry too: agents that read the second form pass over it
+# Of an entry too: agents that read an earlier form pass over them.
+MODE, INSTANCE = "mode", "instance"
 
 NAME_PATTERN = rf"{NAME_CHARACTER}{{1,64}}"  # the length is this protocol's
 NAME_FORM = "1 to 64 letters, digits, '_', '.', '+' and '-'"
@@ -176,7 +177,7 @@ def _entry(table: Table, defaults: Limits, report: Report, form: int) -> PluginE
     labels = select.table("labels").string_map(pattern=LABEL_PATTERN, form=LABEL_FORM)
     select.end()
     settings = read_settings(table, defaults, report)
-    _check_mode(table, form)
+    _check_known(table, form)
     plugin = Release(
         name=_required(table, "name", NAME_PATTERN, NAME_FORM),
         index=_required(table, "index", _INDEX, "two digits, as a string"),
@@ -272,15 +273,19 @@ def _own_settings(table: Table, entry: PluginSettings, form: int) -> PluginSetti
     own = [each for each in (*SETTINGS, "config") if each in table]
     if form < 2 and own:  # older agents pass over them, and would run it with the entry's
         table.problem(own[0], "is possible in a document of the second kind only")
-    _check_mode(table, form)
+    _check_known(table, form)
     found = read_settings(table, entry.limits, entry.report)
     changed = {each: getattr(found, each) for each in own if each != "config"}
     return replace(entry, **changed)
 
 
-def _check_mode(table: Table, form: int) -> None:
-    if form < 3 and MODE in table:  # older agents pass over it, and would enforce
+def _check_known(table: Table, form: int) -> None:
+    """Note what is only in later forms: older agents pass over it, and would enforce, or use an
+    instance again."""
+    if form < 3 and MODE in table:
         table.problem(MODE, "is possible in a document of the third kind only")
+    if form < 4 and INSTANCE in table:
+        table.problem(INSTANCE, "is possible in a document of the fourth kind only")
 
 
 def _rollout(table: Table, form: int) -> Rollout:

@@ -81,6 +81,7 @@ class PluginState(TypedDict, total=False):
     running: str
     status: str
     failure_policy: str
+    instance: str  # "per-event"; only there
     mode: str  # "monitor"; these four only there
     would_adjust: int
     would_reject: int

@@ -14,6 +14,7 @@ from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.crash_marker import LOOP, NOBODY
 from edge_agent.host.creations import Finding
 from edge_agent.host.loader import Prepared
+from edge_agent.host.per_event import Places
 from edge_agent.nri import events, permissions
 from edge_agent.nri.session import Call
 from edge_agent.store.release import Release
@@ -34,6 +35,10 @@ class Guest:
         self.release = prepared.release
         self.exports = prepared.exports
         self._prepared = prepared
+        self._one_shot = self.release.settings.one_shot
+        self._places: Places | None = None  # of a one-shot plugin, once it is configured
+        self._closed = False
+        self._used = False  # up, of a one-shot plugin: the next call has another instance
         self._instance = prepared.instance
         self._services = prepared.services
         self.mark = prepared.mark
@@ -42,7 +47,10 @@ class Guest:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the guest's linear memory, in bytes."""
+        """Size of the guest's linear memory, in bytes; of a one-shot plugin, of all that are
+        ready."""
+        if self._places is not None:
+            return self._places.memory_bytes
         return self._instance.memory_bytes
 
     @property
@@ -50,14 +58,15 @@ class Guest:
         """Whether the guest passed anything to edge.report since reports were last taken."""
         return bool(self._services.reports)
 
-    def answer(self, call: Call, share: float = ANSWER_SHARE) -> bytes:
-        """The guest's reply, given within this share of the time that the runtime gives.
+    def answer(self, call: Call, share: float = ANSWER_SHARE, *, hold_log: bool = False) -> bytes:
+        """The guest's reply, given within this share of the time that the runtime gives. With
+        `hold_log` its lines wait until `release_log`, as far as that goes.
 
         NotPermitted: that, or an update that the guest asked for by itself, touches what it may
         not. GuestError. GuestFault. After an error no update is passed on."""
         granted = self.release.settings.permissions
         try:
-            reply = self._call(call, share)
+            reply = self._call(call, share, hold_log)
             permissions.check(call.event, reply, granted)
             for request in self._services.updates:
                 permissions.check(permissions.UPDATE_CONTAINERS, request, granted)
@@ -69,13 +78,24 @@ class Guest:
     def watch(self, call: Call) -> None:
         """Show an event to a guest that does not answer yet: nothing that it says counts.
         GuestFault."""
-        self._services.muted = True
         try:
-            self._call(call, WATCH_SHARE)
+            self._call(call, WATCH_SHARE, muted=True)
         except GuestError:
             pass
-        finally:
-            self._services.muted = False
+
+    def over(self, call: Call) -> None:
+        """All is taken that the guest said in this call; a one-shot plugin's instance goes, unless
+        it was only configured."""
+        if not self._one_shot or not call.export or self._used or self._closed:
+            return
+        if self._places is None:
+            self._places = Places(self._prepared)
+        if call.event == events.CONFIGURE:
+            self._places.configured(call)
+        else:
+            self._services.log.flush()
+            self._used = True
+            self._places.used()
 
     def take_reports(self) -> tuple[Report, ...]:
         """Take the reports that the guest passed to edge.report."""
@@ -98,11 +118,8 @@ class Guest:
 
     def close(self) -> None:
         """Give its memory back. Harmless when repeated."""
-        self._prepared.close()
-
-    def hold_log(self) -> None:
-        """Its lines wait until `release_log`, as far as that goes."""
-        self._services.log.hold()
+        self._closed = True
+        (self._places or self._prepared).close()
 
     def release_log(self) -> None:
         """The answer is out: its lines may take their time."""
@@ -112,15 +129,20 @@ class Guest:
         """Write what stands in the log without the end of its line."""
         self._services.log.flush()
 
-    def _call(self, call: Call, share: float) -> bytes:
+    def _call(self, call: Call, share: float, hold_log: bool = False, muted: bool = False) -> bytes:
         if not call.export:
             return b""
+        limit_s = min(self._deadline_s, call.timeout_s * share)
         running = self._running
-        running[LOOP] = self._index
         try:
-            return self._instance.call(
-                call.export, call.payload, min(self._deadline_s, call.timeout_s * share)
-            )
+            if self._used:
+                limit_s = self._renew(limit_s)
+            services = self._services
+            if hold_log:
+                services.log.hold()
+            services.muted = muted
+            running[LOOP] = self._index
+            return self._instance.call(call.export, call.payload, limit_s)
         except (GuestError, GuestFault):
             raise
         except Exception as error:
@@ -129,6 +151,18 @@ class Guest:
             raise GuestFault("trap", f"{call.export}: the agent failed: {error!r}") from error
         finally:
             running[LOOP] = NOBODY
+
+    def _renew(self, limit_s: float) -> float:
+        """Take another instance; the time that is left. GuestFault."""
+        assert self._places is not None
+        place, left_s = self._places.take(limit_s)
+        self._used = False
+        self._instance, self._services, self._index = (
+            place.instance,
+            place.services,
+            place.mark.index,
+        )
+        return left_s
 
 
 CREATE = "CreateContainer"

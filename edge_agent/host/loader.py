@@ -84,23 +84,37 @@ def _nothing() -> None:
 
 
 class Prepared:
-    """An instance with its services, ready to be registered. Closes once, on any thread."""
+    """An instance with its services, ready to be registered. Closes once, on any thread.
+
+    `make` makes another instance with these services, within a time in seconds.
+    """
 
     def __init__(
         self,
         release: Release,
-        instance: Instance,
+        make: Callable[[float], Instance],
         services: HostServices,
         exports: frozenset[str],
         mark: Mark,
         done: Callable[[], None],
     ) -> None:
+        """GuestFault. ModuleError. EngineError."""
         self.release = release
-        self.instance = instance
+        self.instance = make(release.settings.limits.start_ms / 1000)
         self.services = services
         self.exports = exports
         self.mark = mark
+        # Of a one-shot plugin: the spare place, and where to make its instances
+        # (edge_agent.host.per_event).
+        self.spare: Prepared | None = None
+        self.later: Callable[[Callable[[], None]], None] | None = None
+        self._make = make
         self._done: Callable[[], None] | None = done
+
+    def remake(self, within_s: float) -> None:
+        """Another instance in the place of this one, which is closed first. GuestFault."""
+        self.instance.close()
+        self.instance = self._make(within_s)
 
     def close(self) -> None:
         done, self._done = self._done, None
@@ -109,6 +123,8 @@ class Prepared:
             self.services.log.flush()
             done()
             self.mark.close()
+        if self.spare is not None:
+            self.spare.close()
 
 
 class Loader:
@@ -161,7 +177,7 @@ class Loader:
 
         def prepare() -> Prepared | None:
             try:
-                return self._prepare_marked(release, state)
+                return self._prepare_places(release, state)
             except UncompiledError:
                 self._compile_backoff.check(key)
                 self._loop.call_soon(compiling)
@@ -182,7 +198,7 @@ class Loader:
 
         def finish() -> Prepared:
             try:
-                return self._prepare_marked(release, state)
+                return self._prepare_places(release, state)
             except UncompiledError:
                 raise EngineError(f"{release.path}: what was compiled is gone again") from None
 
@@ -210,6 +226,18 @@ class Loader:
     def busy(self) -> bool:
         """Whether a thread is still at work, perhaps within an engine."""
         return self._jobs.thread.is_alive() or self._compiler.thread.is_alive()
+
+    def _prepare_places(self, release: Release, state: PluginState) -> Prepared:
+        """The instance; of a one-shot plugin the spare one too."""
+        prepared = self._prepare_marked(release, state)
+        if release.settings.one_shot:
+            prepared.later = self.run
+            try:
+                prepared.spare = self._prepare_marked(release, state)
+            except BaseException:
+                prepared.close()
+                raise
+        return prepared
 
     def _prepare_marked(self, release: Release, state: PluginState) -> Prepared:
         mark = self._crash_marker.enter(release.identity, release.digest)
@@ -246,7 +274,14 @@ class Loader:
         try:
             module, info = self._modules.take(release, check_loadable, mark)
             try:
-                instance = module.instantiate(bounds, functions, limits.start_ms / 1000)
+                return Prepared(
+                    release,
+                    partial(module.instantiate, bounds, functions),
+                    services,
+                    abi.methods(info),
+                    mark,
+                    lambda: self._release_module(release),
+                )
             except BaseException:
                 self._modules.give_back(release)
                 raise
@@ -256,10 +291,6 @@ class Loader:
             raise _with_file(release, error) from error
         except GuestFault as fault:
             raise GuestFault(fault.kind, f"{release.path}: {fault}") from fault
-        exports = abi.methods(info)
-        return Prepared(
-            release, instance, services, exports, mark, lambda: self._release_module(release)
-        )
 
     def _release_module(self, release: Release) -> None:
         """A guest is gone: an engine may have had its memory from the heap."""

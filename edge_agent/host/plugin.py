@@ -171,6 +171,7 @@ class Plugin:
             self._serve(incoming)
         else:
             self._begin(incoming)
+        self.guest.over(incoming)
 
     def _begin(self, call: Call) -> None:
         """Configure, Synchronize and Shutdown: whatever comes before or after events."""
@@ -265,10 +266,9 @@ class Plugin:
         kind, reply, text = event_result.OK, b"", ""
         details: Details = ()
         fault = self.fault
-        self.guest.hold_log()
         try:
             if fault is None:
-                reply = self.guest.answer(call)
+                reply = self.guest.answer(call, hold_log=True)
             else:
                 kind, text = event_result.ERROR, str(fault)
         except GuestError as error:

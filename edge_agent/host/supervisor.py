@@ -247,6 +247,8 @@ def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState
         entry["would_adjust"], entry["would_reject"] = stats.would_adjust, stats.would_reject
         if stats.updates_withheld:
             entry["updates_withheld"] = stats.updates_withheld
+    if release.settings.one_shot:
+        entry["instance"] = release.settings.instance
     if slot.skipped_for:
         entry["reason"] = short(slot.skipped_for)
     if slot.refusing:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config.agent import LABEL_PATTERN
-from edge_agent.config.model import ENFORCE, EVERYTHING, MONITOR
+from edge_agent.config.model import ENFORCE, EVERYTHING, LASTING
 from edge_agent.config.units import VALIDITY_FORM, parse_validity, written
 from edge_agent.errors import OperatorError, RefusedError
 from edge_agent.fleet_protocol import deployment
 from edge_agent.fleet_protocol.deployment import Deployment
-from edge_agent.fleet_protocol.form import MODE, SETTINGS
+from edge_agent.fleet_protocol.form import INSTANCE, MODE, SETTINGS
 from edge_agent.operator import releases
 from edge_agent.operator.folder import FleetFolder
 
@@ -120,10 +120,11 @@ class Draft:
             del values["permissions"]
         found = [self._release(name, each) for each in self._list(table, "releases", name)]
         values["releases"] = found
-        if not any(each.get(MODE) == MONITOR for each in (values, *found)):
-            for each in (values, *found):  # likewise, and a document with it older nodes refuse
-                if each.get(MODE) == ENFORCE:
-                    del each[MODE]
+        for key, default in ((MODE, ENFORCE), (INSTANCE, LASTING)):
+            # Likewise, and a document with it older nodes refuse.
+            if all(each.get(key, default) == default for each in (values, *found)):
+                for each in (values, *found):
+                    each.pop(key, None)
         return values
 
     def _release(self, name: str, table: Mapping[str, object]) -> dict[str, object]:

@@ -149,16 +149,18 @@ class Fleet:
         *,
         config_file: str | None = None,
         mode: str | None = None,
+        instance: str | None = None,
         permissions: Sequence[str] | None = None,
         remembered: Mapping[str, object] = {},
     ) -> Draft:
         """deployment.toml with `version` for `percent` of the nodes; not written yet.
 
-        `config_file` is the release's own configuration, in the folder, `mode` its own mode (None:
-        that of the newest release of the same module, else of the plugin). `permissions` are those
-        of a new plugin. `remembered` are further keys of its rollout (draft.ROLLOUT).
+        `config_file` is the release's own configuration, in the folder, `mode` and `instance` are
+        its own (None: those of the newest release of the same module, else of the plugin).
+        `permissions` are those of a new plugin. `remembered` are further keys of its rollout
+        (draft.ROLLOUT).
         """
-        given = {"config_file": config_file, form.MODE: mode}
+        given = {"config_file": config_file, form.MODE: mode, form.INSTANCE: instance}
         own: dict[str, object] = {key: each for key, each in given.items() if each is not None}
         module = self._module(name, version)
         if module != version:

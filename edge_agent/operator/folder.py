@@ -237,6 +237,7 @@ valid_for = "30d"
 # config_file = "resource-guard.conf"       # or: config = "text", handed to the plugin
 # failure_policy = "Ignore"                 # or "Fail"
 # mode = "monitor"                          # only reports what it would do; here or in a release
+# instance = "per-event"                    # a fresh instance for each event; here or in a release
 # permissions = ["linux.resources", "update"]
 # runtimes = ["containerd", "cri-o"]        # none: each that carries what is permitted
 # report = "changes"

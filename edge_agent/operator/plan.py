@@ -75,6 +75,16 @@ def monitored(deployment: Deployment) -> list[str]:
     ]
 
 
+def one_shot(deployment: Deployment) -> list[str]:
+    """The releases with an instance for each event, as "NN-name VERSION"."""
+    return [
+        f"{entry.identity} {each.release.version}"
+        for entry in deployment.plugins
+        for each in entry.offers
+        if each.release.settings.one_shot
+    ]
+
+
 class Step(NamedTuple):
     """A release with a rollout, and its present nodes."""
 

@@ -8,7 +8,8 @@ counts. So a damaged file costs nothing, and no damage brings back an older gene
 documents an attacker could then play again: with both damaged nothing is accepted any more.
 
 Plugins with a release in monitor mode stand in `monitored`, and in `plugins` without that release:
-an older agent on this disk would enforce what it ran of `plugins` (docs/adr/0057).
+an older agent on this disk would enforce what it ran of `plugins` (docs/adr/0057). Likewise those
+with a one-shot release stand in `per_event`, and in the two others without it (docs/adr/0060).
 """
 
 import logging
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import strictjson
-from edge_agent.config.model import MONITOR, Limits, PluginSettings
+from edge_agent.config.model import LASTING, MONITOR, PER_EVENT, Limits, PluginSettings
 from edge_agent.errors import StoreError
 from edge_agent.store import files
 from edge_agent.store.catalogue import Catalogue, Kept, Known
@@ -136,25 +137,37 @@ def _body(catalogue: Catalogue) -> dict[str, Any]:
             for place in filter(None, (release, release["code"])):
                 for key in _OF_THE_MOMENT & place.keys():
                     del place[key]
-            if not _is_monitored(release):  # as older agents wrote it
-                del release["settings"]["mode"]
+            settings = release["settings"]  # as older agents wrote it
+            if settings["mode"] != MONITOR:
+                del settings["mode"]
+            if settings["instance"] == LASTING:
+                del settings["instance"]
     return {**body, **_apart(body["plugins"]), "known": known, "epoch": epoch}
 
 
+_PARTS = ("plugins", "monitored", "per_event")
+"""Of the body, in the order in which agents came to read them: a later one counts more."""
+
+
 def _apart(plugins: dict[str, Any]) -> dict[str, Any]:
-    """`plugins`, and `monitored` if there are any."""
-    monitored, enforced = {}, {}
+    """The parts; all but the first only where there is something in them."""
+    parts: dict[str, Any] = {"plugins": {}}
     for identity, kept in plugins.items():
-        current, previous = map(_is_monitored, (kept["current"], kept["previous"]))
-        if current or previous:
-            monitored[identity] = kept
-        if not current:
-            enforced[identity] = {**kept, "previous": None} if previous else kept
-    return {"plugins": enforced, **({"monitored": monitored} if monitored else {})}
+        current, previous = map(_part, (kept["current"], kept["previous"]))
+        for number, part in enumerate(_PARTS):
+            if current > number or (number and number not in (current, previous)):
+                continue
+            only = {**kept, "previous": None} if previous > number else kept
+            parts.setdefault(part, {})[identity] = only
+    return parts
 
 
-def _is_monitored(release: dict[str, Any] | None) -> bool:
-    return release is not None and release["settings"].get("mode") == MONITOR
+def _part(release: dict[str, Any] | None) -> int:
+    """The first of _PARTS that the release may stand in."""
+    settings = release["settings"] if release is not None else {}
+    if settings.get("instance") == PER_EVENT:
+        return 2
+    return 1 if settings.get("mode") == MONITOR else 0
 
 
 def _checksum(serial: object, body: object) -> str:
@@ -169,7 +182,8 @@ def _catalogue(body: dict[str, Any]) -> Catalogue:
             read_release(kept["previous"]) if kept["previous"] else None,
             kept["probation"],
         )
-        for identity, kept in {**body["plugins"], **body.get("monitored", {})}.items()
+        for part in (body["plugins"], *(body.get(each, {}) for each in _PARTS[1:]))
+        for identity, kept in part.items()
     }
     generation, payload_sha256, issued = body["known"]
     known = Known(generation, payload_sha256, issued, body.get("epoch", 0))

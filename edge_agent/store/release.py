@@ -152,6 +152,8 @@ class Release:
             del values["runtimes"]
         if not self.settings.monitored:
             del values["mode"]
+        if not self.settings.one_shot:
+            del values["instance"]
         told = strictjson.dumps([self.config, values])
         return f"{self.digest}+{sha256_hex(told)[:16]}"
 

@@ -92,6 +92,7 @@ class GuestLog:
         self._told = -_TELL_S
         self._partial: dict[int, tuple[bytes, int]] = {}  # by stream; bytes lost after them
         self.dropped = 0  # lines, in all
+        self.muted = False  # what it says was said before
 
     @property
     def request_bytes(self) -> int:
@@ -152,6 +153,8 @@ class GuestLog:
             self._tell(self._clock())
 
     def _admit(self) -> bool:
+        if self.muted:
+            return False
         now = self._clock()
         if not self._lines.take(now):
             self._drop(1)

@@ -178,8 +178,8 @@ class WazeroHost(Contestant):
 class Agent(Contestant):
     """edge-agent as in production: its own process, its log to a file.
 
-    `modules` by NN-name, each alone or with its configuration; `limits` are lines of the
-    [limits] section, `more` further sections.
+    `modules` by NN-name, each alone or with its configuration; `settings` is each one's .toml,
+    `limits` are lines of the [limits] section, `more` further sections.
     """
 
     def __init__(
@@ -190,10 +190,13 @@ class Agent(Contestant):
         limits: str = EVERY_LINE,
         more: str = "",
         engine: str = "auto",
+        # Or a placeholder would be registered first while the module is compiled, and be timed.
+        settings: str = 'failure_policy = "Ignore"\n',
     ) -> None:
         super().__init__(folder)
         self._modules = modules
         self._engine = engine
+        self._settings = settings
         self._limits = limits
         self._more = more
 
@@ -223,8 +226,7 @@ class Agent(Contestant):
         plugins.mkdir(exist_ok=True)
         for identity, given in self._modules.items():
             module, text = given if isinstance(given, tuple) else (given, "")
-            # Or a placeholder would be registered first while the module is compiled, and be timed.
-            (plugins / f"{identity}.toml").write_text('failure_policy = "Ignore"\n')
+            (plugins / f"{identity}.toml").write_text(self._settings)
             (plugins / f"{identity}.wasm").write_bytes(module)
             if text:
                 (plugins / f"{identity}.conf").write_text(text)

@@ -37,7 +37,8 @@ HOSTS = """contestants, NAME=HOST:WHAT, the first of which is what the others ar
   NAME=native:COMMAND        a plugin's own process; {socket} in COMMAND is the runtime's socket
   NAME=wazero:FILE.wasm      in the runtime's own Wasm host, inside its process
   NAME=agent:FILE.wasm       in edge-agent; agent/ENGINE:FILE.wasm on wasmtime, wasmer or wasmi
-FILE.conf beside a FILE.wasm is the plugin's configuration, for edge-agent."""
+FILE.conf beside a FILE.wasm is the plugin's configuration, for edge-agent, and FILE.toml its
+settings."""
 
 
 class Command(Contestant):
@@ -89,7 +90,9 @@ def contestant(text: str, folder: Path) -> tuple[str, Contestant]:
         raise ValueError(f"{name}: {error}") from error
     config = file.with_suffix(".conf")
     text = config.read_text() if config.exists() else ""
-    return name, Agent(folder, {IDENTITY: (module, text)}, engine=engine)
+    settings = file.with_suffix(".toml")
+    more = {"settings": settings.read_text()} if settings.exists() else {}
+    return name, Agent(folder, {IDENTITY: (module, text)}, engine=engine, **more)
 
 
 def measure(
@@ -97,6 +100,7 @@ def measure(
     request: bytes,
     rounds: int,
     events: int,
+    pause_us: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Figures by contestant. RuntimeError: one failed; TimeoutError: one did not start."""
@@ -110,7 +114,7 @@ def measure(
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             for name in random.sample(list(contestants), len(contestants)):
-                found = contestants[name].runtime.bench(events, request)
+                found = contestants[name].runtime.bench(events, request, pause_us=pause_us)
                 if found.errors:
                     raise RuntimeError(f"{name}: {found.errors[0]}")
                 times[name].append(found.latencies_ns)
@@ -157,6 +161,13 @@ def main(words: Sequence[str] | None = None) -> int:
         "--events", type=int, default=300, help="in each round (default: %(default)s)"
     )
     parser.add_argument(
+        "--pause-us",
+        type=int,
+        default=0,
+        metavar="N",
+        help="before each event, as a runtime has other work (default: none)",
+    )
+    parser.add_argument(
         "--request",
         type=Path,
         metavar="FILE",
@@ -179,7 +190,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 contestant(text, Path(name) / str(number))
                 for number, text in enumerate(arguments.contestants)
             )
-            found = measure(contestants, request, arguments.rounds, arguments.events, _say)
+            rounds, events, pause_us = arguments.rounds, arguments.events, arguments.pause_us
+            found = measure(contestants, request, rounds, events, pause_us, _say)
         except (ValueError, RuntimeError, TimeoutError, OSError) as error:
             print(f"nri-bench: {error}", file=sys.stderr)
             return 1

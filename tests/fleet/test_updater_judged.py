@@ -277,7 +277,7 @@ def test_the_same_module_is_monitored_then_enforced_and_goes_back_if_it_fails(
     operator.deploy(plugin("guard", release("1", A), config="mended"))
     board.wait(1)
     assert mode(board) == ("enforce", True)
-    assert board.status()["form"] == 3
+    assert board.status()["form"] == 4
 
 
 # --- quarantine

@@ -40,7 +40,7 @@ from tests.support.shelf import Shelf
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fleet-protocol.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-_, TRUST, DEPLOYMENT, SECOND, THIRD, CODE, SIGNED, REQUEST, ANSWER, *_REST = EXAMPLES
+_, TRUST, DEPLOYMENT, SECOND, THIRD, FOURTH, CODE, SIGNED, REQUEST, ANSWER, *_REST = EXAMPLES
 *PARTS, SEALED, PAYLOAD, ENVELOPE = _REST
 KEY = SigningKey(bytes([1]) * 32)
 TRUSTED = TrustSet("greenhouse", 1, 1, (KEY.public,))
@@ -82,6 +82,16 @@ def test_the_deployment_of_the_third_kind_of_the_page_is_one() -> None:
     assert deployment.kind_of(values["plugins"]) == values["kind"]
     for kind in (deployment.KIND, deployment.KIND_2):
         with pytest.raises(RefusedError, match="third kind only"):
+            deployment.to_payload({**values, "kind": kind})
+
+
+def test_the_deployment_of_the_fourth_kind_of_the_page_is_one() -> None:
+    values = json.loads(FOURTH)
+    [entry] = deployment.parse(deployment.to_payload(values), fleet="greenhouse").plugins
+    assert [each.release.settings.instance for each in entry.offers] == ["per-event"]
+    assert deployment.kind_of(values["plugins"]) == values["kind"]
+    for kind in (deployment.KIND, deployment.KIND_2, deployment.KIND_3):
+        with pytest.raises(RefusedError, match="fourth kind only"):
             deployment.to_payload({**values, "kind": kind})
 
 

@@ -41,11 +41,13 @@ def test_vector(vector: dict[str, Any]) -> None:
             identity: [each.release.version, each.release.config]
             for identity, each in chosen.items()
         }
-    for told in vector.get("modes", ()):
-        assert found is not None
-        chosen = deployment.wanted(found, told["node"], told["labels"])
-        modes = {identity: each.release.settings.mode for identity, each in chosen.items()}
-        assert told["plugins"] == modes
+    for key, setting in (("modes", "mode"), ("instances", "instance")):
+        for told in vector.get(key, ()):
+            assert found is not None
+            chosen = deployment.wanted(found, told["node"], told["labels"])
+            settings = {identity: each.release.settings for identity, each in chosen.items()}
+            values = {identity: getattr(each, setting) for identity, each in settings.items()}
+            assert told["plugins"] == values
 
 
 def test_no_agent_of_before_takes_what_is_only_to_be_monitored() -> None:
@@ -64,6 +66,19 @@ def test_no_agent_of_before_takes_what_is_only_to_be_monitored() -> None:
     assert deployment.kind_of([vectors.guard(mode="monitor")]) == deployment.KIND_3
     assert deployment.kind_of([vectors.guard(), vectors.guard(config="x")]) == deployment.KIND_2
     assert deployment.kind_of([vectors.guard()]) == deployment.KIND
+
+
+def test_no_agent_of_before_takes_what_is_to_have_an_instance_for_each_event() -> None:
+    """As was recorded of them; what the tool signs is of that kind."""
+    one_shot = [each for each in VECTORS if "instances" in each]
+    assert len(one_shot) == 2
+    for vector in one_shot:
+        older = [vector[f"by_{each}"] for each in ("0.1.0", "form_2", "form_3")]
+        assert (vector["result"], older) == ("taken", ["kind"] * 3)
+    entry = {**vectors.guard(), "instance": "per-event"}
+    assert deployment.kind_of([entry]) == deployment.KIND_4
+    both = [vectors.guard(mode="monitor"), vectors.guard(instance="per-event")]
+    assert deployment.kind_of(both) == deployment.kind_of(both[::-1]) == deployment.KIND_4
 
 
 def test_the_step_is_the_pages() -> None:

@@ -102,7 +102,7 @@ def second_kind() -> Iterator[dict[str, object]]:
     anywhere = guard(rollout={**rollout, "rings": [{}]})
     payload = document(1, None, anywhere, kind="/2")
     yield vector("a ring without a label", payload, None, "malformed")
-    yield vector("a kind to come", document(1, kind="/4"), None, "kind")
+    yield vector("a kind to come", document(1, kind="/5"), None, "kind")
 
 
 def third_kind() -> Iterator[dict[str, object]]:
@@ -129,6 +129,29 @@ def third_kind() -> Iterator[dict[str, object]]:
         yield vector(f"a release with a mode in the {name} kind", release, None, "malformed")
     wrong = document(1, None, guard(mode="observe"), kind="/3")
     yield vector("a mode that there is not", wrong, None, "malformed")
+
+
+def fourth_kind() -> Iterator[dict[str, object]]:
+    """One-shot plugins; and what must not stand in the kinds before."""
+    payload = document(1, None, {**guard(instance="lasting"), "instance": "per-event"}, kind="/4")
+    told = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "lasting"}}]
+    yield {
+        **vector("one-shot but for one release", payload, None, "taken"),
+        "runs": [run("gate-1", {}, "1.0.0+2", "old")],
+        "instances": told,
+    }
+    payload = document(1, None, guard(instance="per-event", mode="monitor"), kind="/4")
+    told = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "per-event"}}]
+    modes = [{"node": "gate-1", "labels": {}, "plugins": {"20-guard": "monitor"}}]
+    found = vector("a one-shot release that is monitored", payload, None, "taken")
+    yield {**found, "instances": told, "modes": modes}
+    for name, kind in (("first", ""), ("second", "/2"), ("third", "/3")):
+        entry = document(1, None, {**guard(), "instance": "per-event"}, kind=kind)
+        yield vector(f"a one-shot entry in the {name} kind", entry, None, "malformed")
+        release = document(1, None, guard(instance="per-event"), kind=kind)
+        yield vector(f"a one-shot release in the {name} kind", release, None, "malformed")
+    wrong = document(1, None, guard(instance="twice"), kind="/4")
+    yield vector("an instance that there is not", wrong, None, "malformed")
 
 
 def machine_code() -> Iterator[dict[str, object]]:
@@ -191,16 +214,36 @@ BY_FORM_2 = {
 }
 
 
+# What agents of commit d3a1cbf, which read the third kind, make of them: they would use an instance
+# again and again of what has one for each event in a kind that they know.
+BY_FORM_3 = {
+    "one-shot but for one release": "kind",
+    "a one-shot release that is monitored": "kind",
+    "a one-shot entry in the first kind": "taken",
+    "a one-shot release in the first kind": "taken",
+    "a one-shot entry in the second kind": "taken",
+    "a one-shot release in the second kind": "taken",
+    "a one-shot entry in the third kind": "taken",
+    "a one-shot release in the third kind": "taken",
+    "an instance that there is not": "kind",
+}
+BY_0_1_0 |= {name: "taken" if "first" in name else "kind" for name in BY_FORM_3}
+BY_FORM_2 |= {
+    name: "taken" if "first" in name or "second" in name else "kind" for name in BY_FORM_3
+}
+
+
 def with_older(each: dict[str, object]) -> dict[str, object]:
     """The same with what older agents make of it."""
-    told = {"by_0.1.0": BY_0_1_0, "by_form_2": BY_FORM_2}
+    told = {"by_0.1.0": BY_0_1_0, "by_form_2": BY_FORM_2, "by_form_3": BY_FORM_3}
     name = str(each["name"])
     return {**each, **{key: table[name] for key, table in told.items() if name in table}}
 
 
 def everything() -> str:
     """The file's text."""
-    vectors = map(with_older, (*generations(), *second_kind(), *third_kind(), *machine_code()))
+    kinds = (*second_kind(), *third_kind(), *fourth_kind())
+    vectors = map(with_older, (*generations(), *kinds, *machine_code()))
     lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in vectors)
     return f"[\n{lines}\n]\n"
 

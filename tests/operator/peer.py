@@ -46,7 +46,7 @@ class Peer:
         trust: TrustSet,
         labels: Mapping[str, str] | None = None,
         dislikes: frozenset[str] = frozenset(),
-        form: int = 3,
+        form: int = 4,
         engine: Mapping[str, str] | None = None,
         architecture: str = "aarch64",
         compiled: str = "refuse",

@@ -140,6 +140,20 @@ def test_nodes_that_know_no_mode_are_named_only_where_something_is_monitored(
     assert "board-2" in told.partition("their agents know no monitor mode: ")[2]
 
 
+def test_one_shot_plugins_are_said_and_nodes_that_know_none_named(
+    published: Home, peers: Peers
+) -> None:
+    peers("board-1")
+    peers("board-2", form=3)
+    told = published.fleet(*FIRST, "--instance", "lasting")
+    assert "would refuse it" not in told, "it means what every node does"
+    told = published.fleet("rollout", "guard", "1.0.0", "--instance", "per-event", "-y")
+    assert "a fresh instance for each event: 20-guard 1.0.0" in told
+    assert "board-2" in told.partition("their agents know no one-shot plugins: ")[2]
+    assert 'instance = "per-event"' in (published.path / "deployment.toml").read_text()
+    assert json.loads(published.fleet("plan", "--json"))["one_shot"] == ["20-guard 1.0.0"]
+
+
 def test_a_configuration_outside_the_folder_and_a_module_that_is_not_there_are_refused(
     published: Home,
 ) -> None:

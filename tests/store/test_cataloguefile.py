@@ -281,6 +281,38 @@ def test_what_an_older_agent_made_of_the_file_is_read(path: Path) -> None:
     assert modes(load(path)) == {**expected, "10-was-watched": ("enforce", None)}
 
 
+def test_an_older_agent_finds_no_one_shot_plugin_that_it_would_let_last(path: Path) -> None:
+    """It reads `plugins`, and of d3a1cbf `monitored`."""
+
+    def release(name: str, instance: str, mode: str = "enforce") -> Release:
+        settings = PluginSettings(mode=mode, instance=instance)  # type: ignore[arg-type]
+        return Release("10", name, C, 9, "", settings, instance)
+
+    lasting, one_shot = "lasting", "per-event"
+    plugins = {
+        PluginId("10-fresh"): Kept(release("fresh", one_shot), None),
+        PluginId("10-was"): Kept(release("was", lasting), release("was", one_shot)),
+        PluginId("10-becomes"): Kept(release("becomes", one_shot), release("becomes", lasting)),
+        PluginId("10-both"): Kept(release("both", one_shot, "monitor"), None),
+        PluginId("10-watched"): Kept(
+            release("watched", lasting, "monitor"), release("watched", one_shot)
+        ),
+        PluginId("10-plain"): Kept(release("plain", lasting), None),
+    }
+    catalogue = Catalogue(plugins=plugins)
+    save(path, catalogue)
+    assert load(path).plugins == plugins
+    body = json.loads(path.read_bytes())["body"]
+    older = {**body["plugins"], **body["monitored"]}
+    assert {
+        identity: [each and each["version"] for each in (kept["current"], kept["previous"])]
+        for identity, kept in older.items()
+    } == {"10-was": [lasting, None], "10-watched": [lasting, None], "10-plain": [lasting, None]}
+    assert '"instance"' not in json.dumps(older)
+    save(path, FULL)
+    assert '"instance"' not in path.read_text()
+
+
 def test_settings_of_before_there_were_runtimes_are_read(path: Path) -> None:
     save(path, FULL)
     for copy in (path, copy_of(path)):

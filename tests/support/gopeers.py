@@ -222,9 +222,13 @@ class NriRuntime:
         request: bytes | Path | None = None,
         warmup: int = 0,
         timeout_s: float = 300.0,
+        pause_us: int = 0,
     ) -> Bench:
-        """Create a container ``n`` times; timed inside the runtime, so Python is not in it."""
-        found = self.ask("bench", timeout_s, n=n, warmup=warmup, **_request(request))
+        """Create a container ``n`` times, after a pause each; timed inside the runtime, so Python
+        is not in it."""
+        found = self.ask(
+            "bench", timeout_s, n=n, warmup=warmup, pause_us=pause_us, **_request(request)
+        )
         return Bench(found["latencies_ns"], found["errors"], Outcome.parse(found["last"]))
 
     def burst_start(

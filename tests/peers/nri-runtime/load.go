@@ -15,6 +15,7 @@ import (
 type benchParameters struct {
 	N      int    `json:"n"`
 	Warmup int    `json:"warmup"`
+	Pause  int64  `json:"pause_us"` // before each request
 	Base64 string `json:"base64"`
 	File   string `json:"file"`
 }
@@ -38,6 +39,7 @@ func (r *runtime) bench(p benchParameters) (any, error) {
 	for i := range p.Warmup + p.N {
 		// A fresh copy each time: the adaptation writes what the plugins ask for into it.
 		q := proto.Clone(template).(*api.CreateContainerRequest)
+		time.Sleep(time.Duration(p.Pause) * time.Microsecond)
 		block := r.block()
 		last := r.fire(create, q)
 		block.Unblock()
