@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.store.release import Release
 from edge_agent.wasm.abi import AbiInstance
+from edge_agent.wasm.engine import Instance
 from edge_agent.wasm.engine_selection import engine_names, select_engine
 from tests.host.house import House
 from tests.support.wat import MEMORY, PLUGIN, module
@@ -132,7 +133,8 @@ def loader_held(house: House) -> Iterator[None]:
 
 def held_memory() -> int:
     """Bytes of all instances that this process has."""
-    return sum(each.memory_bytes for each in gc.get_objects() if isinstance(each, AbiInstance))
+    found = [each for each in gc.get_objects() if isinstance(each, AbiInstance)]
+    return sum(cast(Instance, each).memory_bytes for each in found)
 
 
 def idle(house: House) -> None:
