@@ -159,9 +159,9 @@ def set_release(
 ) -> None:
     """Make `version` the first release of a plugin, for the nodes of `rollout` (None: for all).
 
-    `own` are further keys of the release: `module`, `config_file`, `mode`, `instance`. Of a module that has a
-    release already, a new one begins with the settings of the newest. `permissions` are those of a
-    plugin that is new (None: everything).
+    `own` are further keys of the release: `module`, `config_file`, `mode`, `instance`. Of a module
+    that has a release already, a new one begins with the settings of the newest. `permissions` are
+    those of a plugin that is new (None: everything).
     """
     tomlkit = _toml()
     plugin = _plugin(document, name)
