@@ -1,4 +1,5 @@
-// Devices and mounts that annotations name, in the format of NRI's own device-injector.
+// Devices, mounts, CDI devices and network devices that annotations name, in the format of NRI's
+// own device-injector.
 
 #ifndef DEVICE_INJECTOR_ANNOTATION_H
 #define DEVICE_INJECTOR_ANNOTATION_H
@@ -6,11 +7,13 @@
 #include "edge_nri.h"
 #include "yaml.h"
 
+typedef enum { A_DEVICE, A_MOUNT, A_CDI_DEVICE, A_NET_DEVICE } asked;
+
 // What an annotation may ask for; patterns.
 typedef struct permit {
-    bool mount;
+    asked kind;
     str type, major, minor; // of a device
-    str path;               // the device's, or the mount's source
+    str path;               // the device's, the mount's source, or a name
 } permit;
 
 static bool number_matches(str pattern, uint64_t number) {
@@ -26,14 +29,29 @@ static bool number_matches(str pattern, uint64_t number) {
 
 enum { PATH, TYPE, MAJOR, MINOR, FILE_MODE, UID, GID, DEVICE_KEYS };
 enum { SOURCE, DESTINATION, MOUNT_TYPE, OPTIONS, MOUNT_KEYS };
+enum { HOST_IF, NAME, NET_KEYS };
 
 static const char *const device_keys[] = {"path", "type", "major", "minor",
                                           "file_mode", "uid", "gid"};
 static const char *const mount_keys[] = {"source", "destination", "type", "options"};
+static const char *const net_keys[] = {"hostIf", "name"};
+
+// By what is asked for: the keys of an entry, and how many of the first are required.
+static const struct {
+    const char *const *keys;
+    uint8_t count, required;
+    const char *known;
+} entry_forms[] = {
+    [A_DEVICE] = {device_keys, DEVICE_KEYS, TYPE + 1,
+                  "path, type, major, minor, file_mode, uid, gid"},
+    [A_MOUNT] = {mount_keys, MOUNT_KEYS, MOUNT_TYPE + 1, "source, destination, type, options"},
+    [A_NET_DEVICE] = {net_keys, NET_KEYS, NET_KEYS, "hostIf, name"},
+};
 
 typedef struct entry {
     yaml y; // first, so that the parser's callback finds the rest
-    bool mount, begun;
+    asked asked;
+    bool begun;
     uint32_t line; // where it began
     uint32_t seen; // a bit for each key
     str value[DEVICE_KEYS];
@@ -106,8 +124,8 @@ static bool entry_device(entry *e) {
     bool ruled = false, allowed = false;
     for (uint32_t i = 0; i < e->permit_count; i++) {
         const permit *r = &e->permits[i];
-        ruled |= !r->mount;
-        allowed |= !r->mount && str_glob(r->type, type) && number_matches(r->major, major) &&
+        ruled |= r->kind == A_DEVICE;
+        allowed |= r->kind == A_DEVICE && str_glob(r->type, type) && number_matches(r->major, major) &&
                    number_matches(r->minor, minor) && str_glob(r->path, path);
     }
     if (ruled && !allowed)
@@ -145,8 +163,8 @@ static bool entry_mount(entry *e) {
                            ", not an absolute path");
     bool ruled = false, allowed = false;
     for (uint32_t i = 0; i < e->permit_count; i++) {
-        ruled |= e->permits[i].mount;
-        allowed |= e->permits[i].mount && str_glob(e->permits[i].path, source);
+        ruled |= e->permits[i].kind == A_MOUNT;
+        allowed |= e->permits[i].kind == A_MOUNT && str_glob(e->permits[i].path, source);
     }
     if (ruled && (!allowed || climbs(source)))
         return yaml_wrong(&e->y, "no rule of the configuration allows mounting ",
@@ -177,14 +195,69 @@ static bool entry_option(entry *e, str option) {
     return true;
 }
 
+// What rules say of names. Without a rule of any kind all is allowed, as upstream; older
+// configurations know devices and mounts only, and allow nothing else.
+static bool name_allowed(const entry *e, str name) {
+    bool allowed = e->permit_count == 0;
+    for (uint32_t i = 0; i < e->permit_count; i++)
+        allowed |= e->permits[i].kind == e->asked && str_glob(e->permits[i].path, name);
+    return allowed;
+}
+
+// VENDOR/CLASS=NAME
+static bool entry_cdi(entry *e, str name) {
+    str device = name, class = str_cut(&device, '='), vendor = str_cut(&class, '/');
+    if (vendor.size == 0 || class.size == 0 || device.size == 0)
+        return yaml_wrong(&e->y, &name, " is no CDI device, such as vendor.example/class=name");
+    if (e->alone)
+        return yaml_wrong(&e->y, "Docker Engine takes no devices from a plugin; use `docker run ",
+                          "--device ", &name, "` instead");
+    if (!name_allowed(e, name))
+        return yaml_wrong(&e->y, "no rule of the configuration allows CDI device ", &name);
+    uint32_t device_at = pb_open(e->reply, NRI_ADJ_CDI_DEVICES);
+    pb_put_str(e->reply, 1, name);
+    pb_close(e->reply, device_at);
+    entry_log(e, NRI_INFO, "CDI device ", name);
+    return true;
+}
+
+// As the kernel takes it (dev_valid_name).
+static bool interface_name(str name) {
+    for (uint32_t i = 0; i < name.size; i++)
+        if (is_any(name.at[i], "/: \t\r"))
+            return false;
+    return name.size > 0 && name.size < 16 && !str_is(name, ".") && !str_is(name, "..");
+}
+
+static bool entry_net(entry *e) {
+    for (uint32_t key = 0; key < NET_KEYS; key++)
+        if (!interface_name(e->value[key]))
+            return entry_wrong(e, key, net_keys[key], " is ", &e->value[key],
+                               ", not the name of an interface");
+    str host = e->value[HOST_IF];
+    if (e->alone)
+        return yaml_wrong(&e->y, "Docker Engine takes no network devices from a plugin");
+    if (!name_allowed(e, host))
+        return yaml_wrong(&e->y, "no rule of the configuration allows network device ", &host);
+    uint32_t entry_at = pb_open(e->reply, NRI_ADJ_LINUX_NET_DEVICES);
+    pb_put_str(e->reply, NRI_KEY, host);
+    uint32_t device = pb_open(e->reply, NRI_VALUE);
+    pb_put_str(e->reply, 1, e->value[NAME]);
+    pb_close(e->reply, device);
+    pb_close(e->reply, entry_at);
+    entry_log(e, NRI_INFO, "network device ", host, " as ", e->value[NAME]);
+    return true;
+}
+
 static bool entry_finish(entry *e) {
-    const char *const *names = e->mount ? mount_keys : device_keys;
     uint32_t line = e->y.line;
     e->y.line = e->line; // what is missing is missing where the entry began
-    for (uint32_t key = 0; key < (e->mount ? MOUNT_TYPE + 1 : TYPE + 1); key++)
+    for (uint32_t key = 0; key < entry_forms[e->asked].required; key++)
         if (!entry_has(e, key))
-            return yaml_wrong(&e->y, names[key], " is missing");
-    if (!(e->mount ? entry_mount(e) : entry_device(e)))
+            return yaml_wrong(&e->y, entry_forms[e->asked].keys[key], " is missing");
+    if (!(e->asked == A_MOUNT    ? entry_mount(e)
+          : e->asked == A_DEVICE ? entry_device(e)
+                                 : entry_net(e)))
         return false;
     e->y.line = line;
     return true;
@@ -192,6 +265,8 @@ static bool entry_finish(entry *e) {
 
 static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
     entry *e = (entry *)y;
+    if (e->asked == A_CDI_DEVICE)
+        return kind == YAML_END || entry_cdi(e, value);
     if (kind == YAML_ITEM || kind == YAML_END) {
         if (e->begun && !entry_finish(e))
             return false;
@@ -201,15 +276,14 @@ static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
         buf_clear(&e->options);
         return true;
     }
-    const char *const *names = e->mount ? mount_keys : device_keys;
-    uint32_t count = e->mount ? MOUNT_KEYS : DEVICE_KEYS, key = 0;
-    while (key < count && !str_is(y->key, names[key]))
+    const char *const *names = entry_forms[e->asked].keys;
+    uint32_t count = entry_forms[e->asked].count, key = 0;
+    str wanted = e->asked == A_NET_DEVICE && str_is(y->key, "Name") ? STR("name") : y->key;
+    while (key < count && !str_is(wanted, names[key]))
         key++;
     if (key == count)
-        return yaml_wrong(y, "unknown key ", &y->key, "; known are ",
-                          e->mount ? "source, destination, type, options"
-                                   : "path, type, major, minor, file_mode, uid, gid");
-    bool list = e->mount && key == OPTIONS;
+        return yaml_wrong(y, "unknown key ", &y->key, "; known are ", entry_forms[e->asked].known);
+    bool list = e->asked == A_MOUNT && key == OPTIONS;
     if (list != (kind == YAML_ELEMENT))
         return yaml_wrong(y, names[key], list ? " wants a list" : " wants one value, not a list");
     if (list) {
@@ -244,11 +318,11 @@ static str find_annotation(str annotated, str container, const str *prefixes, ui
 }
 
 // Appends what the annotation asks for: fields of an adjustment, or of its `linux` part.
-static bool inject(entry *e, str annotated, bool mount, const str *prefixes, uint32_t count) {
+static bool inject(entry *e, str annotated, asked asked, const str *prefixes, uint32_t count) {
     buf key = {0}, why = {0};
     str text = find_annotation(annotated, e->container, prefixes, count, &key);
-    e->mount = mount, e->begun = false, e->seen = 0;
-    e->y = (yaml){.rest = text, .error = &why, .take = entry_take};
+    e->asked = asked, e->begun = false, e->seen = 0;
+    e->y = (yaml){.rest = text, .error = &why, .take = entry_take, .scalars = asked == A_CDI_DEVICE};
     bool good = yaml_parse(&e->y);
     if (!good) {
         (void)nri_error(e->reply, "annotation ", buf_str(&key), ", ",

@@ -1,5 +1,5 @@
 // The YAML that device annotations are written in, and no more of it: a list of
-// maps whose values are scalars or lists of scalars, in block or in flow (JSON) style.
+// maps whose values are scalars or lists of scalars, or of scalars, in block or in flow (JSON) style.
 //
 //     - path: /dev/i2c-1            [{"path": "/dev/i2c-1", "type": "c", ...}]
 //       type: c
@@ -27,7 +27,8 @@ typedef struct yaml {
     buf *error;
     // Gets every piece in order; false (after yaml_wrong) ends the parse.
     bool (*take)(struct yaml *y, yaml_kind kind, str value, bool quoted);
-    str key; // of YAML_VALUE and YAML_ELEMENT
+    str key;      // of YAML_VALUE and YAML_ELEMENT
+    bool scalars; // the list is of them, each a YAML_ELEMENT
 } yaml;
 
 static void yaml_put_line(const yaml *y) { buf_put(y->error, "line ", y->line, ": "); }
@@ -251,6 +252,23 @@ static bool yaml_block_list(yaml *y, uint32_t column) {
     return yaml_wrong(y, "a value is missing for ", &y->key);
 }
 
+static bool yaml_scalar_list(yaml *y, uint32_t column) { // - a
+    str value;
+    bool quoted;
+    for (uint32_t dashes = column; y->rest.size; column = yaml_skip(y, true)) {
+        if (column != dashes || !yaml_at_dash(y))
+            return yaml_wrong(y, "the indentation fits no list above");
+        yaml_step(y, 1);
+        yaml_skip(y, false);
+        if (!y->rest.size || yaml_peek(y) == '\n')
+            return yaml_wrong(y, "a value is missing");
+        if (!yaml_scalar(y, false, &value, &quoted) || !yaml_line_end(y) ||
+            !y->take(y, YAML_ELEMENT, value, quoted))
+            return false;
+    }
+    return true;
+}
+
 // Hands all of the text to `take`; false with a reason in `error` when it cannot.
 static bool yaml_parse(yaml *y) {
     y->line = 1;
@@ -265,9 +283,9 @@ static bool yaml_parse(yaml *y) {
     uint32_t column = yaml_skip(y, true);
     bool good = true;
     if (yaml_at_dash(y)) {
-        good = yaml_block_list(y, column);
+        good = y->scalars ? yaml_scalar_list(y, column) : yaml_block_list(y, column);
     } else if (yaml_peek(y) == '[') {
-        good = yaml_flow_list(y);
+        good = y->scalars ? yaml_flow_values(y) : yaml_flow_list(y);
         yaml_skip(y, true);
         if (good && y->rest.size)
             good = yaml_wrong(y, "text follows the list");

@@ -191,16 +191,20 @@ static bool check_texts(const node *list, const char *what, buf *error) {
     return list->first != NULL || node_wrong(error, list, "an empty list");
 }
 
-static bool permit_of(str text, bool mount, permit *p) {
-    *p = (permit){.mount = mount};
-    if (!mount) {
+static asked asked_of(uint32_t kind) {
+    return kind == MOUNTS ? A_MOUNT : kind == DEVICES ? A_DEVICE : A_CDI_DEVICE;
+}
+
+static bool permit_of(str text, asked kind, permit *p) {
+    *p = (permit){.kind = kind};
+    if (kind == A_DEVICE) {
         p->type = str_word(&text);
         str numbers = str_word(&text);
         p->major = str_cut(&numbers, ':');
         p->minor = numbers;
     }
     p->path = str_word(&text);
-    return p->path.size && text.size == 0 && (mount || p->minor.size);
+    return p->path.size && text.size == 0 && (kind != A_DEVICE || p->minor.size);
 }
 
 // {from-annotations: [PREFIX, ...], allowed: [...]}
@@ -222,15 +226,16 @@ static bool check_annotated(const node *map, uint32_t kind, buf *error) {
     for (const node *n = allowed ? allowed->first : NULL; n; n = n->next)
         if (++count > MAX_PERMITS)
             return node_wrong(error, n, "more than " DIGITS(MAX_PERMITS) " entries");
-        else if (!permit_of(n->text, kind == MOUNTS, &p))
+        else if (!permit_of(n->text, asked_of(kind), &p))
             return node_wrong(error, n, &n->text, " is not ",
-                              kind == MOUNTS ? "a pattern of a source, such as /srv/*"
+                              kind == MOUNTS        ? "a pattern of a source, such as /srv/*"
+                              : kind == CDI_DEVICES ? "a pattern of a name, such as vendor.com/class=*"
                                              : "TYPE MAJOR:MINOR PATH, such as c 89:* /dev/i2c-*");
     return true;
 }
 
 static bool check_added(const node *n, uint32_t kind, buf *error) {
-    if (n->kind == MAP && kind != CDI_DEVICES)
+    if (n->kind == MAP)
         return check_annotated(n, kind, error);
     if (kind == CDI_DEVICES)
         return check_texts(n, "a list of names such as vendor.com/class=name", error);

@@ -220,7 +220,7 @@ static bool put_annotated(buf *reply, const event *e, uint32_t kind) {
         prefixes[prefix_count++] = n->text;
     const node *allowed = entry_of(from, "allowed");
     for (const node *n = allowed ? allowed->first : NULL; n; n = n->next)
-        permit_of(n->text, kind == MOUNTS, &permits[permit_count++]);
+        permit_of(n->text, asked_of(kind), &permits[permit_count++]);
     entry one = {
         .reply = reply,
         .permits = permits,
@@ -229,7 +229,7 @@ static bool put_annotated(buf *reply, const event *e, uint32_t kind) {
         .container = e->name,
         .alone = e->alone,
     };
-    bool good = inject(&one, e->alone ? e->container : e->pod, kind == MOUNTS, prefixes,
+    bool good = inject(&one, e->alone ? e->container : e->pod, asked_of(kind), prefixes,
                        prefix_count);
     buf_free(&one.options);
     return good;
@@ -264,6 +264,8 @@ static bool adjust(buf *reply, const event *e) {
         return false;
     put_kind(reply, e, RLIMITS, NRI_ADJ_RLIMITS);
     put_kind(reply, e, CDI_DEVICES, NRI_ADJ_CDI_DEVICES);
+    if (!put_annotated(reply, e, CDI_DEVICES))
+        return false;
     const node *args = single_now(e, ARGS);
     for (const node *n = args && args->kind == LIST ? args->first : NULL; n; n = n->next)
         pb_put_item(reply, NRI_ADJ_ARGS, n->text);

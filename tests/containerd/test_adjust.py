@@ -240,7 +240,10 @@ def test_all_of_the_projects_plugins_serve_together(
 ) -> None:
     names = sorted(path.stem for path in PLUGINS.glob("*/*.wasm"))
     plugins = {f"{index:02}-{name}": guest(name) for index, name in enumerate(names, 10)}
-    with Agent(tmp_path, sockets=[containerd.nri_socket], plugins=plugins) as agent:
+    configs = {each: "localhost/*\n" for each in plugins if each.endswith("image-policy")}
+    with Agent(
+        tmp_path, sockets=[containerd.nri_socket], plugins=plugins, configs=configs
+    ) as agent:
         agent.wait_running(*plugins)
         pod = cri.run_pod()
         cri.run(pod)

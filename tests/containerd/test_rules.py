@@ -48,12 +48,16 @@ CDI = {
 }
 
 
-def test_what_rules_give_is_in_the_specification_and_inside(
-    containerd: Containerd, cri: Cri, tmp_path: Path
-) -> None:
+def describe(containerd: Containerd) -> None:
     described = Path(f"/proc/{containerd.pid}/root/etc/cdi")  # as it is in its namespaces
     described.mkdir(exist_ok=True)
     (described / "apex.json").write_text(json.dumps(CDI))
+
+
+def test_what_rules_give_is_in_the_specification_and_inside(
+    containerd: Containerd, cri: Cri, tmp_path: Path
+) -> None:
+    describe(containerd)
     plugins, configs = {RULES: guest("rules")}, {RULES: POLICY}
     with Agent(
         tmp_path, sockets=[containerd.nri_socket], plugins=plugins, configs=configs
@@ -88,3 +92,32 @@ def test_what_rules_give_is_in_the_specification_and_inside(
         limit = containerd.cgroup_file(big, "memory", "memory.limit_in_bytes", "memory.max")
         assert int(limit) == 96 * MIB
         assert agent.entry(RULES)["failures"] in ({}, {"error": 1})
+
+
+ASKED = "cdi-devices.noderesource.dev"
+BY_RULES = f"""
+- rule: on request
+  add: {{cdi-devices: {{from-annotations: [{ASKED}], allowed: ["edge.example/*"]}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("device-injector", "cdi-device edge.example/*\n"), ("rules", BY_RULES)],
+)
+def test_a_pod_gets_the_cdi_device_that_it_asks_for(
+    containerd: Containerd, cri: Cri, tmp_path: Path, name: str, config: str
+) -> None:
+    describe(containerd)
+    plugins, configs = {f"10-{name}": guest(name)}, {f"10-{name}": config}
+    with Agent(
+        tmp_path, sockets=[containerd.nri_socket], plugins=plugins, configs=configs
+    ) as agent:
+        agent.wait_running(f"10-{name}")
+        pod = cri.run_pod(annotations={f"{ASKED}/container.vision": "- edge.example/apex=0\n"})
+        inside = cri.exec(cri.run(pod, "vision"), "sh", "-c", "echo > /dev/apex_0")
+        assert "No space left on device" in inside.errors
+        assert cri.exec(cri.run(pod, "other"), "ls", "/dev/apex_0").code != 0
+        pod = cri.run_pod(annotations={ASKED: "- other.example/apex=0\n"})
+        with pytest.raises(CriError, match="no rule of the configuration allows CDI device other"):
+            cri.create(pod)

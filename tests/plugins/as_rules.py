@@ -5,6 +5,7 @@ from collections.abc import Iterable
 RESOURCES = {"default": "default", "maximum": "cap"}
 OF_DEVICES = ("devices.noderesource.dev", "devices.nri.io")
 OF_MOUNTS = ("mounts.noderesource.dev", "mounts.nri.io")
+OF_CDI = ("cdi-devices.noderesource.dev", "cdi-devices.nri.io")
 
 
 def resource_guard(text: str) -> str:
@@ -35,7 +36,7 @@ def device_injector(text: str) -> str:
     allowed = {
         kind: [rest.strip() for word, rest in (each for each in said if len(each) == 2)
                if word == kind]
-        for kind in ("device", "mount")
+        for kind in ("device", "mount", "cdi-device")
     }  # fmt: skip
     return "\n".join(
         [
@@ -43,6 +44,11 @@ def device_injector(text: str) -> str:
             "  add:",
             f"    devices: {_annotated(OF_DEVICES, allowed['device'])}",
             f"    mounts: {_annotated(OF_MOUNTS, allowed['mount'])}",
+            *(
+                [f"    cdi-devices: {_annotated(OF_CDI, allowed['cdi-device'])}"]
+                if allowed["cdi-device"] or not said
+                else []
+            ),
         ]
     )
 

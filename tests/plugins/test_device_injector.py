@@ -1,4 +1,4 @@
-"""device-injector, and rules that say the same: annotations in, devices and mounts out."""
+"""device-injector, and rules that say the same: annotations in, devices, mounts and so on out."""
 
 import json
 from collections.abc import Callable
@@ -307,6 +307,129 @@ def test_what_was_injected_and_what_was_refused_is_logged(make: Make) -> None:
     assert guest.lines[1].startswith(f"pod-0/main: annotation {MAIN}, line 1")
 
 
+# ---- CDI devices ----
+
+CDI = "cdi-devices.noderesource.dev"
+COUNTERFEIT = ("vendor.com", "vendor.com/class", "/class=a", "vendor.com/=a", "vendor.com/class=")
+
+
+def cdi(guest: Guest, text: str, key: str = f"{CDI}/container.main") -> list[str]:
+    return [device.name for device in inject(guest, {key: text}).CDI_devices]
+
+
+@EITHER
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- vendor0.com/device=dev0\n- vendor1.com/device=a:b\n",
+        "  - 'vendor0.com/device=dev0'   # first\n\n  -  vendor1.com/device=a:b",
+        '["vendor0.com/device=dev0", vendor1.com/device=a:b]',
+    ],
+)
+def test_cdi_devices_in_each_style(guest: Guest, text: str) -> None:
+    for key in (f"{CDI}/container.main", f"{CDI}/pod", "cdi-devices.nri.io"):
+        assert cdi(guest, text, key) == ["vendor0.com/device=dev0", "vendor1.com/device=a:b"]
+    assert cdi(guest, text, f"{CDI}/container.other") == []
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        *((f"- a.b/c=d\n- {name}", f"line 2: {name} is no CDI device") for name in COUNTERFEIT),
+        ("a.b/c=d", "line 1: a list is wanted: a dash before each entry"),
+        ("- a.b/c=d\n - a.b/c=e", "line 2: the indentation fits no list above"),
+        ("- a.b/c=d\na.b/c=e", "line 2: the indentation fits no list above"),
+        ("-\n- a.b/c=d", "line 1: a value is missing"),
+        ("- - a.b/c=d", "line 1: YAML's - is not understood here"),
+        ("- {name: a.b/c=d}", "line 1: YAML's { is not understood here"),
+        ("- name: a.b/c=d", "line 1: the line goes on where it should end"),
+        ("[a.b/c=d", "line 1: a comma or ] is wanted"),
+        ("[a.b/c=d] x", "line 1: text follows the list"),
+    ],
+)
+def test_wrong_cdi_devices_fail_the_container(guest: Guest, text: str, says: str) -> None:
+    with pytest.raises(GuestError) as caught:
+        cdi(guest, text)
+    assert str(caught.value).startswith(f"annotation {CDI}/container.main, {says}")
+    assert cdi(guest, "- a.b/c=d") == ["a.b/c=d"]
+
+
+@BOTH
+def test_rules_for_cdi_devices(make: Make) -> None:
+    guest = make("cdi-device hailo.example/*=0\ndevice c 89:* /dev/i2c-*")
+    assert cdi(guest, "[hailo.example/npu=0]") == ["hailo.example/npu=0"]
+    for name in ("hailo.example/npu=all", "other.example/npu=0", "hailo.example.evil/npu=0x"):
+        with pytest.raises(GuestError, match="no rule of the configuration allows CDI device"):
+            cdi(guest, f"[hailo.example/npu=0, {name}]")
+
+
+# ---- network devices ----
+
+NET = "network-devices.noderesource.dev"
+
+
+def net(guest: Guest, text: str, key: str = NET) -> dict[str, str]:
+    found = inject(guest, {key: text}).linux.net_devices
+    return {host: device.name for host, device in found.items()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- hostIf: can0\n  name: vcan\n- {hostIf: ens2.100, Name: lan}",  # as upstream's sample
+        '[{"hostIf": "can0", "name": "vcan"}, {"hostIf": "ens2.100", "name": "lan"}]',
+    ],
+)
+def test_network_devices_in_both_styles(text: str) -> None:
+    for key in (f"{NET}/container.main", f"{NET}/pod", "network-devices.nri.io"):
+        assert net(configured(), text, key) == {"can0": "vcan", "ens2.100": "lan"}
+    both = inject(configured(), {NET: text, DEVICES: NULL}).linux
+    assert [device.path for device in both.devices] == ["/dev/nri-null"]
+    assert len(both.net_devices) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- hostIf: can0", "line 1: name is missing"),
+        ("- name: can0", "line 1: hostIf is missing"),
+        ("- hostIf: can0\n  name: a/b", "line 2: name is a/b, not the name of an interface"),
+        ("- hostIf: ..\n  name: a", "line 1: hostIf is .., not the name of an interface"),
+        (
+            "- hostIf: can0\n  name: abcdefghijklmnop",
+            "line 2: name is abcdefghijklmnop, not the na",
+        ),
+        ("- hostIf: can0\n  name: ''", "line 2: name is , not the name of an interface"),
+        ("- hostIf: can0\n  name: a\n  mtu: 1", "line 3: unknown key mtu; known are hostIf, name"),
+        ("- hostIf: [a]\n  name: a", "line 1: hostIf wants one value, not a list"),
+        ("- hostIf: a\n  name: a\n  Name: b", "line 3: name is given twice"),
+    ],
+)
+def test_wrong_network_devices_fail_the_container(text: str, says: str) -> None:
+    guest = configured()
+    with pytest.raises(GuestError) as caught:
+        net(guest, text)
+    assert str(caught.value).startswith(f"annotation {NET}, {says}")
+
+
+def test_rules_for_network_devices() -> None:
+    guest = configured("net-device can*")
+    assert net(guest, "[{hostIf: can0, name: eth0}]") == {"can0": "eth0"}
+    with pytest.raises(GuestError, match="no rule of the configuration allows network device eth0"):
+        net(guest, "[{hostIf: eth0, name: can0}]")
+
+
+def test_a_configuration_of_before_allows_neither() -> None:
+    """It names devices and mounts only; a new version of the plugin must open nothing."""
+    for text in ("device c 89:* /dev/i2c-*", "mount /srv/*"):
+        guest = configured(text)
+        with pytest.raises(GuestError, match="no rule of the configuration allows CDI device"):
+            cdi(guest, "[a.b/c=d]")
+        with pytest.raises(GuestError, match="no rule of the configuration allows network device"):
+            net(guest, "[{hostIf: can0, name: can0}]")
+
+
 # ---- configuration ----
 
 I2C = "- {path: /dev/i2c-1, type: c, major: 89, minor: 1}"
@@ -363,11 +486,16 @@ def test_the_sample_configuration(make: Make) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ("allow /dev/null", "line 1: a rule begins with device or mount, not allow"),
+        (
+            "allow /dev/null",
+            "line 1: a rule begins with device, mount, cdi-device or net-device, not a",
+        ),
         ("\n# x\ndevice /dev/null", "line 3: wanted: device TYPE MAJOR:MINOR PATH"),
         ("device c 1 /dev/null", "line 1: wanted: device TYPE MAJOR:MINOR PATH"),
         ("device c 1:3 /dev/null more", "line 1: wanted: device TYPE MAJOR:MINOR PATH"),
         ("mount", "line 1: wanted: device TYPE MAJOR:MINOR PATH"),
+        ("cdi-device", "line 1: wanted: device TYPE MAJOR:MINOR PATH"),
+        ("net-device a b", "line 1: wanted: device TYPE MAJOR:MINOR PATH"),
         ("mount /a\n" * 65, "line 65: more than 64 rules"),
     ],
 )

@@ -114,6 +114,29 @@ def test_a_device_is_refused_with_what_to_do_instead(injector: Guest) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("annotation", "text", "says"),
+    [
+        (
+            "cdi-devices.noderesource.dev",
+            "- hailo.example/npu=0",
+            "devices from a plugin; use `docker run --device hailo.example/npu=0` instead",
+        ),
+        (
+            "network-devices.noderesource.dev",
+            "[{hostIf: can0, name: can0}]",
+            "network devices from a plugin",
+        ),
+    ],
+)
+def test_nor_does_docker_take_other_devices(
+    injector: Guest, annotation: str, text: str, says: str
+) -> None:
+    with pytest.raises(GuestError) as caught:
+        injector.create(docker_request({annotation: text}))
+    assert str(caught.value) == f"annotation {annotation}, line 1: Docker Engine takes no {says}"
+
+
 def test_rules_hold_for_docker_too(injector: Guest) -> None:
     wish = "- {source: /etc, destination: /x, type: bind}"
     with pytest.raises(GuestError, match="no rule of the configuration allows mounting /etc"):
