@@ -1,5 +1,6 @@
 """What NN-name.toml beside a plugin may say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from edge_agent.config import (
     Limits,
     PluginSettings,
     load_plugin_settings,
+    pressure,
     read_policy,
 )
 from edge_agent.errors import ConfigError
@@ -124,6 +126,8 @@ def test_the_policy_is_read_alone_and_is_fail_in_doubt(text: str, policy: str) -
 def test_the_mode_is_to_enforce_unless_it_is_said() -> None:
     assert load("").instance == load('instance = "lasting"').instance == "lasting"
     assert load('instance = "per-event"').one_shot
+    assert (load("").timer, load('timer = "90s"').timer) == (0.0, 90.0)
+    assert load("").pressure == ()
     assert load("").mode == load('mode = "enforce"').mode == "enforce"
     assert load('mode = "monitor"').monitored
     assert not load('mode = "monitor"\nfailure_policy = "Fail"').must_not_be_missed
@@ -147,3 +151,57 @@ def test_the_mode_is_to_enforce_unless_it_is_said() -> None:
 )
 def test_a_monitored_plugin_with_another_mistake_is_not_missed(text: str, missed: bool) -> None:
     assert read_policy(FILE, text).must_not_be_missed == missed
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('timer = "500ms"', "between"),
+        ('timer = "2d"', "with its unit"),
+        ("timer = 30", "with its unit"),
+        ('pressure = "high"', "table"),
+        ("pressure.memory = 20", "string"),
+        ('pressure.memory = "20%"', "some 20% over 10s"),
+        ('pressure.memory = "some 0% over 10s"', "above 0%"),
+        ('pressure.memory = "full 100.01% over 10s"', "at most 100%"),
+        ('pressure.memory = "some 20% over 15s"', "60s or 300s"),
+        ('pressure.memory = "some -1% over 10s"', "some 20% over 10s"),
+        ('pressure.memory = "some nan% over 10s"', "some 20% over 10s"),
+        ('pressure.temperature = "80"', "80 C"),
+        ('pressure.temperature = "80 F"', "80 C"),
+        ('pressure.throttled = "no"', "left out"),
+        ("pressure.throttled = true", "string"),
+        ('pressure.disk = "var below 10%"', "/var/lib below 10%"),
+        ('pressure.disk = "/var below"', "/var/lib below 10%"),
+        ('pressure = { memory = "some 1% over 10s", every = "10ms" }', "1s to 24h"),
+        ('pressure.every = "5s"', "without a threshold"),
+        ('pressure.swap = "some 1% over 10s"', "is not known"),
+    ],
+)
+def test_a_wrong_time_or_threshold_is_told_with_its_form(line: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)) as told:
+        load(line)
+    assert ":1:" in str(told.value) or "line 1" in str(told.value)
+
+
+def test_thresholds_are_read() -> None:
+    settings = load(
+        """
+        [pressure]
+        memory = "some 20% over 10s"
+        cpu = "some 99.5% over 300s"
+        io = "full 5% over 60s"
+        temperature = "80 C"
+        throttled = "yes"
+        disk = "/var/lib below 500MiB"
+        every = "10s"
+        """
+    )
+    assert settings.noticed
+    assert pressure.read(settings.pressure) == (
+        {"memory": (False, 2000, 10), "cpu": (False, 9950, 300), "io": (True, 500, 60)},
+        80_000,
+        True,
+        ("/var/lib", None, 500 << 20),
+        10.0,
+    )

@@ -138,6 +138,7 @@ def _read_step(table: Table, default_method: str) -> Step:
         named = events.method_named(word)
         if named is None:
             known = [events.export_name(each).removeprefix("plugin_") for each in events.EXPORTS]
+            known += ["timer", "pressure"]
             table.unknown_word("event", word, known)
         method = named or default_method
     if method == events.CONFIGURE:

@@ -94,7 +94,7 @@ def facts(plugin: PluginFile) -> dict[str, Any]:
     """For tools. ModuleError: it is no plugin's module."""
     info, found = inspect(plugin.wasm), anatomy(plugin.wasm)
     methods = sorted(abi.methods(info))
-    by_export = {export: method for method, export in events.EXPORTS.items()}
+    by_export = {export: method for method, export in events.ALL_EXPORTS.items()}
     return {
         "file": str(plugin.path),
         "size": info.size,

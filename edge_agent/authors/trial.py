@@ -196,7 +196,7 @@ class Trial:
 
 def _translated(tryout: Tryout, method: str, request: Message) -> tuple[str, Message]:
     """The export that serves a method, and the request in its form, as the agent does it."""
-    export, change = events.EXPORTS[method], events.EXPORTS[events.STATE_CHANGE]
+    export, change = events.ALL_EXPORTS[method], events.EXPORTS[events.STATE_CHANGE]
     event = events.BY_METHOD.get(method)
     if export in tryout.exports:
         return export, request

@@ -22,7 +22,7 @@ from edge_agent.errors import ConfigError, GuestFault, ModuleError
 from edge_agent.nri import events
 from edge_agent.nri.difference import message_types
 from edge_agent.nri.session import DEFAULT_REQUEST_TIMEOUT_MS, NRI_VERSION
-from edge_agent.pb import nri_pb2
+from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.store import files
 from edge_agent.store.digest import Digest
 from edge_agent.wasm import abi
@@ -79,6 +79,8 @@ def sample(method: str) -> Message:
     captured = nri_pb2.CreateContainerRequest.FromString(_CAPTURE.read_bytes())
     pod, container = captured.pod, captured.container
     request = message_types(method)[0]()
+    if isinstance(request, edge_pb2.OnTimerRequest | edge_pb2.OnPressureRequest):
+        _read_board(request)
     if isinstance(request, nri_pb2.SynchronizeRequest):
         request.pods.append(pod)
         request.containers.append(container)
@@ -95,6 +97,18 @@ def sample(method: str) -> Message:
 def message(method: str) -> Message:
     """An empty request."""
     return message_types(method)[0]()
+
+
+def _read_board(request: edge_pb2.OnTimerRequest | edge_pb2.OnPressureRequest) -> None:
+    """A board whose memory is short."""
+    if isinstance(request, edge_pb2.OnTimerRequest):
+        request.interval_ms = 30_000
+    else:
+        request.exceeded.add(reading="memory", value=2500, threshold=2000)
+    memory, disk = request.board.memory, request.board.disk
+    memory.some_10, memory.some_60, memory.some_300 = 2500, 1200, 300
+    request.board.temperature = 61_000
+    disk.free_bytes, disk.total_bytes = 2 << 30, 8 << 30
 
 
 def _adjust(request: nri_pb2.ValidateContainerAdjustmentRequest) -> None:

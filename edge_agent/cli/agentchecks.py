@@ -34,6 +34,7 @@ _DROPS = (
     "`edge-agent status` counts for how many containers"
 )
 _ASK_AGAIN = "see what keeps it from running: `edge-agent status`, `journalctl -u edge-agent`"
+_UNREAD = "without this reading the plugin is not called for it: docs/plugins.md, Time and pressure"
 _RESTART = "restart the agent: it runs with another configuration than this one"
 
 
@@ -104,6 +105,8 @@ def _plugins_by_status(facts: Facts, status: Record) -> Iterator[Finding]:
             named = ", ".join(map(str, lost))
             text = f"{name}: the runtime{at} does not carry {named}, which the plugin may touch"
             yield Finding("warn", "plugin", text, _DROPS)
+        for each in unread if isinstance(unread := entry.get("unread"), list) else ():
+            yield Finding("warn", "plugin", f"{name}{at}: [pressure] {each}", _UNREAD)
         if entry.get("running"):
             level, todo = "warn" if level == "ok" else level, todo or _ASK_AGAIN
             reason = f"; still another version than the one that is wanted{reason}"

@@ -105,8 +105,8 @@ class Check:
 
     def _abi(self, tryout: Tryout) -> None:
         exports = tryout.exports
-        by_export = {export: method for method, export in events.EXPORTS.items()}
-        methods = [method for method, export in events.EXPORTS.items() if export in exports]
+        by_export = {export: method for method, export in events.ALL_EXPORTS.items()}
+        methods = [method for method, export in events.ALL_EXPORTS.items() if export in exports]
         generation, text = _generation(frozenset(methods))
         self.facts |= {"generation": generation, "methods": methods}
         self._add("ok", "abi", text)

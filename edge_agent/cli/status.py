@@ -78,6 +78,9 @@ def render(answer: Record, now: float) -> str:
             errors.append(
                 f"{_name(plugin)}: the runtime does not carry {names}, which it may touch"
             )
+        unread = plugin.get("unread")
+        for each in unread if isinstance(unread, list) else ():
+            errors.append(f"{_name(plugin)}: [pressure] {printable(str(each))}")
         if plugin.get("mode") == "monitor":
             counts = (_word(plugin, key) for key in ("would_adjust", "would_reject"))
             told = "would have adjusted {} and rejected {}".format(*counts)

@@ -10,8 +10,15 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from edge_agent import VERBS, Verb
+from edge_agent.config import pressure
 from edge_agent.config.document import Document
-from edge_agent.config.table import MAX_SOCKET_PATH_BYTES, PATH_PATTERN, Table
+from edge_agent.config.table import (
+    MAX_SOCKET_PATH_BYTES,
+    PATH_PATTERN,
+    TEXT_FORM,
+    TEXT_PATTERN,
+    Table,
+)
 from edge_agent.errors import ConfigError
 
 KIB = 1024
@@ -219,11 +226,19 @@ class PluginSettings:
     mode: Mode = ENFORCE
     # "per-event": each event has an instance of its own (docs/adr/0060).
     instance: InstanceKind = LASTING
+    timer: float = 0.0  # seconds between two calls of `edge_on_timer`; 0: none
+    # Keys and values of `[pressure]`, checked (edge_agent.config.pressure).
+    pressure: tuple[tuple[str, str], ...] = ()
 
     @property
     def one_shot(self) -> bool:
         """Whether each event has an instance of its own."""
         return self.instance == PER_EVENT
+
+    @property
+    def noticed(self) -> bool:
+        """Whether it is to be called by time or pressure."""
+        return bool(self.timer or self.pressure)
 
     @property
     def monitored(self) -> bool:
@@ -265,6 +280,8 @@ def read_settings(table: Table, defaults: Limits, report: Report) -> PluginSetti
         runtimes=_read_runtimes(table),
         mode=_read_mode(table),
         instance=table.choice("instance", InstanceKind, PluginSettings.instance),
+        timer=table.seconds("timer", 0.0, at_least=pressure.LEAST_S, at_most=pressure.MOST_S),
+        pressure=_read_pressure(table),
     )
 
 
@@ -284,6 +301,19 @@ def read_policy(path: Path, text: str) -> PluginSettings:
 
 def _read_failure_policy(table: Table) -> FailurePolicy:
     return table.choice("failure_policy", FailurePolicy, PluginSettings.failure_policy)
+
+
+def _read_pressure(table: Table) -> tuple[tuple[str, str], ...]:
+    given = table.table("pressure")
+    pairs = tuple(sorted(given.string_map(pattern=TEXT_PATTERN, form=TEXT_FORM).items()))
+    if pairs:
+        try:
+            pressure.read(pairs)
+        except ValueError as error:
+            key, _, problem = str(error).partition(": ")
+            given.problem(key, problem)
+            return ()
+    return pairs
 
 
 def _read_mode(table: Table) -> Mode:

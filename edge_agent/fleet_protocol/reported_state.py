@@ -96,6 +96,7 @@ class PluginState(TypedDict, total=False):
     latency_ms: Mapping[str, float]
     memory_bytes: int
     not_carried: list[str]
+    unread: list[str]  # of [pressure]: "READING: why this board does not have it"
     error: str
 
 
@@ -148,7 +149,7 @@ _STATUSES = (
     "skipped",
 )
 _WITHHELD = ("would_adjust", "would_reject", "updates_withheld")
-_FIGURES = ("latency_ms", "memory_bytes", "restarts", "not_carried")
+_FIGURES = ("latency_ms", "memory_bytes", "restarts", "not_carried", "unread")
 
 Entry = dict[str, Any]
 Step = Callable[[list[Entry]], list[Entry]]

@@ -23,9 +23,9 @@ from edge_agent.wasm.imports import Report
 log = logging.getLogger(__name__)
 
 
-ANSWER_SHARE, WATCH_SHARE = 1 / 2, 3 / 8
-"""Of the time that the runtime gives: for an answer, and for being shown an event. Another
-plugin's answer may have to wait for the latter; both together are in time."""
+ANSWER_SHARE, WATCH_SHARE, NOTICE_SHARE = 1 / 2, 3 / 8, 1 / 8
+"""Of the time that the runtime gives: for an answer, for being shown an event, and for a call by
+time or pressure. Another plugin's answer may have to wait for the two latter; all are in time."""
 
 
 class Guest:

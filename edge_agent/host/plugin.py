@@ -16,7 +16,14 @@ from edge_agent.errors import GuestError, GuestFault
 from edge_agent.fleet_protocol import event_result
 from edge_agent.fleet_protocol.event_result import EventResult
 from edge_agent.host.creations import Creations, Finding, rejection
-from edge_agent.host.guest import CREATE, WATCH_SHARE, Details, Guest, Results
+from edge_agent.host.guest import (
+    CREATE,
+    NOTICE_SHARE,
+    WATCH_SHARE,
+    Details,
+    Guest,
+    Results,
+)
 from edge_agent.host.loader import Prepared
 from edge_agent.host.withheld import Withheld, withheld
 from edge_agent.loop import Loop
@@ -98,6 +105,7 @@ class Plugin:
         self.watcher: Watcher | None = None
         self._socket = socket
         self.last_event, self.last_event_at = "", 0.0  # monotonic
+        self.unread: list[str] = []  # thresholds whose reading this board does not have, and why
         self.guest = Guest(prepared)
         self._results = Results(self.release, socket)
         self._owner = owner
@@ -135,6 +143,11 @@ class Plugin:
     def peer_pid(self) -> int:
         """The runtime's process; 0: outside of this process's PID namespace."""
         return self._link.peer_pid
+
+    @property
+    def waited_for(self) -> bool:
+        """The runtime has sent something that was not looked at yet."""
+        return self._link.waiting
 
     @property
     def serving(self) -> bool:
@@ -322,6 +335,33 @@ class Plugin:
         self._tell_withheld(call, began, told, reply)
         if fault is not None and self.fault is None:
             self._fail(fault)
+
+    def notice(self, method: str, request: bytes) -> None:
+        """Call it by time or pressure, if it answers now; a result only of what it did."""
+        runtime = self.session.runtime
+        if runtime is None or not self.serving or self.role is not Role.ANSWER:
+            return
+        timeout_s = runtime.request_timeout_ms / 1000
+        call = Call(0, method, events.OWN_EXPORTS[method], request, timeout_s)
+        began = time.perf_counter_ns()
+        fault: GuestFault | None = None
+        told = Withheld(event_result.OK)
+        try:
+            reply = self.guest.answer(call, NOTICE_SHARE)
+            if self._monitored:
+                told = withheld(method, reply, self.guest.take_updates())
+        except GuestError as error:
+            told = Withheld(event_result.ERROR, str(error))
+        except GuestFault as found:
+            told, fault = Withheld(found.kind, str(found)), found
+        except permissions.NotPermitted as error:
+            told = Withheld(event_result.DENIED, str(error))
+        if told.kind != event_result.OK or self.guest.has_reports:
+            self._tell_withheld(call, began, told)
+        self._send_updates()
+        if fault is not None:
+            self._fail(fault)
+        self.guest.over(call)
 
     def _tell_withheld(self, call: Call, began: int, told: Withheld, reply: bytes = b"") -> None:
         details: Details = (("adjusted", told.adjusted),) if told.adjusted else ()

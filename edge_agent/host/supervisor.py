@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
 from edge_agent.fleet_protocol.event_result import EventResult
+from edge_agent.host.board_watch import BoardWatch
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.creations import Creations, carrier_of, load_comparison
 from edge_agent.host.handover import QUIET_S
@@ -68,6 +69,7 @@ class Supervisor:
         ] = {}  # digests whose quarantine was reported, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
+        self._board_watch = BoardWatch(loop, loader.run, self._answering, self._waited_for)
         self.endpoints = [
             RuntimeEndpoint(loop, socket, config, self._make_slot) for socket in config.sockets
         ]
@@ -88,6 +90,7 @@ class Supervisor:
         self._releases = dict(releases)
         self._applied = True
         self._assign()
+        self._board_watch.want(any(each.settings.noticed for each in releases.values()))
         if releases:
             self._loader.run(load_comparison)  # after what was asked to be loaded
         self._states.drop(releases.keys() | set().union(*(each.slots for each in self.endpoints)))
@@ -112,6 +115,15 @@ class Supervisor:
         for runtime in self.endpoints:
             runtime.slots[identity].renew()
         return True
+
+    def _answering(self) -> list[Plugin]:
+        slots = (slot for runtime in self.endpoints for slot in runtime.slots.values())
+        return [slot.plugin for slot in slots if slot.plugin is not None]
+
+    def _waited_for(self) -> bool:
+        """Whether a runtime waits for the answer of any session."""
+        slots = (slot for runtime in self.endpoints for slot in runtime.slots.values())
+        return any(plugin.waited_for for slot in slots for plugin in slot.sessions.plugins)
 
     def fails_closed(self) -> list[str]:
         """The plugins with a session without which no container may be created."""
@@ -263,6 +275,8 @@ def plugin_state(slot: PluginSlot, release: Release, error: str) -> "PluginState
             entry["running"] = running.digest
         elif not running.same_guest(release):  # the same module, still as it was configured before
             entry["running"] = running.setup
+        if slot.plugin.unread:
+            entry["unread"] = [short(each) for each in slot.plugin.unread]
         lost = _not_carried(slot.plugin)
         if lost:
             entry["not_carried"] = lost

@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from edge_agent.config.model import PERMISSIONS
 from edge_agent.config.units import format_size
-from edge_agent.nri.events import SHUTDOWN, STATE_CHANGE
-from edge_agent.pb import nri_pb2
+from edge_agent.nri.events import OWN_EXPORTS, SHUTDOWN, STATE_CHANGE
+from edge_agent.pb import edge_pb2, nri_pb2
 from edge_agent.text import printable
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def message_types(method: str) -> tuple[type[Message], type[Message]]:
     """Request and reply of one of the Plugin service's methods."""
     if method == STATE_CHANGE:
         return nri_pb2.StateChangeEvent, nri_pb2.Empty
+    if method in OWN_EXPORTS:
+        return getattr(edge_pb2, f"{method}Request"), edge_pb2.Empty
     if method == SHUTDOWN:
         return nri_pb2.Empty, nri_pb2.Empty
     return getattr(nri_pb2, f"{method}Request"), getattr(nri_pb2, f"{method}Response")

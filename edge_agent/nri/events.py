@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from edge_agent import wire
 from edge_agent.errors import GuestFault, ProtocolError
 from edge_agent.pb import nri_pb2, ttrpc_pb2
-from edge_agent.wasm.abi import METHOD_PREFIX
+from edge_agent.wasm.abi import METHOD_PREFIX, OWN_METHODS
 
 PLUGIN_SERVICE = "nri.pkg.api.v1alpha1.Plugin"
 RUNTIME_SERVICE = "nri.pkg.api.v1alpha1.Runtime"
@@ -81,10 +81,19 @@ EXPORTS = {
 }
 
 
+ON_TIMER, ON_PRESSURE = "OnTimer", "OnPressure"
+OWN_EXPORTS = dict(zip((ON_TIMER, ON_PRESSURE), OWN_METHODS, strict=True))
+"""Of the calls that the agent makes by itself, and no runtime (edge_agent.host.board_watch)."""
+ALL_EXPORTS = {**EXPORTS, **OWN_EXPORTS}
+
+
 def method_named(word: str) -> str | None:
-    """CreateContainer for "create_container", "CreateContainer" or the guest's export."""
+    """CreateContainer for "create_container", "CreateContainer" or the guest's export; OnTimer for
+    "timer" too."""
     plain = word.lower().removeprefix(METHOD_PREFIX).replace("_", "").replace("-", "")
-    return next((method for method in EXPORTS if method.lower() == plain), None)
+    own = plain.removeprefix("edge").removeprefix("on")
+    found = next((method for method in EXPORTS if method.lower() == plain), None)
+    return found or next((each for each in OWN_EXPORTS if each.lower() == f"on{own}"), None)
 
 
 def servable(exports: frozenset[str]) -> int:

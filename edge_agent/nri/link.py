@@ -158,6 +158,19 @@ class Link:
     def open(self) -> bool:
         return self._closed is not None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the peer has sent something that was not read yet."""
+        if self._closed is None:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # the loop's to find out, as the end of the stream
+        return True
+
     def _send(self, pieces: Sequence[bytes | bytearray]) -> int:
         """How many bytes the socket took; the link is closed if the peer is gone."""
         try:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nedge.proto\x12\x07\x65\x64ge.v1\"=\n\x06Report\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\"\x1e\n\x0fStateGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"0\n\x10StateGetResponse\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"-\n\x0fStatePutRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x07\n\x05\x45mptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nedge.proto\x12\x07\x65\x64ge.v1\"=\n\x06Report\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\"\x1e\n\x0fStateGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"0\n\x10StateGetResponse\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"-\n\x0fStatePutRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x07\n\x05\x45mpty\"D\n\x0eOnTimerRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\x04\x12\x1d\n\x05\x62oard\x18\x02 \x01(\x0b\x32\x0e.edge.v1.Board\"W\n\x11OnPressureRequest\x12#\n\x08\x65xceeded\x18\x01 \x03(\x0b\x32\x11.edge.v1.Exceeded\x12\x1d\n\x05\x62oard\x18\x02 \x01(\x0b\x32\x0e.edge.v1.Board\"=\n\x08\x45xceeded\x12\x0f\n\x07reading\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03\x12\x11\n\tthreshold\x18\x03 \x01(\x03\"\xd6\x01\n\x05\x42oard\x12!\n\x06memory\x18\x01 \x01(\x0b\x32\x11.edge.v1.Pressure\x12\x1e\n\x03\x63pu\x18\x02 \x01(\x0b\x32\x11.edge.v1.Pressure\x12\x1d\n\x02io\x18\x03 \x01(\x0b\x32\x11.edge.v1.Pressure\x12\x18\n\x0btemperature\x18\x04 \x01(\x11H\x00\x88\x01\x01\x12\x16\n\tthrottled\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x04\x64isk\x18\x06 \x01(\x0b\x32\r.edge.v1.DiskB\x0e\n\x0c_temperatureB\x0c\n\n_throttled\"r\n\x08Pressure\x12\x0f\n\x07some_10\x18\x01 \x01(\r\x12\x0f\n\x07some_60\x18\x02 \x01(\r\x12\x10\n\x08some_300\x18\x03 \x01(\r\x12\x0f\n\x07\x66ull_10\x18\x04 \x01(\r\x12\x0f\n\x07\x66ull_60\x18\x05 \x01(\r\x12\x10\n\x08\x66ull_300\x18\x06 \x01(\r\"/\n\x04\x44isk\x12\x12\n\nfree_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,4 +41,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATEPUTREQUEST']._serialized_end=213
   _globals['_EMPTY']._serialized_start=215
   _globals['_EMPTY']._serialized_end=222
+  _globals['_ONTIMERREQUEST']._serialized_start=224
+  _globals['_ONTIMERREQUEST']._serialized_end=292
+  _globals['_ONPRESSUREREQUEST']._serialized_start=294
+  _globals['_ONPRESSUREREQUEST']._serialized_end=381
+  _globals['_EXCEEDED']._serialized_start=383
+  _globals['_EXCEEDED']._serialized_end=444
+  _globals['_BOARD']._serialized_start=447
+  _globals['_BOARD']._serialized_end=661
+  _globals['_PRESSURE']._serialized_start=663
+  _globals['_PRESSURE']._serialized_end=777
+  _globals['_DISK']._serialized_start=779
+  _globals['_DISK']._serialized_end=826
 # @@protoc_insertion_point(module_scope)

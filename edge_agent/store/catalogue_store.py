@@ -142,6 +142,9 @@ def _body(catalogue: Catalogue) -> dict[str, Any]:
                 del settings["mode"]
             if settings["instance"] == LASTING:
                 del settings["instance"]
+            for key in ("timer", "pressure"):
+                if not settings[key]:
+                    del settings[key]
     return {**body, **_apart(body["plugins"]), "known": known, "epoch": epoch}
 
 
@@ -196,6 +199,7 @@ def read_release(body: dict[str, Any]) -> Release:
     for key in ("permissions", "runtimes"):
         if settings.get(key) is not None:
             settings[key] = tuple(settings[key])
+    settings["pressure"] = tuple((key, text) for key, text in settings.get("pressure", ()))
     own = {
         "digest": Digest(body["digest"]),
         "settings": PluginSettings(**settings),

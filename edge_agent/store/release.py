@@ -154,6 +154,9 @@ class Release:
             del values["mode"]
         if not self.settings.one_shot:
             del values["instance"]
+        for key in ("timer", "pressure"):
+            if not values[key]:
+                del values[key]
         told = strictjson.dumps([self.config, values])
         return f"{self.digest}+{sha256_hex(told)[:16]}"
 

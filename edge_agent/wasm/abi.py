@@ -35,6 +35,8 @@ REQUIRED = {
 OPTIONAL = {INITIALIZE: FuncType((), ()), START: FuncType((), ())}
 METHOD = FuncType(("i32", "i32"), ("i64",))
 METHOD_PREFIX = "plugin_"
+OWN_METHODS = ("edge_on_timer", "edge_on_pressure")
+"""That no runtime calls, but this agent."""
 
 
 def pack(pointer: int, size: int) -> int:
@@ -60,7 +62,7 @@ def methods(info: ModuleInfo) -> frozenset[str]:
         raise ModuleError("not an NRI plugin: the memory is not exported as 'memory'")
     exported = set()
     for name, found in info.functions.items():
-        if name.startswith(METHOD_PREFIX) and name != VERSION:
+        if (name.startswith(METHOD_PREFIX) and name != VERSION) or name in OWN_METHODS:
             if found != METHOD:
                 raise ModuleError(f"the export {name} has the type {found}, not {METHOD}")
             exported.add(name)

@@ -172,6 +172,37 @@ SDK bool nri_configure(str request, buf *reply) {
         return nri_serve(function, at, size);                                                      \
     }
 
+// Beside NRI_PLUGIN: EDGE_METHOD(on_timer) and EDGE_METHOD(on_pressure) export what the agent calls by
+// time and by pressure of the board (docs/plugins.md). Their reply stays empty; they ask for changes
+// with edge_update_containers().
+#define EDGE_METHOD(name)                                                                          \
+    NRI_EXPORT("edge_" #name) uint64_t edge_export_##name(const char *at, uint32_t size) {         \
+        return nri_serve(name, at, size);                                                          \
+    }
+
+enum {
+    EDGE_TIMER_INTERVAL_MS = 1, // OnTimerRequest
+    EDGE_PRESSURE_EXCEEDED = 1, // OnPressureRequest; none: what was exceeded is over
+    EDGE_REQ_BOARD = 2,         // of both
+    EDGE_EXCEEDED_READING = 1,  // Exceeded: "memory", "cpu", "io", "temperature", ...
+    EDGE_EXCEEDED_VALUE = 2,
+    EDGE_EXCEEDED_THRESHOLD = 3,
+    EDGE_BOARD_MEMORY = 1, // Board: Pressure
+    EDGE_BOARD_CPU = 2,
+    EDGE_BOARD_IO = 3,
+    EDGE_BOARD_TEMPERATURE = 4, // sint32, thousandths of a degree
+    EDGE_BOARD_THROTTLED = 5,
+    EDGE_BOARD_DISK = 6,
+    EDGE_SOME_10 = 1, // Pressure: hundredths of a percent
+    EDGE_SOME_60 = 2,
+    EDGE_SOME_300 = 3,
+    EDGE_FULL_10 = 4,
+    EDGE_FULL_60 = 5,
+    EDGE_FULL_300 = 6,
+    EDGE_DISK_FREE = 1, // Disk: bytes
+    EDGE_DISK_TOTAL = 2,
+};
+
 #define NRI_PLUGIN(...)                                                                            \
     NRI_METHOD(configure, nri_configure)                                                           \
     BUF_EXPAND(NRI_EACH_METHOD(__VA_ARGS__))                                                       \

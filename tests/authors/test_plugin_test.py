@@ -336,3 +336,40 @@ def test_with_pytest_a_case_that_fails_is_told(pytester: pytest.Pytester) -> Non
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*step 2, CreateContainer:", '*"edge.test/count": "5"*'])
+
+
+def test_time_and_pressure_are_events_of_cases(tmp_path: Path, run: Run) -> None:
+    plugin = tmp_path / "10-pressure.wasm"
+    plugin.write_bytes((GUESTS / "pressure.wasm").read_bytes())
+    plugin.with_suffix(".cases.toml").write_text(
+        """
+        [[case]]
+        name = "the timer"
+        event = "timer"
+        request = { interval_ms = "1000", board = { memory = { some_10 = 42 } } }
+        expect.reports = ["timer: 1000 42"]
+        expect.reply = {}
+
+        [[case]]
+        name = "pressure, then its end"
+        [[case.step]]
+        event = "pressure"
+        expect.reports = ["pressure: memory 2500 above 2000; "]
+        [[case.step]]
+        event = "on_pressure"
+        without = ["exceeded"]
+        expect.reports = ["pressure: over"]
+
+        [[case]]
+        name = "its error"
+        event = "pressure"
+        config = "error"
+        expect.ending = "error"
+        """
+    )
+    code, said = run(plugin, "--engine", "all")
+    assert (code, said.count("FAIL")) == (0, 0), said
+    plugin.write_bytes(EDGE.read_bytes())
+    code, said = run(plugin)
+    assert code == 1
+    assert "does not export edge_on_timer" in said

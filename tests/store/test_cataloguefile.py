@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +312,16 @@ def test_an_older_agent_finds_no_one_shot_plugin_that_it_would_let_last(path: Pa
     assert '"instance"' not in json.dumps(older)
     save(path, FULL)
     assert '"instance"' not in path.read_text()
+
+
+def test_times_and_thresholds_come_back_and_are_left_out_where_there_are_none(path: Path) -> None:
+    settings = PluginSettings(timer=30.0, pressure=(("memory", "some 20% over 10s"),))
+    release = Release("10", "guard", C, 9, "", settings, "1")
+    plugins = {PluginId("10-guard"): Kept(release, None)}
+    save(path, Catalogue(plugins=plugins))
+    assert load(path).plugins == plugins
+    save(path, FULL)
+    assert not {"timer", "pressure"} & set(re.findall(r"[a-z]+", path.read_text()))
 
 
 def test_settings_of_before_there_were_runtimes_are_read(path: Path) -> None:
