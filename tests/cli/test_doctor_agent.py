@@ -104,3 +104,18 @@ def test_a_broker_that_serves_the_node_is_told_by_the_agent(tmp_path: Path, doct
         assert link["text"] == f"connected to mqtt://127.0.0.1:{broker.port}, MQTT 5"
         (link,) = doctor(agent, "mqtt")  # the agent has ended
         assert (link["level"], "is not known" in link["text"]) == ("warn", True)
+
+
+def test_a_reading_that_the_board_does_not_have_is_a_warning(tmp_path: Path, doctor: Any) -> None:
+    nri, gone = tmp_path / "nri.sock", tmp_path / "gone"
+    with (
+        SimRuntime(nri, request_timeout_s=TIMEOUT_S),
+        Agent(tmp_path / "a", sockets=[nri]) as agent,
+    ):
+        disk = {"pressure": {"disk": f"{gone} below 10%", "every": "1s"}}
+        agent.put("10-pressure", guest("pressure"), settings={**disk, "permissions": ["update"]})
+        agent.wait_running("10-pressure")
+        agent.wait_for(lambda _: "unread" in agent.entry("10-pressure"), "it was looked for")
+        warned = [each for each in doctor(agent, "plugin") if each["level"] == "warn"]
+        why = f"[pressure] disk: {gone}: No such file or directory"
+        assert [why in each["text"] for each in warned] == [True]

@@ -222,3 +222,13 @@ def test_a_monitored_plugin_is_told_with_what_it_would_have_done() -> None:
     more = {**watched, "updates_withheld": 3}
     assert "rejected 2; updates not sent: 3" in render({**ANSWER, "plugins": [more]}, NOW)
     assert "monitored" not in render(ANSWER, NOW)
+
+
+def test_a_one_shot_plugin_and_readings_that_there_are_not_are_told() -> None:
+    plugins = ANSWER["plugins"]
+    assert isinstance(plugins, list)
+    plugin = {**plugins[0], "instance": "per-event", "unread": ["io: no PSI\x1b"]}
+    text = render({**ANSWER, "plugins": [plugin]}, NOW)
+    assert "running, one-shot" in text
+    assert "10-guard: [pressure] io: no PSI\\x1b" in text
+    assert "one-shot" not in render(ANSWER, NOW)

@@ -9,9 +9,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.pb import nri_pb2
+from edge_agent.pb import edge_pb2, nri_pb2
 
-from .guest import GUESTS, AbiError, Guest, GuestError, capture
+from .guest import GUESTS, ROOT, AbiError, Guest, GuestError, capture
 from .messages import messages
 
 SDK = Guest(GUESTS / "sdk.wasm")  # shared by the examples: they must not disturb each other
@@ -253,3 +253,29 @@ def test_free_of_what_malloc_never_gave_is_harmless() -> None:
     guest.free(block)
     guest.free(block)
     assert guest.malloc(64) == block
+
+
+def test_the_fields_of_time_and_pressure_are_those_of_their_messages() -> None:
+    """The header has their numbers by hand."""
+    header = (ROOT / "plugins" / "sdk" / "edge_nri.h").read_text()
+    numbers = {
+        name: int(number) for name, number in re.findall(r"^\s+EDGE_(\w+) = (\d+),", header, re.M)
+    }
+    share = [(f"{kind}_{window}".upper(), edge_pb2.Pressure, f"{kind}_{window}")
+             for kind in ("some", "full") for window in (10, 60, 300)]  # fmt: skip
+    fields_of: list[tuple[str, type[Message], str]] = [
+        ("TIMER_INTERVAL_MS", edge_pb2.OnTimerRequest, "interval_ms"),
+        ("PRESSURE_EXCEEDED", edge_pb2.OnPressureRequest, "exceeded"),
+        ("REQ_BOARD", edge_pb2.OnTimerRequest, "board"),
+        ("REQ_BOARD", edge_pb2.OnPressureRequest, "board"),
+        *((f"EXCEEDED_{each.upper()}", edge_pb2.Exceeded, each)
+          for each in ("reading", "value", "threshold")),
+        *((f"BOARD_{each.upper()}", edge_pb2.Board, each)
+          for each in ("memory", "cpu", "io", "temperature", "throttled", "disk")),
+        *share,
+        ("DISK_FREE", edge_pb2.Disk, "free_bytes"),
+        ("DISK_TOTAL", edge_pb2.Disk, "total_bytes"),
+    ]  # fmt: skip
+    assert {name for name, _, _ in fields_of} == numbers.keys()
+    for name, message, field in fields_of:
+        assert message.DESCRIPTOR.fields_by_name[field].number == numbers[name]

@@ -253,6 +253,7 @@ def test_a_module_without_an_export_of_the_abi_is_refused(export: str, lab: Lab)
         ("plugin_configure", "iii", i32(1), r"\(i32, i32\) -> \(i32\)"),
         ("plugin_configure", "iI", i64(1), r"\(i32\) -> \(i64\)"),
         ("plugin_configure", "iii-", b"", r"\(i32, i32, i32\) -> \(\)"),
+        ("edge_on_timer", "ii-", b"", r"\(i32, i32\) -> \(\)"),
         ("_initialize", "i", i32(1), r"\(\) -> \(i32\)"),
         ("_start", "i-", b"", r"\(i32\) -> \(\)"),
     ],
