@@ -80,12 +80,13 @@ def test_a_damaged_request_is_an_answer_or_an_error(
     assert told in ("", "malformed message")
     if told:
         return
-    adjust = nri_pb2.CreateContainerResponse.FromString(reply).adjust
-    # What the plugin did not read it could not find wrong; what it read is right.
+    # What the plugin did not read it could not find wrong; what it read is right. A name that is no
+    # UTF-8 it hands back as it is.
     try:
         request = nri_pb2.CreateContainerRequest.FromString(damaged)
     except DecodeError:
         return
+    adjust = nri_pb2.CreateContainerResponse.FromString(reply).adjust
     assert [pair.key for pair in adjust.env][:1] == ["name"]
     assert adjust.env[0].value == request.container.name
 
