@@ -302,34 +302,41 @@ static bool entry_take(yaml *y, yaml_kind kind, str value, bool quoted) {
 // ---- annotations ----
 
 // The most specific annotation counts: container, pod, bare; of two that are equally
-// specific the one with the earlier prefix.
+// specific the one with the earlier prefix. Its key in `key`.
 static str find_annotation(str annotated, str container, const str *prefixes, uint32_t count,
-                           buf *key) {
-    static const char *const suffixes[] = {"/container.", "/pod", ""};
-    str found = {0};
-    for (uint32_t i = 0; i < 3 * count && found.at == NULL; i++) {
-        buf_clear(key);
-        buf_put(key, prefixes[i % count], suffixes[i / count]);
-        if (i / count == 0)
-            buf_put(key, container);
-        found = pb_map_get(annotated, NRI_POD_ANNOTATIONS, buf_str(key));
+                           str *key) {
+    const str own = STR("/container.");
+    str entry, found = {0};
+    uint32_t best = UINT32_MAX;
+    while (pb_next_of(&annotated, NRI_POD_ANNOTATIONS, &entry)) {
+        str name = pb_bytes(entry, NRI_KEY);
+        for (uint32_t i = 0; i < count; i++) {
+            if (!str_starts(name, prefixes[i]))
+                continue;
+            str rest = str_from(name, prefixes[i].size);
+            bool named = str_starts(rest, own) && str_eq(str_from(rest, own.size), container);
+            uint32_t rank = named ? 0 : str_is(rest, "/pod") ? 1 : rest.size == 0 ? 2 : 3;
+            if (rank == 3 || rank * count + i > best)
+                continue;
+            best = rank * count + i;
+            found = pb_bytes(entry, NRI_VALUE);
+            *key = name;
+        }
     }
     return found;
 }
 
 // Appends what the annotation asks for: fields of an adjustment, or of its `linux` part.
 static bool inject(entry *e, str annotated, asked asked, const str *prefixes, uint32_t count) {
-    buf key = {0}, why = {0};
-    str text = find_annotation(annotated, e->container, prefixes, count, &key);
+    buf why = {0};
+    str key = {0}, text = find_annotation(annotated, e->container, prefixes, count, &key);
     e->asked = asked, e->begun = false, e->seen = 0;
     e->y = (yaml){.rest = text, .error = &why, .take = entry_take, .scalars = asked == A_CDI_DEVICE};
     bool good = yaml_parse(&e->y);
     if (!good) {
-        (void)nri_error(e->reply, "annotation ", buf_str(&key), ", ",
-                        buf_str(&why));
+        (void)nri_error(e->reply, "annotation ", key, ", ", buf_str(&why));
         entry_log(e, NRI_ERROR, buf_str(e->reply));
     }
-    buf_free(&key);
     buf_free(&why);
     return good;
 }
