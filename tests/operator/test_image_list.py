@@ -143,6 +143,10 @@ def test_a_list_is_monitored_then_enforced_on_a_canary_and_then_everywhere(
         refused = f"plugin {POLICY}: {OUTSIDE} is not on the list of images"
         assert refused in canary.create(OUTSIDE)
         assert canary.create(INSIDE) == canary.create(OUTSIDE, "kube-system") == ""
+        wait_until(
+            lambda: '"outcome": "rejected"' in home.fleet("results", "--json"),
+            "the refusal is among the results",
+        )
         for each in others:
             assert each.create(OUTSIDE) == ""
 
