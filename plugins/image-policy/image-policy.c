@@ -121,8 +121,9 @@ static bool configure(str config, buf *error) {
 // ---- whether a container may run ----
 
 typedef struct container {
-    str message, namespace;
+    str pod, message, namespace;
     uint32_t fields; // of the message
+    bool alone;      // Docker Engine's
     image image;
 } container;
 
@@ -196,8 +197,6 @@ typedef enum { ALLOWED, NOT_LISTED, OTHER_ARGUMENTS, UNDECIDED } verdict;
 
 static verdict judge(const container *c) {
     verdict best = NOT_LISTED;
-    steps_left = MAX_STEPS;
-    states_forget();
     for (const entry *e = entries; e; e = e->next) {
         answer here = e->namespaces ? any_word(e->namespaces, c->namespace) : YES;
         answer listed = here == NO ? NO : image_allowed(e, c);
@@ -237,22 +236,83 @@ static void put_reason(buf *out, verdict v, const container *c) {
     }
 }
 
-static bool create_container(str request, buf *reply) {
-    str pod = pb_bytes(request, NRI_REQ_POD);
-    container c = {.message = pb_bytes(request, NRI_REQ_CONTAINER)};
-    c.fields = fields_of(c.message);
-    if (c.fields + fields_of(pod) > MAX_FIELDS)
-        return nri_error(reply, "more than " DIGITS(MAX_FIELDS) " entries");
-    bool alone = nri_has_no_pod(pod, c.message);
-    c.namespace = pb_bytes(pod, NRI_POD_NAMESPACE);
-    c.image = image_of(c.message, alone);
-    verdict v = judge(&c);
-    if (v == ALLOWED)
-        return true;
-    put_reason(reply, v, &c);
-    nri_log(NRI_WARN, alone ? STR("") : nri_name(pod, NRI_POD_NAME), alone ? "" : "/",
-            nri_name(c.message, NRI_CTR_NAME), ": ", buf_str(reply));
-    return false;
+// Judged within the steps that are left; false, with the reason in `why_not`.
+static bool allowed(str pod, str message, container *c, buf *why_not) {
+    *c = (container){.pod = pod, .message = message, .fields = fields_of(message)};
+    if (c->fields + fields_of(pod) > MAX_FIELDS)
+        return nri_error(why_not, "more than " DIGITS(MAX_FIELDS) " entries");
+    c->alone = nri_has_no_pod(pod, message);
+    c->namespace = pb_bytes(pod, NRI_POD_NAMESPACE);
+    c->image = image_of(message, c->alone);
+    verdict v = judge(c);
+    if (v != ALLOWED)
+        put_reason(why_not, v, c);
+    return v == ALLOWED;
 }
 
-NRI_PLUGIN(create_container)
+static void tell(const container *c, const char *runs, str reason) {
+    nri_log(NRI_WARN, c->alone ? STR("") : nri_name(c->pod, NRI_POD_NAME), c->alone ? "" : "/",
+            nri_name(c->message, NRI_CTR_NAME), runs, reason);
+}
+
+static bool create_container(str request, buf *reply) {
+    container c;
+    steps_left = MAX_STEPS;
+    states_forget();
+    str pod = pb_bytes(request, NRI_REQ_POD), message = pb_bytes(request, NRI_REQ_CONTAINER);
+    bool good = allowed(pod, message, &c, reply);
+    if (!good)
+        tell(&c, ": ", buf_str(reply));
+    return good;
+}
+
+// ---- containers that run already ----
+
+#define MAX_TOLD 20 // lines of the log
+
+// The id is the first field of a pod as runtimes write it, and then the others need no look.
+static bool has_id(str pod, str id) {
+    str rest = pod;
+    pb_field first = {0};
+    bool known = pb_next(&rest, &first) && first.number == NRI_POD_ID;
+    return str_eq(known ? first.bytes : pb_bytes(pod, NRI_POD_ID), id);
+}
+
+static str pod_of(str request, str id) {
+    for (str pod; pb_next_of(&request, NRI_SYNC_PODS, &pod);)
+        if (has_id(pod, id))
+            return pod;
+    return (str){0};
+}
+
+// They go on; the log says which of them would be refused if they were created again. All of it
+// has the steps of one event, so that what runs here cannot keep the plugin from starting.
+static bool synchronize(str request, buf *reply) {
+    uint32_t pods = 0, beside = 0, left = 0;
+    steps_left = MAX_STEPS;
+    states_forget();
+    for (str rest = request, pod; pb_next_of(&rest, NRI_SYNC_PODS, &pod);)
+        pods++;
+    buf reason = {0};
+    for (str rest = request, message; pb_next_of(&rest, NRI_SYNC_CONTAINERS, &message);) {
+        container c;
+        if (pb_uint(message, NRI_CTR_STATE) == NRI_STATE_STOPPED)
+            continue;
+        if (!steps(1 + pods)) {
+            left++;
+            continue;
+        }
+        buf_clear(&reason);
+        str pod = pod_of(request, pb_bytes(message, NRI_CTR_POD_ID));
+        if (!allowed(pod, message, &c, &reason) && steps_left && beside++ < MAX_TOLD)
+            tell(&c, " runs already: ", buf_str(&reason));
+    }
+    buf_free(&reason);
+    if (beside > MAX_TOLD)
+        nri_log(NRI_WARN, beside - MAX_TOLD, " more run that are not allowed");
+    if (left || !steps_left)
+        nri_log(NRI_WARN, "too many run to compare them all with the list");
+    return true;
+}
+
+NRI_PLUGIN(create_container, synchronize)

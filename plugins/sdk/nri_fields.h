@@ -57,7 +57,10 @@ enum {
     NRI_POD_RUNTIME_HANDLER = 7,
 
     NRI_CTR_ID = 1,
+    NRI_CTR_POD_ID = 2,
     NRI_CTR_NAME = 3,
+    NRI_CTR_STATE = 4,
+    NRI_STATE_STOPPED = 4, // a ContainerState
     NRI_CTR_LABELS = 5,
     NRI_CTR_ANNOTATIONS = 6,
     NRI_CTR_ARGS = 7,

@@ -32,6 +32,9 @@ def test_an_image_on_the_list_runs_and_another_one_is_refused(
 
         agent.put(POLICY, config="registry.example/*\n")
         agent.wait_replaced(POLICY, restarts=0)
+        agent.wait_for_line(
+            "/listed runs already: localhost/busybox:1 is not on the list of images"
+        )
         for where in (pod, trusted):
             with pytest.raises(CriError, match="localhost/busybox:1 is not on the list of images"):
                 cri.create(where, "beside", command=["/bin/sleep", "1000"])

@@ -209,6 +209,44 @@ def test_another_line_may_allow_what_the_first_one_does_not() -> None:
     assert said == "nginx is on the list, but not with the arguments sh a b c ..."
 
 
+# ---- containers that run already ----
+
+
+def synchronized(text: str, *containers: nri_pb2.CreateContainerRequest) -> list[str]:
+    """What is said of these containers, each in its own pod."""
+    guest, asked = configured(text), nri_pb2.SynchronizeRequest()
+    for number, each in enumerate(containers):
+        pod, container = asked.pods.add(), asked.containers.add()
+        pod.CopyFrom(each.pod)
+        container.CopyFrom(each.container)
+        pod.id = container.pod_sandbox_id = f"pod {number}"
+    assert guest.call("synchronize", asked.SerializeToString()) == b""
+    return guest.lines
+
+
+def test_what_runs_already_and_is_not_on_the_list_is_told() -> None:
+    stopped = running(name="evil/x")
+    stopped.container.state = nri_pb2.CONTAINER_STOPPED
+    special, other = running(name="special", namespace="a"), running(name="special", namespace="b")
+    made = (running(), running(name="evil/x"), stopped, special, other)
+    assert synchronized("nginx\n[namespace a]\nspecial", *made) == [
+        "pod-0/main runs already: evil/x is not on the list of images",
+        "pod-0/main runs already: special is not on the list of images",
+    ]
+    assert synchronized("nginx") == []
+
+
+def test_many_that_run_already_are_bounded() -> None:
+    many = [running(name=f"evil/x-{number}") for number in range(50)]
+    lines = synchronized("nginx", *many)
+    assert len(lines) == 21
+    assert lines[-1] == "30 more run that are not allowed"
+    slow = [running("a" * 16_000, name="nginx")] * 300
+    lines = synchronized("nginx re:(a|aa|a?)*b\n" * 100, *slow)
+    assert lines[-1] == "too many run to compare them all with the list"
+    assert len(lines) < 25
+
+
 # ---- what is long or slow ----
 
 
