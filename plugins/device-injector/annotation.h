@@ -125,8 +125,9 @@ static bool entry_device(entry *e) {
     for (uint32_t i = 0; i < e->permit_count; i++) {
         const permit *r = &e->permits[i];
         ruled |= r->kind == A_DEVICE;
-        allowed |= r->kind == A_DEVICE && str_glob(r->type, type) && number_matches(r->major, major) &&
-                   number_matches(r->minor, minor) && str_glob(r->path, path);
+        allowed |= r->kind == A_DEVICE && str_glob(r->type, type) &&
+                   number_matches(r->major, major) && number_matches(r->minor, minor) &&
+                   str_glob(r->path, path);
     }
     if (ruled && !allowed)
         return yaml_wrong(&e->y, "no rule of the configuration allows device ", &path,
@@ -331,7 +332,10 @@ static bool inject(entry *e, str annotated, asked asked, const str *prefixes, ui
     buf why = {0};
     str key = {0}, text = find_annotation(annotated, e->container, prefixes, count, &key);
     e->asked = asked, e->begun = false, e->seen = 0;
-    e->y = (yaml){.rest = text, .error = &why, .take = entry_take, .scalars = asked == A_CDI_DEVICE};
+    e->y = (yaml){.rest = text,
+                  .error = &why,
+                  .take = entry_take,
+                  .scalars = asked == A_CDI_DEVICE};
     bool good = yaml_parse(&e->y);
     if (!good) {
         (void)nri_error(e->reply, "annotation ", key, ", ", buf_str(&why));

@@ -1,6 +1,6 @@
-// Gives containers the devices, mounts, CDI devices and network devices that their pod's annotations
-// name (with Docker Engine, which has no pods, their own), in the format of NRI's own device-injector.
-// See README.md.
+// Gives containers the devices, mounts, CDI devices and network devices that their pod's
+// annotations name (with Docker Engine, which has no pods, their own), in the format of NRI's own
+// device-injector. See README.md.
 
 #include "annotation.h"
 
@@ -31,8 +31,8 @@ static bool configure(str config, buf *error) {
         while (r->kind < COUNT(kinds) && !str_is(kind, kinds[r->kind]))
             r->kind++;
         if (r->kind == COUNT(kinds))
-            return conf_error(error, c, "a rule begins with device, mount, cdi-device or net-device,",
-                              " not ", str_head(kind, 40));
+            return conf_error(error, c, "a rule begins with device, mount, cdi-device or ",
+                              "net-device, not ", str_head(kind, 40));
         if (r->kind == A_DEVICE) {
             r->type = str_word(&words);
             str numbers = str_word(&words);

@@ -1,5 +1,6 @@
 // The YAML that device annotations are written in, and no more of it: a list of
-// maps whose values are scalars or lists of scalars, or of scalars, in block or in flow (JSON) style.
+// maps whose values are scalars or lists of scalars, or a list of scalars, in block or in flow
+// (JSON) style.
 //
 //     - path: /dev/i2c-1            [{"path": "/dev/i2c-1", "type": "c", ...}]
 //       type: c

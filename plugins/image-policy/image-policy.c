@@ -64,7 +64,8 @@ static bool section_of(conf *c, const word **namespaces, buf *error) {
     bool good = str_is(head.text, "[namespace") && closed;
     if (good && !words_of(c, namespaces, &open, error))
         return false;
-    return (good && *namespaces) || node_wrong(error, &head, "a section is [namespace PATTERN ...]");
+    return (good && *namespaces) ||
+           node_wrong(error, &head, "a section is [namespace PATTERN ...]");
 }
 
 static bool entry_of(conf *c, entry *e, buf *error) {
@@ -104,7 +105,8 @@ static bool list_of(str config, entry **last, buf *error) {
         *last = e;
         last = &e->next;
     }
-    return count || nri_error(error, "line 1: the list names no image; the line * allows every image");
+    return count || nri_error(error, "line 1: the list names no image; the line * allows every ",
+                              "image");
 }
 
 static bool configure(str config, buf *error) {
@@ -138,8 +140,8 @@ static answer known_or(answer one, const char *reason) {
 static answer any_word(const word *w, str text) {
     answer best = NO;
     for (; w && best != YES; w = w->next) {
-        answer one = known_or(pattern_fits(&w->text, text), " is in a namespace that takes too long "
-                                                            "to compare");
+        answer one = known_or(pattern_fits(&w->text, text),
+                              " is in a namespace that takes too long to compare");
         best = one == NO ? best : one;
     }
     return best;
@@ -151,8 +153,8 @@ static answer digest_fits(str wanted, const container *c) {
     if (id.size && glob_fits(wanted, id) == YES)
         return YES;
     answer fits = c->image.digest.size ? glob_fits(wanted, c->image.digest) : UNKNOWN;
-    return known_or(fits, " is not on the list by its name, and the runtime does not tell its digest; "
-                          "name it with @sha256:...");
+    return known_or(fits, " is not on the list by its name, and the runtime does not tell its "
+                          "digest; name it with @sha256:...");
 }
 
 static answer name_fits(const entry *e, const container *c) {
@@ -176,14 +178,14 @@ static answer image_allowed(const entry *e, const container *c) {
 static answer arguments_allowed(const entry *e, const container *c) {
     if (!e->restricted)
         return YES;
-    const char *long_ = " has arguments that take too long to compare";
+    const char *slow = " has arguments that take too long to compare";
     if (!steps(1 + 2 * c->fields))
-        return known_or(UNKNOWN, long_);
+        return known_or(UNKNOWN, slow);
     const word *w = e->arguments;
     answer all = YES;
     str rest = c->message;
     for (str argument; pb_next_of(&rest, NRI_CTR_ARGS, &argument); w = w->next) {
-        answer one = w ? known_or(pattern_fits(&w->text, argument), long_) : NO;
+        answer one = w ? known_or(pattern_fits(&w->text, argument), slow) : NO;
         if (w == NULL && e->open)
             return all;
         if (one == NO)

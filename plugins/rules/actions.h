@@ -26,8 +26,8 @@ static bool device_number_of(const node *n, bool mode, uint64_t *value, buf *err
         return false;
     if (mode)
         return mode_of(n->text, value) ||
-               value_wrong(error, n, ", not an octal number from 0 to 07777 with a 0 in front, such "
-                           "as 0660", "");
+               value_wrong(error, n, ", not an octal number from 0 to 07777 with a 0 in front, "
+                           "such as 0660", "");
     return decimal_of(n->text, value) ||
            value_wrong(error, n, ", not a decimal number from 0 to 4294967295", "");
 }
@@ -228,9 +228,9 @@ static bool check_annotated(const node *map, uint32_t kind, buf *error) {
             return node_wrong(error, n, "more than " DIGITS(MAX_PERMITS) " entries");
         else if (!permit_of(n->text, asked_of(kind), &p))
             return node_wrong(error, n, &n->text, " is not ",
-                              kind == MOUNTS        ? "a pattern of a source, such as /srv/*"
-                              : kind == CDI_DEVICES ? "a pattern of a name, such as vendor.com/class=*"
-                                             : "TYPE MAJOR:MINOR PATH, such as c 89:* /dev/i2c-*");
+                              kind == DEVICES  ? "TYPE MAJOR:MINOR PATH, such as c 89:* /dev/i2c-*"
+                              : kind == MOUNTS ? "a pattern of a source, such as /srv/*"
+                                               : "a pattern of a name, such as vendor.com/npu=*");
     return true;
 }
 

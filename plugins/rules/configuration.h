@@ -105,11 +105,10 @@ static rule *rule_of(const node *map, buf *error) {
     const node *action = map->first;
     while (action && is_setting(action))
         action = action->next;
-    return rule_possible(map, r, error) &&
-                   (action || node_wrong(error, map, "the rule does nothing: none of set default cap "
-                                         "add remove deny log report"))
-               ? r
-               : NULL;
+    bool good = rule_possible(map, r, error) &&
+                (action || node_wrong(error, map, "the rule does nothing: none of set default cap "
+                                      "add remove deny log report"));
+    return good ? r : NULL;
 }
 
 // The copy that the tree's texts point into: without CR before LF. False for what no text has.

@@ -61,8 +61,9 @@ static bool is_glob(str text) {
     return false;
 }
 
-// CRI-O copies the annotations of the pod to each of its containers (SpecAddAnnotations), containerd
-// those that its configuration names. A container's own of the same key takes the copy's place.
+// CRI-O copies the annotations of the pod to each of its containers (SpecAddAnnotations),
+// containerd those that its configuration names. A container's own of the same key takes the
+// copy's place.
 static bool pod_has(const event *e, str key, str value) {
     str pods = pb_map_get(e->pod, NRI_POD_ANNOTATIONS, key);
     return !steps_of_fields(e, false) || (pods.at && str_eq(pods, value));

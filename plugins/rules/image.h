@@ -114,7 +114,8 @@ typedef struct image {
 
 // From NRI 0.13 on the runtime tells it. Before, the runtimes write the name into the
 // container's annotations; where there are no pods (`alone`), so can whoever makes the container.
-// CRI-O copies the pod's annotations to its own (SpecAddAnnotations), so both say that one is forged.
+// CRI-O copies the pod's annotations to its own (SpecAddAnnotations), so both say that one is
+// forged.
 static image image_of(str container, bool alone) {
     static buf whole;
     image i = {0};
