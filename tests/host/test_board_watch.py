@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +18,9 @@ from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.wasm.engine_selection import engine_names, select_engine
 from tests.host.house import House
 from tests.host.test_readings import CALM, board
-from tests.support import tiers
 from tests.support.agent import Agent, guest
 from tests.support.gopeers import NriRuntime
+from tests.support.memorypressure import memory_pressure
 from tests.support.wait import wait_until
 
 NAME = "10-pressure"
@@ -220,60 +214,7 @@ def test_what_the_board_does_not_say_is_told_in_the_status(tmp_path: Path, syste
 
 # --- a real cgroup under memory pressure
 
-LIMIT_BYTES = 40 << 20
-# Reads a file again and again that is larger than its cgroup: each page is read from the disk anew.
-PRESS = """
-import mmap, os, sys
-size = 96 << 20
-with open(sys.argv[1], "w+b") as file:
-    os.posix_fallocate(file.fileno(), 0, size)
-    for _ in range(size >> 20):
-        file.write(os.urandom(1 << 20))
-    file.flush()
-    os.fsync(file.fileno())
-    pages = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
-    while True:
-        for at in range(0, size, mmap.PAGESIZE):
-            pages[at]
-"""
 
-
-@contextmanager
-def small_cgroup() -> Iterator[Path]:
-    """A cgroup, of either version, that has LIMIT_BYTES; its file of processes."""
-    tiers.system("cgroups")
-    if os.geteuid() != 0:
-        pytest.skip("needs root: makes a cgroup")
-    for root, limit in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        folder = root / f"edge-agent-test-{os.getpid()}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            if (folder / limit).exists():
-                (folder / limit).write_text(str(LIMIT_BYTES))
-                yield folder / "cgroup.procs"
-                return
-        finally:
-            wait_until(partial(_removed, folder), "the cgroup is empty")
-    pytest.skip("needs a cgroup with a limit of memory, v1 or v2")
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not Path("/proc/pressure/memory").exists(), reason="needs a kernel with PSI")
 @pytest.mark.system
 def test_memory_pressure_of_a_real_cgroup_takes_from_the_less_important_container(
     runtime: NriRuntime, agent: Agent
@@ -288,19 +229,6 @@ def test_memory_pressure_of_a_real_cgroup_takes_from_the_less_important_containe
     assert runtime.run_pod("p1").error == ""
     made = runtime.create_container("c1", pod="p1", annotations={"edge.test/victim": "yes"})
     assert made.error == ""
-    # On a disk: what lies in memory cannot be taken from a cgroup without swap.
-    with (
-        tempfile.NamedTemporaryFile(dir="/var/tmp") as file,
-        small_cgroup() as processes,
-    ):
-        enter = f'echo $$ > {processes} && exec "$@"'
-        command = ["sh", "-c", enter, "sh", sys.executable, "-c", PRESS, file.name]
-        presser = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        try:
-            wait_until(runtime.updates, "the plugin is told, and the runtime asked")
-            assert presser.poll() is None, "nobody was killed"
-        finally:
-            presser.kill()
-            presser.wait()
-    updated = runtime.updates()[0]
-    assert "c1" in str(updated)
+    with memory_pressure(f"edge-agent-test-{os.getpid()}", 96 << 20, limit_bytes=40 << 20):
+        wait_until(runtime.updates, "the plugin is told, and the runtime asked")
+    assert "c1" in str(runtime.updates()[0])
