@@ -104,6 +104,16 @@ def test_what_an_entry_leaves_open_comes_from_the_node() -> None:
     assert settings.report == "errors"
 
 
+def test_an_entry_has_times_and_thresholds_as_a_plugins_toml_has() -> None:
+    values = changed("plugins.0.timer", "30s")
+    values["plugins"][0]["pressure"] = {"every": "10s", "memory": "some 20% over 10s"}
+    found = taken(sealed(values))
+    assert found is not None
+    settings = found.plugins[0].offers[0].release.settings
+    assert settings.timer == 30.0
+    assert settings.pressure == (("every", "10s"), ("memory", "some 20% over 10s"))
+
+
 def test_the_same_document_again_changes_nothing() -> None:
     first = taken(sealed())
     assert first is not None
@@ -350,6 +360,8 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "limits no object": (changed("plugins.0.limits", []), "limits"),
     "limit unknown": (changed("plugins.0.limits", {"cpu": 1}), "limits.cpu"),
     "limit out of bounds": (changed("plugins.0.limits", {"memory": "9GiB"}), "limits.memory"),
+    "timer without a unit": (changed("plugins.0.timer", 30), "timer"),
+    "a threshold of another form": (changed("plugins.0.pressure", {"io": "20%"}), "pressure.io"),
     "limit without a unit": (changed("plugins.0.limits", {"deadline": 500}), "limits.deadline"),
     "select no object": (changed("plugins.0.select", []), "select"),
     "select unknown": (changed("plugins.0.select", {"nodes": ["a"]}), "select.nodes"),
