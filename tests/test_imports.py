@@ -40,8 +40,7 @@ ALWAYS = _named(
     edge_agent.cli: run
     edge_agent.config: pressure agent document model table units
     edge_agent.fleet_protocol: event_result
-    edge_agent.host: board_watch crash_marker crash_policy creations guest handover
-    edge_agent.host: loaded_modules loader readings
+    edge_agent.host: crash_marker crash_policy creations guest handover loaded_modules loader
     edge_agent.host: per_event placeholder plugin pluginstates probation runtime_endpoint
     edge_agent.host: slot slot_sessions slot_state slot_stats supervisor withheld
     edge_agent.node: exposure plugin_sources state_publisher

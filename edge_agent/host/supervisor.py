@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.config import NriConfig
 from edge_agent.fleet_protocol.event_result import EventResult
-from edge_agent.host.board_watch import BoardWatch
 from edge_agent.host.crash_policy import CrashPolicy
 from edge_agent.host.creations import Creations, carrier_of, load_comparison
 from edge_agent.host.handover import QUIET_S
@@ -31,6 +30,7 @@ from edge_agent.store.release import PluginId, Release
 
 if TYPE_CHECKING:
     from edge_agent.fleet_protocol.reported_state import PluginState
+    from edge_agent.host.board_watch import BoardWatch
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Supervisor:
         ] = {}  # digests whose quarantine was reported, by plugin
         self._states = states
         self._creations = {each: Creations(loop, loader.run) for each in config.sockets}
-        self._board_watch = BoardWatch(loop, loader.run, self._answering, self._waited_for)
+        self._board_watch: BoardWatch | None = None  # most nodes need none
         self.endpoints = [
             RuntimeEndpoint(loop, socket, config, self._make_slot) for socket in config.sockets
         ]
@@ -90,7 +90,7 @@ class Supervisor:
         self._releases = dict(releases)
         self._applied = True
         self._assign()
-        self._board_watch.want(any(each.settings.noticed for each in releases.values()))
+        self._watch_board()
         if releases:
             self._loader.run(load_comparison)  # after what was asked to be loaded
         self._states.drop(releases.keys() | set().union(*(each.slots for each in self.endpoints)))
@@ -115,6 +115,26 @@ class Supervisor:
         for runtime in self.endpoints:
             runtime.slots[identity].renew()
         return True
+
+    def _watch_board(self) -> None:
+        """Call plugins by time and pressure, as far as any is set up for it."""
+        wanted = any(each.settings.noticed for each in self._releases.values())
+        if self._board_watch is not None:
+            self._board_watch.want(wanted)
+        elif wanted:
+            self._loader.run(self._load_watch)
+
+    def _load_watch(self) -> None:
+        """On the loader's thread: an import waits for the disk."""
+        from edge_agent.host.board_watch import BoardWatch
+
+        self._loop.call_soon(partial(self._begin_watch, BoardWatch))
+
+    def _begin_watch(self, kind: "type[BoardWatch]") -> None:
+        if self._board_watch is None:
+            made = kind(self._loop, self._loader.run, self._answering, self._waited_for)
+            self._board_watch = made
+        self._watch_board()
 
     def _answering(self) -> list[Plugin]:
         slots = (slot for runtime in self.endpoints for slot in runtime.slots.values())
