@@ -15,7 +15,7 @@ PACKAGE = ROOT / "edge_agent"
 HOUSE = (
     ("__main__",),
     ("cli", "testing"),
-    ("authors", "sim"),
+    ("authors", "console", "sim"),
     ("operator",),
     ("agent",),
     ("node",),

@@ -45,7 +45,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         *(_keygen, _init, *PARSERS),
-        *(_watch, _nodes, _node, _enrol, _request, _results, _doctor, _gc, _trust),
+        *(_console, _watch, _nodes, _node, _enrol, _request, _results, _doctor, _gc, _trust),
     ):
         add(commands)
 
@@ -99,6 +99,17 @@ def _init(commands: "Subparsers") -> None:
         help="number of signatures needed (default: 2, or 1 with one key)",
     )
     add_valid_for(parser)
+
+
+def _console(commands: "Subparsers") -> None:
+    text = "show the fleet in a browser, on this machine alone"
+    parser = command(commands, "console", "fleet_console", text)
+    parser.add_argument(
+        "--port", type=int, default=8480, help="on 127.0.0.1; 0: any free one (default: 8480)"
+    )
+    parser.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="print the address only"
+    )
 
 
 def _watch(commands: "Subparsers") -> None:

@@ -23,7 +23,7 @@ ARMV6_GLIBC = ("libc6 (>= 2.31)", "libc6 (>= 2.34)")  # as zig links where no ma
 ARMV7 = " It is for ARMv7 and later, and not for Raspberry Pi Zero and 1.\n"
 FLEET_SCRIPTS = ("postinst", "prerm")
 FLEET_DOCS = "/usr/share/doc/edge-agent-fleet"
-FLEET_FOLDERS = ("operator", "sim", "testing.py")  # of edge_agent/
+FLEET_FOLDERS = ("console", "operator", "sim", "testing.py")  # of edge_agent/
 FLEET_COMMANDS = ("demo", "fleet")  # files of edge_agent/cli/ whose names begin so
 # Kinds of files that a Python package brings; beside them lie caches and sources.
 PACKAGED = {".bin", ".py", ".service", ".toml", ".typed", ".wasm"}
@@ -115,6 +115,9 @@ def _modules() -> Iterator[tuple[str, File]]:
     for path in sorted((ROOT / "edge_agent").rglob("*")):
         # Of `edge-agent plugin new`: nobody writes plugins on a board.
         if "templates" in path.parts:
+            continue
+        # Debian's starlette is older than the console takes: pip installs both (docs/console.md).
+        if "console" in path.parts:
             continue
         if path.is_file() and path.suffix in PACKAGED:
             yield str(path.relative_to(ROOT)), File(path.read_bytes())

@@ -62,7 +62,8 @@ def tracked() -> set[str]:
         pytest.skip("not a git checkout: what belongs to the package is not known")
     named = {name for name in listed.stdout.split() if not name.endswith((".c", ".pyi"))}
     # What `edge-agent plugin new` makes of a plugin: nobody writes one on a board.
-    return {name for name in named if not name.startswith("edge_agent/authors/templates/")}
+    elsewhere = ("edge_agent/authors/templates/", "edge_agent/console/")
+    return {name for name in named if not name.startswith(elsewhere)}
 
 
 def ours(package: Path) -> set[str]:
@@ -249,7 +250,7 @@ def test_a_board_gets_what_it_runs_and_an_operator_the_rest(build: Build) -> Non
     for name in board - {"edge_agent/__main__.py"}:  # which asks whether the commands are there
         if name.endswith(".py"):
             text = (ROOT / name).read_text()
-            left_out = r"edge_agent\.(?:(?:operator|sim|testing)\b|cli\.(?:fleet|demo))"
+            left_out = r"edge_agent\.(?:(?:console|operator|sim|testing)\b|cli\.(?:fleet|demo))"
             assert not re.search(left_out, text), name
 
 
