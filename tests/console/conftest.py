@@ -9,8 +9,6 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-pytest.importorskip("starlette", reason="needs the extra console: pip install '.[dev]'")
-
 from edge_agent.config import MqttConfig
 from edge_agent.config.model import Broker as Address
 from edge_agent.console.live import LiveFleet

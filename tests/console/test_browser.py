@@ -218,7 +218,7 @@ def test_axe_finds_nothing(home: Home, nodes: list[Peer], chromium: Any, scheme:
         context.close()
 
 
-def test_ten_thousand_nodes(home: Home, chromium: Any) -> None:
+def test_thousands_of_nodes(home: Home, chromium: Any) -> None:
     """They are shown by pages, and found."""
     with home.opened() as fleet:
         sent = [
@@ -227,18 +227,18 @@ def test_ten_thousand_nodes(home: Home, chromium: Any) -> None:
                 b'{"status": "online", "session": 1}',
                 retain=True,
             )
-            for number in range(10_000)
+            for number in range(2_000)
         ]
         for each in sent:
             fleet.client.wait(each)
     with console(home) as url:
         context = chromium.new_context()
         tab = Tab(context.new_page(), url)
-        tab.page.get_by_text("10000 of 10000 nodes").wait_for()
+        tab.page.get_by_text("2000 of 2000 nodes").wait_for()
         assert tab.page.locator("tbody tr").count() < 120
-        tab.page.get_by_role("searchbox").fill("board-07777")
+        tab.page.get_by_role("searchbox").fill("board-01777")
         tab.page.keyboard.press("Enter")
-        tab.page.get_by_text("1 of 10000 nodes").wait_for()
+        tab.page.get_by_text("1 of 2000 nodes").wait_for()
         assert tab.page.locator("main table").first.locator("tbody tr").count() == 1
         context.close()
         assert tab.problems == []

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("starlette", reason="needs the extra console: pip install '.[dev]'")
-
 from edge_agent.console import pages
 from edge_agent.console.facts import Facts, facts, summary
 from edge_agent.console.live import Event
