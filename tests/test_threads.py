@@ -10,7 +10,7 @@ from edge_agent import process
 ROOT = Path(__file__).resolve().parents[1]
 AGENT = ROOT / "edge_agent"
 # Programs of their own, and none of the agent's.
-ELSEWHERE = ("cli", "operator", "sim")
+ELSEWHERE = ("cli", "console", "operator", "sim")
 
 
 def own_stack_bytes() -> int:
