@@ -25,7 +25,7 @@ from edge_agent.cli.fleet_output import (
 from edge_agent.errors import OperatorError
 from edge_agent.fleet_protocol.packing import bytes_as_json
 from edge_agent.operator.inbox import Inbox, ask
-from edge_agent.operator.results import Item
+from edge_agent.operator.results import Item, subject
 
 MAX_REPORT_CHARS = 200  # in a line; --json has all
 OUTCOME_STYLES = {
@@ -129,7 +129,7 @@ def result_line(item: Item) -> tuple[str, str]:
         str(record.get("plugin", "")),
         str(record.get("event", "")),
         outcome,
-        _subject(record),
+        subject(record),
     ]
     if isinstance(adjusted := record.get("adjusted"), list):
         words.append(",".join(map(str, adjusted)))
@@ -151,16 +151,6 @@ def _report(report: Mapping[str, Any]) -> str:
     text = str(payload)
     cut = f"{text[:MAX_REPORT_CHARS]}..." if len(text) > MAX_REPORT_CHARS else text
     return f"{report.get('kind') or 'report'}: {cut}"
-
-
-def _subject(record: Mapping[str, Any]) -> str:
-    pod, container = record.get("pod"), record.get("container")
-    parts = [
-        str(each.get(key, ""))
-        for each, key in ((pod, "namespace"), (pod, "name"), (container, "name"))
-        if isinstance(each, Mapping)
-    ]
-    return "/".join(parts)
 
 
 def _clock(seconds: object) -> str:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from edge_agent.operator.deploy import Current
-from edge_agent.operator.node_state import BAD_STATUSES, Node, Running, count
+from edge_agent.operator.node_state import BAD_STATUSES, Node, Running, count, maps
 from edge_agent.operator.overview import Row, rows, troubles
 from edge_agent.operator.rollout import RolloutStatus, rollout_status
 from edge_agent.operator.view import View
@@ -31,7 +31,7 @@ class Tag(NamedTuple):
 
     @property
     def bad(self) -> bool:
-        return self.status in BAD_STATUSES or self.status == "backoff"
+        return is_bad(self.status)
 
 
 class Facts:
@@ -67,9 +67,9 @@ def version_of(plugin: Running) -> str:
     return plugin.version or short(plugin.digest) or "-"
 
 
-def maps(told: object) -> list[Mapping[str, Any]]:
-    """The objects of a list, whatever the node sent."""
-    return [each for each in told if isinstance(each, Mapping)] if isinstance(told, list) else []
+def is_bad(status: str) -> bool:
+    """Whether a plugin of this status does not run although it should."""
+    return status in BAD_STATUSES or status == "backoff"
 
 
 def latency(plugin: Mapping[str, Any], which: str) -> float | None:
@@ -138,7 +138,6 @@ class VersionCount(NamedTuple):
 class Summary(NamedTuple):
     """What is counted over all nodes."""
 
-    nodes: int = 0
     words: Mapping[str, int] = MappingProxyType({})  # nodes by `Facts.words`
     versions: Sequence[VersionCount] = ()  # by plugin and version
     agents: Sequence[str] = ()
@@ -152,7 +151,6 @@ def summary(nodes: Sequence[Facts], view: View, current: Current) -> Summary:
     deployment = current.deployment
     releases = rows(view, deployment)
     return Summary(
-        nodes=len(nodes),
         words=Counter(word for each in nodes for word in each.words),
         versions=_versions(nodes),
         agents=_some({each.node.agent for each in nodes}),

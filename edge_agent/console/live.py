@@ -27,7 +27,8 @@ from edge_agent.pacing import backoff_s
 
 log = logging.getLogger(__name__)
 
-MAX_EVENTS = 5_000  # some 10 MB with long errors
+MAX_EVENTS, MAX_EVENT_BYTES = 5_000, 8 << 20  # bytes as they came; in memory some times more
+READING = "the broker is still being read"
 MAX_NEWS = 1_000
 LOOK_S = 0.25  # for the end, and for counts that are due
 REREAD_S = 300.0  # a broker drops what a slow subscriber has not taken (operator/view)
@@ -36,10 +37,11 @@ RETRY_LEAST_S, RETRY_MOST_S = 1.0, 30.0
 
 
 class Event(NamedTuple):
-    """One result, and when it came to this process (seconds since 1970)."""
+    """One result, when it came to this process (seconds since 1970), and its share of a batch."""
 
     came: float
     item: Item
+    size: int = 0  # bytes
 
 
 class NodeNews(NamedTuple):
@@ -62,7 +64,8 @@ class LiveFleet:
         self._fleet: Fleet | None = None
         self._view = View()
         self._facts: dict[str, Facts] = {}
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[Event] = deque()
+        self._event_bytes = 0
         self._news: deque[NodeNews] = deque(maxlen=MAX_NEWS)
         self._merger = Merger()
         self._problem = "not connected yet"
@@ -143,11 +146,13 @@ class LiveFleet:
             self._fleet, self.name = fleet, fleet.settings.name
             self._view, self._facts = View(fleet.enrolment), {}
             self.names = releases.named(fleet.folder)
+        self._problem = READING
         self._deployed(fleet.current(proven=False))
         for message in _messages(fleet, self._stopping):
             if message is not None:
                 self._take(fleet, message)
-            self._problem = ""
+            else:
+                self._problem = ""
             if self._revision != self._counted and time.monotonic() >= self._count_due:
                 self._count()
 
@@ -173,9 +178,16 @@ class LiveFleet:
         items = list(self._merger.feed(message.topic, message.payload))
         with self._lock:
             self.events_seen += len(items)
-            self._events.extend(Event(now, item) for item in items)
+            for item in items:
+                self._keep(Event(now, item, len(message.payload) // len(items)))
             if items and (known := self._facts.get(items[0].node)) is not None:
                 known.seen = now
+
+    def _keep(self, event: Event) -> None:
+        self._events.append(event)
+        self._event_bytes += event.size
+        while len(self._events) > MAX_EVENTS or self._event_bytes > MAX_EVENT_BYTES:
+            self._event_bytes -= self._events.popleft().size
 
     def _node_said(self, message: Received, trust_version: int) -> None:
         named = read_node_topic(message.topic)
@@ -212,8 +224,8 @@ class LiveFleet:
 
 
 def _messages(fleet: Fleet, stopping: threading.Event) -> Iterator[Received | None]:
-    """What nodes and operators say, beginning with all that the broker keeps; None from time to
-    time without a message."""
+    """What nodes and operators say, beginning with all that the broker keeps; None after that, and
+    from time to time without a message."""
     leaves = ("status", "state", "results")
     topics = (fleet.topics.trust, fleet.topics.deployment)
     wanted = (*topics, *(f"{fleet.nodes_topic}/+/{leaf}" for leaf in leaves))
@@ -225,4 +237,5 @@ def _messages(fleet: Fleet, stopping: threading.Event) -> Iterator[Received | No
                 for topic, payload in found.items():
                     yield Received(topic, payload, True)
                 due = time.monotonic() + REREAD_S
+                yield None
             yield subscription.take(LOOK_S)

@@ -9,19 +9,18 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from edge_agent.console.facts import Facts, latency, maps, version_of
+from edge_agent.console.facts import Facts, is_bad, latency, version_of
 from edge_agent.console.live import Event
-from edge_agent.operator.node_state import BAD_STATUSES, Node, count, text
-from edge_agent.operator.results import Item
+from edge_agent.operator.node_state import Node, count, maps, text
+from edge_agent.operator.results import Item, subject
 
 PAGE_ROWS = 50
 MAX_SHOWN_EVENTS = 200
 MAX_NAMED = 20  # nodes named in one group of failures
 MAX_FILTER_CHARS = 200
 NEVER = "before this console was opened"
-FAILURES = frozenset(
-    ("rejected", "denied", "error", "trap", "timeout", "fuel", "calls", "memory", "abi", "start")
-) | {"closed", "dropped", "unsupported", "conflict", "validation", "update_refused"}
+# Outcomes (docs/mqtt.md) after which nobody has to look; every other word is shown as bad.
+GOOD = frozenset(("", "ok", "adjusted", "would_adjust", "would_reject"))
 
 # The counts of the first page, in this order: the word in `Facts.words`, and its title.
 COUNTS = (
@@ -142,9 +141,7 @@ class EventFilter(NamedTuple):
             self.node in ("", item.node)
             and self.plugin in ("", str(record.get("plugin", "")))
             and (self.outcome in ("", outcome) or (self.outcome == "bad" and _is_bad(item)))
-            and (
-                not self.q or self.q.casefold() in f"{_subject(record)} {_detail(item)}".casefold()
-            )
+            and (not self.q or self.q.casefold() in f"{subject(record)} {_detail(item)}".casefold())
         )
 
     def address(self) -> str:
@@ -158,14 +155,14 @@ def event_row(each: Event) -> EventRow:
         *(clock(record.get("time") or each.came), item.node),
         *(str(record.get("plugin", "")), str(record.get("event", ""))),
         outcome=str(record.get("outcome", "")) if item.kind == "record" else item.kind,
-        subject=_subject(record),
+        subject=subject(record),
         detail=_detail(item),
         bad=_is_bad(item),
     )
 
 
 def _is_bad(item: Item) -> bool:
-    return item.kind != "record" or str(item.record.get("outcome", "")) in FAILURES
+    return item.kind != "record" or str(item.record.get("outcome", "")) not in GOOD
 
 
 def _detail(item: Item) -> str:
@@ -183,17 +180,6 @@ def _detail(item: Item) -> str:
         if isinstance(each, Mapping):
             told.append(f"{each.get('kind', 'report')}: {each.get('payload', '')!s:.200}")
     return "; ".join(told)
-
-
-def _subject(record: Mapping[str, Any]) -> str:
-    """namespace/pod/container, as far as the event has them."""
-    pod, container = record.get("pod"), record.get("container")
-    parts = [
-        str(each.get(key, ""))
-        for each, key in ((pod, "namespace"), (pod, "name"), (container, "name"))
-        if isinstance(each, Mapping)
-    ]
-    return "/".join(filter(None, parts))
 
 
 class FailureGroup(NamedTuple):
@@ -227,7 +213,7 @@ def plugin_rows(node: Node) -> list[dict[str, Any]]:
                 "identity": each.identity,
                 "version": version_of(each),
                 "status": each.status,
-                "bad": each.status in BAD_STATUSES or each.status == "backoff",
+                "bad": is_bad(each.status),
                 "since": clock(raw.get("since")),
                 "events": each.events,
                 "failures": ", ".join(f"{word!s:.20} {count(number)}" for word, number in told),

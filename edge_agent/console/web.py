@@ -239,7 +239,9 @@ class Console:
 
     async def _changes(self, request: Request) -> AsyncIterator[str]:
         live, silent_s = self._live, 0.0
-        shown, events = live.shown, live.events_seen
+        # Both are told at first: something may have changed since the page was made.
+        shown: object = None
+        events = -1
         while not self.ending() and not await request.is_disconnected():
             await asyncio.sleep(LOOK_S)
             silent_s += LOOK_S

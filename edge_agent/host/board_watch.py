@@ -16,7 +16,7 @@ from edge_agent.config import pressure
 from edge_agent.host import readings
 from edge_agent.host.plugin import Plugin
 from edge_agent.host.readings import Readings
-from edge_agent.loop import Loop
+from edge_agent.loop import Loop, Timer
 from edge_agent.nri.events import ON_PRESSURE, ON_TIMER, OWN_EXPORTS
 from edge_agent.pb import edge_pb2
 
@@ -82,20 +82,19 @@ class BoardWatch:
         self._system = system
         self._watched: dict[Plugin, _Watched] = {}
         self._notices: deque[_Notice] = deque()
-        self._wanted = False
         self._reading = False
-        self._timer = loop.call_later(0.0, lambda: None)
+        self._timer: Timer | None = None  # of the next look; None: no plugin is set up for one
 
     def want(self, wanted: bool) -> None:
         """Whether any plugin is set up for it."""
-        if wanted and not self._wanted:
+        if wanted and self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._look)
-        self._wanted = wanted
+        elif not wanted and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._watched.clear()
 
     def _look(self) -> None:
-        if not self._wanted:
-            self._watched.clear()
-            return
         self._timer = self._loop.call_later(LOOK_S, self._look)
         if self._reading or self._notices:
             return  # a slow disk, or a busy runtime

@@ -319,22 +319,30 @@ class Plugin:
         self.session.answer(call, b"")
         self._link.flush()
         began = time.perf_counter_ns()
-        fault, reply = self.fault, b""
-        try:
-            if fault is None:
-                reply = self.guest.answer(call, WATCH_SHARE)
-                told = withheld(call.event, reply, self.guest.take_updates())
-            else:
-                told = Withheld(event_result.ERROR, str(fault))
-        except GuestError as error:
-            told = Withheld(event_result.WOULD_REJECT, str(error))
-        except GuestFault as found:
-            told, fault = Withheld(found.kind, str(found)), found
-        except permissions.NotPermitted as error:
-            told = Withheld(event_result.DENIED, str(error))
+        told, reply, fault = self._ask(call, WATCH_SHARE, event_result.WOULD_REJECT)
         self._tell_withheld(call, began, told, reply)
-        if fault is not None and self.fault is None:
+        if fault is not None:
             self._fail(fault)
+
+    def _ask(
+        self, call: Call, share: float, refused: str
+    ) -> tuple[Withheld, bytes, GuestFault | None]:
+        """Call a guest whose reply the runtime does not wait for: what it came to, the reply, and
+        why the guest is finished. `refused` is the outcome of an error that it returns."""
+        if self.fault is not None:
+            return Withheld(event_result.ERROR, str(self.fault)), b"", None
+        reply = b""
+        try:
+            reply = self.guest.answer(call, share)
+            if self._monitored:
+                return withheld(call.event, reply, self.guest.take_updates()), reply, None
+        except GuestError as error:
+            return Withheld(refused, str(error)), reply, None
+        except GuestFault as fault:
+            return Withheld(fault.kind, str(fault)), reply, fault
+        except permissions.NotPermitted as error:
+            return Withheld(event_result.DENIED, str(error)), reply, None
+        return Withheld(event_result.OK), reply, None
 
     def notice(self, method: str, request: bytes) -> None:
         """Call it by time or pressure, if it answers now; a result only of what it did."""
@@ -344,18 +352,7 @@ class Plugin:
         timeout_s = runtime.request_timeout_ms / 1000
         call = Call(0, method, events.OWN_EXPORTS[method], request, timeout_s)
         began = time.perf_counter_ns()
-        fault: GuestFault | None = None
-        told = Withheld(event_result.OK)
-        try:
-            reply = self.guest.answer(call, NOTICE_SHARE)
-            if self._monitored:
-                told = withheld(method, reply, self.guest.take_updates())
-        except GuestError as error:
-            told = Withheld(event_result.ERROR, str(error))
-        except GuestFault as found:
-            told, fault = Withheld(found.kind, str(found)), found
-        except permissions.NotPermitted as error:
-            told = Withheld(event_result.DENIED, str(error))
+        told, _, fault = self._ask(call, NOTICE_SHARE, event_result.ERROR)
         if told.kind != event_result.OK or self.guest.has_reports:
             self._tell_withheld(call, began, told)
         self._send_updates()

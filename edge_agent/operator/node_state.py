@@ -139,7 +139,7 @@ class Node:
 
     @property
     def plugins(self) -> list[Running]:
-        return [_running(each) for each in _maps(self.state.get("plugins"))]
+        return [_running(each) for each in maps(self.state.get("plugins"))]
 
     @property
     def updates(self) -> Mapping[str, object]:
@@ -212,7 +212,7 @@ class Node:
             Fetching(
                 text(each.get("digest")), _share(each.get("progress")), text(each.get("trouble"))
             )
-            for each in _maps(self.updates.get("fetching"))
+            for each in maps(self.updates.get("fetching"))
         ]
 
     @property
@@ -317,7 +317,7 @@ def _running(entry: Mapping[str, object]) -> Running:
     )
 
 
-def _maps(value: object) -> list[Mapping[str, object]]:
+def maps(value: object) -> list[Mapping[str, object]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 

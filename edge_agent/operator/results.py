@@ -222,6 +222,17 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def subject(record: Mapping[str, Any]) -> str:
+    """What an event was about: namespace/pod/container, as far as the record has them."""
+    pod, container = record.get("pod"), record.get("container")
+    parts = (
+        str(each.get(key, ""))
+        for each, key in ((pod, "namespace"), (pod, "name"), (container, "name"))
+        if isinstance(each, Mapping)
+    )
+    return "/".join(filter(None, parts))
+
+
 def _plain(value: Any) -> Any:
     """Bytes become what JSON has for them."""
     if isinstance(value, bytes):

@@ -152,7 +152,7 @@ def record(**told: object) -> Item:
         ),
         (Item("dropped", "a", "s", 3, 7, {}), "dropped", "", "5 results dropped: 3 to 7", True),
         (Item("unreadable", "a", "", 0, 0, {"error": "no map"}), "unreadable", "", "no map", True),
-        (record(outcome=7, pod=3, adjusted="x", reports="y"), "7", "", "", False),
+        (record(outcome=7, pod=3, adjusted="x", reports="y"), "7", "", "", True),
     ],
 )  # fmt: skip
 def test_an_event_for_people(

@@ -1,11 +1,14 @@
 """The console's answers: who gets one, and that a node's text stays text."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge_agent.console.live import MAX_EVENT_BYTES
 from edge_agent.console.web import MAX_STREAMS
 from tests.console.conftest import HOST, Site, scope
 from tests.support.wait import TIMEOUT_S, wait_until
@@ -151,16 +154,30 @@ def test_a_page_says_that_it_may_be_old(tmp_path: Path) -> None:
         assert "barn-1" in site.get("/").body
 
 
-def test_open_pages_are_told_of_changes(site: Site) -> None:
-    def then(text: str) -> None:
-        if "200" in text:
-            site.node("barn-1", agent="new")
-        if "event: fleet" in text:
-            site.reports("barn-1", {"seq": 902, "plugin": "10-a", "outcome": "ok"})
+def test_large_results_do_not_fill_memory(site: Site) -> None:
+    """A board may send as much as it likes."""
+    number = 50
+    for seq in range(number):
+        before = site.live.events_seen
+        site.reports("flood", {"seq": 2000 + seq, "outcome": "error", "error": "x" * 200_000})
+        wait_until(partial(_seen_after, site, before), "it has come")
+    kept = site.live.events(lambda item: item.node == "flood", number)
+    seqs = [each.item.first for each in kept]
+    assert seqs == list(range(2000 + number - 1, 2000 + number - 1 - len(kept), -1))
+    assert MAX_EVENT_BYTES - 300_000 < sum(each.size for each in kept) <= MAX_EVENT_BYTES
 
-    told = asyncio.run(_stream(site, "event: results", then))
-    assert "event: fleet\ndata:\n\n" in told
-    assert "event: results\ndata:\n\n" in told
+
+def test_open_pages_are_told_of_changes(site: Site) -> None:
+    """Twice each: at first, for what changed since the page was made, and of each change."""
+
+    def then(told: str) -> None:
+        if "event: results" in told and "new" not in site.live.summary.agents:
+            site.node("barn-1", agent="new")
+        if told.count("event: fleet") == 2 and told.count("event: results") == 1:
+            site.reports("barn-1", {"seq": 902 + len(told), "plugin": "10-a", "outcome": "ok"})
+
+    told = asyncio.run(_stream(site, lambda told: told.count("event: results") >= 2, then))
+    assert told.count("event: fleet\ndata:\n\n") >= 2
 
 
 def test_no_more_streams_than_some(site: Site) -> None:
@@ -178,7 +195,11 @@ def test_no_more_streams_than_some(site: Site) -> None:
     found = asyncio.run(many())
     assert found.count(503) == 1
     assert found.count(200) == MAX_STREAMS
-    assert asyncio.run(_stream(site, "200", lambda _: None))  # there is room again
+    assert asyncio.run(_stream(site, lambda told: "200" in told, lambda _: None))  # room again
+
+
+def _seen_after(site: Site, before: int) -> bool:
+    return site.live.events_seen > before
 
 
 class _Gate:
@@ -204,11 +225,11 @@ def _live(site: Site) -> dict[str, Any]:
     return scope("/live", {"host": HOST, "cookie": f"edge_agent_console_8480={site.token}"})
 
 
-async def _stream(site: Site, until: str, then: Any) -> str:
-    """What a stream says until `until` is in it; `then` is called after each new text."""
+async def _stream(site: Site, until: Callable[[str], bool], then: Callable[[str], None]) -> str:
+    """What a stream says until `until` holds of it; `then` is called after each new text."""
     gate, seen = _Gate(), ""
     call = asyncio.create_task(site.app(_live(site), gate.receive, gate.send))
-    while until not in seen:
+    while not until(seen):
         await asyncio.sleep(0.01)
         text = f"{gate.status} {gate.body.decode()}"
         if text != seen:

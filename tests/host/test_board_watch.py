@@ -13,6 +13,7 @@ from edge_agent.config import Limits, pressure
 from edge_agent.errors import EngineError
 from edge_agent.fleet_protocol.event_result import describe
 from edge_agent.host import board_watch, readings
+from edge_agent.loop import Loop, Timer
 from edge_agent.nri.link import Link
 from edge_agent.sim.plugin_connection import Outcome
 from edge_agent.wasm.engine_selection import engine_names, select_engine
@@ -232,3 +233,24 @@ def test_memory_pressure_of_a_real_cgroup_takes_from_the_less_important_containe
     with memory_pressure(f"edge-agent-test-{os.getpid()}", 96 << 20, limit_bytes=40 << 20):
         wait_until(runtime.updates, "the plugin is told, and the runtime asked")
     assert "c1" in str(runtime.updates()[0])
+
+
+def test_there_is_one_next_look_however_often_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loop() as loop:
+        timers: list[Timer] = []
+        call_later = loop.call_later
+
+        def noted(*given: Any) -> Timer:
+            timers.append(call_later(*given))
+            return timers[-1]
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        watch = board_watch.BoardWatch(loop, lambda work: work(), list, lambda: False)
+        for wanted in (True, False, True, True, False, True):
+            watch.want(wanted)
+        assert sum(each.pending for each in timers) == 1
+        while len(timers) < 6:  # three looks
+            loop.turn()
+        assert sum(each.pending for each in timers) == 1
+        watch.want(False)
+        assert not any(each.pending for each in timers)
